@@ -1,0 +1,145 @@
+//! Which back end runs: detected once, entered here and nowhere else.
+
+#![allow(unsafe_code)]
+
+use core::fmt;
+
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+use crate::simd::avx2::{Avx2, F32x8};
+use crate::{
+    kernel::Kernel,
+    simd::{
+        portable::{F32x4, Portable},
+        scalar::{F32x1, Scalar},
+    },
+};
+
+/// One of two ways to form `a * b + c`, which give different bits.
+///
+/// Inside a family the same input gives the same bits on every machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// Each multiply-add rounds once.
+    Fused,
+    /// A multiplication, then an addition: runs everywhere.
+    Unfused,
+}
+
+/// Instructions that this machine has been seen to have.
+///
+/// Every operation is a function, which uses [`best`](Self::best), and a method
+/// of the same name here.
+///
+/// ```
+/// use sdpa::Backend;
+///
+/// for backend in Backend::available() {
+///     assert_eq!(backend.dot(&[1.0, 2.0], &[3.0, 4.0]), Ok(11.0));
+/// }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Backend(Token);
+
+/// The tokens: only detection makes those that need it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Token {
+    Scalar(Scalar),
+    Portable(Portable),
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    Avx2(Avx2),
+}
+
+impl Backend {
+    /// Plain Rust, a lane at a time; the unfused family.
+    pub const SCALAR: Self = Self(Token::Scalar(Scalar));
+
+    /// Vectors as far as the build allows; the unfused family.
+    pub const PORTABLE: Self = Self(Token::Portable(Portable));
+
+    /// The fastest that this machine has: what the plain functions use.
+    #[inline]
+    pub fn best() -> Self {
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        if let Some(token) = Avx2::detect() {
+            return Self(Token::Avx2(token));
+        }
+        if cfg!(any(target_arch = "arm", target_arch = "riscv32")) {
+            Self::SCALAR
+        } else {
+            Self::PORTABLE
+        }
+    }
+
+    /// All that this machine has.
+    pub fn available() -> impl Iterator<Item = Self> {
+        let detected = [
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Avx2::detect().map(|token| Self(Token::Avx2(token))),
+        ];
+        [Self::SCALAR, Self::PORTABLE].into_iter().chain(detected.into_iter().flatten())
+    }
+
+    /// The one called `name`, if this machine has it.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::available().find(|backend| backend.name() == name)
+    }
+
+    /// Its name: `"scalar"`, `"portable"`, `"avx2"`.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Token::Scalar(_) => "scalar",
+            Token::Portable(_) => "portable",
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Token::Avx2(_) => "avx2",
+        }
+    }
+
+    /// Whose bits it gives.
+    pub const fn family(self) -> Family {
+        match self.0 {
+            Token::Scalar(_) | Token::Portable(_) => Family::Unfused,
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Token::Avx2(_) => Family::Fused,
+        }
+    }
+
+    /// Runs `kernel` on this back end.
+    #[inline]
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.0 {
+            Token::Scalar(token) => scalar(kernel, token),
+            Token::Portable(token) => portable(kernel, token),
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            // SAFETY: the token is the proof of AVX, AVX2 and FMA.
+            Token::Avx2(token) => unsafe { avx2(kernel, token) },
+        }
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Backend({})", self.name())
+    }
+}
+
+// One function a back end, which switches its instructions on. The numbers:
+// lanes, vectors of a group of partial sums, rows and vectors of a tile.
+
+/// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
+fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
+    kernel.run::<1, 4, 4, 4, F32x1>(token)
+}
+
+/// 4 × 2 sums, 2 of `right`, 1 of `left` and 1 product: 12 of SSE2's 16 registers.
+fn portable<K: Kernel>(kernel: K, token: Portable) -> K::Output {
+    kernel.run::<4, 1, 4, 2, F32x4>(token)
+}
+
+/// 6 × 2 sums, 2 of `right` and 1 of `left`: 15 of 16 registers; 12 sums hide
+/// 4 cycles of latency on 2 ports, and 8 loads a `k` keep under 2 a cycle.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[target_feature(enable = "avx,avx2,fma")]
+fn avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
+    kernel.run::<8, 2, 6, 2, F32x8>(token)
+}

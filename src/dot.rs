@@ -1,0 +1,36 @@
+//! The dot product of two slices.
+
+use crate::{Backend, Error, kernel::dot::Dot};
+
+/// The dot product `Σ a[i] · b[i]`; 0 for empty slices.
+///
+/// Its rounding error is at most `(n / 16 + 8) · 2⁻²⁴ · Σ |a[i] · b[i]|`, for either
+/// family.
+///
+/// ```
+/// assert_eq!(sdpa::dot(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), Ok(32.0));
+/// assert_eq!(sdpa::dot(&[1.0, 2.0], &[4.0]), Err(sdpa::Error::Shape));
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Shape`] when the lengths differ.
+#[inline]
+pub fn dot(a: &[f32], b: &[f32]) -> Result<f32, Error> {
+    Backend::best().dot(a, b)
+}
+
+impl Backend {
+    /// [`dot`] on this back end.
+    ///
+    /// # Errors
+    ///
+    /// As [`dot`].
+    #[inline]
+    pub fn dot(self, a: &[f32], b: &[f32]) -> Result<f32, Error> {
+        if a.len() != b.len() {
+            return Err(Error::Shape);
+        }
+        Ok(self.run(Dot { a, b }))
+    }
+}

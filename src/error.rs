@@ -1,0 +1,34 @@
+//! The one error type.
+
+use core::fmt;
+
+/// Why a call wrote nothing.
+///
+/// Every public function checks all of its arguments first; when it returns an
+/// error, no output has been touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Error {
+    /// Sizes disagree with each other or with the length of a buffer, or a
+    /// size that must not be zero is zero.
+    Shape,
+    /// Strides reach past the end of the buffer, or past what `usize` can count.
+    Stride,
+    /// Two elements of an output would lie at the same place.
+    Alias,
+    /// An option is outside its range: a scale that is not finite.
+    Option,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::Shape => "sizes disagree, or one is zero that must not be",
+            Error::Stride => "strides reach past the end of the buffer",
+            Error::Alias => "elements of an output overlap",
+            Error::Option => "an option is outside its range",
+        })
+    }
+}
+
+impl core::error::Error for Error {}

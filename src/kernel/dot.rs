@@ -1,0 +1,60 @@
+//! The dot product of two slices.
+//!
+//! ```text
+//! p[i mod P] = mul_add(a[i], b[i], p[i mod P])     for i = 0, 1, …
+//! fold p
+//! ```
+//!
+//! `P` partial sums keep as many multiply-adds in flight: see [`order`]. What is
+//! left behind the last whole round of `P` is filled up with zeros, which
+//! leave a partial sum as it is: none is ever −0.
+
+use super::{
+    Kernel,
+    order::{self, DOT_GROUPS},
+};
+use crate::simd::Vector;
+
+/// `a · b`; the slices are of one length.
+pub(crate) struct Dot<'a> {
+    pub(crate) a: &'a [f32],
+    pub(crate) b: &'a [f32],
+}
+
+impl Kernel for Dot<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) -> f32 {
+        let zero = V::splat(token, 0.0);
+        let mut sums = [[zero; G]; DOT_GROUPS];
+        let (a, b) =
+            (self.a.chunks_exact(DOT_GROUPS * G * L), self.b.chunks_exact(DOT_GROUPS * G * L));
+        let (a_rest, b_rest) = (a.remainder(), b.remainder());
+        for (a, b) in a.zip(b) {
+            let ((a, _), (b, _)) = (a.as_chunks::<L>(), b.as_chunks::<L>());
+            for (sum, (a, b)) in sums.as_flattened_mut().iter_mut().zip(a.iter().zip(b)) {
+                *sum = V::load(token, a).mul_add(V::load(token, b), *sum);
+            }
+        }
+        if !a_rest.is_empty() {
+            // One text for each sum, so that all stay in registers.
+            for (i, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
+                let a = V::load_partial(token, a_rest.get(i * L..).unwrap_or(&[]), 0.0);
+                let b = V::load_partial(token, b_rest.get(i * L..).unwrap_or(&[]), 0.0);
+                *sum = a.mul_add(b, *sum);
+            }
+        }
+        let [first, second, third, fourth] = sums;
+        let halves = [add(first, third), add(second, fourth)];
+        order::sum(add(halves[0], halves[1]))
+    }
+}
+
+#[inline(always)]
+fn add<const L: usize, const G: usize, V: Vector<L>>(a: [V; G], b: [V; G]) -> [V; G] {
+    core::array::from_fn(|i| a[i] + b[i])
+}

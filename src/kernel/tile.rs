@@ -1,0 +1,177 @@
+//! The product of two matrices, the one kernel of projections, scores and
+//! weighted sums.
+//!
+//! ```text
+//! out[r][c] = Σ left[r][k] · right[k][c]       k = 0, 1, …, one chain
+//! ```
+//!
+//! A **tile** is `R` rows by `C` vectors of the output, held in registers. For each
+//! `k` it loads `C` vectors of `right`, broadcasts `R` elements of `left`, and
+//! forms `R * C` multiply-adds: as many as registers allow, because that is
+//! what divides the loads.
+//!
+//! ```text
+//! for each C vectors of columns
+//!   for each PANEL of k
+//!     pack right[k][columns], scaled, into a panel     (not for few rows)
+//!     for each R rows
+//!       tile = k is the first ? 0 : out
+//!       for k in the panel: tile += broadcast(left[rows][k]) * panel[k]
+//!       out = tile
+//! ```
+//!
+//! 1. The panel makes lanes of what lies transposed (the queries of a score)
+//!    and keeps what many tiles read in the first-level cache. For one tile of
+//!    rows it is left out where `right` lies well already.
+//! 2. A tile that waits in `out` between panels loses nothing: its elements
+//!    are floats. So neither `PANEL` nor `R` nor `C` shows in any bit.
+//! 3. Rows that the matrix does not have are computed as copies of its last
+//!    and not stored.
+
+use core::ops::Range;
+
+use heapless::Vec;
+
+use super::Kernel;
+use crate::{
+    MatrixMut, MatrixRef,
+    simd::{
+        Vector,
+        strip::{self, Source, Taps},
+    },
+};
+
+/// How many `k` a panel holds: with `C * L` of 16 to 48 floats it is 4 to 12 KiB on the
+/// stack, a part of any first-level cache; 1 KiB on a microcontroller.
+const PANEL: usize = 64;
+
+/// `out = left · (scale * right) + bias`; shapes agree.
+pub(crate) struct Product<'a> {
+    pub(crate) left: MatrixRef<'a>,
+    pub(crate) right: MatrixRef<'a>,
+    /// Multiplies `right`, rounded once, before anything else.
+    pub(crate) scale: f32,
+    /// One float a column, added at last.
+    pub(crate) bias: Option<MatrixRef<'a>>,
+    pub(crate) out: MatrixMut<'a>,
+}
+
+impl Kernel for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        mut self,
+        token: V::Token,
+    ) {
+        let cols = self.out.cols();
+        for col in (0..cols).step_by(C * L) {
+            if cols - col > L {
+                self.columns::<L, R, C, V>(token, col);
+            } else {
+                self.columns::<L, R, 1, V>(token, col);
+            }
+        }
+    }
+}
+
+impl Product<'_> {
+    /// `C` vectors of columns from `col` on.
+    #[inline(always)]
+    fn columns<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        col: usize,
+    ) {
+        let Self { right, scale, .. } = *self;
+        let depth = right.rows();
+        if self.out.rows() <= R && right.col_stride() == 1 && scale == 1.0 {
+            let columns = Source::columns(right, col, C * L);
+            return self.tiles::<L, R, C, V>(token, col, 0..depth, columns);
+        }
+        let mut panel = Vec::<[[f32; L]; C], PANEL>::new();
+        let mut begin = 0;
+        loop {
+            let end = depth.min(begin + PANEL);
+            pack::<L, C, V>(token, right, scale, begin..end, col, &mut panel);
+            let columns = Source::dense(panel.as_flattened().as_flattened(), C * L);
+            self.tiles::<L, R, C, V>(token, col, begin..end, columns);
+            begin = end;
+            if begin == depth {
+                break;
+            }
+        }
+    }
+
+    /// Adds the products of the `k` in `panel`, whose vectors are `right`, to
+    /// all tiles of these columns.
+    #[inline(always)]
+    fn tiles<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        col: usize,
+        panel: Range<usize>,
+        right: Source<'_>,
+    ) {
+        for row in (0..self.out.rows()).step_by(R) {
+            let mut sums: [[V; C]; R] = if panel.start == 0 {
+                [[V::splat(token, 0.0); C]; R]
+            } else {
+                core::array::from_fn(|r| strip::read(token, self.out.view(), row + r, col))
+            };
+            let mut left = Taps::<R>::new(self.left, row, panel.start);
+            right.for_each(token, 0.0, |right: [V; C]| {
+                let Some(left) = left.next() else { return };
+                for (sums, left) in sums.iter_mut().zip(left) {
+                    let left = V::splat(token, left);
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = left.mul_add(right, *sum);
+                    }
+                }
+            });
+            if let (Some(bias), true) = (self.bias, panel.end == self.right.rows()) {
+                let bias: [V; C] = strip::read(token, bias, 0, col);
+                sums = sums.map(|sums| core::array::from_fn(|c| sums[c] + bias[c]));
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                strip::write(&mut self.out, row + r, col, sums);
+            }
+        }
+    }
+}
+
+/// Lays `C` vectors of columns from `col` on, for the `k` in `range`, side by
+/// side into `panel`, times `scale`; columns that are not there are 0.
+#[inline(always)]
+fn pack<const L: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    right: MatrixRef<'_>,
+    scale: f32,
+    range: Range<usize>,
+    col: usize,
+    panel: &mut Vec<[[f32; L]; C], PANEL>,
+) {
+    let scale = V::splat(token, scale);
+    // Cannot fail: `range` is at most PANEL long.
+    let _ = panel.resize(range.len(), [[0.0; L]; C]);
+    if right.row_stride() == 1 && L > 1 {
+        // Each column lies side by side in memory: squares of it are transposed.
+        for c in 0..C {
+            let blocks = panel.chunks_mut(L).zip(range.clone().step_by(L));
+            for (block, k) in blocks {
+                let square = core::array::from_fn(|lane| {
+                    let [vector] = strip::read(token, right.t(), col + c * L + lane, k);
+                    vector
+                });
+                for (to, vector) in block.iter_mut().zip(V::transpose(square)) {
+                    (vector * scale).store(&mut to[c]);
+                }
+            }
+        }
+    } else {
+        for (to, k) in panel.iter_mut().zip(range) {
+            let vectors: [V; C] = strip::read(token, right, k, col);
+            to.iter_mut().zip(vectors).for_each(|(to, vector)| (vector * scale).store(to));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Linear projections: from embeddings to queries, keys and values.
+
+use crate::{Backend, Error, MatrixMut, MatrixRef, kernel::tile::Product};
+
+/// `out = x · w + bias`: queries, keys or values from embeddings.
+///
+/// | argument | shape |
+/// | --- | --- |
+/// | `x` | tokens × inputs |
+/// | `w` | inputs × outputs |
+/// | `bias` | outputs, or `None` |
+/// | `out` | tokens × outputs |
+///
+/// This is the linear layer that Vaswani et al., *Attention Is All You Need*
+/// (2017), section 3.2.2, write `X W`; libraries that keep `w` as outputs × inputs
+/// pass `w.t()`. Without tokens nothing is written.
+///
+/// ```
+/// use sdpa::{Matrix, project};
+///
+/// let x = Matrix::from([[1.0, 2.0]]);
+/// let w = Matrix::from([[1.0, 0.0, -1.0], [0.5, 1.0, 0.0]]);
+/// let mut out = Matrix::<1, 3>::ZERO;
+/// project(x.view(), w.view(), Some(&[0.0, 10.0, 0.0]), out.view_mut())?;
+/// assert_eq!(out.0, [[2.0, 12.0, -1.0]]);
+/// # Ok::<(), sdpa::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Shape`] when the sizes disagree, or inputs or outputs are 0.
+pub fn project(
+    x: MatrixRef<'_>,
+    w: MatrixRef<'_>,
+    bias: Option<&[f32]>,
+    out: MatrixMut<'_>,
+) -> Result<(), Error> {
+    Backend::best().project(x, w, bias, out)
+}
+
+impl Backend {
+    /// [`project`] on this back end.
+    ///
+    /// # Errors
+    ///
+    /// As [`project`].
+    pub fn project(
+        self,
+        x: MatrixRef<'_>,
+        w: MatrixRef<'_>,
+        bias: Option<&[f32]>,
+        out: MatrixMut<'_>,
+    ) -> Result<(), Error> {
+        let (inputs, outputs) = w.shape();
+        let agree = x.cols() == inputs
+            && out.shape() == (x.rows(), outputs)
+            && bias.is_none_or(|bias| bias.len() == outputs);
+        if !agree || w.is_empty() {
+            return Err(Error::Shape);
+        }
+        let bias = bias.map(MatrixRef::from_row);
+        self.run(Product { left: x, right: w, scale: 1.0, bias, out });
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! The score grid: every key against every query.
+
+use crate::{Backend, Error, MatrixMut, MatrixRef, kernel::tile::Product};
+
+/// `out[key][query] = scale · keys[key] · queries[query]`: a **row per key and
+/// a column per query**.
+///
+/// | argument | shape |
+/// | --- | --- |
+/// | `keys` | keys × dim |
+/// | `queries` | queries × dim |
+/// | `scale` | any finite number; `None` is `1 / √dim` |
+/// | `out` | keys × queries |
+///
+/// Most libraries draw the transpose, a row per query: pass `out.t()` for that.
+/// The query is multiplied by the scale first, rounded once; then each score is one
+/// chain of multiply-adds over `dim`. The formula is Vaswani et al., *Attention Is All
+/// You Need* (2017), equation 1. Without keys or queries nothing is written.
+///
+/// ```
+/// use sdpa::{Matrix, scores};
+///
+/// let keys = Matrix::from([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]);
+/// let queries = Matrix::from([[3.0, 4.0]]);
+/// let mut grid = Matrix::<3, 1>::ZERO;
+/// scores(keys.view(), queries.view(), Some(1.0), grid.view_mut())?;
+/// assert_eq!(grid.0, [[3.0], [8.0], [7.0]]);
+/// # Ok::<(), sdpa::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Shape`] when the sizes disagree or `dim` is 0, [`Error::Option`] when the
+/// scale is not finite.
+pub fn scores(
+    keys: MatrixRef<'_>,
+    queries: MatrixRef<'_>,
+    scale: Option<f32>,
+    out: MatrixMut<'_>,
+) -> Result<(), Error> {
+    Backend::best().scores(keys, queries, scale, out)
+}
+
+impl Backend {
+    /// [`scores`] on this back end.
+    ///
+    /// # Errors
+    ///
+    /// As [`scores`].
+    pub fn scores(
+        self,
+        keys: MatrixRef<'_>,
+        queries: MatrixRef<'_>,
+        scale: Option<f32>,
+        out: MatrixMut<'_>,
+    ) -> Result<(), Error> {
+        let dim = keys.cols();
+        if dim == 0 || queries.cols() != dim || out.shape() != (keys.rows(), queries.rows()) {
+            return Err(Error::Shape);
+        }
+        let scale = scale.unwrap_or_else(|| 1.0 / libm::sqrtf(dim as f32));
+        if !scale.is_finite() {
+            return Err(Error::Option);
+        }
+        self.run(Product { left: keys, right: queries.t(), scale, bias: None, out });
+        Ok(())
+    }
+}

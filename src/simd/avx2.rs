@@ -1,0 +1,169 @@
+//! `avx2`: eight lanes, fused, on x86 with AVX2 and FMA; chosen at run time.
+
+#[cfg(target_arch = "x86")]
+use core::arch::x86::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
+use core::ops::{Add, Div, Mul, Sub};
+
+use super::Vector;
+
+cpufeatures::new!(detected, "avx", "avx2", "fma");
+
+/// Proof that this machine has AVX, AVX2 and FMA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// The token, where the machine and its operating system allow.
+    #[inline]
+    pub(crate) fn detect() -> Option<Self> {
+        detected::get().then_some(Self(()))
+    }
+}
+
+/// Eight lanes. Made of a token or of another `F32x8` alone, so that a value
+/// is the token's proof.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x8(__m256);
+
+macro_rules! operator {
+    ($trait:ident, $function:ident, $intrinsic:ident) => {
+        impl $trait for F32x8 {
+            type Output = Self;
+            #[inline(always)]
+            fn $function(self, other: Self) -> Self {
+                // SAFETY: AVX is there: `self` is the proof.
+                Self(unsafe { $intrinsic(self.0, other.0) })
+            }
+        }
+    };
+}
+
+operator!(Add, add, _mm256_add_ps);
+operator!(Sub, sub, _mm256_sub_ps);
+operator!(Mul, mul, _mm256_mul_ps);
+operator!(Div, div, _mm256_div_ps);
+
+/// Eight lanes of ones, then eight of zeros: where the eight that begin at
+/// `8 - n` are the mask of the first `n` lanes.
+static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The mask of the first `n.min(8)` lanes.
+#[inline(always)]
+fn first_lanes(_: Avx2, n: usize) -> __m256i {
+    let begin = MASKS.as_ptr().wrapping_add(8 - n.min(8));
+    // SAFETY: AVX is there: the token is the proof; `begin` is at most 8, so
+    // that eight of the sixteen integers are read.
+    unsafe { _mm256_loadu_si256(begin.cast()) }
+}
+
+impl Vector<8> for F32x8 {
+    type Token = Avx2;
+
+    const FUSED: bool = true;
+
+    #[inline(always)]
+    fn splat(_: Avx2, x: f32) -> Self {
+        // SAFETY: AVX is there: the token is the proof.
+        Self(unsafe { _mm256_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    fn load(_: Avx2, from: &[f32; 8]) -> Self {
+        // SAFETY: AVX is there: the token is the proof; `from` is 8 floats.
+        Self(unsafe { _mm256_loadu_ps(from.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_partial(token: Avx2, from: &[f32], fill: f32) -> Self {
+        let mask = first_lanes(token, from.len());
+        // SAFETY: AVX and AVX2 are there: the token is the proof; the mask
+        // lets the load touch nothing behind the end of `from`.
+        Self(unsafe {
+            let lanes = _mm256_maskload_ps(from.as_ptr(), mask);
+            _mm256_blendv_ps(_mm256_set1_ps(fill), lanes, _mm256_castsi256_ps(mask))
+        })
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; 8]) {
+        // SAFETY: AVX is there: `self` is the proof; `to` is 8 floats.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, to: &mut [f32]) {
+        let mask = first_lanes(Avx2(()), to.len()); // `self` is the proof
+        // SAFETY: AVX is there: `self` is the proof; the mask lets the store
+        // touch nothing behind the end of `to`.
+        unsafe { _mm256_maskstore_ps(to.as_mut_ptr(), mask, self.0) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: FMA is there: `self` is the proof.
+        Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
+    }
+
+    #[inline(always)]
+    fn select_gt(self, other: Self, then: Self, otherwise: Self) -> Self {
+        // SAFETY: AVX is there: `self` is the proof.
+        Self(unsafe {
+            let greater = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, other.0);
+            _mm256_blendv_ps(otherwise.0, then.0, greater)
+        })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX is there: `self` is the proof.
+        Self(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        // SAFETY: AVX2 is there: `self` is the proof.
+        Self(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0))) })
+    }
+
+    /// Pairs of lanes, then pairs of pairs, then the halves.
+    #[inline(always)]
+    fn transpose(rows: [Self; 8]) -> [Self; 8] {
+        let [a, b, c, d, e, f, g, h] = rows.map(|row| row.0);
+        // SAFETY: AVX is there: each row is the proof.
+        unsafe {
+            let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+            let (ef_low, ef_high) = (_mm256_unpacklo_ps(e, f), _mm256_unpackhi_ps(e, f));
+            let (gh_low, gh_high) = (_mm256_unpacklo_ps(g, h), _mm256_unpackhi_ps(g, h));
+            // Lanes i and i + 4 of four rows.
+            const LOW: i32 = 0b01_00_01_00;
+            const HIGH: i32 = 0b11_10_11_10;
+            let upper = [
+                _mm256_shuffle_ps::<LOW>(ab_low, cd_low),
+                _mm256_shuffle_ps::<HIGH>(ab_low, cd_low),
+                _mm256_shuffle_ps::<LOW>(ab_high, cd_high),
+                _mm256_shuffle_ps::<HIGH>(ab_high, cd_high),
+            ];
+            let lower = [
+                _mm256_shuffle_ps::<LOW>(ef_low, gh_low),
+                _mm256_shuffle_ps::<HIGH>(ef_low, gh_low),
+                _mm256_shuffle_ps::<LOW>(ef_high, gh_high),
+                _mm256_shuffle_ps::<HIGH>(ef_high, gh_high),
+            ];
+            let [a, b, c, d] = upper;
+            let [e, f, g, h] = lower;
+            [
+                Self(_mm256_permute2f128_ps::<0x20>(a, e)),
+                Self(_mm256_permute2f128_ps::<0x20>(b, f)),
+                Self(_mm256_permute2f128_ps::<0x20>(c, g)),
+                Self(_mm256_permute2f128_ps::<0x20>(d, h)),
+                Self(_mm256_permute2f128_ps::<0x31>(a, e)),
+                Self(_mm256_permute2f128_ps::<0x31>(b, f)),
+                Self(_mm256_permute2f128_ps::<0x31>(c, g)),
+                Self(_mm256_permute2f128_ps::<0x31>(d, h)),
+            ]
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Vectors of `f32`: what a back end must give, and the back ends.
+//!
+//! A back end is a **token**, a small `Copy` type made only where the machine
+//! has the instructions, and a vector type that can only be made from the
+//! token. Who holds either may use the instructions; so every operation below
+//! is safe to call.
+
+#![allow(unsafe_code)]
+
+use core::ops::{Add, Div, Mul, Sub};
+
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+pub(crate) mod avx2;
+pub(crate) mod portable;
+pub(crate) mod scalar;
+pub(crate) mod strip;
+
+#[cfg(test)]
+mod contract;
+
+/// `L` lanes of `f32`.
+///
+/// `+ - * /` round each lane to nearest, ties to even, and keep subnormals.
+/// The sign and payload of a NaN are free. `contract.rs` tests each law.
+pub(crate) trait Vector<const L: usize>:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
+    /// Proof that this machine has the instructions.
+    type Token: Copy;
+
+    /// Whether [`mul_add`](Self::mul_add) rounds once.
+    const FUSED: bool;
+
+    /// `x` in each lane.
+    fn splat(token: Self::Token, x: f32) -> Self;
+
+    /// All lanes, from memory.
+    fn load(token: Self::Token, from: &[f32; L]) -> Self;
+
+    /// The lanes that `from` has, `fill` in the others.
+    ///
+    /// `fill` is what leaves the result alone: 0 for a sum, −∞ for a maximum.
+    fn load_partial(token: Self::Token, from: &[f32], fill: f32) -> Self {
+        let mut lanes = [fill; L];
+        lanes.iter_mut().zip(from).for_each(|(lane, &x)| *lane = x);
+        Self::load(token, &lanes)
+    }
+
+    /// All lanes, to memory.
+    fn store(self, to: &mut [f32; L]);
+
+    /// The lanes that `to` has room for.
+    fn store_partial(self, to: &mut [f32]) {
+        to.iter_mut().zip(self.to_array()).for_each(|(to, lane)| *to = lane);
+    }
+
+    /// All lanes, by value.
+    #[inline(always)]
+    fn to_array(self) -> [f32; L] {
+        let mut lanes = [0.0; L];
+        self.store(&mut lanes);
+        lanes
+    }
+
+    /// `self * factor + addend`: rounded once where [`FUSED`](Self::FUSED),
+    /// else once after each.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// `then` in the lanes where `self > other`, `otherwise` in the others,
+    /// those with a NaN included.
+    fn select_gt(self, other: Self, then: Self, otherwise: Self) -> Self;
+
+    /// `self` in the lanes where `self > other`, else `other`: of a NaN in
+    /// `self` the other side comes out, and a NaN in `other` stays.
+    ///
+    /// This order of operands is x86's `maxps`, which gives its second operand
+    /// when either is NaN.
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.select_gt(other, self, other)
+    }
+
+    /// The float whose bits are those of `self`, shifted left by 23: what makes
+    /// an exponent of an integer in the lowest bits.
+    fn low_bits_to_exponent(self) -> Self;
+
+    /// Lane `j` of vector `i` becomes lane `i` of vector `j`.
+    fn transpose(rows: [Self; L]) -> [Self; L];
+}

@@ -1,0 +1,85 @@
+//! `portable`: four lanes of `wide`, unfused. SSE2, simd128 or NEON where the
+//! build has them, plain Rust elsewhere.
+
+use core::ops::{Add, Div, Mul, Sub};
+
+use wide::{f32x4, u32x4};
+
+use super::Vector;
+
+/// Every machine has this back end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Portable;
+
+/// Four lanes.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x4(f32x4);
+
+macro_rules! operator {
+    ($trait:ident, $function:ident, $op:tt) => {
+        impl $trait for F32x4 {
+            type Output = Self;
+            #[inline(always)]
+            fn $function(self, other: Self) -> Self {
+                Self(self.0 $op other.0)
+            }
+        }
+    };
+}
+
+operator!(Add, add, +);
+operator!(Sub, sub, -);
+operator!(Mul, mul, *);
+operator!(Div, div, /);
+
+impl Vector<4> for F32x4 {
+    type Token = Portable;
+
+    const FUSED: bool = false;
+
+    #[inline(always)]
+    fn splat(_: Portable, x: f32) -> Self {
+        Self(f32x4::splat(x))
+    }
+
+    #[inline(always)]
+    fn load(_: Portable, from: &[f32; 4]) -> Self {
+        Self(f32x4::new(*from))
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; 4]) {
+        *to = self.0.to_array();
+    }
+
+    /// `wide`'s own `mul_add` fuses or not with the build, so this one does not use it.
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(self.0 * factor.0 + addend.0)
+    }
+
+    #[inline(always)]
+    fn select_gt(self, other: Self, then: Self, otherwise: Self) -> Self {
+        Self(self.0.simd_gt(other.0).select(then.0, otherwise.0))
+    }
+
+    /// `wide`'s `fast_max` is `maxps` on x86 alone; elsewhere it treats a NaN otherwise.
+    #[cfg(target_feature = "sse")]
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(self.0.fast_max(other.0))
+    }
+
+    #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        // SAFETY: both types are 16 bytes, and any bits are a value of either.
+        let bits: u32x4 = unsafe { core::mem::transmute(self.0) };
+        // SAFETY: as above.
+        Self(unsafe { core::mem::transmute::<u32x4, f32x4>(bits << 23u32) })
+    }
+
+    #[inline(always)]
+    fn transpose(rows: [Self; 4]) -> [Self; 4] {
+        f32x4::transpose(rows.map(|row| row.0)).map(Self)
+    }
+}

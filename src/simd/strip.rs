@@ -1,0 +1,416 @@
+//! The way between strided memory and vectors: one file knows of strides,
+//! tails and of an output that is its own input, so that kernels do not.
+//!
+//! A **strip** is a walk along a matrix. At each position it stands before
+//! `G` vectors side by side, a group of up to `G * L` lanes:
+//!
+//! ```text
+//! columns: a position a row, lanes across      row: positions along one row
+//!      c .. c + G*L                             [ G*L ][ G*L ][ G*L ][ rest ]
+//!    r [ lanes    ]
+//!  r+1 [ lanes    ]
+//! ```
+
+use core::marker::PhantomData;
+
+use super::Vector;
+use crate::{Error, MatrixMut, MatrixRef};
+
+/// How many positions, and how many lanes at each: the last may have fewer.
+#[derive(Clone, Copy)]
+struct Extent {
+    positions: usize,
+    lanes: usize,
+    last: usize,
+}
+
+impl Extent {
+    /// How many positions, from the first on, have exactly `width` lanes.
+    #[inline(always)]
+    fn full(self, width: usize) -> usize {
+        match (self.lanes == width, self.last == width) {
+            (true, true) => self.positions,
+            (true, false) => self.positions.saturating_sub(1),
+            _ => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn lanes_at(self, position: usize) -> usize {
+        if position + 1 == self.positions { self.last } else { self.lanes }
+    }
+}
+
+/// A strip that is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// The first lane of the first position.
+    first: *const f32,
+    /// How many floats from one position to the next.
+    step: usize,
+    /// How many floats from one lane to the next.
+    stride: usize,
+    extent: Extent,
+    borrow: PhantomData<&'a [f32]>,
+}
+
+impl<'a> Source<'a> {
+    /// Up to `width` columns from `col` on, a position a row.
+    #[inline(always)]
+    pub(crate) fn columns(view: MatrixRef<'a>, col: usize, width: usize) -> Self {
+        let lanes = view.cols().saturating_sub(col).min(width);
+        Self {
+            first: view.at(0, col),
+            step: view.row_stride(),
+            stride: view.col_stride(),
+            extent: Extent {
+                positions: if lanes == 0 { 0 } else { view.rows() },
+                lanes,
+                last: lanes,
+            },
+            borrow: PhantomData,
+        }
+    }
+
+    /// A position every `width` floats. `width` is not 0; a rest is left out.
+    #[inline(always)]
+    pub(crate) fn dense(floats: &'a [f32], width: usize) -> Self {
+        Self {
+            first: floats.as_ptr(),
+            step: width,
+            stride: 1,
+            extent: Extent { positions: floats.len() / width, lanes: width, last: width },
+            borrow: PhantomData,
+        }
+    }
+
+    /// Row `row`, a position every `width` columns. `width` is not 0.
+    #[inline(always)]
+    pub(crate) fn row(view: MatrixRef<'a>, row: usize, width: usize) -> Self {
+        let cols = if row < view.rows() { view.cols() } else { 0 };
+        let positions = cols.div_ceil(width);
+        Self {
+            first: view.at(row, 0),
+            step: view.col_stride().wrapping_mul(width),
+            stride: view.col_stride(),
+            extent: Extent {
+                positions,
+                lanes: width,
+                last: cols.wrapping_sub(positions.saturating_sub(1).wrapping_mul(width)),
+            },
+            borrow: PhantomData,
+        }
+    }
+
+    /// Calls `f` with each position's vectors; lanes that are not there are `fill`.
+    #[inline(always)]
+    pub(crate) fn for_each<const L: usize, const G: usize, V: Vector<L>>(
+        &self,
+        token: V::Token,
+        fill: f32,
+        mut f: impl FnMut([V; G]),
+    ) {
+        let full = if self.stride == 1 { self.extent.full(G * L) } else { 0 };
+        let mut at = self.first;
+        for _ in 0..full {
+            // SAFETY: this position has `G * L` lanes side by side inside the borrow.
+            f(unsafe { load::<L, G, V>(token, at) });
+            at = at.wrapping_add(self.step);
+        }
+        for position in full..self.extent.positions {
+            let lanes = self.extent.lanes_at(position);
+            // SAFETY: this position has `lanes` lanes, `stride` apart, inside the borrow.
+            f(unsafe { gather::<L, G, V>(token, at, self.stride, lanes, fill) });
+            at = at.wrapping_add(self.step);
+        }
+    }
+}
+
+/// A strip that is read and written, position for position: from one matrix
+/// into another, or within one.
+pub(crate) struct Strip<'a> {
+    from: Source<'a>,
+    /// Has the extent of `from`.
+    to: Destination<'a>,
+}
+
+/// Where a strip's results go.
+#[derive(Clone, Copy)]
+struct Destination<'a> {
+    first: *mut f32,
+    step: usize,
+    stride: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+impl Strip<'_> {
+    /// The strip as it is read.
+    #[inline(always)]
+    pub(crate) fn source(&self) -> Source<'_> {
+        self.from
+    }
+
+    /// From now on the strip is read where it is written.
+    #[inline(always)]
+    pub(crate) fn stay_in_place(&mut self) {
+        let Destination { first, step, stride, .. } = self.to;
+        self.from = Source { first, step, stride, ..self.from };
+    }
+
+    /// Writes `f` of each position's vectors; lanes that are not there are
+    /// read as `fill` and not written.
+    #[inline(always)]
+    pub(crate) fn map<const L: usize, const G: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        fill: f32,
+        mut f: impl FnMut([V; G]) -> [V; G],
+    ) {
+        let Self { from: Source { first, step, stride, extent, .. }, ref to } = *self;
+        let full = if stride == 1 && to.stride == 1 { extent.full(G * L) } else { 0 };
+        let (mut at, mut into) = (first, to.first);
+        for _ in 0..full {
+            // SAFETY: this position has `G * L` lanes side by side inside the
+            // borrow, here and there; what is read is a copy before anything is
+            // written, so here and there may be the same.
+            unsafe { store(into, f(load::<L, G, V>(token, at))) };
+            at = at.wrapping_add(step);
+            into = into.wrapping_add(to.step);
+        }
+        for position in full..extent.positions {
+            let lanes = extent.lanes_at(position);
+            // SAFETY: as above with `lanes` lanes, `stride` and `to.stride` apart.
+            unsafe {
+                let group = f(gather::<L, G, V>(token, at, stride, lanes, fill));
+                scatter(into, to.stride, lanes, group);
+            }
+            at = at.wrapping_add(step);
+            into = into.wrapping_add(to.step);
+        }
+    }
+}
+
+/// A matrix and where what becomes of it goes: into another matrix of its
+/// shape, or back into itself.
+pub(crate) struct InOut<'a> {
+    /// `None`: what is read is what is written.
+    from: Option<MatrixRef<'a>>,
+    to: MatrixMut<'a>,
+}
+
+impl<'a> InOut<'a> {
+    /// From one matrix into another.
+    pub(crate) fn new(from: MatrixRef<'a>, to: MatrixMut<'a>) -> Result<Self, Error> {
+        if from.shape() != to.shape() {
+            return Err(Error::Shape);
+        }
+        Ok(Self { from: Some(from), to })
+    }
+
+    /// From a matrix into itself.
+    pub(crate) fn in_place(to: MatrixMut<'a>) -> Self {
+        Self { from: None, to }
+    }
+
+    /// Rows and columns.
+    #[inline(always)]
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        self.to.shape()
+    }
+
+    /// Up to `width` columns from `col` on, a position a row.
+    #[inline(always)]
+    pub(crate) fn columns(&mut self, col: usize, width: usize) -> Strip<'_> {
+        Strip {
+            from: Source::columns(self.from.unwrap_or(self.to.view()), col, width),
+            to: Destination {
+                first: self.to.at(0, col),
+                step: self.to.row_stride(),
+                stride: self.to.col_stride(),
+                borrow: PhantomData,
+            },
+        }
+    }
+
+    /// Row `row`, a position every `width` columns. `width` is not 0.
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize, width: usize) -> Strip<'_> {
+        Strip {
+            from: Source::row(self.from.unwrap_or(self.to.view()), row, width),
+            to: Destination {
+                first: self.to.at(row, 0),
+                step: self.to.col_stride().wrapping_mul(width),
+                stride: self.to.col_stride(),
+                borrow: PhantomData,
+            },
+        }
+    }
+}
+
+/// `R` rows of a matrix side by side, walked column by column: what the tile
+/// broadcasts.
+#[derive(Clone, Copy)]
+pub(crate) struct Taps<'a, const R: usize> {
+    rows: [*const f32; R],
+    /// How many floats from one column to the next.
+    step: usize,
+    left: usize,
+    borrow: PhantomData<&'a [f32]>,
+}
+
+impl<'a, const R: usize> Taps<'a, R> {
+    /// Rows `row .. row + R` from column `col` on; the last row stands for
+    /// those behind it.
+    #[inline(always)]
+    pub(crate) fn new(view: MatrixRef<'a>, row: usize, col: usize) -> Self {
+        let last = view.rows().saturating_sub(1);
+        Self {
+            rows: core::array::from_fn(|i| view.at((row + i).min(last), col)),
+            step: view.col_stride(),
+            left: if view.rows() == 0 { 0 } else { view.cols().saturating_sub(col) },
+            borrow: PhantomData,
+        }
+    }
+}
+
+impl<const R: usize> Iterator for Taps<'_, R> {
+    type Item = [f32; R];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<[f32; R]> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: each pointer stands in one of the view's rows, `left` columns
+        // before its end.
+        let column = self.rows.map(|row| unsafe { *row });
+        self.rows = self.rows.map(|row| row.wrapping_add(self.step));
+        Some(column)
+    }
+}
+
+/// The `G * L` lanes of row `row` from `col` on; what lies outside is 0.
+#[inline(always)]
+pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
+    token: V::Token,
+    view: MatrixRef<'_>,
+    row: usize,
+    col: usize,
+) -> [V; G] {
+    let lanes = if row < view.rows() { view.cols().saturating_sub(col).min(G * L) } else { 0 };
+    let (at, stride) = (view.at(row, col), view.col_stride());
+    // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
+    unsafe {
+        if stride == 1 && lanes == G * L {
+            load(token, at)
+        } else {
+            gather(token, at, stride, lanes, 0.0)
+        }
+    }
+}
+
+/// Writes `group` into row `row` from `col` on; what lies outside is left out.
+#[inline(always)]
+pub(crate) fn write<const L: usize, const G: usize, V: Vector<L>>(
+    view: &mut MatrixMut<'_>,
+    row: usize,
+    col: usize,
+    group: [V; G],
+) {
+    let lanes = if row < view.rows() { view.cols().saturating_sub(col).min(G * L) } else { 0 };
+    let (into, stride) = (view.at(row, col), view.col_stride());
+    // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
+    unsafe {
+        if stride == 1 && lanes == G * L {
+            store(into, group);
+        } else {
+            scatter(into, stride, lanes, group);
+        }
+    }
+}
+
+/// `G * L` lanes side by side.
+///
+/// # Safety
+///
+/// All of them may be read.
+#[inline(always)]
+unsafe fn load<const L: usize, const G: usize, V: Vector<L>>(
+    token: V::Token,
+    at: *const f32,
+) -> [V; G] {
+    // SAFETY: the caller's promise, for `G * L` floats.
+    let lanes: &[[f32; L]; G] = unsafe { &*at.cast() };
+    core::array::from_fn(|g| V::load(token, &lanes[g]))
+}
+
+/// `G * L` lanes side by side.
+///
+/// # Safety
+///
+/// All of them may be written, and nothing else refers to them.
+#[inline(always)]
+unsafe fn store<const L: usize, const G: usize, V: Vector<L>>(into: *mut f32, group: [V; G]) {
+    // SAFETY: the caller's promise, for `G * L` floats.
+    let lanes: &mut [[f32; L]; G] = unsafe { &mut *into.cast() };
+    lanes.iter_mut().zip(group).for_each(|(lanes, vector)| vector.store(lanes));
+}
+
+/// `lanes` lanes, `stride` floats apart, the others `fill`.
+///
+/// # Safety
+///
+/// The first `lanes` lanes may be read.
+#[inline(always)]
+unsafe fn gather<const L: usize, const G: usize, V: Vector<L>>(
+    token: V::Token,
+    at: *const f32,
+    stride: usize,
+    lanes: usize,
+    fill: f32,
+) -> [V; G] {
+    core::array::from_fn(|g| {
+        let here = lanes.saturating_sub(g * L).min(L);
+        let at = at.wrapping_add(stride.wrapping_mul(g * L));
+        if here == 0 {
+            V::splat(token, fill)
+        } else if stride == 1 {
+            // SAFETY: `here` of the caller's lanes, side by side.
+            V::load_partial(token, unsafe { core::slice::from_raw_parts(at, here) }, fill)
+        } else {
+            let mut vector = [fill; L];
+            for (i, lane) in vector.iter_mut().enumerate().take(here) {
+                // SAFETY: one of the caller's lanes.
+                *lane = unsafe { *at.wrapping_add(stride.wrapping_mul(i)) };
+            }
+            V::load(token, &vector)
+        }
+    })
+}
+
+/// `lanes` lanes, `stride` floats apart.
+///
+/// # Safety
+///
+/// The first `lanes` lanes may be written, and nothing else refers to them.
+#[inline(always)]
+unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
+    into: *mut f32,
+    stride: usize,
+    lanes: usize,
+    group: [V; G],
+) {
+    for (g, vector) in group.into_iter().enumerate() {
+        let here = lanes.saturating_sub(g * L).min(L);
+        let into = into.wrapping_add(stride.wrapping_mul(g * L));
+        if here == 0 {
+            break;
+        } else if stride == 1 {
+            // SAFETY: `here` of the caller's lanes, side by side.
+            vector.store_partial(unsafe { core::slice::from_raw_parts_mut(into, here) });
+        } else {
+            for (i, lane) in vector.to_array().into_iter().enumerate().take(here) {
+                // SAFETY: one of the caller's lanes.
+                unsafe { *into.wrapping_add(stride.wrapping_mul(i)) = lane };
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Softmax of a slice, of every row, of every column.
+
+use crate::{
+    Backend, Error, MatrixMut, MatrixRef,
+    kernel::softmax::{Columns, Rows},
+    simd::strip::InOut,
+};
+
+/// The softmax of `x`: `out[i] = e^x[i] / Σ e^x[j]`, between 0 and 1, with the sum 1.
+///
+/// Weights of at least 2⁻¹²⁵ are within 6 ULP of the true value for up to 1024 inputs
+/// in [−80, 80], smaller ones within 2⁻¹²⁵; no weight is subnormal. −∞ gives +0,
+/// and so does a slice of nothing but −∞; +∞ gives the limit, in which all that are
+/// +∞ share the weight; a NaN makes all of `out` NaN.
+///
+/// ```
+/// let mut weights = [0.0; 4];
+/// sdpa::softmax(&[0.7, -0.93, -0.24, -5.0], &mut weights)?;
+/// for (weight, expected) in weights.iter().zip([0.628969, 0.123234, 0.245693, 0.002105]) {
+///     assert!((weight - expected).abs() < 1e-6);
+/// }
+/// # Ok::<(), sdpa::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Shape`] when the lengths differ.
+#[inline]
+pub fn softmax(x: &[f32], out: &mut [f32]) -> Result<(), Error> {
+    Backend::best().softmax(x, out)
+}
+
+/// [`softmax`] of `x`, written over it.
+#[inline]
+pub fn softmax_in_place(x: &mut [f32]) {
+    Backend::best().softmax_in_place(x);
+}
+
+/// [`softmax`] of every row of `x`; both are of one shape.
+///
+/// A row gives the bits that [`softmax`] gives.
+///
+/// # Errors
+///
+/// [`Error::Shape`] when the shapes differ.
+#[inline]
+pub fn softmax_rows(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
+    Backend::best().softmax_rows(x, out)
+}
+
+/// [`softmax_rows`] of `x`, written over it.
+#[inline]
+pub fn softmax_rows_in_place(x: MatrixMut<'_>) {
+    Backend::best().softmax_rows_in_place(x);
+}
+
+/// [`softmax`] of every column of `x`; both are of one shape.
+///
+/// This makes a score grid, a column per query, into the pattern. It is faster than
+/// [`softmax_rows`], because vectors run across columns and nothing is summed
+/// within a vector; and a column is summed in another order, so that its last bits
+/// may differ from those of [`softmax`].
+///
+/// ```
+/// use sdpa::{Matrix, softmax_columns};
+///
+/// let scores = Matrix::from([[0.0, f32::NEG_INFINITY], [0.0, 5.0]]);
+/// let mut pattern = Matrix::<2, 2>::ZERO;
+/// softmax_columns(scores.view(), pattern.view_mut())?;
+/// assert_eq!(pattern.0, [[0.5, 0.0], [0.5, 1.0]]);
+/// # Ok::<(), sdpa::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Shape`] when the shapes differ.
+#[inline]
+pub fn softmax_columns(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
+    Backend::best().softmax_columns(x, out)
+}
+
+/// [`softmax_columns`] of `x`, written over it.
+#[inline]
+pub fn softmax_columns_in_place(x: MatrixMut<'_>) {
+    Backend::best().softmax_columns_in_place(x);
+}
+
+impl Backend {
+    /// [`softmax`] on this back end.
+    ///
+    /// # Errors
+    ///
+    /// As [`softmax`].
+    #[inline]
+    pub fn softmax(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
+        self.softmax_rows(MatrixRef::from_row(x), MatrixMut::from_row(out))
+    }
+
+    /// [`softmax_in_place`] on this back end.
+    #[inline]
+    pub fn softmax_in_place(self, x: &mut [f32]) {
+        self.softmax_rows_in_place(MatrixMut::from_row(x));
+    }
+
+    /// [`softmax_rows`] on this back end.
+    ///
+    /// # Errors
+    ///
+    /// As [`softmax_rows`].
+    #[inline]
+    pub fn softmax_rows(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
+        self.run(Rows(InOut::new(x, out)?));
+        Ok(())
+    }
+
+    /// [`softmax_rows_in_place`] on this back end.
+    #[inline]
+    pub fn softmax_rows_in_place(self, x: MatrixMut<'_>) {
+        self.run(Rows(InOut::in_place(x)));
+    }
+
+    /// [`softmax_columns`] on this back end.
+    ///
+    /// # Errors
+    ///
+    /// As [`softmax_columns`].
+    #[inline]
+    pub fn softmax_columns(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
+        self.run(Columns(InOut::new(x, out)?));
+        Ok(())
+    }
+
+    /// [`softmax_columns_in_place`] on this back end.
+    #[inline]
+    pub fn softmax_columns_in_place(self, x: MatrixMut<'_>) {
+        self.run(Columns(InOut::in_place(x)));
+    }
+}

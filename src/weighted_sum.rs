@@ -1,0 +1,59 @@
+//! The weighted sum of the values.
+
+use crate::{Backend, Error, MatrixMut, MatrixRef, kernel::tile::Product};
+
+/// `out[query] = Σ over keys of pattern[key][query] · values[key]`.
+///
+/// | argument | shape |
+/// | --- | --- |
+/// | `pattern` | keys × queries: a row per key, a column per query |
+/// | `values` | keys × width |
+/// | `out` | queries × width |
+///
+/// Each output is one chain of multiply-adds over the keys, `key = 0, 1, …`. The
+/// pattern is a matrix like any other here: a weight of 0 times an infinite value is
+/// NaN. Without keys the output is +0; without queries nothing is written.
+///
+/// ```
+/// use sdpa::{Matrix, weighted_sum};
+///
+/// let pattern = Matrix::from([[0.25], [0.75]]);
+/// let values = Matrix::from([[4.0, 0.0, 8.0], [0.0, 4.0, 8.0]]);
+/// let mut out = Matrix::<1, 3>::ZERO;
+/// weighted_sum(pattern.view(), values.view(), out.view_mut())?;
+/// assert_eq!(out.0, [[1.0, 3.0, 8.0]]);
+/// # Ok::<(), sdpa::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Shape`] when the sizes disagree, or the values have no width.
+pub fn weighted_sum(
+    pattern: MatrixRef<'_>,
+    values: MatrixRef<'_>,
+    out: MatrixMut<'_>,
+) -> Result<(), Error> {
+    Backend::best().weighted_sum(pattern, values, out)
+}
+
+impl Backend {
+    /// [`weighted_sum`] on this back end.
+    ///
+    /// # Errors
+    ///
+    /// As [`weighted_sum`].
+    pub fn weighted_sum(
+        self,
+        pattern: MatrixRef<'_>,
+        values: MatrixRef<'_>,
+        out: MatrixMut<'_>,
+    ) -> Result<(), Error> {
+        let agree =
+            pattern.rows() == values.rows() && out.shape() == (pattern.cols(), values.cols());
+        if !agree || values.cols() == 0 {
+            return Err(Error::Shape);
+        }
+        self.run(Product { left: pattern.t(), right: values, scale: 1.0, bias: None, out });
+        Ok(())
+    }
+}
