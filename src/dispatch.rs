@@ -73,11 +73,14 @@ impl Backend {
 
     /// All that this machine has.
     pub fn available() -> impl Iterator<Item = Self> {
-        let detected = [
+        [
+            Some(Self::SCALAR),
+            Some(Self::PORTABLE),
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Avx2::detect().map(|token| Self(Token::Avx2(token))),
-        ];
-        [Self::SCALAR, Self::PORTABLE].into_iter().chain(detected.into_iter().flatten())
+        ]
+        .into_iter()
+        .flatten()
     }
 
     /// The one called `name`, if this machine has it.

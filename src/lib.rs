@@ -1,7 +1,99 @@
-//! Scaled dot-product attention kernels.
+//! Scaled dot-product attention kernels for machines with and without an
+//! operating system: `no_std`, no allocator, no panics, and the same bits on
+//! every machine of a [family](Family).
+//!
+//! ```text
+//! embeddings E ──W_Q──▶ queries Q ┐
+//!              ──W_K──▶ keys    K ┴─▶ scores S[key][query] = scale · K·Q
+//!              ──W_V──▶ values  V          │
+//!                                          ▼
+//!                    pattern P = softmax of every COLUMN of S
+//!                                          ▼
+//!                    output[query] = Σ over keys P[key][query] · V[key]
+//! ```
+//!
+//! # Keys are rows, queries are columns
+//!
+//! The score grid has a **row per key and a column per query**. A column of
+//! the pattern lies in `[0, 1]` and sums to 1: it says how much each key matters to
+//! that query. Most libraries draw the transpose, a row per query; pass
+//! [`t()`](MatrixRef::t) of a view for that, which costs nothing.
+//!
+//! ```
+//! use sdpa::{Matrix, project, scores, softmax_columns, weighted_sum};
+//!
+//! // Three tokens of width 2, and weights that leave them as they are.
+//! let embeddings = Matrix::from([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]);
+//! let identity = Matrix::from([[1.0, 0.0], [0.0, 1.0]]);
+//! let [mut queries, mut keys, mut values] = [Matrix::<3, 2>::ZERO; 3];
+//! project(embeddings.view(), identity.view(), None, queries.view_mut())?;
+//! project(embeddings.view(), identity.view(), None, keys.view_mut())?;
+//! project(embeddings.view(), identity.view(), None, values.view_mut())?;
+//!
+//! let (mut grid, mut pattern) = (Matrix::<3, 3>::ZERO, Matrix::<3, 3>::ZERO);
+//! scores(keys.view(), queries.view(), None, grid.view_mut())?;
+//! softmax_columns(grid.view(), pattern.view_mut())?;
+//!
+//! let mut output = Matrix::<3, 2>::ZERO;
+//! weighted_sum(pattern.view(), values.view(), output.view_mut())?;
+//! # Ok::<(), sdpa::Error>(())
+//! ```
+//!
+//! # What the numbers mean
+//!
+//! | case | result |
+//! | --- | --- |
+//! | score −∞ | weight exactly +0 |
+//! | every score of a column or slice −∞; no keys | weights, and then the output, exactly +0 (never NaN) |
+//! | score +∞ | the limit: the +∞ share the weight equally, others are 0 |
+//! | NaN in a column or slice | NaN in all of it, in no other |
+//! | NaN in a value | NaN in that column of every output, in no other column |
+//! | ±∞ in a value | that column of every output is not finite (∞ or NaN) |
+//! | scale | left out: `1 / √dim`; any finite value, `Some(0.0)` is a real zero |
+//! | 0 queries | nothing written, `Ok` |
+//! | dim 0, value width 0, sizes that disagree | [`Error::Shape`], nothing written |
+//! | a view that leaves its buffer; an output that overlaps itself | [`Error::Stride`]; [`Error::Alias`] when the view is made |
+//! | a scale that is not finite | [`Error::Option`], nothing written |
+//!
+//! An output cannot overlap an input: the borrow checker sees to it. The
+//! functions whose names end in `_in_place` write over what they read.
+//!
+//! # How exact
+//!
+//! * `e^x` is within 1 ULP wherever the result is normal, for every f32, and exactly
+//!   +0 where it would be subnormal.
+//! * Weights of at least 2⁻¹²⁵ are within **6 ULP** of the true value for inputs in
+//!   [−80, 80] and up to 1024 of them, smaller ones within 2⁻¹²⁵. The usual way, which
+//!   subtracts the maximum first, is off by 35 ULP and more.
+//! * A score, a projection or an output is one chain of multiply-adds: within
+//!   `(n + 1) · 2⁻²³ · Σ |a·b|` for `n` terms, and half of that where they are fused.
+//!
+//! The notebook that this crate began with works out softmax of
+//! (0.7, −0.93, −0.24, −5) as (0.02, 0.92, 0.89, 0), which sums to 1.83 and is no softmax.
+//! It is (0.628969, 0.123234, 0.245693, 0.002105).
+//!
+//! # One answer
+//!
+//! | family | arithmetic | back ends |
+//! | --- | --- | --- |
+//! | [`Fused`](Family::Fused) | a multiply-add rounds once | `avx2` |
+//! | [`Unfused`](Family::Unfused) | a multiplication, then an addition | `portable`, `scalar` |
+//!
+//! Inside a family the same input gives the same bits, whatever the machine, the
+//! strides and the number of queries in the call. The unfused family runs everywhere
+//! and can be asked for by name ([`Backend`]), so that what a microcontroller
+//! computes can be reproduced on a desktop bit for bit. The sign and payload of a NaN
+//! are free, and so is everything for a caller that makes the machine flush subnormals.
+//! Until version 1 the bits may change from one version to the next.
+//!
+//! # How to read the source
+//!
+//! Public operations, one a file, check every size and make one call into
+//! `dispatch.rs`, which enters a back end. `kernel/` has each kernel once, written over
+//! the `Vector` trait of `simd/`, whose other files are the back ends.
+//! `kernel/order.rs` defines the order of every sum.
 
 #![no_std]
-#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod dispatch;
 mod dot;

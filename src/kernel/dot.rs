@@ -13,7 +13,7 @@ use super::{
     Kernel,
     order::{self, DOT_GROUPS},
 };
-use crate::simd::Vector;
+use crate::simd::{Vector, array};
 
 /// `a · b`; the slices are of one length.
 pub(crate) struct Dot<'a> {
@@ -36,16 +36,23 @@ impl Kernel for Dot<'_> {
         let (a_rest, b_rest) = (a.remainder(), b.remainder());
         for (a, b) in a.zip(b) {
             let ((a, _), (b, _)) = (a.as_chunks::<L>(), b.as_chunks::<L>());
-            for (sum, (a, b)) in sums.as_flattened_mut().iter_mut().zip(a.iter().zip(b)) {
-                *sum = V::load(token, a).mul_add(V::load(token, b), *sum);
+            for group in 0..DOT_GROUPS {
+                for g in 0..G {
+                    if let (Some(a), Some(b)) = (a.get(group * G + g), b.get(group * G + g)) {
+                        let (a, b) = (V::load(token, a), V::load(token, b));
+                        sums[group][g] = a.mul_add(b, sums[group][g]);
+                    }
+                }
             }
         }
         if !a_rest.is_empty() {
-            // One text for each sum, so that all stay in registers.
-            for (i, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
-                let a = V::load_partial(token, a_rest.get(i * L..).unwrap_or(&[]), 0.0);
-                let b = V::load_partial(token, b_rest.get(i * L..).unwrap_or(&[]), 0.0);
-                *sum = a.mul_add(b, *sum);
+            for group in 0..DOT_GROUPS {
+                for g in 0..G {
+                    let begin = (group * G + g) * L;
+                    let a = V::load_partial(token, a_rest.get(begin..).unwrap_or(&[]), 0.0);
+                    let b = V::load_partial(token, b_rest.get(begin..).unwrap_or(&[]), 0.0);
+                    sums[group][g] = a.mul_add(b, sums[group][g]);
+                }
             }
         }
         let [first, second, third, fourth] = sums;
@@ -56,5 +63,5 @@ impl Kernel for Dot<'_> {
 
 #[inline(always)]
 fn add<const L: usize, const G: usize, V: Vector<L>>(a: [V; G], b: [V; G]) -> [V; G] {
-    core::array::from_fn(|i| a[i] + b[i])
+    array!(|i| a[i] + b[i])
 }

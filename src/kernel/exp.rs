@@ -37,6 +37,9 @@
 
 use crate::simd::Vector;
 
+#[cfg(test)]
+mod tests;
+
 /// log2 e.
 const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
 /// ln 2, its upper 15 bits, and what is left.

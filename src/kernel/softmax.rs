@@ -24,7 +24,7 @@ use super::{
     order,
 };
 use crate::simd::{
-    Vector,
+    Vector, array,
     strip::{InOut, Source, Strip},
 };
 
@@ -60,13 +60,13 @@ impl<V> Sum<V> {
         self.a = t;
     }
 
-    /// The sum without its bias, in two parts.
+    /// The sum but for `e`.
     #[inline(always)]
-    fn parts<const L: usize>(self, token: V::Token) -> (V, V)
+    fn unbiased<const L: usize>(self, token: V::Token) -> V
     where
         V: Vector<L>,
     {
-        (self.a - V::splat(token, SUM_BIAS), self.e)
+        self.a - V::splat(token, SUM_BIAS)
     }
 }
 
@@ -109,9 +109,16 @@ fn maximum<const L: usize, const G: usize, V: Vector<L>>(
     strip: Source<'_>,
 ) -> [V; G] {
     let mut m = [V::splat(token, f32::NEG_INFINITY); G];
-    strip.for_each(token, f32::NEG_INFINITY, |x: [V; G]| {
-        m = core::array::from_fn(|g| x[g].max(m[g]));
-    });
+    strip.for_each(
+        token,
+        f32::NEG_INFINITY,
+        #[inline(always)]
+        |x: [V; G]| {
+            for g in 0..G {
+                m[g] = x[g].max(m[g]);
+            }
+        },
+    );
     m
 }
 
@@ -123,24 +130,24 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
     shift: [Shift<V>; G],
 ) -> [Sum<V>; G] {
     let mut sums = [Sum::new(token); G];
-    strip.map(token, f32::NEG_INFINITY, |x: [V; G]| {
-        core::array::from_fn(|g| {
-            let w = shift[g].weight(token, x[g]);
-            sums[g].add(w);
-            w
-        })
-    });
+    strip.map(
+        token,
+        f32::NEG_INFINITY,
+        #[inline(always)]
+        |mut x: [V; G]| {
+            for g in 0..G {
+                x[g] = shift[g].weight(token, x[g]);
+                sums[g].add(x[g]);
+            }
+            x
+        },
+    );
     sums
 }
 
-/// Whether one of the maxima is +∞.
-#[inline(always)]
-fn is_infinite<const L: usize, const G: usize, V: Vector<L>>(m: [V; G]) -> bool {
-    m.iter().any(|m| m.to_array().contains(&f32::INFINITY))
-}
-
 /// Where the maximum is +∞ the elements that are share the weight: makes them
-/// 0 and the others −∞, NaN aside, and leaves the strip in place.
+/// 0 and the others −∞, NaN aside, leaves the strip in place, and gives the new
+/// maxima.
 #[inline(always)]
 fn share_infinity<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
@@ -150,14 +157,20 @@ fn share_infinity<const L: usize, const G: usize, V: Vector<L>>(
     let constant = |c| V::splat(token, c);
     let (infinity, largest) = (constant(f32::INFINITY), constant(f32::MAX));
     let (zero, lowest) = (constant(0.0), constant(f32::NEG_INFINITY));
-    strip.map(token, f32::NEG_INFINITY, |x: [V; G]| {
-        core::array::from_fn(|g| {
-            let share = x[g].select_gt(largest, zero, infinity.select_gt(x[g], lowest, x[g]));
-            m[g].select_gt(largest, share, x[g])
-        })
-    });
+    strip.map(
+        token,
+        f32::NEG_INFINITY,
+        #[inline(always)]
+        |mut x: [V; G]| {
+            for g in 0..G {
+                let share = x[g].select_gt(largest, zero, infinity.select_gt(x[g], lowest, x[g]));
+                x[g] = m[g].select_gt(largest, share, x[g]);
+            }
+            x
+        },
+    );
     strip.stay_in_place();
-    m.map(|m| m.select_gt(largest, zero, m))
+    array!(|g| m[g].select_gt(largest, zero, m[g]))
 }
 
 /// Divides the weights of a strip by their sums.
@@ -167,9 +180,14 @@ fn normalise<const L: usize, const G: usize, V: Vector<L>>(
     mut strip: Strip<'_>,
     sums: [V; G],
 ) {
-    let normalisers = sums.map(|sum| Normaliser::new(token, sum));
+    let normalisers: [Normaliser<V>; G] = array!(|g| Normaliser::new(token, sums[g]));
     strip.stay_in_place();
-    strip.map(token, 0.0, |w: [V; G]| core::array::from_fn(|g| normalisers[g].apply(token, w[g])));
+    strip.map(
+        token,
+        0.0,
+        #[inline(always)]
+        |w: [V; G]| array!(|g| normalisers[g].apply(token, w[g])),
+    );
 }
 
 /// Softmax of every row; lanes run along it.
@@ -187,13 +205,16 @@ impl Kernel for Rows<'_> {
         for row in 0..matrix.shape().0 {
             let mut strip = matrix.row(row, G * L);
             let m: [V; G] = maximum(token, strip.source());
-            let mut m = [V::splat(token, order::maximum(m)); G];
-            if is_infinite(m) {
-                m = share_infinity(token, &mut strip, m);
+            let mut m = order::maximum(m);
+            if m == f32::INFINITY {
+                share_infinity(token, &mut strip, [V::splat(token, m); G]);
+                m = 0.0;
             }
-            let sums = weigh(token, &mut strip, [Shift::new(token, m[0]); G]);
-            let parts = sums.map(|sum| sum.parts(token));
-            let sum = order::sum(parts.map(|(a, _)| a)) + order::sum(parts.map(|(_, e)| e));
+            let shift = Shift::new(token, V::splat(token, m));
+            let sums = weigh(token, &mut strip, [shift; G]);
+            let a: [V; G] = array!(|g| sums[g].unbiased(token));
+            let e: [V; G] = array!(|g| sums[g].e);
+            let sum = order::sum(a) + order::sum(e);
             normalise(token, strip, [V::splat(token, sum); G]);
         }
     }
@@ -214,12 +235,13 @@ impl Kernel for Columns<'_> {
         for col in (0..matrix.shape().1).step_by(C * L) {
             let mut strip = matrix.columns(col, C * L);
             let mut m: [V; C] = maximum(token, strip.source());
-            if is_infinite(m) {
+            if m.iter().any(|m| m.to_array().contains(&f32::INFINITY)) {
                 m = share_infinity(token, &mut strip, m);
             }
-            let sums = weigh(token, &mut strip, m.map(|m| Shift::new(token, m)));
-            let sums = sums.map(|sum| sum.parts(token)).map(|(a, e)| a + e);
-            normalise(token, strip, sums);
+            let shifts: [Shift<V>; C] = array!(|c| Shift::new(token, m[c]));
+            let sums = weigh(token, &mut strip, shifts);
+            let totals: [V; C] = array!(|c| sums[c].unbiased(token) + sums[c].e);
+            normalise(token, strip, totals);
         }
     }
 }

@@ -36,7 +36,7 @@ use super::Kernel;
 use crate::{
     MatrixMut, MatrixRef,
     simd::{
-        Vector,
+        Vector, array,
         strip::{self, Source, Taps},
     },
 };
@@ -117,21 +117,30 @@ impl Product<'_> {
             let mut sums: [[V; C]; R] = if panel.start == 0 {
                 [[V::splat(token, 0.0); C]; R]
             } else {
-                core::array::from_fn(|r| strip::read(token, self.out.view(), row + r, col))
+                array!(|r| strip::read(token, self.out.view(), row + r, col))
             };
             let mut left = Taps::<R>::new(self.left, row, panel.start);
-            right.for_each(token, 0.0, |right: [V; C]| {
-                let Some(left) = left.next() else { return };
-                for (sums, left) in sums.iter_mut().zip(left) {
-                    let left = V::splat(token, left);
-                    for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = left.mul_add(right, *sum);
+            right.for_each(
+                token,
+                0.0,
+                #[inline(always)]
+                |right: [V; C]| {
+                    let Some(left) = left.next() else { return };
+                    for r in 0..R {
+                        let left = V::splat(token, left[r]);
+                        for c in 0..C {
+                            sums[r][c] = left.mul_add(right[c], sums[r][c]);
+                        }
                     }
-                }
-            });
+                },
+            );
             if let (Some(bias), true) = (self.bias, panel.end == self.right.rows()) {
                 let bias: [V; C] = strip::read(token, bias, 0, col);
-                sums = sums.map(|sums| core::array::from_fn(|c| sums[c] + bias[c]));
+                for sums in &mut sums {
+                    for c in 0..C {
+                        sums[c] = sums[c] + bias[c];
+                    }
+                }
             }
             for (r, sums) in sums.into_iter().enumerate() {
                 strip::write(&mut self.out, row + r, col, sums);
@@ -159,7 +168,7 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
         for c in 0..C {
             let blocks = panel.chunks_mut(L).zip(range.clone().step_by(L));
             for (block, k) in blocks {
-                let square = core::array::from_fn(|lane| {
+                let square = array!(|lane| {
                     let [vector] = strip::read(token, right.t(), col + c * L + lane, k);
                     vector
                 });
@@ -171,7 +180,9 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
     } else {
         for (to, k) in panel.iter_mut().zip(range) {
             let vectors: [V; C] = strip::read(token, right, k, col);
-            to.iter_mut().zip(vectors).for_each(|(to, vector)| (vector * scale).store(to));
+            for (to, vector) in to.iter_mut().zip(vectors) {
+                (vector * scale).store(to);
+            }
         }
     }
 }

@@ -130,7 +130,7 @@ impl Vector<8> for F32x8 {
     /// Pairs of lanes, then pairs of pairs, then the halves.
     #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
-        let [a, b, c, d, e, f, g, h] = rows.map(|row| row.0);
+        let [Self(a), Self(b), Self(c), Self(d), Self(e), Self(f), Self(g), Self(h)] = rows;
         // SAFETY: AVX is there: each row is the proof.
         unsafe {
             let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));

@@ -1,1 +1,132 @@
+//! The laws of [`Vector`], tried on every back end of this machine.
 
+extern crate std;
+
+use std::{vec, vec::Vec};
+
+use super::Vector;
+use crate::{Backend, Family, kernel::Kernel};
+
+/// Values at which arithmetic goes astray.
+const HARD: [f32; 20] = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    1.000_000_1,
+    0.1,
+    3.0,
+    16_777_215.0,
+    16_777_217.0,
+    f32::MIN_POSITIVE,
+    1.0e-40,
+    -1.0e-45,
+    8.0e-20,
+    3.0e38,
+    f32::MAX,
+    f32::MIN,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    f32::NAN,
+    -7.25,
+];
+
+/// Equal in every bit, except that a NaN is a NaN.
+fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+struct Laws(Family);
+
+impl Kernel for Laws {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        assert_eq!(V::FUSED, self.0 == Family::Fused);
+        operators_act_on_each_lane_alone::<L, V>(token);
+        memory_is_read_and_written_in_order::<L, V>(token);
+        bits_move_into_the_exponent::<L, V>(token);
+        squares_are_transposed::<L, V>(token);
+    }
+}
+
+#[inline(always)]
+fn operators_act_on_each_lane_alone<const L: usize, V: Vector<L>>(token: V::Token) {
+    let lanes = |begin: usize| -> [f32; L] {
+        core::array::from_fn(|lane| HARD[(begin + 7 * lane) % HARD.len()])
+    };
+    for (i, j, k) in (0..HARD.len().pow(3)).map(|n| (n % 20, n / 20 % 20, n / 400)) {
+        let (a, b, c) = (lanes(i), lanes(j), lanes(k));
+        let (x, y, z) = (V::load(token, &a), V::load(token, &b), V::load(token, &c));
+        let check = |name: &str, got: V, law: &dyn Fn(f32, f32, f32) -> f32| {
+            for (lane, got) in got.to_array().into_iter().enumerate() {
+                let (a, b, c) = (a[lane], b[lane], c[lane]);
+                let expected = law(a, b, c);
+                assert!(same(got, expected), "{name}({a}, {b}, {c}) = {got}, not {expected}");
+            }
+        };
+        check("+", x + y, &|a, b, _| a + b);
+        check("-", x - y, &|a, b, _| a - b);
+        check("*", x * y, &|a, b, _| a * b);
+        check("/", x / y, &|a, b, _| a / b);
+        check("max", x.max(y), &|a, b, _| if a > b { a } else { b });
+        check("select_gt", x.select_gt(y, z, x), &|a, b, c| if a > b { c } else { a });
+        check("mul_add", x.mul_add(y, z), &|a, b, c| {
+            if V::FUSED { a.mul_add(b, c) } else { a * b + c }
+        });
+    }
+}
+
+#[inline(always)]
+fn memory_is_read_and_written_in_order<const L: usize, V: Vector<L>>(token: V::Token) {
+    let memory: Vec<f32> = (0..3 * L + 8).map(|i| i as f32).collect();
+    for begin in 0..8 {
+        for n in 0..=2 * L {
+            let vector = V::load_partial(token, &memory[begin..begin + n], -3.5);
+            for (lane, got) in vector.to_array().into_iter().enumerate() {
+                assert_eq!(got, if lane < n { (begin + lane) as f32 } else { -3.5 });
+            }
+            let mut to = vec![-1.0; 3 * L + 8];
+            V::splat(token, 9.0).store_partial(&mut to[begin..begin + n]);
+            for (i, &got) in to.iter().enumerate() {
+                let written = i >= begin && i < begin + n.min(L);
+                assert_eq!(got, if written { 9.0 } else { -1.0 }, "{i} of {begin}, {n}");
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn bits_move_into_the_exponent<const L: usize, V: Vector<L>>(token: V::Token) {
+    for field in 0..255 {
+        let t = V::splat(token, 12_582_912.0 + field as f32);
+        let power = f32::from_bits(field << 23);
+        assert_eq!(t.low_bits_to_exponent().to_array(), [power; L]);
+    }
+}
+
+#[inline(always)]
+fn squares_are_transposed<const L: usize, V: Vector<L>>(token: V::Token) {
+    let square: [[f32; L]; L] =
+        core::array::from_fn(|row| core::array::from_fn(|col| (100 * row + col) as f32));
+    let mut vectors = [V::splat(token, 0.0); L];
+    for (vector, row) in vectors.iter_mut().zip(&square) {
+        *vector = V::load(token, row);
+    }
+    for (col, vector) in V::transpose(vectors).into_iter().enumerate() {
+        for (row, got) in vector.to_array().into_iter().enumerate() {
+            assert_eq!(got, square[row][col]);
+        }
+    }
+}
+
+#[test]
+fn every_back_end_keeps_the_contract() {
+    for backend in Backend::available() {
+        backend.run(Laws(backend.family()));
+    }
+}

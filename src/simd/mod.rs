@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code)]
 
+use core::mem::MaybeUninit;
 use core::ops::{Add, Div, Mul, Sub};
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
@@ -17,6 +18,34 @@ pub(crate) mod strip;
 
 #[cfg(test)]
 mod contract;
+
+/// `array!(|i| …)`: the array of what that is for 0, 1, …, always inlined.
+///
+/// What is not inlined into the function that `dispatch` switched the
+/// instructions on in cannot use them, and `core::array::from_fn` and closures may
+/// be left out of it; `array!`, and a closure marked `#[inline(always)]`, may not.
+macro_rules! array {
+    (|$i:ident| $element:expr) => {
+        $crate::simd::array_of(
+            #[inline(always)]
+            |$i| $element,
+        )
+    };
+}
+pub(crate) use array;
+
+/// What [`array!`] calls.
+#[inline(always)]
+pub(crate) fn array_of<const N: usize, T: Copy>(mut f: impl FnMut(usize) -> T) -> [T; N] {
+    let mut array = [const { MaybeUninit::uninit() }; N];
+    let mut i = 0;
+    while i < N {
+        array[i] = MaybeUninit::new(f(i));
+        i += 1;
+    }
+    // SAFETY: the loop has set every element, and `MaybeUninit<T>` lies as `T` does.
+    unsafe { (&raw const array).cast::<[T; N]>().read() }
+}
 
 /// `L` lanes of `f32`.
 ///
@@ -40,18 +69,24 @@ pub(crate) trait Vector<const L: usize>:
     /// The lanes that `from` has, `fill` in the others.
     ///
     /// `fill` is what leaves the result alone: 0 for a sum, −∞ for a maximum.
+    #[inline(always)]
     fn load_partial(token: Self::Token, from: &[f32], fill: f32) -> Self {
-        let mut lanes = [fill; L];
-        lanes.iter_mut().zip(from).for_each(|(lane, &x)| *lane = x);
-        Self::load(token, &lanes)
+        // Lane by lane: a copy of run-time length would be a call.
+        Self::load(token, &array!(|i| if i < from.len() { from[i] } else { fill }))
     }
 
     /// All lanes, to memory.
     fn store(self, to: &mut [f32; L]);
 
     /// The lanes that `to` has room for.
+    #[inline(always)]
     fn store_partial(self, to: &mut [f32]) {
-        to.iter_mut().zip(self.to_array()).for_each(|(to, lane)| *to = lane);
+        let lanes = self.to_array();
+        for (i, &lane) in lanes.iter().enumerate() {
+            if i < to.len() {
+                to[i] = lane;
+            }
+        }
     }
 
     /// All lanes, by value.

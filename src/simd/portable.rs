@@ -80,6 +80,8 @@ impl Vector<4> for F32x4 {
 
     #[inline(always)]
     fn transpose(rows: [Self; 4]) -> [Self; 4] {
-        f32x4::transpose(rows.map(|row| row.0)).map(Self)
+        let [Self(a), Self(b), Self(c), Self(d)] = rows;
+        let [a, b, c, d] = f32x4::transpose([a, b, c, d]);
+        [Self(a), Self(b), Self(c), Self(d)]
     }
 }

@@ -13,7 +13,7 @@
 
 use core::marker::PhantomData;
 
-use super::Vector;
+use super::{Vector, array};
 use crate::{Error, MatrixMut, MatrixRef};
 
 /// How many positions, and how many lanes at each: the last may have fewer.
@@ -265,7 +265,7 @@ impl<'a, const R: usize> Taps<'a, R> {
     pub(crate) fn new(view: MatrixRef<'a>, row: usize, col: usize) -> Self {
         let last = view.rows().saturating_sub(1);
         Self {
-            rows: core::array::from_fn(|i| view.at((row + i).min(last), col)),
+            rows: array!(|i| view.at((row + i).min(last), col)),
             step: view.col_stride(),
             left: if view.rows() == 0 { 0 } else { view.cols().saturating_sub(col) },
             borrow: PhantomData,
@@ -281,8 +281,10 @@ impl<const R: usize> Iterator for Taps<'_, R> {
         self.left = self.left.checked_sub(1)?;
         // SAFETY: each pointer stands in one of the view's rows, `left` columns
         // before its end.
-        let column = self.rows.map(|row| unsafe { *row });
-        self.rows = self.rows.map(|row| row.wrapping_add(self.step));
+        let column = array!(|i| unsafe { *self.rows[i] });
+        for row in &mut self.rows {
+            *row = row.wrapping_add(self.step);
+        }
         Some(column)
     }
 }
@@ -339,7 +341,7 @@ unsafe fn load<const L: usize, const G: usize, V: Vector<L>>(
 ) -> [V; G] {
     // SAFETY: the caller's promise, for `G * L` floats.
     let lanes: &[[f32; L]; G] = unsafe { &*at.cast() };
-    core::array::from_fn(|g| V::load(token, &lanes[g]))
+    array!(|g| V::load(token, &lanes[g]))
 }
 
 /// `G * L` lanes side by side.
@@ -351,7 +353,9 @@ unsafe fn load<const L: usize, const G: usize, V: Vector<L>>(
 unsafe fn store<const L: usize, const G: usize, V: Vector<L>>(into: *mut f32, group: [V; G]) {
     // SAFETY: the caller's promise, for `G * L` floats.
     let lanes: &mut [[f32; L]; G] = unsafe { &mut *into.cast() };
-    lanes.iter_mut().zip(group).for_each(|(lanes, vector)| vector.store(lanes));
+    for (lanes, vector) in lanes.iter_mut().zip(group) {
+        vector.store(lanes);
+    }
 }
 
 /// `lanes` lanes, `stride` floats apart, the others `fill`.
@@ -367,7 +371,7 @@ unsafe fn gather<const L: usize, const G: usize, V: Vector<L>>(
     lanes: usize,
     fill: f32,
 ) -> [V; G] {
-    core::array::from_fn(|g| {
+    array!(|g| {
         let here = lanes.saturating_sub(g * L).min(L);
         let at = at.wrapping_add(stride.wrapping_mul(g * L));
         if here == 0 {

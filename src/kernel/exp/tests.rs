@@ -1,0 +1,162 @@
+//! `e^x` against `f64`, for every f32.
+
+extern crate std;
+
+use std::{println, thread, vec, vec::Vec};
+
+use super::{BIAS, MAGIC, Shift, WEIGHT_BIAS};
+use crate::{Backend, kernel::Kernel, simd::Vector};
+
+/// Writes the weight of each `x` under the shift of the maximum `m` at its
+/// side, and `N`, what the shift takes off the exponent.
+struct Weights<'a> {
+    x: &'a [f32],
+    m: &'a [f32],
+    weights: &'a mut [f32],
+    n: &'a mut [f32],
+}
+
+impl Kernel for Weights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let (x, m) = (self.x.as_chunks::<L>().0, self.m.as_chunks::<L>().0);
+        let outs = self.weights.as_chunks_mut::<L>().0.iter_mut().zip(self.n.as_chunks_mut().0);
+        for ((x, m), (weights, n)) in x.iter().zip(m).zip(outs) {
+            let shift = Shift::new(token, V::load(token, m));
+            shift.weight(token, V::load(token, x)).store(weights);
+            (V::splat(token, MAGIC + BIAS) - shift.magic).store(n);
+        }
+    }
+}
+
+/// The weights of `x` under the maxima `m`, and the `N` of each.
+fn weights(backend: Backend, x: &[f32], m: &[f32]) -> (Vec<f32>, Vec<i32>) {
+    let (mut weights, mut n) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+    assert_eq!(x.len() % 16, 0, "whole vectors");
+    backend.run(Weights { x, m, weights: &mut weights, n: &mut n });
+    (weights, n.into_iter().map(|n| n as i32).collect())
+}
+
+/// `2^power`.
+fn two_to_the(power: i32) -> f64 {
+    f64::from_bits(((1023 + power) as u64) << 52)
+}
+
+/// The worst error in ULP over the f32 with the bits `from..to` and their negatives, each
+/// as its own maximum.
+fn worst_error(backend: Backend, from: u32, to: u32) -> f64 {
+    const BLOCK: u32 = 1 << 12;
+    /// `e^x` is 1 within half an ULP: 2⁻²⁵.
+    const TINY: f32 = f32::from_bits(102 << 23);
+    let mut worst: f64 = 0.0;
+    for begin in (from..to).step_by(BLOCK as usize) {
+        for sign in [0, 1 << 31] {
+            let x: Vec<f32> =
+                (begin..to.min(begin + BLOCK)).map(|bits| f32::from_bits(bits | sign)).collect();
+            let (weights, n) = weights(backend, &x, &x);
+            if x.iter().all(|x| x.abs() < TINY) {
+                assert!(weights.iter().all(|&weight| weight == WEIGHT_BIAS), "half an ULP");
+                continue;
+            }
+            for ((&x, weight), n) in x.iter().zip(weights).zip(n) {
+                let wide = f64::from(x);
+                let truth = wide.exp() * two_to_the(-n);
+                let got = f64::from(weight) * two_to_the(-63);
+                let ulp = if truth >= 2.0 {
+                    two_to_the(-22)
+                } else if truth >= 1.0 {
+                    two_to_the(-23)
+                } else {
+                    two_to_the(-24)
+                };
+                worst = worst.max((got - truth).abs() / ulp);
+            }
+        }
+    }
+    worst
+}
+
+/// Every f32 between −256 and 256, in both arithmetics: 2.2 · 10⁹ each.
+#[test]
+fn e_to_the_x_is_within_one_ulp() {
+    let end = 256.0f32.to_bits();
+    let mid = two_to_the(-10) as f32;
+    for backend in one_of_each_family() {
+        // Equal shares of the part that takes longest.
+        let parts = [(0, mid.to_bits()), (mid.to_bits(), end)];
+        let worst = thread::scope(|scope| {
+            let halves =
+                parts.map(|(from, to)| scope.spawn(move || worst_error(backend, from, to)));
+            halves.map(|half| half.join().unwrap()).into_iter().fold(0.0, f64::max)
+        });
+        println!("{}: {worst:.4} ULP at worst", backend.name());
+        assert!(worst <= 1.0, "{}: {worst} ULP", backend.name());
+        assert!(worst > 0.85, "the errors of a whole family are not this small");
+    }
+}
+
+fn one_of_each_family() -> impl Iterator<Item = Backend> {
+    let fused = Backend::available().find(|backend| backend.family() == crate::Family::Fused);
+    [Backend::PORTABLE].into_iter().chain(fused)
+}
+
+/// A shift of the exponent rounds nothing: the weight of `x` under any maximum
+/// is the one under itself times a power of two.
+#[test]
+fn the_shift_is_exact() {
+    for backend in Backend::available() {
+        for m in (-256..=256).map(|m| m as f32 * 0.997) {
+            let x: Vec<f32> = (0..1200).map(|i| m - i as f32 * 0.07).collect();
+            let (shifted, n) = weights(backend, &x, &vec![m; x.len()]);
+            let (alone, n_alone) = weights(backend, &x, &x);
+            for i in 0..x.len() {
+                let power = n_alone[i] - n[i];
+                if x[i] >= -256.0 && power > -188 {
+                    let expected = f64::from(alone[i]) * two_to_the(power);
+                    assert_eq!(f64::from(shifted[i]), expected, "{} under {m}", x[i]);
+                }
+            }
+        }
+    }
+}
+
+/// What lies 2⁻¹⁹⁰ and more below the maximum weighs exactly +0, and NaN stays.
+#[test]
+fn far_below_the_maximum_there_is_nothing() {
+    let far = [-132.0, -150.0, -1.0e4, -1.0e30, f32::MIN, f32::NEG_INFINITY, f32::NAN, -200.0];
+    for backend in Backend::available() {
+        for m in [0.0, 100.0, -100.0, 256.0, 300.0, 1.0e30, f32::NEG_INFINITY] {
+            let x: [f32; 16] =
+                core::array::from_fn(|i| far[i % 8] + if m > -1.0e38 { m } else { 0.0 });
+            for (x, weight) in x.into_iter().zip(weights(backend, &x, &[m; 16]).0) {
+                if x.is_nan() {
+                    assert!(weight.is_nan());
+                } else if x < m - 131.5 || x == f32::NEG_INFINITY {
+                    assert_eq!(weight.to_bits(), 0, "{x} under {m}");
+                }
+            }
+        }
+    }
+}
+
+/// Where the maximum is beyond ±256 the difference is exact where it matters.
+#[test]
+fn a_large_maximum_is_taken_off() {
+    for backend in Backend::available() {
+        for m in [256.1, 1000.0, -300.0, 1.0e6, -1.0e6] {
+            for below in [0.0, 0.5, 1.0, 10.0, 50.0, 87.0] {
+                let x: f32 = m - below;
+                let (weight, n) = weights(backend, &[x; 16], &[m; 16]);
+                let truth = (f64::from(x) - f64::from(m)).exp();
+                let got = f64::from(weight[0]) * two_to_the(-63);
+                assert!((got - truth).abs() <= truth * two_to_the(-23), "{x} under {m}");
+                assert_eq!(n[0], 0);
+            }
+        }
+    }
+}

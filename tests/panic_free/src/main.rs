@@ -1,0 +1,72 @@
+//! Calls every public function of `sdpa` with sizes and values that the
+//! compiler cannot know. `run.sh` links it, drops what is not reached, and looks for
+//! panics in what is left.
+
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+
+use sdpa::{Backend, Matrix, MatrixMut, MatrixRef};
+
+/// Reached from nowhere, which is the point.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The entry of the image.
+#[unsafe(no_mangle)] // SAFETY: the image has no other symbol of this name
+extern "C" fn probe() {
+    let floats = black_box([0.5f32; 64]);
+    let (x, sizes) = (floats.as_slice(), black_box([2usize, 3, 4, 5, 6]));
+    let view = || {
+        MatrixRef::with_strides(x, sizes[0], sizes[1], sizes[2], sizes[3])
+            .or_else(|_| MatrixRef::new(x, sizes[0], sizes[1]))
+            .unwrap_or(MatrixRef::from_row(x))
+    };
+    let mut buffer = black_box([0.0f32; 64]);
+    let mut views = black_box(Matrix::<4, 4>::ZERO);
+    for backend in [Backend::best(), Backend::SCALAR, Backend::PORTABLE] {
+        report(backend.name().len());
+        report(backend.dot(x, black_box(x)));
+        report(backend.softmax(x, black_box(&mut buffer)));
+        backend.softmax_in_place(black_box(&mut buffer));
+        let out = || black_box([0.0f32; 64]);
+        let (mut a, mut b, mut c, mut d, mut e) = (out(), out(), out(), out(), out());
+        report(MatrixMut::new(&mut a, sizes[0], sizes[1]).map(|out| {
+            backend.project(view(), view().t(), black_box(Some(x)), out)
+        }));
+        report(MatrixMut::with_strides(&mut b, sizes[0], sizes[1], sizes[2], sizes[3]).map(|out| {
+            backend.scores(view(), view(), black_box(None), out)
+        }));
+        report(MatrixMut::new(&mut c, sizes[0], sizes[1]).map(|out| {
+            backend.weighted_sum(view(), view(), out)
+        }));
+        report(MatrixMut::new(&mut d, sizes[0], sizes[1]).map(|out| {
+            report(backend.softmax_rows(view(), out))
+        }));
+        report(MatrixMut::new(&mut e, sizes[0], sizes[1]).map(|out| {
+            report(backend.softmax_columns(view(), out.t()))
+        }));
+        backend.softmax_rows_in_place(views.view_mut());
+        backend.softmax_columns_in_place(views.view_mut());
+        black_box((&a, &b, &c, &d, &e));
+    }
+    report(Backend::by_name(black_box("scalar")).map(Backend::family));
+    report(view().split_rows(sizes[4]).map(|(above, below)| {
+        (above.get(sizes[0], sizes[1]), below.t().row(sizes[2]).map(<[f32]>::len))
+    }));
+    report(views.view_mut().split_columns(sizes[4]).map(|(mut left, right)| {
+        report(left.get_mut(sizes[0], sizes[1]).copied());
+        report(left.row_mut(sizes[2]).map(|row| row.len()));
+        report(right.split_rows(sizes[3]).map(|(above, _)| above.rows()));
+    }));
+    #[cfg(feature = "deliberate")]
+    report(x[sizes[4]]);
+}
+
+/// Uses a result.
+fn report<T>(result: T) {
+    black_box(result);
+}
