@@ -117,3 +117,8 @@ pub use softmax::{
     softmax_rows_in_place,
 };
 pub use weighted_sum::weighted_sum;
+
+/// The example of the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

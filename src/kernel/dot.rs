@@ -5,9 +5,7 @@
 //! fold p
 //! ```
 //!
-//! `P` partial sums keep as many multiply-adds in flight: see [`order`]. What is
-//! left behind the last whole round of `P` is filled up with zeros, which
-//! leave a partial sum as it is: none is ever −0.
+//! `P` partial sums keep as many multiply-adds in flight: see [`order`].
 
 use super::{
     Kernel,

@@ -22,7 +22,8 @@
 //! # Lanes along: partial sums and a tree
 //!
 //! Where lanes run along the sum itself, element `i` belongs to partial sum
-//! `i mod P`, and each partial sum adds its elements in their order:
+//! `i mod P`, and each partial sum, 0 at first, adds its elements in their order. The
+//! last round of `P` is filled up with zeros (which shows only where a partial sum is −0):
 //!
 //! | sum | `P` fused | `P` unfused |
 //! | --- | --- | --- |

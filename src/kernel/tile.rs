@@ -64,7 +64,7 @@ impl Kernel for Product<'_> {
         mut self,
         token: V::Token,
     ) {
-        let cols = self.out.cols();
+        let cols = if self.out.is_empty() { 0 } else { self.out.cols() };
         for col in (0..cols).step_by(C * L) {
             if cols - col > L {
                 self.columns::<L, R, C, V>(token, col);

@@ -1,0 +1,293 @@
+//! The scores and the pattern as an SVG picture.
+
+use svg::{
+    Document,
+    node::element::{Circle, Description, Group, Line, Rectangle, TSpan, Text, Title},
+};
+
+use crate::{
+    Shown,
+    data::{Array, shortened},
+};
+
+/// More cells than this on a side are no picture any more, and megabytes.
+const MAX_SIDE: usize = 64;
+const MAX_LABEL: usize = 14;
+
+const PAPER: &str = "#fdfcf8";
+const BORDER: &str = "#d9d4c7";
+const INK: &str = "#1f2933";
+const FAINT: &str = "#5f6b76";
+const GRID: &str = "#e4e0d6";
+const HIDDEN: &str = "#efece4";
+const KEY: &str = "#0f6b62";
+const QUERY: &str = "#9a3412";
+const POSITIVE: &str = "#2563a8";
+const NEGATIVE: &str = "#d9772b";
+
+/// The room around everything, and between the two grids.
+const MARGIN: f64 = 28.0;
+/// The width of a character relative to its size, on the large side.
+const ADVANCE: f64 = 0.6;
+const HEADER: f64 = 92.0;
+const LEGEND_HEIGHT: f64 = 86.0;
+const LEGEND_WIDTH: f64 = 360.0;
+/// From here on a cell has room for a number.
+const NUMBERED: f64 = 40.0;
+
+/// Where one grid lies, and how large its cells are.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    shown: &'a Shown,
+    left: f64,
+    top: f64,
+    cell: f64,
+}
+
+pub(crate) fn draw(shown: &Shown) -> Result<String, String> {
+    let (keys, queries) = (shown.key_labels.len(), shown.query_labels.len());
+    if keys > MAX_SIDE || queries > MAX_SIDE {
+        return Err(format!(
+            "--svg draws at most {MAX_SIDE} keys and {MAX_SIDE} queries, not {keys} and {queries}"
+        ));
+    }
+    let cell = (400.0 / keys.max(queries) as f64).clamp(12.0, 50.0);
+    let longest = |labels: &[String]| {
+        let length = labels.iter().map(|label| label.chars().count().min(MAX_LABEL)).max();
+        length.unwrap_or(0) as f64 * ADVANCE * label_size(cell)
+    };
+    let names = longest(&shown.key_labels) + 10.0;
+    let (sine, cosine) = label_angle(cell).to_radians().sin_cos();
+    let rise = longest(&shown.query_labels) * sine + 22.0;
+    let overhang = (longest(&shown.query_labels) * cosine - cell / 2.0).max(0.0);
+    let panel = names + (queries as f64 * cell + overhang).max(LEGEND_WIDTH);
+
+    let top = HEADER + rise;
+    let bottom = top + keys as f64 * cell;
+    let (width, height) = (2.0 * panel + 3.0 * MARGIN, bottom + LEGEND_HEIGHT);
+    let scores = Panel { shown, left: MARGIN + names, top, cell };
+    let pattern = Panel { left: scores.left + panel + MARGIN, ..scores };
+    let about = Text::new("")
+        .set("x", MARGIN)
+        .set("y", 58)
+        .set("font-size", 13)
+        .add(TSpan::new("Rows are keys,").set("fill", KEY))
+        .add(TSpan::new("columns are queries:").set("fill", QUERY).set("dx", 5))
+        .add(TSpan::new(&shown.subtitle).set("fill", FAINT).set("dx", 5));
+    let document = Document::new()
+        .set("viewBox", (0, 0, round(width), round(height)))
+        .set("width", round(width))
+        .set("height", round(height))
+        .set("role", "img")
+        .set("font-family", "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif")
+        .add(Title::new(&shown.title))
+        .add(Description::new().add(svg::node::Text::new(
+            "Two grids with a row per key and a column per query: the scores, and the pattern, \
+             which is the softmax of every column.",
+        )))
+        .add(
+            Rectangle::new()
+                .set("x", 0.5)
+                .set("y", 0.5)
+                .set("width", round(width - 1.0))
+                .set("height", round(height - 1.0))
+                .set("rx", 10)
+                .set("fill", PAPER)
+                .set("stroke", BORDER),
+        )
+        .add(text(&shown.title, MARGIN, 36.0, 17.0, INK).set("font-weight", 600))
+        .add(about)
+        .add(scores.frame("Scores"))
+        .add(scores.scores())
+        .add(scores.scores_legend(bottom))
+        .add(pattern.frame("Pattern: softmax of every column"))
+        .add(pattern.pattern())
+        .add(pattern.pattern_legend(bottom));
+    Ok(format!("{document}\n"))
+}
+
+impl Panel<'_> {
+    /// The heading, the labels and the lines.
+    fn frame(&self, heading: &str) -> Group {
+        let Self { shown, left, top, cell } = *self;
+        let (rows, cols) = (shown.key_labels.len() as f64, shown.query_labels.len() as f64);
+        let size = label_size(cell);
+        let mut group =
+            Group::new().add(text(heading, left, HEADER - 4.0, 14.0, INK).set("font-weight", 600));
+        for i in 0..=shown.key_labels.len() {
+            let y = top + i as f64 * cell;
+            group = group.add(line((left, y), (left + cols * cell, y)));
+        }
+        for i in 0..=shown.query_labels.len() {
+            let x = left + i as f64 * cell;
+            group = group.add(line((x, top), (x, top + rows * cell)));
+        }
+        for (i, label) in shown.key_labels.iter().enumerate() {
+            let y = top + (i as f64 + 0.5) * cell + size * 0.35;
+            let label = text(&shortened(label, MAX_LABEL), left - 8.0, y, size, KEY);
+            group = group.add(label.set("text-anchor", "end"));
+        }
+        for (i, label) in shown.query_labels.iter().enumerate() {
+            // Upright letters stand beside the line on which they are written.
+            let aside = if label_angle(cell) == 90.0 { size * 0.35 } else { 0.0 };
+            let (x, y) = (left + (i as f64 + 0.5) * cell + aside, top - 7.0);
+            let label = text(&shortened(label, MAX_LABEL), x, y, size, QUERY);
+            let turn = format!("rotate(-{} {} {})", label_angle(cell), round(x), round(y));
+            group = group.add(label.set("transform", turn));
+        }
+        group
+    }
+
+    /// The middle of every cell, with its row, its column and its value.
+    fn cells<'a>(&'a self, grid: &'a Array) -> impl Iterator<Item = (f64, f64, f64, String)> + 'a {
+        grid.iter().enumerate().map(move |(i, value)| {
+            let (key, query) = (i / grid.cols, i % grid.cols);
+            let x = self.left + (query as f64 + 0.5) * self.cell;
+            let y = self.top + (key as f64 + 0.5) * self.cell;
+            let key = shortened(&self.shown.key_labels[key], MAX_LABEL);
+            let query = shortened(&self.shown.query_labels[query], MAX_LABEL);
+            (x, y, f64::from(value), format!("key {key}, query {query}"))
+        })
+    }
+
+    fn scores(&self) -> Group {
+        let strongest = strongest(&self.shown.scores);
+        let mut group = Group::new().set("text-anchor", "middle");
+        for (x, y, score, name) in self.cells(&self.shown.scores) {
+            let hidden = score == f64::NEG_INFINITY;
+            let number = number(score, strongest);
+            group = group.add(
+                tint(score, strongest)
+                    .set("x", round(x - self.cell / 2.0 + 0.5))
+                    .set("y", round(y - self.cell / 2.0 + 0.5))
+                    .set("width", round(self.cell - 1.0))
+                    .set("height", round(self.cell - 1.0))
+                    .add(Title::new(format!("{name}: {number}"))),
+            );
+            let fits = number.chars().count() as f64 * ADVANCE * 11.0 <= self.cell;
+            if self.cell >= NUMBERED && fits {
+                let colour = if hidden { FAINT } else { INK };
+                group = group.add(text(&number, x, y + 4.0, 11.0, colour));
+            }
+        }
+        group
+    }
+
+    fn pattern(&self) -> Group {
+        let mut group = Group::new().set("text-anchor", "middle");
+        for (x, y, weight, name) in self.cells(&self.shown.pattern) {
+            if weight == 0.0 {
+                continue;
+            }
+            let radius = self.radius(weight);
+            group = group.add(
+                disc(x, y, radius)
+                    .set("class", "weight")
+                    .add(Title::new(format!("{name}: {weight:.3}"))),
+            );
+            if self.cell < NUMBERED || weight < 0.0005 {
+                continue;
+            }
+            let number = format!("{weight:.3}");
+            // Inside the circle where it is wide enough, otherwise at the foot of the cell.
+            group = group.add(if radius > 14.0 {
+                text(&number, x, y + 3.5, 9.5, "#ffffff")
+            } else {
+                text(&number, x, y + self.cell / 2.0 - 2.5, 9.0, FAINT)
+            });
+        }
+        group
+    }
+
+    fn scores_legend(&self, bottom: f64) -> Group {
+        let strongest = strongest(&self.shown.scores);
+        let mut group = Group::new();
+        for (i, share) in [-1.0, -0.5, 0.0, 0.5, 1.0].into_iter().enumerate() {
+            let (x, y) = (self.left + i as f64 * 72.0, bottom + 32.0);
+            let swatch = tint(share * strongest, strongest)
+                .set("x", round(x))
+                .set("y", round(y - 9.0))
+                .set("width", 18)
+                .set("height", 18)
+                .set("stroke", GRID);
+            let label = text(&number(share * strongest, strongest), x + 23.0, y + 4.0, 11.0, FAINT);
+            group = group.add(swatch).add(label);
+        }
+        group.add(text("scale · key · query", self.left, bottom + 66.0, 11.0, FAINT))
+    }
+
+    fn pattern_legend(&self, bottom: f64) -> Group {
+        let mut group = Group::new();
+        let mut x = self.left;
+        for weight in [1.0, 0.5, 0.25, 0.1, 0.01] {
+            let radius = self.radius(weight);
+            group = group.add(disc(x + radius, bottom + 32.0, radius));
+            x += 2.0 * radius + 5.0;
+            group = group.add(text(&weight.to_string(), x, bottom + 36.0, 11.0, FAINT));
+            x += 36.0;
+        }
+        let about = "the area of a circle is the weight; every column sums to 1";
+        group.add(text(about, self.left, bottom + 66.0, 11.0, FAINT))
+    }
+
+    /// A weight of 1 fills the cell.
+    fn radius(&self, weight: f64) -> f64 {
+        (self.cell / 2.0 - 1.5) * weight.sqrt()
+    }
+}
+
+fn label_size(cell: f64) -> f64 {
+    (cell - 2.0).min(13.0)
+}
+
+/// How steeply the labels of the queries rise; in small cells only upright ones keep apart.
+fn label_angle(cell: f64) -> f64 {
+    if cell < 30.0 { 90.0 } else { 35.0 }
+}
+
+fn strongest(scores: &Array) -> f64 {
+    let visible = scores.iter().filter(|score| score.is_finite());
+    visible.fold(0.0, |most: f64, score| most.max(f64::from(score).abs()))
+}
+
+/// One format for all scores, chosen by the strongest.
+fn number(score: f64, strongest: f64) -> String {
+    let text = match score {
+        f64::NEG_INFINITY => "-∞".to_string(),
+        _ if strongest == 0.0 || (0.01..1e3).contains(&strongest) => format!("{score:.2}"),
+        _ => format!("{score:.1e}"),
+    };
+    text.replace('-', "−")
+}
+
+/// A rectangle in the colour of a score.
+fn tint(score: f64, strongest: f64) -> Rectangle {
+    if score == f64::NEG_INFINITY {
+        return Rectangle::new().set("fill", HIDDEN);
+    }
+    // 0.6 keeps dark numbers readable on the strongest tint.
+    let share = if strongest > 0.0 { score.abs() / strongest * 0.6 } else { 0.0 };
+    let colour = if score < 0.0 { NEGATIVE } else { POSITIVE };
+    Rectangle::new().set("fill", colour).set("fill-opacity", round(share))
+}
+
+fn disc(x: f64, y: f64, radius: f64) -> Circle {
+    let circle = Circle::new().set("cx", round(x)).set("cy", round(y));
+    circle.set("r", round(radius)).set("fill", POSITIVE)
+}
+
+fn line(from: (f64, f64), to: (f64, f64)) -> Line {
+    let line = Line::new().set("x1", round(from.0)).set("y1", round(from.1));
+    line.set("x2", round(to.0)).set("y2", round(to.1)).set("stroke", GRID)
+}
+
+fn text(content: &str, x: f64, y: f64, size: f64, colour: &str) -> Text {
+    let text = Text::new(content).set("x", round(x)).set("y", round(y));
+    text.set("font-size", round(size)).set("fill", colour)
+}
+
+/// Hundredths are enough for a picture, and the last bits of a weight, which
+/// differ between back ends, do not show.
+fn round(x: f64) -> f64 {
+    (x * 100.0).round() / 100.0
+}

@@ -1,0 +1,54 @@
+//! Which back ends there are, and that those which were asked for are here.
+
+#[macro_use]
+mod common;
+
+use common::BACK_ENDS;
+use sdpa::{Backend, Family};
+
+suite! { is_found_by_its_name, has_its_family }
+
+fn is_found_by_its_name(backend: Backend) {
+    assert_eq!(Backend::by_name(backend.name()), Some(backend));
+    assert_eq!(format!("{backend:?}"), format!("Backend({})", backend.name()));
+}
+
+fn has_its_family(backend: Backend) {
+    let unfused = ["scalar", "portable"].contains(&backend.name());
+    assert_eq!(backend.family(), if unfused { Family::Unfused } else { Family::Fused });
+}
+
+/// `SDPA_REQUIRE_BACKENDS="scalar,portable,avx2"` names those that must not be missing.
+#[test]
+fn required_back_ends_are_here() {
+    let required = std::env::var("SDPA_REQUIRE_BACKENDS").unwrap_or_default();
+    for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        assert!(BACK_ENDS.contains(&name), "no suite is stamped out for back end {name}");
+        assert!(Backend::by_name(name).is_some(), "back end {name} is not on this machine");
+    }
+}
+
+#[test]
+fn none_is_left_untested() {
+    for backend in Backend::available() {
+        assert!(BACK_ENDS.contains(&backend.name()), "{backend:?} has no suite");
+    }
+}
+
+#[test]
+fn names_are_distinct_and_others_are_unknown() {
+    let names: Vec<_> = Backend::available().map(Backend::name).collect();
+    for (i, name) in names.iter().enumerate() {
+        assert!(!names[..i].contains(name), "two are called {name}");
+    }
+    for name in ["", "Scalar", "avx", "avx2 ", "none"] {
+        assert_eq!(Backend::by_name(name), None);
+    }
+}
+
+#[test]
+fn the_best_is_available() {
+    assert!(Backend::available().any(|backend| backend == Backend::best()));
+    assert!(Backend::available().any(|backend| backend == Backend::SCALAR));
+    assert!(Backend::available().any(|backend| backend == Backend::PORTABLE));
+}

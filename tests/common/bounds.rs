@@ -1,0 +1,132 @@
+//! The one table of error bounds, and what holds results to it.
+//!
+//! u = 2⁻²⁴ is the largest relative error of one rounding. A sum in which each
+//! product passes k roundings is off by at most k·u·(1 + k·u)·Σ|products| (Higham,
+//! *Accuracy and Stability of Numerical Algorithms*, section 3.1), and by 2⁻¹⁵⁰ for
+//! each rounding of something subnormal. A product that is added to 0 is rounded once
+//! in either family: fused by the multiply-add, unfused by the multiplication.
+
+use super::oracle::{Sum, ulp};
+
+/// 2⁻²⁴.
+const U: f64 = 1.0 / 16_777_216.0;
+
+/// 2⁻¹⁵⁰: the largest error of a rounding to a subnormal.
+const SMALLEST: f64 = f64::from_bits((1023 - 150) << 52);
+
+/// From here on weights are held to ULPs: 2⁻¹²⁵.
+pub(crate) const SMALL_WEIGHT: f64 = f64::from_bits((1023 - 125) << 52);
+
+/// One result, as a bound needs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) fused: bool,
+    /// How many were summed.
+    pub(crate) n: usize,
+    pub(crate) truth: Sum,
+}
+
+impl Case {
+    /// A weight, or a sum of weights, whose bound knows no products.
+    pub(crate) fn of_weight(truth: f64) -> Self {
+        let truth = Sum { value: truth, magnitude: truth, underflow: 0.0 };
+        Self { fused: false, n: 1, truth }
+    }
+}
+
+/// A line of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    pub(crate) name: &'static str,
+    pub(crate) allowed: fn(Case) -> f64,
+    /// What part of the allowed error the worst of many cases reaches at least:
+    /// a bound that is needlessly loose fails.
+    pub(crate) reached: f64,
+}
+
+/// (⌈n / P⌉ + log₂ P)·u·Σ|a·b|, with P = 64 fused and 16 unfused: a chain, then the tree.
+pub(crate) const DOT: Bound = Bound {
+    name: "dot",
+    allowed: |case| {
+        let (partial_sums, folds) = if case.fused { (64, 6) } else { (16, 4) };
+        roundings(case, case.n.div_ceil(partial_sums) + folds)
+    },
+    reached: 0.3,
+};
+
+/// (n + 1)·u·(Σ|x·w| + |bias|): one chain, then the bias.
+pub(crate) const PROJECT: Bound =
+    Bound { name: "project", allowed: |case| roundings(case, case.n + 1), reached: 0.5 };
+
+/// (dim + 1)·u·Σ|scale·key·query|: the scaled query, one chain.
+pub(crate) const SCORES: Bound =
+    Bound { name: "scores", allowed: |case| roundings(case, case.n + 1), reached: 0.5 };
+
+/// (dim + 3)·u·Σ|key·query|/√dim: a root and a quotient more, for the scale.
+pub(crate) const SCORES_BY_DIM: Bound = Bound {
+    name: "scores, scale 1/√dim",
+    allowed: |case| roundings(case, case.n + 3),
+    reached: 0.3,
+};
+
+/// keys·u·Σ|weight·value|: one chain.
+pub(crate) const WEIGHTED_SUM: Bound =
+    Bound { name: "weighted_sum", allowed: |case| roundings(case, case.n), reached: 0.5 };
+
+/// 6 ULP, for at most 1024 inputs in [−80, 80].
+pub(crate) const WEIGHT: Bound =
+    Bound { name: "weight", allowed: |case| 6.0 * ulp(case.truth.value), reached: 0.3 };
+
+/// 2⁻¹²⁵, where the true weight is smaller.
+pub(crate) const TINY_WEIGHT: Bound =
+    Bound { name: "weight < 2⁻¹²⁵", allowed: |_| SMALL_WEIGHT, reached: 0.4 };
+
+/// 4·u for the sum of all weights, which is 1: the two parts of their sum and the sum
+/// of both, its reciprocal, and the products with that.
+pub(crate) const WEIGHTS: Bound = Bound { name: "Σ weights", allowed: |_| 4.0 * U, reached: 0.3 };
+
+/// 8 ULP from the outputs of onnx, which numpy computed in f32 and which are off themselves.
+pub(crate) const ONNX: Bound =
+    Bound { name: "onnx", allowed: |case| 8.0 * ulp(case.truth.value), reached: 0.25 };
+
+fn roundings(case: Case, count: usize) -> f64 {
+    let k = count as f64;
+    k * U * (1.0 + k * U) * case.truth.magnitude + case.truth.underflow * SMALLEST
+}
+
+/// Holds results to one bound, and the bound to the results.
+pub(crate) struct Worst {
+    bound: &'static Bound,
+    part: f64,
+}
+
+impl Worst {
+    pub(crate) fn new(bound: &'static Bound) -> Self {
+        Self { bound, part: 0.0 }
+    }
+
+    #[track_caller]
+    pub(crate) fn check(&mut self, got: f32, case: Case) {
+        self.check_exact(f64::from(got), case);
+    }
+
+    #[track_caller]
+    pub(crate) fn check_exact(&mut self, got: f64, case: Case) {
+        let error = (got - case.truth.value).abs();
+        let allowed = (self.bound.allowed)(case);
+        let name = self.bound.name;
+        assert!(error <= allowed, "{name}: {got:e} is off by {error:e} > {allowed:e}: {case:?}");
+        // What underflows says nothing about the rest of the bound.
+        if allowed > 1e3 * case.truth.underflow * SMALLEST {
+            self.part = self.part.max(error / allowed);
+        }
+    }
+
+    /// Fails where the bound is needlessly loose.
+    #[track_caller]
+    pub(crate) fn finish(self, back_end: &str) {
+        let Self { bound: Bound { name, reached, .. }, part } = self;
+        println!("{back_end}: {name}: {part:.3} of the bound at worst");
+        assert!(part >= *reached, "{name}: {part:.3} of its bound is reached: make it tighter");
+    }
+}

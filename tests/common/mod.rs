@@ -1,0 +1,91 @@
+//! What the integration tests share: the suite that is stamped out per back
+//! end, and how results are compared.
+
+// Each test file is a crate of its own, and none uses everything here.
+#![allow(dead_code)]
+
+pub(crate) mod bounds;
+pub(crate) mod cases;
+pub(crate) mod grid;
+pub(crate) mod oracle;
+pub(crate) mod reference;
+
+use std::io::Write;
+
+use sdpa::Backend;
+
+/// Gives `$stamp!` the tests and every back end that there is: a new one is a line here.
+macro_rules! for_each_back_end {
+    ($stamp:ident! $tests:tt) => {
+        $stamp! { $tests
+            scalar
+            portable
+            avx2
+        }
+    };
+}
+
+/// Makes a module of tests a back end, of functions that take a [`Backend`].
+macro_rules! suite {
+    ($($test:ident),+ $(,)?) => {
+        for_each_back_end! { stamp_modules! { $($test)+ } }
+    };
+}
+
+macro_rules! stamp_modules {
+    ($tests:tt $($name:ident)+) => {
+        $(mod $name {
+            stamp_tests! { $name $tests }
+        })+
+    };
+}
+
+macro_rules! stamp_tests {
+    ($name:ident { $($test:ident)+ }) => {
+        $(#[test]
+        fn $test() {
+            crate::common::on(stringify!($name), super::$test);
+        })+
+    };
+}
+
+macro_rules! names {
+    ({} $($name:ident)+) => { &[$(stringify!($name)),+] };
+}
+
+/// The back ends that the suite knows, whether this machine has them or not.
+pub(crate) const BACK_ENDS: &[&str] = for_each_back_end! { names! {} };
+
+/// Runs `test` on the back end called `name`, or says that it did not.
+pub(crate) fn on(name: &str, test: impl FnOnce(Backend)) {
+    match Backend::by_name(name) {
+        Some(backend) => test(backend),
+        // Not `eprintln!`, whose output the test harness keeps to itself.
+        None => writeln!(std::io::stderr(), "NOT RUN: back end {name}: not on this machine")
+            .expect("stderr"),
+    }
+}
+
+/// Whether the bits are the same; one NaN is as good as another.
+pub(crate) fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+/// Fails unless each float of `got` has the bits of the one in `want`.
+///
+/// With `SDPA_BREAK_BITS=1` in the environment one bit of `got` is flipped
+/// first, which shows that the comparison can fail.
+#[track_caller]
+pub(crate) fn assert_same_bits(what: &str, got: &[f32], want: &[f32]) {
+    let broken = std::env::var_os("SDPA_BREAK_BITS").is_some_and(|set| set == "1");
+    assert_eq!(got.len(), want.len(), "{what}: lengths");
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        let got = if broken && i == 0 { f32::from_bits(got.to_bits() ^ 1) } else { got };
+        assert!(
+            same(got, want),
+            "{what}: element {i} is {got:e} ({:08x}), not {want:e} ({:08x})",
+            got.to_bits(),
+            want.to_bits(),
+        );
+    }
+}

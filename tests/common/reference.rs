@@ -1,0 +1,162 @@
+//! What every back end of a family computes, bit for bit: `kernel/order.rs`,
+//! `kernel/exp.rs` and `kernel/softmax.rs` in plain scalar code.
+
+use sdpa::Family;
+
+use super::grid::Grid;
+
+const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
+const HALF_LOG2_E: f32 = f32::from_bits(0x3f38_aa3b);
+const LN2: f32 = f32::from_bits(0x3f31_7218);
+const LN2_HIGH: f32 = f32::from_bits(0x3f31_7200);
+const LN2_LOW: f32 = f32::from_bits(0x35bf_be8e);
+/// 1.5 · 2²³.
+const MAGIC: f32 = f32::from_bits(0x4b40_0000);
+/// The coefficients of r⁶ … r².
+const C: [u32; 5] = [0x3ab5_63a7, 0x3c09_1ef0, 0x3d2a_ac2c, 0x3e2a_aa46, 0x3eff_fffe];
+/// The exponent that weights are biased by, and where their sums begin: 2⁶⁹.
+const BIAS: f32 = 190.0;
+const SUM_BIAS: f32 = f32::from_bits(196 << 23);
+/// 2⁻¹²⁶ and 4 ULP.
+const SMALLEST: f32 = f32::from_bits(0x0080_0004);
+
+/// The reference of one family.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reference {
+    fused: bool,
+}
+
+/// What the largest element makes of the others.
+struct Shift {
+    base: f32,
+    lowest: f32,
+    magic: f32,
+}
+
+impl Reference {
+    pub(crate) fn of(family: Family) -> Self {
+        Self { fused: family == Family::Fused }
+    }
+
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        if self.fused { a.mul_add(b, c) } else { a * b + c }
+    }
+
+    fn chain(self, pairs: impl Iterator<Item = (f32, f32)>) -> f32 {
+        pairs.fold(0.0, |sum, (a, b)| self.mul_add(a, b, sum))
+    }
+
+    pub(crate) fn dot(self, a: &[f32], b: &[f32]) -> f32 {
+        let mut p = vec![0.0; if self.fused { 64 } else { 16 }];
+        for i in 0..a.len().next_multiple_of(p.len()) {
+            let [a, b] = [a, b].map(|x| x.get(i).copied().unwrap_or(0.0));
+            let i = i % p.len();
+            p[i] = self.mul_add(a, b, p[i]);
+        }
+        fold(p)
+    }
+
+    pub(crate) fn project(self, x: &Grid, w: &Grid, bias: Option<&[f32]>) -> Grid {
+        Grid::from_fn(x.rows, w.cols, |row, col| {
+            let sum = self.chain((0..w.rows).map(|k| (x.at(row, k), w.at(k, col))));
+            bias.map_or(sum, |bias| sum + bias[col])
+        })
+    }
+
+    pub(crate) fn scores(self, keys: &Grid, queries: &Grid, scale: Option<f32>) -> Grid {
+        let scale = scale.unwrap_or_else(|| 1.0 / (keys.cols as f32).sqrt());
+        Grid::from_fn(keys.rows, queries.rows, |key, query| {
+            let pairs = keys.row(key).iter().zip(queries.row(query));
+            self.chain(pairs.map(|(&k, &q)| (k, scale * q)))
+        })
+    }
+
+    pub(crate) fn weighted_sum(self, pattern: &Grid, values: &Grid) -> Grid {
+        Grid::from_fn(pattern.cols, values.cols, |query, col| {
+            self.chain((0..values.rows).map(|key| (pattern.at(key, query), values.at(key, col))))
+        })
+    }
+
+    pub(crate) fn softmax(self, x: &[f32]) -> Vec<f32> {
+        self.softmax_in_sums(x, if self.fused { 16 } else { 4 })
+    }
+
+    pub(crate) fn softmax_rows(self, x: &Grid) -> Grid {
+        let rows = (0..x.rows).flat_map(|row| self.softmax(x.row(row)));
+        Grid { rows: x.rows, cols: x.cols, data: rows.collect() }
+    }
+
+    pub(crate) fn softmax_columns(self, x: &Grid) -> Grid {
+        let columns = (0..x.cols).flat_map(|col| self.softmax_in_sums(&x.column(col), 1));
+        Grid { rows: x.cols, cols: x.rows, data: columns.collect() }.t()
+    }
+
+    /// Softmax with `count` partial sums of weights.
+    fn softmax_in_sums(self, x: &[f32], count: usize) -> Vec<f32> {
+        let mut x = x.to_vec();
+        let mut m = x.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
+        if m == f32::INFINITY {
+            x.iter_mut().for_each(|x| *x = share(*x));
+            m = 0.0;
+        }
+        let shift = self.shift(m);
+        let weights: Vec<f32> = x.iter().map(|&x| self.weight(&shift, x)).collect();
+
+        let (mut a, mut e) = (vec![SUM_BIAS; count], vec![0.0; count]);
+        for (i, w) in weights.iter().enumerate() {
+            let i = i % count;
+            let t = a[i] + w;
+            e[i] += w - (t - a[i]);
+            a[i] = t;
+        }
+        let sum = fold(a.iter().map(|a| a - SUM_BIAS).collect()) + fold(e);
+
+        let factor = if sum > 0.0 { 1.0 / sum } else { sum };
+        let cutoff = sum * SMALLEST;
+        weights.iter().map(|&w| if cutoff > w { 0.0 } else { w } * factor).collect()
+    }
+
+    fn shift(self, m: f32) -> Shift {
+        let m = if m > f32::NEG_INFINITY { m } else { 0.0 };
+        let base = if (-256.0..=256.0).contains(&m) { 0.0 } else { m };
+        let half = self.mul_add(m - base, HALF_LOG2_E, MAGIC) - MAGIC;
+        let n = half + half - BIAS;
+        Shift { base, lowest: n * LN2, magic: MAGIC - n }
+    }
+
+    /// e^(x − base) · 2^(63 − N).
+    fn weight(self, shift: &Shift, x: f32) -> f32 {
+        let x = x - shift.base;
+        let x = if shift.lowest > x { shift.lowest } else { x };
+        let t = self.mul_add(x, LOG2_E, shift.magic);
+        let n = t - shift.magic;
+        let r = self.mul_add(n, -LN2_HIGH, x);
+        let r = self.mul_add(n, -LN2_LOW, r);
+        let [first, rest @ ..] = C.map(f32::from_bits);
+        let q = rest.iter().fold(first, |q, &c| self.mul_add(q, r, c));
+        let p = if self.fused {
+            self.mul_add(self.mul_add(q, r, 1.0), r, 1.0)
+        } else {
+            1.0 + (r * r * q + r)
+        };
+        p * f32::from_bits(t.to_bits() << 23)
+    }
+}
+
+/// Where the largest is +∞: 0 for +∞, −∞ for the others, NaN aside.
+fn share(x: f32) -> f32 {
+    match x {
+        f32::INFINITY => 0.0,
+        _ if x.is_nan() => x,
+        _ => f32::NEG_INFINITY,
+    }
+}
+
+/// Folds in half until one is left.
+fn fold(mut p: Vec<f32>) -> f32 {
+    while p.len() > 1 {
+        let upper = p.split_off(p.len() / 2);
+        p.iter_mut().zip(upper).for_each(|(lower, upper)| *lower += upper);
+    }
+    p[0]
+}
