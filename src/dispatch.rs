@@ -5,7 +5,10 @@
 use core::fmt;
 
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-use crate::simd::avx2::{Avx2, F32x8};
+use crate::simd::{
+    avx2::{Avx2, F32x8},
+    avx512::{Avx512, F32x16},
+};
 use crate::{
     kernel::Kernel,
     simd::{
@@ -13,6 +16,9 @@ use crate::{
         scalar::{F32x1, Scalar},
     },
 };
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+use crate::simd::neon::{self, Neon};
 
 /// One of two ways to form `a * b + c`, which give different bits.
 ///
@@ -48,6 +54,10 @@ enum Token {
     Portable(Portable),
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     Avx2(Avx2),
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    Avx512(Avx512),
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    Neon(Neon),
 }
 
 impl Backend {
@@ -61,9 +71,14 @@ impl Backend {
     #[inline]
     pub fn best() -> Self {
         #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-        if let Some(token) = Avx2::detect() {
+        if let Some(token) = Avx512::detect() {
+            return Self(Token::Avx512(token));
+        } else if let Some(token) = Avx2::detect() {
             return Self(Token::Avx2(token));
         }
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        return Self(Token::Neon(Neon));
+        #[cfg(not(all(target_arch = "aarch64", target_feature = "neon")))]
         if cfg!(any(target_arch = "arm", target_arch = "riscv32")) {
             Self::SCALAR
         } else {
@@ -78,6 +93,10 @@ impl Backend {
             Some(Self::PORTABLE),
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Avx2::detect().map(|token| Self(Token::Avx2(token))),
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Avx512::detect().map(|token| Self(Token::Avx512(token))),
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Some(Self(Token::Neon(Neon))),
         ]
         .into_iter()
         .flatten()
@@ -88,13 +107,17 @@ impl Backend {
         Self::available().find(|backend| backend.name() == name)
     }
 
-    /// Its name: `"scalar"`, `"portable"`, `"avx2"`.
+    /// Its name: `"scalar"`, `"portable"`, `"avx2"`, `"avx512"`, `"neon"`.
     pub const fn name(self) -> &'static str {
         match self.0 {
             Token::Scalar(_) => "scalar",
             Token::Portable(_) => "portable",
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Token::Avx2(_) => "avx2",
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            Token::Avx512(_) => "avx512",
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Token::Neon(_) => "neon",
         }
     }
 
@@ -103,7 +126,9 @@ impl Backend {
         match self.0 {
             Token::Scalar(_) | Token::Portable(_) => Family::Unfused,
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            Token::Avx2(_) => Family::Fused,
+            Token::Avx2(_) | Token::Avx512(_) => Family::Fused,
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Token::Neon(_) => Family::Fused,
         }
     }
 
@@ -116,6 +141,11 @@ impl Backend {
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             // SAFETY: the token is the proof of AVX, AVX2 and FMA.
             Token::Avx2(token) => unsafe { avx2(kernel, token) },
+            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            // SAFETY: the token is the proof of AVX-512F.
+            Token::Avx512(token) => unsafe { avx512(kernel, token) },
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            Token::Neon(token) => neon(kernel, token),
         }
     }
 }
@@ -145,4 +175,20 @@ fn portable<K: Kernel>(kernel: K, token: Portable) -> K::Output {
 #[target_feature(enable = "avx,avx2,fma")]
 fn avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
     kernel.run::<8, 2, 6, 2, F32x8>(token)
+}
+
+/// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers. 16 sums hide 4
+/// cycles of latency on 2 ports twice over; more rows would leave more of a small
+/// tile empty, and more vectors more of a narrow one.
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[target_feature(enable = "avx512f")]
+fn avx512<K: Kernel>(kernel: K, token: Avx512) -> K::Output {
+    kernel.run::<16, 1, 8, 2, F32x16>(token)
+}
+
+/// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers; 16 sums hide 4
+/// cycles of latency on 4 ports.
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+fn neon<K: Kernel>(kernel: K, token: Neon) -> K::Output {
+    kernel.run::<4, 4, 8, 2, neon::F32x4>(token)
 }

@@ -58,8 +58,10 @@ impl Backend {
         if !agree || w.is_empty() {
             return Err(Error::Shape);
         }
-        let bias = bias.map(MatrixRef::from_row);
-        self.run(Product { left: x, right: w, scale: 1.0, bias, out });
+        // The same row of biases for every token.
+        let bias = bias.map(|bias| MatrixRef::with_strides(bias, x.rows(), outputs, 0, 1));
+        let bias = bias.transpose()?;
+        self.run(Product { left: x, right: w, left_scale: 1.0, right_scale: 1.0, bias, out });
         Ok(())
     }
 }

@@ -62,7 +62,10 @@ impl Backend {
         if !scale.is_finite() {
             return Err(Error::Option);
         }
-        self.run(Product { left: keys, right: queries.t(), scale, bias: None, out });
+        let right = queries.t();
+        let product =
+            Product { left: keys, right, left_scale: 1.0, right_scale: scale, bias: None, out };
+        self.run(product);
         Ok(())
     }
 }

@@ -53,7 +53,10 @@ impl Backend {
         if !agree || values.cols() == 0 {
             return Err(Error::Shape);
         }
-        self.run(Product { left: pattern.t(), right: values, scale: 1.0, bias: None, out });
+        let left = pattern.t();
+        let product =
+            Product { left, right: values, left_scale: 1.0, right_scale: 1.0, bias: None, out };
+        self.run(product);
         Ok(())
     }
 }

@@ -25,7 +25,10 @@
 //!    rows it is left out where `right` lies well already.
 //! 2. A tile that waits in `out` between panels loses nothing: its elements
 //!    are floats. So neither `PANEL` nor `R` nor `C` shows in any bit.
-//! 3. Rows that the matrix does not have are computed as copies of its last
+//! 3. Where `out` lies transposed the operands are exchanged, so that lanes are
+//!    stored side by side. A scale then belongs to `left`: its rows are multiplied
+//!    into a buffer before they are broadcast.
+//! 4. Rows that the matrix does not have are computed as copies of its last
 //!    and not stored.
 
 use core::ops::Range;
@@ -45,13 +48,15 @@ use crate::{
 /// stack, a part of any first-level cache; 1 KiB on a microcontroller.
 const PANEL: usize = 64;
 
-/// `out = left · (scale * right) + bias`; shapes agree.
+/// `out = (left_scale * left) · (right_scale * right) + bias`; shapes agree.
 pub(crate) struct Product<'a> {
     pub(crate) left: MatrixRef<'a>,
     pub(crate) right: MatrixRef<'a>,
-    /// Multiplies `right`, rounded once, before anything else.
-    pub(crate) scale: f32,
-    /// One float a column, added at last.
+    /// Multiplies `left`, rounded once, before anything else.
+    pub(crate) left_scale: f32,
+    /// Multiplies `right`, likewise.
+    pub(crate) right_scale: f32,
+    /// Added at last; of the shape of `out`.
     pub(crate) bias: Option<MatrixRef<'a>>,
     pub(crate) out: MatrixMut<'a>,
 }
@@ -64,6 +69,9 @@ impl Kernel for Product<'_> {
         mut self,
         token: V::Token,
     ) {
+        if self.out.row_stride() == 1 && self.out.col_stride() != 1 {
+            self = self.t();
+        }
         let cols = if self.out.is_empty() { 0 } else { self.out.cols() };
         for col in (0..cols).step_by(C * L) {
             if cols - col > L {
@@ -76,6 +84,19 @@ impl Kernel for Product<'_> {
 }
 
 impl Product<'_> {
+    /// The same product with its operands exchanged: every sum keeps its bits.
+    #[inline(always)]
+    fn t(self) -> Self {
+        Self {
+            left: self.right.t(),
+            right: self.left.t(),
+            left_scale: self.right_scale,
+            right_scale: self.left_scale,
+            bias: self.bias.map(MatrixRef::t),
+            out: self.out.t(),
+        }
+    }
+
     /// `C` vectors of columns from `col` on.
     #[inline(always)]
     fn columns<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
@@ -83,9 +104,10 @@ impl Product<'_> {
         token: V::Token,
         col: usize,
     ) {
-        let Self { right, scale, .. } = *self;
+        let Self { right, left_scale, right_scale, .. } = *self;
         let depth = right.rows();
-        if self.out.rows() <= R && right.col_stride() == 1 && scale == 1.0 {
+        let unscaled = left_scale == 1.0 && right_scale == 1.0;
+        if self.out.rows() <= R && right.col_stride() == 1 && unscaled {
             let columns = Source::columns(right, col, C * L);
             return self.tiles::<L, R, C, V>(token, col, 0..depth, columns);
         }
@@ -93,7 +115,7 @@ impl Product<'_> {
         let mut begin = 0;
         loop {
             let end = depth.min(begin + PANEL);
-            pack::<L, C, V>(token, right, scale, begin..end, col, &mut panel);
+            pack::<L, C, V>(token, right, right_scale, begin..end, col, &mut panel);
             let columns = Source::dense(panel.as_flattened().as_flattened(), C * L);
             self.tiles::<L, R, C, V>(token, col, begin..end, columns);
             begin = end;
@@ -119,7 +141,14 @@ impl Product<'_> {
             } else {
                 array!(|r| strip::read(token, self.out.view(), row + r, col))
             };
-            let mut left = Taps::<R>::new(self.left, row, panel.start);
+            let mut scaled;
+            let mut left = if self.left_scale == 1.0 {
+                Taps::<R>::new(self.left, row, panel.start)
+            } else {
+                scaled = [[0.0; PANEL]; R];
+                self.scale_left::<L, R, V>(token, row, panel.clone(), &mut scaled);
+                Taps::new(MatrixRef::from(scaled.as_slice()), 0, 0)
+            };
             right.for_each(
                 token,
                 0.0,
@@ -135,15 +164,34 @@ impl Product<'_> {
                 },
             );
             if let (Some(bias), true) = (self.bias, panel.end == self.right.rows()) {
-                let bias: [V; C] = strip::read(token, bias, 0, col);
-                for sums in &mut sums {
+                for r in 0..R {
+                    let bias: [V; C] = strip::read(token, bias, row + r, col);
                     for c in 0..C {
-                        sums[c] = sums[c] + bias[c];
+                        sums[r][c] = sums[r][c] + bias[c];
                     }
                 }
             }
             for (r, sums) in sums.into_iter().enumerate() {
                 strip::write(&mut self.out, row + r, col, sums);
+            }
+        }
+    }
+
+    /// Writes `R` rows of `left` from `row` on, for the `k` in `panel`, times
+    /// their scale.
+    #[inline(always)]
+    fn scale_left<const L: usize, const R: usize, V: Vector<L>>(
+        &self,
+        token: V::Token,
+        row: usize,
+        panel: Range<usize>,
+        scaled: &mut [[f32; PANEL]; R],
+    ) {
+        let scale = V::splat(token, self.left_scale);
+        for (r, to) in scaled.iter_mut().enumerate() {
+            for (to, k) in to.chunks_mut(L).zip(panel.clone().step_by(L)) {
+                let [vector]: [V; 1] = strip::read(token, self.left, row + r, k);
+                (vector * scale).store_partial(to);
             }
         }
     }

@@ -21,6 +21,8 @@ macro_rules! for_each_back_end {
             scalar
             portable
             avx2
+            avx512
+            neon
         }
     };
 }

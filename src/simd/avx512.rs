@@ -1,0 +1,157 @@
+//! `avx512`: sixteen lanes, fused, on x86 with AVX-512F; chosen at run time.
+
+#[cfg(target_arch = "x86")]
+use core::arch::x86::*;
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
+use core::ops::{Add, Div, Mul, Sub};
+
+use super::Vector;
+
+cpufeatures::new!(detected, "avx512f");
+
+/// Proof that this machine has AVX-512F.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// The token, where the machine and its operating system allow.
+    #[inline]
+    pub(crate) fn detect() -> Option<Self> {
+        detected::get().then_some(Self(()))
+    }
+}
+
+/// Sixteen lanes. Made of a token or of another `F32x16` alone, so that a
+/// value is the token's proof.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x16(__m512);
+
+macro_rules! operator {
+    ($trait:ident, $function:ident, $intrinsic:ident) => {
+        impl $trait for F32x16 {
+            type Output = Self;
+            #[inline(always)]
+            fn $function(self, other: Self) -> Self {
+                // SAFETY: AVX-512F is there: `self` is the proof.
+                Self(unsafe { $intrinsic(self.0, other.0) })
+            }
+        }
+    };
+}
+
+operator!(Add, add, _mm512_add_ps);
+operator!(Sub, sub, _mm512_sub_ps);
+operator!(Mul, mul, _mm512_mul_ps);
+operator!(Div, div, _mm512_div_ps);
+
+/// The mask of the first `n.min(16)` lanes.
+#[inline(always)]
+fn first_lanes(n: usize) -> __mmask16 {
+    ((1u32 << n.min(16)) - 1) as __mmask16
+}
+
+impl Vector<16> for F32x16 {
+    type Token = Avx512;
+
+    const FUSED: bool = true;
+
+    #[inline(always)]
+    fn splat(_: Avx512, x: f32) -> Self {
+        // SAFETY: AVX-512F is there: the token is the proof.
+        Self(unsafe { _mm512_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    fn load(_: Avx512, from: &[f32; 16]) -> Self {
+        // SAFETY: AVX-512F is there: the token is the proof; `from` is 16 floats.
+        Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_partial(_: Avx512, from: &[f32], fill: f32) -> Self {
+        let mask = first_lanes(from.len());
+        // SAFETY: AVX-512F is there: the token is the proof; the mask lets the
+        // load touch nothing behind the end of `from`.
+        Self(unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, from.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; 16]) {
+        // SAFETY: AVX-512F is there: `self` is the proof; `to` is 16 floats.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn store_partial(self, to: &mut [f32]) {
+        let mask = first_lanes(to.len());
+        // SAFETY: AVX-512F is there: `self` is the proof; the mask lets the
+        // store touch nothing behind the end of `to`.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, self.0) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: AVX-512F is there: `self` is the proof.
+        Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+    }
+
+    #[inline(always)]
+    fn select_gt(self, other: Self, then: Self, otherwise: Self) -> Self {
+        // SAFETY: AVX-512F is there: `self` is the proof.
+        Self(unsafe {
+            let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0);
+            _mm512_mask_blend_ps(greater, otherwise.0, then.0)
+        })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX-512F is there: `self` is the proof.
+        Self(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        // SAFETY: AVX-512F is there: `self` is the proof.
+        Self(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0))) })
+    }
+
+    /// Squares of 4 × 4 lanes, each 128 bits wide, then the squares themselves.
+    #[inline(always)]
+    fn transpose(mut rows: [Self; 16]) -> [Self; 16] {
+        /// Lanes of 128 bits: 0 and 2 of each operand, 1 and 3 of each.
+        const EVEN: i32 = 0b10_00_10_00;
+        const ODD: i32 = 0b11_01_11_01;
+        /// Pairs of lanes: the lower of each operand, the upper of each.
+        const LOW: i32 = 0b01_00_01_00;
+        const HIGH: i32 = 0b11_10_11_10;
+        // SAFETY: AVX-512F is there: each row is the proof.
+        unsafe {
+            for i in 0..4 {
+                let [Self(a), Self(b), Self(c), Self(d)] =
+                    [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]];
+                let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                rows[4 * i] = Self(_mm512_shuffle_ps::<LOW>(ab_low, cd_low));
+                rows[4 * i + 1] = Self(_mm512_shuffle_ps::<HIGH>(ab_low, cd_low));
+                rows[4 * i + 2] = Self(_mm512_shuffle_ps::<LOW>(ab_high, cd_high));
+                rows[4 * i + 3] = Self(_mm512_shuffle_ps::<HIGH>(ab_high, cd_high));
+            }
+            // Vector i + 4 j has lane i + 4 k of the rows 4 j .. 4 j + 4 in its k-th 128 bits.
+            for i in 0..4 {
+                let [Self(a), Self(b), Self(c), Self(d)] =
+                    [rows[i], rows[i + 4], rows[i + 8], rows[i + 12]];
+                let ab_even = _mm512_shuffle_f32x4::<EVEN>(a, b);
+                let ab_odd = _mm512_shuffle_f32x4::<ODD>(a, b);
+                let cd_even = _mm512_shuffle_f32x4::<EVEN>(c, d);
+                let cd_odd = _mm512_shuffle_f32x4::<ODD>(c, d);
+                rows[i] = Self(_mm512_shuffle_f32x4::<EVEN>(ab_even, cd_even));
+                rows[i + 4] = Self(_mm512_shuffle_f32x4::<EVEN>(ab_odd, cd_odd));
+                rows[i + 8] = Self(_mm512_shuffle_f32x4::<ODD>(ab_even, cd_even));
+                rows[i + 12] = Self(_mm512_shuffle_f32x4::<ODD>(ab_odd, cd_odd));
+            }
+        }
+        rows
+    }
+}
