@@ -109,8 +109,29 @@ impl Product<'_> {
         let unscaled = left_scale == 1.0 && right_scale == 1.0;
         if self.out.rows() <= R && right.col_stride() == 1 && unscaled {
             let columns = Source::columns(right, col, C * L);
-            return self.tiles::<L, R, C, V>(token, col, 0..depth, columns);
+            self.tiles::<L, R, C, V>(token, col, 0..depth, columns);
+        } else {
+            self.panels::<L, R, C, V>(token, col);
         }
+        if let Some(bias) = self.bias {
+            for row in 0..self.out.rows() {
+                let bias: [V; C] = strip::read(token, bias, row, col);
+                let sums: [V; C] = strip::read(token, self.out.view(), row, col);
+                let sums: [V; C] = array!(|c| sums[c] + bias[c]);
+                strip::write(&mut self.out, row, col, sums);
+            }
+        }
+    }
+
+    /// `C` vectors of columns from `col` on, without the bias, panel for panel.
+    #[inline(always)]
+    fn panels<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        col: usize,
+    ) {
+        let Self { right, right_scale, .. } = *self;
+        let depth = right.rows();
         let mut panel = Vec::<[[f32; L]; C], PANEL>::new();
         let mut begin = 0;
         loop {
@@ -135,20 +156,20 @@ impl Product<'_> {
         panel: Range<usize>,
         right: Source<'_>,
     ) {
+        let mut scaled = (self.left_scale != 1.0).then_some([[0.0; PANEL]; R]);
         for row in (0..self.out.rows()).step_by(R) {
             let mut sums: [[V; C]; R] = if panel.start == 0 {
                 [[V::splat(token, 0.0); C]; R]
             } else {
                 array!(|r| strip::read(token, self.out.view(), row + r, col))
             };
-            let mut scaled;
-            let mut left = if self.left_scale == 1.0 {
-                Taps::<R>::new(self.left, row, panel.start)
+            let (left, first, begin) = if let Some(scaled) = &mut scaled {
+                self.scale_left::<L, R, V>(token, row, panel.clone(), scaled);
+                (MatrixRef::from(scaled.as_slice()), 0, 0)
             } else {
-                scaled = [[0.0; PANEL]; R];
-                self.scale_left::<L, R, V>(token, row, panel.clone(), &mut scaled);
-                Taps::new(MatrixRef::from(scaled.as_slice()), 0, 0)
+                (self.left, row, panel.start)
             };
+            let mut left = Taps::<R>::new(left, first, begin);
             right.for_each(
                 token,
                 0.0,
@@ -163,14 +184,6 @@ impl Product<'_> {
                     }
                 },
             );
-            if let (Some(bias), true) = (self.bias, panel.end == self.right.rows()) {
-                for r in 0..R {
-                    let bias: [V; C] = strip::read(token, bias, row + r, col);
-                    for c in 0..C {
-                        sums[r][c] = sums[r][c] + bias[c];
-                    }
-                }
-            }
             for (r, sums) in sums.into_iter().enumerate() {
                 strip::write(&mut self.out, row + r, col, sums);
             }
@@ -189,9 +202,16 @@ impl Product<'_> {
     ) {
         let scale = V::splat(token, self.left_scale);
         for (r, to) in scaled.iter_mut().enumerate() {
-            for (to, k) in to.chunks_mut(L).zip(panel.clone().step_by(L)) {
+            let whole = self.left.row(row + r).and_then(|row| row.get(panel.clone()));
+            if let Some((from, [])) = whole.map(<[f32]>::as_chunks::<L>) {
+                for (to, from) in to.as_chunks_mut::<L>().0.iter_mut().zip(from) {
+                    (V::load(token, from) * scale).store(to);
+                }
+                continue;
+            }
+            for (to, k) in to.as_chunks_mut::<L>().0.iter_mut().zip(panel.clone().step_by(L)) {
                 let [vector]: [V; 1] = strip::read(token, self.left, row + r, k);
-                (vector * scale).store_partial(to);
+                (vector * scale).store(to);
             }
         }
     }
