@@ -118,7 +118,7 @@ impl Product<'_> {
                 let bias: [V; C] = strip::read(token, bias, row, col);
                 let sums: [V; C] = strip::read(token, self.out.view(), row, col);
                 let sums: [V; C] = array!(|c| sums[c] + bias[c]);
-                strip::write(&mut self.out, row, col, sums);
+                strip::write(&mut self.out, row, col, [sums]);
             }
         }
     }
@@ -184,9 +184,7 @@ impl Product<'_> {
                     }
                 },
             );
-            for (r, sums) in sums.into_iter().enumerate() {
-                strip::write(&mut self.out, row + r, col, sums);
-            }
+            strip::write(&mut self.out, row, col, sums);
         }
     }
 

@@ -309,22 +309,32 @@ pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
     }
 }
 
-/// Writes `group` into row `row` from `col` on; what lies outside is left out.
+/// Writes `groups` into the rows from `row` on, each from column `col` on;
+/// what lies outside is left out.
 #[inline(always)]
-pub(crate) fn write<const L: usize, const G: usize, V: Vector<L>>(
+pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
     view: &mut MatrixMut<'_>,
     row: usize,
     col: usize,
-    group: [V; G],
+    groups: [[V; G]; R],
 ) {
-    let lanes = if row < view.rows() { view.cols().saturating_sub(col).min(G * L) } else { 0 };
-    let (into, stride) = (view.at(row, col), view.col_stride());
-    // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
-    unsafe {
-        if stride == 1 && lanes == G * L {
-            store(into, group);
-        } else {
-            scatter(into, stride, lanes, group);
+    let lanes = view.cols().saturating_sub(col).min(G * L);
+    let rows = view.rows().saturating_sub(row);
+    let stride = view.col_stride();
+    let mut into = view.at(row, col);
+    if stride == 1 && lanes == G * L {
+        for (r, group) in groups.into_iter().enumerate() {
+            if r < rows {
+                // SAFETY: the row has `G * L` lanes side by side from `col` on.
+                unsafe { store(into, group) };
+            }
+            into = into.wrapping_add(view.row_stride());
+        }
+    } else {
+        for group in groups.into_iter().take(rows) {
+            // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
+            unsafe { scatter(into, stride, lanes, group) };
+            into = into.wrapping_add(view.row_stride());
         }
     }
 }
