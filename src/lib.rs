@@ -76,7 +76,7 @@
 //!
 //! | family | arithmetic | back ends |
 //! | --- | --- | --- |
-//! | [`Fused`](Family::Fused) | a multiply-add rounds once | `avx2` |
+//! | [`Fused`](Family::Fused) | a multiply-add rounds once | `avx512`, `avx2`, `neon` |
 //! | [`Unfused`](Family::Unfused) | a multiplication, then an addition | `portable`, `scalar` |
 //!
 //! Inside a family the same input gives the same bits, whatever the machine, the

@@ -2,7 +2,7 @@
 
 use crate::{
     Backend, Error, MatrixMut, MatrixRef,
-    kernel::softmax::{Columns, Rows},
+    kernel::softmax::{Columns, Exp, Rows},
     simd::strip::InOut,
 };
 
@@ -94,6 +94,14 @@ impl Backend {
     #[inline]
     pub fn softmax(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
         self.softmax_rows(MatrixRef::from_row(x), MatrixMut::from_row(out))
+    }
+
+    /// The exponentials of [`softmax`] alone, times a power of two: for the benches,
+    /// and no part of the API.
+    #[doc(hidden)]
+    pub fn exp_pass(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
+        self.run(Exp(InOut::new(MatrixRef::from_row(x), MatrixMut::from_row(out))?));
+        Ok(())
     }
 
     /// [`softmax_in_place`] on this back end.

@@ -47,10 +47,11 @@ pub(crate) const DOT_GROUPS: usize = 4;
 /// Folds a group of partial sums into one.
 #[inline(always)]
 pub(crate) fn sum<const L: usize, const G: usize, V: Vector<L>>(group: [V; G]) -> f32 {
+    const { assert!(G * L == if V::FUSED { 16 } else { 4 }) };
     fold(group, |a, b| a + b, |a, b| a + b)
 }
 
-/// Folds a group of maxima, none of them NaN, into one.
+/// Folds maxima, none of them NaN, into one; their order shows nowhere.
 #[inline(always)]
 pub(crate) fn maximum<const L: usize, const G: usize, V: Vector<L>>(group: [V; G]) -> f32 {
     fold(group, V::max, |a, b| if a > b { a } else { b })
@@ -62,7 +63,6 @@ fn fold<const L: usize, const G: usize, V: Vector<L>>(
     vectors: impl Fn(V, V) -> V,
     lanes: impl Fn(f32, f32) -> f32,
 ) -> f32 {
-    const { assert!(G * L == if V::FUSED { 16 } else { 4 }) };
     let mut half = G / 2;
     while half > 0 {
         for i in 0..half {

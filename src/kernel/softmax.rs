@@ -195,6 +195,29 @@ fn normalise<const L: usize, const G: usize, V: Vector<L>>(
     );
 }
 
+/// The second pass of the softmax of a row alone, under the maximum 0 and
+/// without the sum: what the benches hold the whole against.
+pub(crate) struct Exp<'a>(pub(crate) InOut<'a>);
+
+impl Kernel for Exp<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let Self(mut matrix) = self;
+        let shift = Shift::new(token, V::splat(token, 0.0));
+        matrix.row(0, G * L).map(
+            token,
+            0.0,
+            #[inline(always)]
+            |x: [V; G]| array!(|g| shift.weight(token, x[g])),
+        );
+    }
+}
+
 /// Softmax of every row; lanes run along it.
 pub(crate) struct Rows<'a>(pub(crate) InOut<'a>);
 
@@ -209,9 +232,9 @@ impl Kernel for Rows<'_> {
         let Self(mut matrix) = self;
         let (rows, cols) = matrix.shape();
         for row in 0..if cols == 0 { 0 } else { rows } {
-            let mut strip = matrix.row(row, G * L);
-            let m: [V; G] = maximum(token, strip.source());
+            let m = maximum::<L, 4, V>(token, matrix.source_row(row, 4 * L)); // 4 to hide latency
             let mut m = order::maximum(m);
+            let mut strip = matrix.row(row, G * L);
             if m == f32::INFINITY {
                 share_infinity(token, &mut strip, [V::splat(token, m); G]);
                 m = 0.0;
@@ -239,16 +262,31 @@ impl Kernel for Columns<'_> {
     ) {
         let Self(mut matrix) = self;
         let (rows, cols) = matrix.shape();
-        for col in (0..if rows == 0 { 0 } else { cols }).step_by(C * L) {
-            let mut strip = matrix.columns(col, C * L);
-            let mut m: [V; C] = maximum(token, strip.source());
-            if m.iter().any(|m| m.to_array().contains(&f32::INFINITY)) {
-                m = share_infinity(token, &mut strip, m);
+        let cols = if rows == 0 { 0 } else { cols };
+        for col in (0..cols).step_by(C * L) {
+            if cols - col > L {
+                columns::<L, C, V>(token, &mut matrix, col);
+            } else {
+                columns::<L, 1, V>(token, &mut matrix, col);
             }
-            let shifts: [Shift<V>; C] = array!(|c| Shift::new(token, m[c]));
-            let sums = weigh(token, &mut strip, shifts);
-            let totals: [V; C] = array!(|c| sums[c].unbiased(token) + sums[c].e);
-            normalise(token, strip, totals);
         }
     }
+}
+
+/// `C` vectors of columns from `col` on.
+#[inline(always)]
+fn columns<const L: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    matrix: &mut InOut<'_>,
+    col: usize,
+) {
+    let mut strip = matrix.columns(col, C * L);
+    let mut m: [V; C] = maximum(token, strip.source());
+    if m.iter().any(|m| m.to_array().contains(&f32::INFINITY)) {
+        m = share_infinity(token, &mut strip, m);
+    }
+    let shifts: [Shift<V>; C] = array!(|c| Shift::new(token, m[c]));
+    let sums = weigh(token, &mut strip, shifts);
+    let totals: [V; C] = array!(|c| sums[c].unbiased(token) + sums[c].e);
+    normalise(token, strip, totals);
 }

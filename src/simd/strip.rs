@@ -218,6 +218,12 @@ impl<'a> InOut<'a> {
         self.to.shape()
     }
 
+    /// Row `row` as it is read, a position every `width` columns. `width` is not 0.
+    #[inline(always)]
+    pub(crate) fn source_row(&self, row: usize, width: usize) -> Source<'_> {
+        Source::row(self.from.unwrap_or(self.to.view()), row, width)
+    }
+
     /// Up to `width` columns from `col` on, a position a row.
     #[inline(always)]
     pub(crate) fn columns(&mut self, col: usize, width: usize) -> Strip<'_> {

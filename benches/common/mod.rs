@@ -1,0 +1,278 @@
+//! What the benches share: each operation with its data, its truth and its work.
+
+// Each bench is a crate of its own, and none uses everything here.
+#![allow(dead_code)]
+
+#[allow(unused_macros, reason = "the suite of the tests")]
+#[path = "../../tests/common/mod.rs"]
+mod tests;
+
+use std::fmt;
+
+use sdpa::Backend;
+
+use tests::{
+    cases::{Kind, Rng},
+    grid::Grid,
+    oracle::{self, Sum},
+};
+
+/// Rows of keys, rows of queries, and the width of both.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) keys: usize,
+    pub(crate) queries: usize,
+    pub(crate) dim: usize,
+}
+
+impl Shape {
+    pub(crate) const fn new(keys: usize, queries: usize, dim: usize) -> Self {
+        Self { keys, queries, dim }
+    }
+
+    /// `n` floats, for an operation on slices.
+    pub(crate) const fn slice(n: usize) -> Self {
+        Self::new(n, 1, 1)
+    }
+
+    /// How many floating-point operations a product of matrices takes.
+    const fn flops(self) -> usize {
+        2 * self.keys * self.queries * self.dim
+    }
+
+    const fn scores(self) -> usize {
+        self.keys * self.queries
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { keys, queries, dim } = self;
+        match (queries, dim) {
+            (1, 1) => write!(f, "{keys}"),
+            _ => write!(f, "{keys}x{queries}x{dim}"),
+        }
+    }
+}
+
+/// An operation that is ready to run, as often as one likes.
+pub(crate) type Call<'a> = Box<dyn FnMut() + 'a>;
+
+/// Rows and columns.
+type Size = (usize, usize);
+
+/// A public operation.
+#[derive(Clone, Copy)]
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
+    /// Whether it takes slices, of `keys` floats.
+    pub(crate) of_slices: bool,
+    /// The sizes of its two inputs (softmax leaves the second empty) and its output.
+    sizes: fn(Shape) -> [Size; 3],
+    prepare: for<'a> fn(Backend, &'a Inputs, &'a mut Grid) -> Call<'a>,
+    truth: fn(&Inputs) -> Grid<Sum>,
+    /// Floating-point operations of a sum of products, weights of a softmax.
+    pub(crate) work: fn(Shape) -> usize,
+}
+
+/// What an operation reads.
+pub(crate) struct Inputs {
+    left: Grid,
+    right: Grid,
+}
+
+/// An operation's data, and the back end that it runs on.
+pub(crate) struct Case {
+    operation: Operation,
+    backend: Backend,
+    inputs: Inputs,
+    out: Grid,
+}
+
+impl Case {
+    /// Random data, for which the operation has been held against plain f64.
+    pub(crate) fn checked(operation: Operation, backend: Backend, shape: Shape) -> Self {
+        let [left, right, out] = (operation.sizes)(shape);
+        let mut rng = Rng::new(1);
+        let mut random = |(rows, cols)| Grid::random(&mut rng, Kind::Ordinary, rows, cols);
+        let inputs = Inputs { left: random(left), right: random(right) };
+        let mut case = Self { operation, backend, inputs, out: Grid::zeros(out.0, out.1) };
+        case.call()();
+        case.check();
+        case
+    }
+
+    /// The call itself, its arguments at hand.
+    pub(crate) fn call(&mut self) -> Call<'_> {
+        (self.operation.prepare)(self.backend, &self.inputs, &mut self.out)
+    }
+
+    /// Coarse next to the bounds of the tests: enough to see that the work was done.
+    fn check(&self) {
+        let truths = (self.operation.truth)(&self.inputs);
+        assert_eq!(self.out.data.len(), truths.data.len());
+        for (&got, truth) in self.out.data.iter().zip(&truths.data) {
+            let error = (f64::from(got) - truth.value).abs();
+            let name = self.operation.name;
+            assert!(error <= 1e-5 * truth.magnitude, "{name}: {got} is not {truth:?}");
+        }
+    }
+}
+
+/// The back end called `name`.
+///
+/// # Panics
+///
+/// When this machine lacks it: what is not measured must not pass.
+pub(crate) fn required(name: &str) -> Backend {
+    Backend::by_name(name).unwrap_or_else(|| panic!("back end {name} is not on this machine"))
+}
+
+pub(crate) const OPERATIONS: [Operation; 10] = [
+    DOT,
+    SOFTMAX,
+    SOFTMAX_IN_PLACE,
+    SOFTMAX_ROWS,
+    SOFTMAX_ROWS_IN_PLACE,
+    SOFTMAX_COLUMNS,
+    SOFTMAX_COLUMNS_IN_PLACE,
+    PROJECT,
+    SCORES,
+    WEIGHTED_SUM,
+];
+
+pub(crate) const DOT: Operation = Operation {
+    name: "dot",
+    of_slices: true,
+    sizes: |shape| [(1, shape.keys), (1, shape.keys), (1, 1)],
+    prepare: |backend, Inputs { left, right }, out| {
+        let (a, b, out) = (&left.data[..], &right.data[..], &mut out.data[0]);
+        Box::new(move || *out = backend.dot(a, b).expect("one length"))
+    },
+    truth: |Inputs { left, right }| {
+        Grid::from_fn(1, 1, |_, _| oracle::dot(&left.data, &right.data))
+    },
+    work: Shape::flops,
+};
+
+pub(crate) const SOFTMAX: Operation = Operation {
+    name: "softmax",
+    of_slices: true,
+    sizes: |shape| of_softmax((1, shape.keys)),
+    prepare: |backend, Inputs { left, .. }, out| {
+        let (x, out) = (&left.data[..], &mut out.data[..]);
+        Box::new(move || backend.softmax(x, out).expect("one length"))
+    },
+    truth: |inputs| of_weights(oracle::softmax_rows(&inputs.left)),
+    work: Shape::scores,
+};
+
+/// Runs over its own result from the second call on; any finite numbers take as long.
+pub(crate) const SOFTMAX_IN_PLACE: Operation = Operation {
+    name: "softmax_in_place",
+    prepare: |backend, Inputs { left, .. }, out| {
+        out.data.copy_from_slice(&left.data);
+        let x = &mut out.data[..];
+        Box::new(move || backend.softmax_in_place(x))
+    },
+    ..SOFTMAX
+};
+
+/// A row per query, as most libraries draw it.
+pub(crate) const SOFTMAX_ROWS: Operation = Operation {
+    name: "softmax_rows",
+    of_slices: false,
+    sizes: |shape| of_softmax((shape.queries, shape.keys)),
+    prepare: |backend, Inputs { left, .. }, out| {
+        let (x, mut out) = (left.view(), out.view_mut());
+        Box::new(move || backend.softmax_rows(x, out.view_mut()).expect("one shape"))
+    },
+    ..SOFTMAX
+};
+
+/// As [`SOFTMAX_IN_PLACE`].
+pub(crate) const SOFTMAX_ROWS_IN_PLACE: Operation = Operation {
+    name: "softmax_rows_in_place",
+    prepare: |backend, Inputs { left, .. }, out| {
+        out.data.copy_from_slice(&left.data);
+        let mut x = out.view_mut();
+        Box::new(move || backend.softmax_rows_in_place(x.view_mut()))
+    },
+    ..SOFTMAX_ROWS
+};
+
+/// A column per query, as this crate draws it.
+pub(crate) const SOFTMAX_COLUMNS: Operation = Operation {
+    name: "softmax_columns",
+    of_slices: false,
+    sizes: |shape| of_softmax((shape.keys, shape.queries)),
+    prepare: |backend, Inputs { left, .. }, out| {
+        let (x, mut out) = (left.view(), out.view_mut());
+        Box::new(move || backend.softmax_columns(x, out.view_mut()).expect("one shape"))
+    },
+    truth: |inputs| of_weights(oracle::softmax_columns(&inputs.left)),
+    work: Shape::scores,
+};
+
+/// As [`SOFTMAX_IN_PLACE`].
+pub(crate) const SOFTMAX_COLUMNS_IN_PLACE: Operation = Operation {
+    name: "softmax_columns_in_place",
+    prepare: |backend, Inputs { left, .. }, out| {
+        out.data.copy_from_slice(&left.data);
+        let mut x = out.view_mut();
+        Box::new(move || backend.softmax_columns_in_place(x.view_mut()))
+    },
+    ..SOFTMAX_COLUMNS
+};
+
+/// A token per key, `dim` inputs and an output per query.
+pub(crate) const PROJECT: Operation = Operation {
+    name: "project",
+    of_slices: false,
+    sizes: |Shape { keys, queries, dim }| [(keys, dim), (dim, queries), (keys, queries)],
+    prepare: |backend, Inputs { left, right }, out| {
+        let (x, w, mut out) = (left.view(), right.view(), out.view_mut());
+        Box::new(move || backend.project(x, w, None, out.view_mut()).expect("sizes agree"))
+    },
+    truth: |Inputs { left, right }| oracle::project(left, right, None),
+    work: Shape::flops,
+};
+
+pub(crate) const SCORES: Operation = Operation {
+    name: "scores",
+    of_slices: false,
+    sizes: |Shape { keys, queries, dim }| [(keys, dim), (queries, dim), (keys, queries)],
+    prepare: |backend, Inputs { left, right }, out| {
+        let (keys, queries, mut out) = (left.view(), right.view(), out.view_mut());
+        Box::new(move || backend.scores(keys, queries, None, out.view_mut()).expect("sizes agree"))
+    },
+    truth: |Inputs { left, right }| oracle::scores(left, right, None),
+    work: Shape::flops,
+};
+
+/// Values as wide as the keys.
+pub(crate) const WEIGHTED_SUM: Operation = Operation {
+    name: "weighted_sum",
+    of_slices: false,
+    sizes: |Shape { keys, queries, dim }| [(keys, queries), (keys, dim), (queries, dim)],
+    prepare: |backend, Inputs { left, right }, out| {
+        let (pattern, values, mut out) = (left.view(), right.view(), out.view_mut());
+        Box::new(move || {
+            backend.weighted_sum(pattern, values, out.view_mut()).expect("sizes agree")
+        })
+    },
+    truth: |Inputs { left, right }| oracle::weighted_sum(left, right),
+    work: Shape::flops,
+};
+
+const fn of_softmax(size: Size) -> [Size; 3] {
+    [size, (0, 0), size]
+}
+
+/// The error of a weight scales with the weight.
+fn of_weights(weights: Grid<f64>) -> Grid<Sum> {
+    Grid::from_fn(weights.rows, weights.cols, |row, col| {
+        let value = weights.at(row, col);
+        Sum { value, magnitude: value, underflow: 0.0 }
+    })
+}

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Counts anew and writes the table of icount.rs: one command, without arguments.
+# Read the difference before you commit it: a higher count is a claim to be justified.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Counts above the limits of the old table are no failure here; panics are.
+output=$(cargo bench --bench icount 2>&1) || true
+table=$(awk '
+    /^icount::kernels::/ {
+        split($1, path, "::"); kernel = path[3]
+        split($2, bench, /[_:]/); backend = bench[1]
+        if (!(kernel in rows)) kernels[++n] = kernel
+    }
+    /^  Instructions:/ {
+        split($2, counts, "|"); seen++
+        if (last[kernel] != backend) rows[kernel] = rows[kernel] " | " backend
+        last[kernel] = backend
+        rows[kernel] = rows[kernel] " " counts[1]
+    }
+    END {
+        if (!n || seen != 9 * n) exit 1
+        for (i = 1; i <= n; i++)
+            printf "    %-15s %-15s%s;\n", toupper(kernels[i]), kernels[i], rows[kernels[i]]
+    }
+' <<<"$output") || { echo "$output"; echo "not every benchmark was counted"; exit 1; }
+
+awk -v table="$table" '
+    /^    \/\/ end$/ { inside = 0 }
+    !inside
+    /^    \/\/ counted$/ { inside = 1; print table }
+' benches/icount.rs >benches/icount.rs.new
+mv benches/icount.rs.new benches/icount.rs
+echo "$table"
