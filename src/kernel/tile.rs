@@ -44,7 +44,7 @@ use crate::{
     },
 };
 
-/// How many `k` a panel holds: with `C * L` of 16 to 48 floats it is 4 to 12 KiB on the
+/// How many `k` a panel holds: with `C * L` of 8 to 32 floats it is 2 to 8 KiB on the
 /// stack, a part of any first-level cache; 1 KiB on a microcontroller.
 const PANEL: usize = 64;
 
