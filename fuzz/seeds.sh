@@ -1,0 +1,78 @@
+#!/bin/sh
+# Writes the hand-made files of fuzz/regressions/. The order of the bytes is that of
+# fuzz/src/targets/input.rs:
+#   slice:   length (2 bytes, little endian)
+#   values:  kind, what it asks for, how many patches (index in 2 bytes, f32)
+#            kinds: 0 f32 each, 1 one f32, 2 a byte each from SPECIAL,
+#                   3 the first and the others, 4… a Kind of cases.rs and 4 bytes of seed
+#   layout:  0 dense, 1 transposed, 2 drawn and 4 bytes of seed, 3 row and column stride
+set -eu
+cd "$(dirname "$0")/regressions"
+seed() { # target name octal-bytes…
+    file=$1/$2
+    shift 2
+    printf '%b' "$(printf '\\0%s' "$@")" >"$file"
+}
+mkdir -p dot project scores weighted_sum softmax
+
+one='000 000 200 077'      # 1.0
+tiny='140 102 242 015'     # 1e-30
+minus_tiny='140 102 242 215'
+nan='000 000 300 177'
+inf='000 000 200 177'
+minus_inf='000 000 200 377'
+minus_ten='000 000 040 301' # -10
+
+# length, starts; kind …, patches; kind …, patches.
+seed dot empty 000 000 000 000
+# 65 products that underflow to -0.
+seed dot minus_zeros 101 000 000 000 001 $tiny 000 001 $minus_tiny 000
+seed dot nan 021 000 001 002 004 007 000 000 000 001 001 $one 001 003 000 $nan
+seed dot infinities 011 000 000 001 001 $inf 000 001 $one 001 010 000 $minus_inf
+seed dot special 100 000 003 000 002 005 006 007 010 011 012 013 014 015 016 017
+seed dot long 377 003 002 003 004 001 002 003 004 000 005 005 006 007 010 000
+
+# rows, cols, depth; bias; values, layout (twice); layout of the output.
+seed project no_inputs 003 004 000 000
+seed project no_tokens 000 004 003 001 001 $one 000
+# 65 inputs whose products underflow to -0, a bias of -0.
+seed project minus_zeros 002 003 101 001 001 000 000 000 200 000 001 $tiny 000 000 001 $minus_tiny 000 001 001
+# One row and one element shown many times; an output with gaps.
+seed project strides_zero 005 021 007 000 004 001 001 001 001 000 003 000 001 005 002 002 002 002 000 003 000 000 003 144 003
+seed project nan 007 031 011 001 020 001 000 000 000 000 020 007 000 000 000 000 000 021 011 000 000 000 000 001 001
+# An output that overlaps itself is refused.
+seed project alias 005 005 002 000 004 001 000 000 000 000 000 004 002 000 000 000 000 000 003 002 002
+
+# rows, cols, depth; scale; values, layout (twice); layout of the output.
+seed scores no_dim 003 003 000 000
+seed scores no_keys 000 003 004 000
+seed scores scale_nan 003 003 004 001 $nan
+seed scores scale_inf 003 003 004 001 $inf
+seed scores minus_zeros 003 005 101 001 $one 001 $tiny 000 000 001 $minus_tiny 000 000 000
+seed scores scaled_query_underflows 002 003 004 001 $tiny 001 377 377 177 177 000 000 001 001 000 000 000 000 000 001
+seed scores strides_zero 011 061 010 000 004 003 000 000 000 000 003 000 000 004 004 000 000 000 000 003 000 007 002 005 000 000 000
+seed scores infinities 006 021 005 000 021 001 000 000 000 000 000 021 002 000 000 000 000 001 003 001 012
+
+# rows, cols, depth; values, layout (twice); layout of the output.
+seed weighted_sum no_width 003 000 004
+seed weighted_sum no_keys 003 004 000 001 000 000 000 000 000 000
+seed weighted_sum minus_zeros 003 006 101 001 $tiny 000 000 001 $minus_tiny 000 000 000
+# A weight of 0 times an infinite value.
+seed weighted_sum zero_times_infinity 004 021 005 001 000 000 000 000 000 000 004 001 000 000 000 001 003 000 $inf 000 000
+seed weighted_sum nan 007 061 010 004 001 000 000 000 000 000 020 002 000 000 000 000 001 002 001 000 000 000
+seed weighted_sum strides_zero 007 060 010 004 001 000 000 000 000 003 000 000 004 002 000 000 000 000 003 000 001 000
+
+# 0 slice, length / 1 rows, 2 columns, rows, cols; values, layout; two layouts of outputs.
+seed softmax empty 000 000 000
+# One large, and 1023 equal ones.
+seed softmax one_large_slice 000 000 004 003 000 000 000 000 $minus_ten 000
+seed softmax masked 000 106 000 001 $minus_inf 000
+seed softmax nan_slice 000 101 000 001 $one 001 100 000 $nan
+seed softmax infinities 000 101 000 002 005 006 007 010 005 001
+seed softmax nan_rows 001 011 101 020 001 000 000 000 000 001 000 000
+seed softmax masked_columns 002 106 061 010 001 000 000 000 000 000 001 002 001 000 000 000
+seed softmax deep_columns 002 106 021 006 001 000 000 000 000 003 001 310 001 000
+seed softmax overflowing_rows 001 021 106 013 001 000 000 000 000 002 001 000 000 000 003 001 106 000
+seed softmax strides_zero_columns 002 021 061 005 001 000 000 000 000 003 000 001 000 001
+seed softmax no_rows 001 000 021
+seed softmax no_columns 002 021 000
