@@ -16,7 +16,12 @@ pub enum Error {
     Stride,
     /// Two elements of an output would lie at the same place.
     Alias,
-    /// An option is outside its range: a scale that is not finite.
+    /// The workspace is shorter than the function that gives its length says.
+    Workspace,
+    /// A cache has no room for that many more keys.
+    Capacity,
+    /// An option is outside its range: a scale that is not finite, a softcap that is
+    /// negative or not finite, a sink that is NaN or +∞.
     Option,
 }
 
@@ -26,6 +31,8 @@ impl fmt::Display for Error {
             Error::Shape => "sizes disagree, or one is zero that must not be",
             Error::Stride => "strides reach past the end of the buffer",
             Error::Alias => "elements of an output overlap",
+            Error::Workspace => "the workspace is too short",
+            Error::Capacity => "the cache is full",
             Error::Option => "an option is outside its range",
         })
     }

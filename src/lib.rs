@@ -95,6 +95,9 @@
 
 #![no_std]
 
+mod adjust;
+mod attention;
+mod cache;
 mod dispatch;
 mod dot;
 mod error;
@@ -106,10 +109,12 @@ mod simd;
 mod softmax;
 mod weighted_sum;
 
+pub use attention::Attention;
+pub use cache::{CacheSpan, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
 pub use dispatch::{Backend, Family};
 pub use dot::dot;
 pub use error::Error;
-pub use matrix::{Matrix, MatrixMut, MatrixRef};
+pub use matrix::{HeadsMut, HeadsRef, Matrix, MatrixMut, MatrixRef};
 pub use project::project;
 pub use scores::scores;
 pub use softmax::{

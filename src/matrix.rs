@@ -7,7 +7,11 @@
 
 #![allow(unsafe_code)]
 
+mod heads;
+
 use core::marker::PhantomData;
+
+pub use heads::{HeadsMut, HeadsRef};
 
 use crate::Error;
 
@@ -189,18 +193,18 @@ macro_rules! layout_getters {
 }
 
 /// A view of a matrix for reading: any strides, 0 included (one row or column
-/// shown many times).
+/// shown many times). Of `f32`, or of `u8` for a mask.
 #[derive(Clone, Copy, Debug)]
-pub struct MatrixRef<'a> {
-    first: *const f32,
+pub struct MatrixRef<'a, T = f32> {
+    first: *const T,
     layout: Layout,
-    borrow: PhantomData<&'a [f32]>,
+    borrow: PhantomData<&'a [T]>,
 }
 
-// SAFETY: a `MatrixRef` gives what a `&[f32]` of its elements gives.
-unsafe impl Send for MatrixRef<'_> {}
+// SAFETY: a `MatrixRef` gives what a `&[T]` of its elements gives.
+unsafe impl<T: Sync> Send for MatrixRef<'_, T> {}
 // SAFETY: as above.
-unsafe impl Sync for MatrixRef<'_> {}
+unsafe impl<T: Sync> Sync for MatrixRef<'_, T> {}
 
 /// A view of a matrix for writing: any strides that keep all elements apart.
 #[derive(Debug)]
@@ -216,13 +220,17 @@ unsafe impl Send for MatrixMut<'_> {}
 // SAFETY: as above; a shared reference to it can only read.
 unsafe impl Sync for MatrixMut<'_> {}
 
-impl<'a> MatrixRef<'a> {
+impl<'a, T: Copy> MatrixRef<'a, T> {
+    /// No rows and no columns.
+    pub(crate) const EMPTY: Self =
+        Self { first: core::ptr::dangling(), layout: Layout::dense(0, 0), borrow: PhantomData };
+
     /// The first `rows * cols` floats of `data`, row after row.
     ///
     /// # Errors
     ///
     /// [`Error::Shape`] when `data` is shorter.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Result<Self, Error> {
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self, Error> {
         Self::checked(data, Layout::dense(rows, cols)).map_err(|_| Error::Shape)
     }
 
@@ -232,7 +240,7 @@ impl<'a> MatrixRef<'a> {
     ///
     /// [`Error::Stride`] when an element would lie outside `data`.
     pub fn with_strides(
-        data: &'a [f32],
+        data: &'a [T],
         rows: usize,
         cols: usize,
         row_stride: usize,
@@ -241,7 +249,7 @@ impl<'a> MatrixRef<'a> {
         Self::checked(data, Layout { rows, cols, row_stride, col_stride })
     }
 
-    fn checked(data: &'a [f32], layout: Layout) -> Result<Self, Error> {
+    fn checked(data: &'a [T], layout: Layout) -> Result<Self, Error> {
         if layout.span()? > data.len() {
             return Err(Error::Stride);
         }
@@ -250,7 +258,7 @@ impl<'a> MatrixRef<'a> {
 
     /// `row`, as a matrix of one row.
     #[inline]
-    pub fn from_row(row: &'a [f32]) -> Self {
+    pub fn from_row(row: &'a [T]) -> Self {
         Self { first: row.as_ptr(), layout: Layout::dense(1, row.len()), borrow: PhantomData }
     }
 
@@ -258,7 +266,7 @@ impl<'a> MatrixRef<'a> {
 
     /// Element `(row, col)`, or `None` outside the matrix.
     #[inline]
-    pub fn get(&self, row: usize, col: usize) -> Option<f32> {
+    pub fn get(&self, row: usize, col: usize) -> Option<T> {
         // SAFETY: the element lies inside the borrow that the view was made from.
         self.layout.contains(row, col).then(|| unsafe { *self.at(row, col) })
     }
@@ -266,7 +274,7 @@ impl<'a> MatrixRef<'a> {
     /// Row `row` as a slice: `None` outside the matrix, in a matrix without
     /// columns, and where the elements of a row do not lie side by side.
     #[inline]
-    pub fn row(&self, row: usize) -> Option<&'a [f32]> {
+    pub fn row(&self, row: usize) -> Option<&'a [T]> {
         if !self.layout.has_row_slice(row) {
             return None;
         }
@@ -304,7 +312,7 @@ impl<'a> MatrixRef<'a> {
 
     /// Where element `(row, col)` lies.
     #[inline]
-    pub(crate) fn at(&self, row: usize, col: usize) -> *const f32 {
+    pub(crate) fn at(&self, row: usize, col: usize) -> *const T {
         self.first.wrapping_add(self.layout.offset(row, col))
     }
 }

@@ -134,13 +134,19 @@ impl Backend {
     /// As [`softmax_columns`].
     #[inline]
     pub fn softmax_columns(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
-        self.run(Columns(InOut::new(x, out)?));
+        self.run(Columns::new(InOut::new(x, out)?));
         Ok(())
     }
 
     /// [`softmax_columns_in_place`] on this back end.
     #[inline]
     pub fn softmax_columns_in_place(self, x: MatrixMut<'_>) {
-        self.run(Columns(InOut::in_place(x)));
+        self.run(Columns::new(InOut::in_place(x)));
+    }
+
+    /// [`softmax_columns_in_place`] with one more logit in each column, which takes
+    /// its share and is not written.
+    pub(crate) fn softmax_columns_beside(self, sink: f32, x: MatrixMut<'_>) {
+        self.run(Columns { sink, ..Columns::new(InOut::in_place(x)) });
     }
 }

@@ -10,8 +10,8 @@
 //! 1. `n` is found by adding and subtracting 1.5 · 2²³, where floats are whole
 //!    numbers: the sum `t` has `n` in its lowest bits, whence it goes into an
 //!    exponent by one shift ([`Vector::low_bits_to_exponent`]).
-//! 2. `r = (x − n · LN2_HIGH) − n · LN2_LOW`. `LN2_HIGH` has 15 significant
-//!    bits, so that its product is exact for `|n| < 512`, fused or not.
+//! 2. `r = (x − n · high) − n · low` with [`ln2`] in two parts, the upper one short enough
+//!    for its product with `n` to be exact.
 //! 3. The coefficients were found by minimising the largest error in ULP over
 //!    `[−ln 2 / 2, ln 2 / 2]` with the two lowest held at 1. Fused, Horner's
 //!    rule is the best (0.891 ULP; the form below 1.005); unfused
@@ -40,11 +40,25 @@ use crate::simd::Vector;
 #[cfg(test)]
 mod tests;
 
+/// How far from 0 a maximum may be before it is subtracted after all.
+const fn limit(wide: bool) -> f32 {
+    if wide { 1_048_576.0 } else { 256.0 }
+}
+
 /// log2 e.
 const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
-/// ln 2, its upper 15 bits, and what is left.
-const LN2_HIGH: f32 = f32::from_bits(0x3f31_7200);
-const LN2_LOW: f32 = f32::from_bits(0x35bf_be8e);
+/// ln 2 in two parts, whose sum is exact to 2⁻⁴⁵ and better. Narrow: 15 bits, so that
+/// `n` times the upper part is exact below 512. Wide: fused, all 24 bits, for the
+/// product is exact anyway; unfused, 12 bits, exact below 4096.
+const fn ln2(wide: bool, fused: bool) -> [f32; 2] {
+    let [high, low] = match (wide, fused) {
+        (false, _) => [0x3f31_7200, 0x35bf_be8e],
+        (true, true) => [0x3f31_7218, 0xb102_e308],
+        (true, false) => [0x3f31_7000, 0x3805_fdf4],
+    };
+    [f32::from_bits(high), f32::from_bits(low)]
+}
+
 /// ln 2, rounded.
 const LN2: f32 = core::f32::consts::LN_2;
 /// 1.5 · 2²³: added to a float below 2²² it leaves the nearest whole number in the lowest bits.
@@ -60,17 +74,25 @@ const C6: f32 = f32::from_bits(0x3ab5_63a7);
 /// The factor that weights carry: 2⁶³.
 pub(crate) const WEIGHT_BIAS: f32 = f32::from_bits((127 + 63) << 23);
 
-/// The exponent field of [`WEIGHT_BIAS`].
-const BIAS: f32 = 190.0;
+/// The exponent field of a weight's factor: [`WEIGHT_BIAS`], or 1 where wide.
+const fn bias(wide: bool) -> f32 {
+    if wide { 127.0 } else { 190.0 }
+}
 
 /// `e^r · 2^k` for `x = n · ln 2 + r`, where `t` is `x · log2 e + magic` and
 /// has `k + 127` in its lowest bits.
 #[inline(always)]
-fn exp_of<const L: usize, V: Vector<L>>(token: V::Token, x: V, t: V, magic: V) -> V {
+fn exp_of<const WIDE: bool, const L: usize, V: Vector<L>>(
+    token: V::Token,
+    x: V,
+    t: V,
+    magic: V,
+) -> V {
     let constant = |c| V::splat(token, c);
+    let [ln2_high, ln2_low] = ln2(WIDE, V::FUSED);
     let n = t - magic;
-    let r = n.mul_add(constant(-LN2_HIGH), x);
-    let r = n.mul_add(constant(-LN2_LOW), r);
+    let r = n.mul_add(constant(-ln2_high), x);
+    let r = n.mul_add(constant(-ln2_low), r);
     let one = constant(1.0);
     let q = constant(C6).mul_add(r, constant(C5));
     let q = q.mul_add(r, constant(C4));
@@ -82,16 +104,16 @@ fn exp_of<const L: usize, V: Vector<L>>(token: V::Token, x: V, t: V, magic: V) -
 
 /// What a maximum `m` makes of the softmax's shift, in each lane.
 #[derive(Clone, Copy)]
-pub(crate) struct Shift<V> {
+pub(crate) struct Shift<V, const WIDE: bool = false> {
     /// Taken off before all else: 0, or `m` where it is large.
     base: V,
     /// Below this the weight is +0.
     lowest: V,
-    /// `MAGIC + (BIAS − N)`.
+    /// `MAGIC + (bias − N)`.
     magic: V,
 }
 
-impl<V> Shift<V> {
+impl<V, const WIDE: bool> Shift<V, WIDE> {
     /// The shift for the maximum `m` in each lane, which is neither NaN nor +∞.
     #[inline(always)]
     pub(crate) fn new<const L: usize>(token: V::Token, m: V) -> Self
@@ -102,14 +124,14 @@ impl<V> Shift<V> {
         let zero = constant(0.0);
         // −∞, where every weight is +0, serves like any other.
         let m = m.select_gt(constant(f32::NEG_INFINITY), m, zero);
-        let negative = constant(-256.0).select_gt(m, m, zero);
-        let base = m.select_gt(constant(256.0), m, negative);
+        let negative = constant(-limit(WIDE)).select_gt(m, m, zero);
+        let base = m.select_gt(constant(limit(WIDE)), m, negative);
         let half = (m - base).mul_add(constant(LOG2_E / 2.0), constant(MAGIC)) - constant(MAGIC);
-        let n = half + half - constant(BIAS);
+        let n = half + half - constant(bias(WIDE));
         Self { base, lowest: n * constant(LN2), magic: constant(MAGIC) - n }
     }
 
-    /// The weight of `x`, times [`WEIGHT_BIAS`].
+    /// The weight of `x`, times 2 to the power of the bias.
     #[inline(always)]
     pub(crate) fn weight<const L: usize>(self, token: V::Token, x: V) -> V
     where
@@ -117,6 +139,35 @@ impl<V> Shift<V> {
     {
         let x = self.lowest.max(x - self.base);
         let t = x.mul_add(V::splat(token, LOG2_E), self.magic);
-        exp_of(token, x, t, self.magic)
+        exp_of::<WIDE, L, V>(token, x, t, self.magic)
+    }
+}
+
+/// What an online softmax does with shifts.
+impl<V> Shift<V, true> {
+    /// What the weights under `self` are to be multiplied by to be weights under
+    /// `other`, whose maximum is not smaller: a power of two unless a maximum was
+    /// taken off, and +0 below 2⁻¹²⁶.
+    #[inline(always)]
+    pub(crate) fn factor_to<const L: usize>(self, token: V::Token, other: Self) -> V
+    where
+        V: Vector<L>,
+    {
+        let constant = |c| V::splat(token, c);
+        // The exponent field of 2^(N − N of other).
+        let k = other.magic - self.magic + constant(bias(true));
+        let x = (constant(0.0) - k * constant(LN2)).max(self.base - other.base);
+        let magic = constant(MAGIC) + k;
+        let t = x.mul_add(constant(LOG2_E), magic);
+        exp_of::<true, L, V>(token, x, t, magic)
+    }
+
+    /// The logarithm of a weight is `x − base − n · ln 2`: gives `base` and `n`.
+    #[inline(always)]
+    pub(crate) fn base_and_n<const L: usize>(self, token: V::Token) -> [V; 2]
+    where
+        V: Vector<L>,
+    {
+        [self.base, V::splat(token, MAGIC) - self.magic + V::splat(token, bias(true))]
     }
 }

@@ -2,9 +2,14 @@
 
 pub(crate) mod order;
 
+pub(crate) mod adjust;
+pub(crate) mod attention;
 pub(crate) mod dot;
 pub(crate) mod exp;
+pub(crate) mod ln;
+pub(crate) mod mask;
 pub(crate) mod softmax;
+pub(crate) mod tanh;
 pub(crate) mod tile;
 
 use crate::simd::Vector;

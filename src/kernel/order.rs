@@ -19,6 +19,23 @@
 //! * the sum of a column of weights: one [compensated](super::softmax) sum, key
 //!   for key.
 //!
+//! # Attention: blocks of keys
+//!
+//! Scores as above, then `cap * tanh(s / cap)`, then `s + bias`, then −∞ where masked. Keys come
+//! in blocks of [`KEY_BLOCK`](super::mask::KEY_BLOCK), counted from absolute key 0. For each
+//! block, from the first on, of which the query sees a key:
+//!
+//! * `m` becomes the largest score so far, and gives a whole `N` ([`exp`](super::exp)); `f` is
+//!   2^(N before − N), or 0 for the first block; a weight is `e^(s − N · ln 2)`;
+//! * the weights' sum `b`: key `i` of the block belongs to partial sum `i mod 4`, 0 at first;
+//!   then `b = (p0 + p2) + (p1 + p3)`, and `sum = mul_add(sum, f, b)`;
+//! * an output's sum `c`: one chain `c = mul_add(weight, value, c)` over the block, 0 at first; then
+//!   `acc = mul_add(acc, f, c)`.
+//!
+//! At last `out = mul_add(acc, 1 / sum, +0)`. A masked key adds nothing anywhere: the +0 of
+//! its weight changes at most the sign of a zero, which the last step takes away. The sink is
+//! the first `m`, and its weight the first `sum`.
+//!
 //! # Lanes along: partial sums and a tree
 //!
 //! Where lanes run along the sum itself, element `i` belongs to partial sum

@@ -150,31 +150,32 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
     sums
 }
 
-/// Where the maximum is +∞ the elements that are share the weight: makes them
-/// 0 and the others −∞, NaN aside, leaves the strip in place, and gives the new
-/// maxima.
+/// Where the maximum `m` is +∞ the elements that are share the weight: makes them 0 and
+/// the others −∞, NaN aside.
+#[inline(always)]
+pub(super) fn share<const L: usize, V: Vector<L>>(token: V::Token, m: V, x: V) -> V {
+    let constant = |c| V::splat(token, c);
+    let (infinity, largest) = (constant(f32::INFINITY), constant(f32::MAX));
+    let (zero, lowest) = (constant(0.0), constant(f32::NEG_INFINITY));
+    let share = x.select_gt(largest, zero, infinity.select_gt(x, lowest, x));
+    m.select_gt(largest, share, x)
+}
+
+/// [`share`]s a strip, leaves it in place, and gives the new maxima.
 #[inline(always)]
 fn share_infinity<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     strip: &mut Strip<'_>,
     m: [V; G],
 ) -> [V; G] {
-    let constant = |c| V::splat(token, c);
-    let (infinity, largest) = (constant(f32::INFINITY), constant(f32::MAX));
-    let (zero, lowest) = (constant(0.0), constant(f32::NEG_INFINITY));
     strip.map(
         token,
         f32::NEG_INFINITY,
         #[inline(always)]
-        |mut x: [V; G]| {
-            for g in 0..G {
-                let share = x[g].select_gt(largest, zero, infinity.select_gt(x[g], lowest, x[g]));
-                x[g] = m[g].select_gt(largest, share, x[g]);
-            }
-            x
-        },
+        |x: [V; G]| array!(|g| share(token, m[g], x[g])),
     );
     strip.stay_in_place();
+    let (largest, zero) = (V::splat(token, f32::MAX), V::splat(token, 0.0));
     array!(|g| m[g].select_gt(largest, zero, m[g]))
 }
 
@@ -208,7 +209,7 @@ impl Kernel for Exp<'_> {
         token: V::Token,
     ) {
         let Self(mut matrix) = self;
-        let shift = Shift::new(token, V::splat(token, 0.0));
+        let shift: Shift<V> = Shift::new(token, V::splat(token, 0.0));
         matrix.row(0, G * L).map(
             token,
             0.0,
@@ -239,7 +240,7 @@ impl Kernel for Rows<'_> {
                 share_infinity(token, &mut strip, [V::splat(token, m); G]);
                 m = 0.0;
             }
-            let shift = Shift::new(token, V::splat(token, m));
+            let shift: Shift<V> = Shift::new(token, V::splat(token, m));
             let sums = weigh(token, &mut strip, [shift; G]);
             let a: [V; G] = array!(|g| sums[g].unbiased(token));
             let e: [V; G] = array!(|g| sums[g].e);
@@ -250,7 +251,17 @@ impl Kernel for Rows<'_> {
 }
 
 /// Softmax of every column; each lane is one, so that nothing is folded.
-pub(crate) struct Columns<'a>(pub(crate) InOut<'a>);
+pub(crate) struct Columns<'a> {
+    pub(crate) matrix: InOut<'a>,
+    /// One more logit in each column, which takes its share; −∞ is none.
+    pub(crate) sink: f32,
+}
+
+impl<'a> Columns<'a> {
+    pub(crate) fn new(matrix: InOut<'a>) -> Self {
+        Self { matrix, sink: f32::NEG_INFINITY }
+    }
+}
 
 impl Kernel for Columns<'_> {
     type Output = ();
@@ -260,14 +271,15 @@ impl Kernel for Columns<'_> {
         self,
         token: V::Token,
     ) {
-        let Self(mut matrix) = self;
+        let Self { mut matrix, sink } = self;
+        let sink = V::splat(token, sink);
         let (rows, cols) = matrix.shape();
         let cols = if rows == 0 { 0 } else { cols };
         for col in (0..cols).step_by(C * L) {
             if cols - col > L {
-                columns::<L, C, V>(token, &mut matrix, col);
+                columns::<L, C, V>(token, &mut matrix, col, sink);
             } else {
-                columns::<L, 1, V>(token, &mut matrix, col);
+                columns::<L, 1, V>(token, &mut matrix, col, sink);
             }
         }
     }
@@ -279,14 +291,20 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     matrix: &mut InOut<'_>,
     col: usize,
+    sink: V,
 ) {
     let mut strip = matrix.columns(col, C * L);
-    let mut m: [V; C] = maximum(token, strip.source());
+    let m: [V; C] = maximum(token, strip.source());
+    let mut m: [V; C] = array!(|c| sink.max(m[c]));
+    let sinks: [V; C] = array!(|c| share(token, m[c], sink));
     if m.iter().any(|m| m.to_array().contains(&f32::INFINITY)) {
         m = share_infinity(token, &mut strip, m);
     }
     let shifts: [Shift<V>; C] = array!(|c| Shift::new(token, m[c]));
-    let sums = weigh(token, &mut strip, shifts);
+    let mut sums = weigh(token, &mut strip, shifts);
+    for c in 0..C {
+        sums[c].add(shifts[c].weight(token, sinks[c]));
+    }
     let totals: [V; C] = array!(|c| sums[c].unbiased(token) + sums[c].e);
     normalise(token, strip, totals);
 }

@@ -169,21 +169,8 @@ impl Product<'_> {
             } else {
                 (self.left, row, panel.start)
             };
-            let mut left = Taps::<R>::new(left, first, begin);
-            right.for_each(
-                token,
-                0.0,
-                #[inline(always)]
-                |right: [V; C]| {
-                    let Some(left) = left.next() else { return };
-                    for r in 0..R {
-                        let left = V::splat(token, left[r]);
-                        for c in 0..C {
-                            sums[r][c] = left.mul_add(right[c], sums[r][c]);
-                        }
-                    }
-                },
-            );
+            let left = Taps::<R>::new(left, first, begin);
+            sums = accumulate::<L, R, C, V>(token, left, right, sums);
             strip::write(&mut self.out, row, col, sums);
         }
     }
@@ -213,6 +200,31 @@ impl Product<'_> {
             }
         }
     }
+}
+
+/// A tile and the products of all `k`: `sums[r][c] + Σ left[r][k] · right[k][c]`.
+#[inline(always)]
+pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    mut left: Taps<'_, R>,
+    right: Source<'_>,
+    mut sums: [[V; C]; R],
+) -> [[V; C]; R] {
+    right.for_each(
+        token,
+        0.0,
+        #[inline(always)]
+        |right: [V; C]| {
+            let Some(left) = left.next() else { return };
+            for r in 0..R {
+                let left = V::splat(token, left[r]);
+                for c in 0..C {
+                    sums[r][c] = left.mul_add(right[c], sums[r][c]);
+                }
+            }
+        },
+    );
+    sums
 }
 
 /// Lays `C` vectors of columns from `col` on, for the `k` in `range`, side by

@@ -4,7 +4,7 @@ extern crate std;
 
 use std::{println, thread, vec, vec::Vec};
 
-use super::{BIAS, MAGIC, Shift, WEIGHT_BIAS};
+use super::{MAGIC, Shift, WEIGHT_BIAS, bias};
 use crate::{Backend, kernel::Kernel, simd::Vector};
 
 /// Writes the weight of each `x` under the shift of the maximum `m` at its
@@ -27,9 +27,9 @@ impl Kernel for Weights<'_> {
         let (x, m) = (self.x.as_chunks::<L>().0, self.m.as_chunks::<L>().0);
         let outs = self.weights.as_chunks_mut::<L>().0.iter_mut().zip(self.n.as_chunks_mut().0);
         for ((x, m), (weights, n)) in x.iter().zip(m).zip(outs) {
-            let shift = Shift::new(token, V::load(token, m));
+            let shift: Shift<V> = Shift::new(token, V::load(token, m));
             shift.weight(token, V::load(token, x)).store(weights);
-            (V::splat(token, MAGIC + BIAS) - shift.magic).store(n);
+            (V::splat(token, MAGIC + bias(false)) - shift.magic).store(n);
         }
     }
 }

@@ -1,0 +1,60 @@
+//! What softcap, bias and keep do to scores: each linked only where its option is set.
+
+use crate::{
+    Backend, MatrixMut, MatrixRef,
+    kernel::adjust::{Biased, Capped},
+};
+
+/// `cap · tanh(s / cap)`; a cap of 0 is none.
+pub(crate) fn cap(backend: Backend, cap: f32, scores: MatrixMut<'_>) {
+    if cap > 0.0 {
+        backend.run(Capped { cap, scores });
+    }
+}
+
+/// Adds `bias`, of the shape of `scores`; −∞ masks whatever stands there.
+pub(crate) fn bias(backend: Backend, bias: MatrixRef<'_>, scores: MatrixMut<'_>) {
+    backend.run(Biased { bias, scores });
+}
+
+/// Writes `mark` where `bias` is −∞.
+pub(crate) fn mark_biased_out(bias: MatrixRef<'_>, mark: f32, scores: MatrixMut<'_>) {
+    mark_where(bias, |bias| bias == f32::NEG_INFINITY, mark, scores);
+}
+
+/// Whether `bias` is −∞ throughout.
+pub(crate) fn biases_all_out(bias: MatrixRef<'_>) -> bool {
+    all(bias, |bias| bias == f32::NEG_INFINITY)
+}
+
+/// Writes `mark` where `keep` is 0.
+pub(crate) fn mark_dropped(keep: MatrixRef<'_, u8>, mark: f32, scores: MatrixMut<'_>) {
+    mark_where(keep, |keep| keep == 0, mark, scores);
+}
+
+/// Whether `keep` is 0 throughout.
+pub(crate) fn drops_all(keep: MatrixRef<'_, u8>) -> bool {
+    all(keep, |keep| keep == 0)
+}
+
+fn mark_where<T: Copy>(
+    mask: MatrixRef<'_, T>,
+    is_masked: impl Fn(T) -> bool,
+    mark: f32,
+    mut scores: MatrixMut<'_>,
+) {
+    for row in 0..mask.rows() {
+        for col in 0..mask.cols() {
+            if mask.get(row, col).is_some_and(&is_masked)
+                && let Some(score) = scores.get_mut(row, col)
+            {
+                *score = mark;
+            }
+        }
+    }
+}
+
+fn all<T: Copy>(mask: MatrixRef<'_, T>, is_masked: impl Fn(T) -> bool) -> bool {
+    (0..mask.rows())
+        .all(|row| (0..mask.cols()).all(|col| mask.get(row, col).is_none_or(&is_masked)))
+}

@@ -1,0 +1,504 @@
+//! Attention without a score grid: options, workspace, heads.
+
+use core::ops::Range;
+
+use crate::{
+    Backend, Error, HeadsMut, HeadsRef, MatrixMut, MatrixRef, adjust,
+    kernel::{
+        attention::{self, Fused, Logits},
+        ln::LogSumExp,
+        mask::{Adjust, Blocks, Sight},
+    },
+};
+
+/// Scaled dot-product attention: its options, and the calls that run under them.
+///
+/// ```text
+/// score[key][query] = scale · key · query        capped, biased, masked
+/// output[query]     = Σ over keys e^score · value / Σ over keys e^score
+/// ```
+///
+/// The grid of scores is never stored: an online softmax (Milakov and Gimelshein,
+/// 2018; Dao et al., *FlashAttention*, 2022) runs over blocks of keys, in a workspace of
+/// the caller's. The options are applied in this order: scale, softcap, bias, then the
+/// masks (causal, window, keep, a bias of −∞). What each does in every case is
+/// [one table](crate#what-the-numbers-mean).
+///
+/// ```
+/// use sdpa::{Attention, Matrix};
+///
+/// let keys = Matrix::from([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]);
+/// let queries = Matrix::from([[3.0, 4.0], [-1.0, 0.5], [0.0, 0.0]]);
+/// let values = Matrix::from([[1.0], [2.0], [3.0]]);
+///
+/// let mut out = Matrix::<3, 1>::ZERO;
+/// let mut workspace = [0.0; Attention::workspace(2, 1)];
+/// let causal = Attention::new().causal();
+/// causal.run(queries.view(), keys.view(), values.view(), out.view_mut(), &mut workspace)?;
+/// assert_eq!(out.0[0], [1.0]); // the first query sees the first key alone
+/// # Ok::<(), sdpa::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    backend: Option<Backend>,
+    scale: Option<f32>,
+    causal: bool,
+    window: [usize; 2],
+    query_offset: isize,
+    sink: f32,
+    sinks: Option<&'a [f32]>,
+    softcap: Option<Softcap>,
+    bias: Option<Bias<'a>>,
+    keep: Option<Keep<'a>>,
+}
+
+// An option that has code of its own carries it, so that an image that never sets the
+// option does not link it.
+
+#[derive(Clone, Copy, Debug)]
+struct Softcap {
+    cap: f32,
+    apply: fn(Backend, f32, MatrixMut<'_>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bias<'a> {
+    bias: MatrixRef<'a>,
+    apply: fn(Backend, MatrixRef<'_>, MatrixMut<'_>),
+    mark: fn(MatrixRef<'_>, f32, MatrixMut<'_>),
+    hides: fn(MatrixRef<'_>) -> bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Keep<'a> {
+    keep: MatrixRef<'a, u8>,
+    mark: fn(MatrixRef<'_, u8>, f32, MatrixMut<'_>),
+    hides: fn(MatrixRef<'_, u8>) -> bool,
+}
+
+impl Default for Attention<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> Attention<'a> {
+    /// Every key seen by every query, the scale `1 / √dim`.
+    pub const fn new() -> Self {
+        Self {
+            backend: None,
+            scale: None,
+            causal: false,
+            window: [usize::MAX; 2],
+            query_offset: 0,
+            sink: f32::NEG_INFINITY,
+            sinks: None,
+            softcap: None,
+            bias: None,
+            keep: None,
+        }
+    }
+
+    /// Runs on `backend`, not on the best.
+    #[must_use]
+    pub const fn on(self, backend: Backend) -> Self {
+        Self { backend: Some(backend), ..self }
+    }
+
+    /// The scale, any finite number; left out it is `1 / √dim`. The query is
+    /// multiplied by it first, rounded once.
+    #[must_use]
+    pub const fn scale(self, scale: f32) -> Self {
+        Self { scale: Some(scale), ..self }
+    }
+
+    /// A score `s` becomes `cap · tanh(s / cap)`, before bias and masks. Finite and not
+    /// negative; 0 is none.
+    #[must_use]
+    pub fn softcap(self, cap: f32) -> Self {
+        Self { softcap: Some(Softcap { cap, apply: adjust::cap }), ..self }
+    }
+
+    /// A query sees the keys up to its own position. Query `i` sits at
+    /// [`query_offset`](Self::query_offset)` + i`, key `j` at `j`.
+    #[must_use]
+    pub const fn causal(self) -> Self {
+        Self { causal: true, ..self }
+    }
+
+    /// Where query 0 sits among the keys: 0 when left out. From a cache it counts from
+    /// where the newest queries sit.
+    #[must_use]
+    pub const fn query_offset(self, offset: isize) -> Self {
+        Self { query_offset: offset, ..self }
+    }
+
+    /// A query at position `p` sees the keys from `p - left` to `p + right`: `left` of 4 shows
+    /// five keys, its own included. `usize::MAX` is no limit.
+    #[must_use]
+    pub const fn window(self, left: usize, right: usize) -> Self {
+        Self { window: [left, right], ..self }
+    }
+
+    /// Keys × queries, 0 where a key is masked, for all heads. A stride of 0 repeats a
+    /// column for every query, as for padding.
+    #[must_use]
+    pub fn keep(self, keep: MatrixRef<'a, u8>) -> Self {
+        let (mark, hides) = (adjust::mark_dropped, adjust::drops_all);
+        Self { keep: Some(Keep { keep, mark, hides }), ..self }
+    }
+
+    /// Keys × queries, added to the scores, for all heads; −∞ masks.
+    #[must_use]
+    pub fn bias(self, bias: MatrixRef<'a>) -> Self {
+        let (mark, hides) = (adjust::mark_biased_out, adjust::biases_all_out);
+        Self { bias: Some(Bias { bias, apply: adjust::bias, mark, hides }), ..self }
+    }
+
+    /// One more logit in the denominator of every query, which takes its share and has
+    /// no value. Finite, or −∞ for none.
+    #[must_use]
+    pub const fn sink(self, sink: f32) -> Self {
+        Self { sink, sinks: None, ..self }
+    }
+
+    /// A [`sink`](Self::sink) for each query head.
+    #[must_use]
+    pub const fn sinks(self, sinks: &'a [f32]) -> Self {
+        Self { sinks: Some(sinks), ..self }
+    }
+
+    /// How many floats of workspace a call needs: for heads of 64 columns 4 KiB or less on
+    /// Arm Cortex-M and 32-bit RISC-V, 24 KiB elsewhere, and in proportion.
+    pub const fn workspace(dim: usize, value_dim: usize) -> usize {
+        attention::workspace(dim, value_dim)
+    }
+
+    /// The output of every query.
+    ///
+    /// | argument | one head | many |
+    /// | --- | --- | --- |
+    /// | `queries` | queries × dim | query heads × queries × dim |
+    /// | `keys` | keys × dim | key heads × keys × dim |
+    /// | `values` | keys × width | key heads × keys × width |
+    /// | `out` | queries × width | query heads × queries × width |
+    /// | `workspace` | [`workspace`](Self::workspace)`(dim, width)` floats, whatever they hold |
+    ///
+    /// A [`MatrixRef`] is one head, a [`HeadsRef`] many. The query heads are a multiple of the
+    /// key heads, and as many in a row share one of them (grouped-query attention).
+    /// Each output is within the bound of the crate's documentation, and has the
+    /// same bits whatever else is in the call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] when sizes disagree, or dim or width is 0; [`Error::Workspace`];
+    /// [`Error::Option`]. Nothing has been written then.
+    pub fn run<'b>(
+        &self,
+        queries: impl Into<HeadsRef<'b>>,
+        keys: impl Into<HeadsRef<'b>>,
+        values: impl Into<HeadsRef<'b>>,
+        out: impl Into<HeadsMut<'b>>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let (queries, out) = (queries.into(), out.into());
+        self.run_heads(queries, keys.into(), values.into(), out, None, workspace)
+    }
+
+    /// [`run`](Self::run), and the log-sum-exp of each query's scores, the sink included:
+    /// natural logarithm, head after head, as [`merge`](crate::merge) wants it.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run); [`Error::Shape`] when `log_sum_exp` is not of query heads · queries.
+    pub fn run_with_log_sum_exp<'b>(
+        &self,
+        queries: impl Into<HeadsRef<'b>>,
+        keys: impl Into<HeadsRef<'b>>,
+        values: impl Into<HeadsRef<'b>>,
+        out: impl Into<HeadsMut<'b>>,
+        log_sum_exp: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let (queries, out) = (queries.into(), out.into());
+        let log_sum_exp = Some((log_sum_exp, LOGARITHM));
+        self.run_heads(queries, keys.into(), values.into(), out, log_sum_exp, workspace)
+    }
+
+    /// The grid of scores under these options, keys × queries: −∞ where masked. A sink
+    /// is no part of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`scores`](crate::scores), and [`Error::Option`].
+    pub fn scores(
+        &self,
+        queries: MatrixRef<'_>,
+        keys: MatrixRef<'_>,
+        mut out: MatrixMut<'_>,
+    ) -> Result<(), Error> {
+        let (backend, sight) = self.check_grid(keys, queries)?;
+        backend.scores(keys, queries, self.scale, out.view_mut())?;
+        Adjusted { options: self, backend, first: 0 }.apply(0, 0, out.view_mut());
+        mark_unseen(sight, f32::NEG_INFINITY, out);
+        Ok(())
+    }
+
+    /// The pattern under these options, keys × queries: the softmax of every column, in
+    /// which a sink takes its share, and +0 where masked.
+    ///
+    /// # Errors
+    ///
+    /// As [`scores`](Self::scores).
+    pub fn pattern(
+        &self,
+        queries: MatrixRef<'_>,
+        keys: MatrixRef<'_>,
+        mut out: MatrixMut<'_>,
+    ) -> Result<(), Error> {
+        let (backend, sight) = self.check_grid(keys, queries)?;
+        self.scores(queries, keys, out.view_mut())?;
+        let sink = self.sinks.and_then(|sinks| sinks.first().copied()).unwrap_or(self.sink);
+        backend.softmax_columns_beside(sink, out.view_mut());
+        // A NaN elsewhere in the column has reached these too.
+        Adjusted { options: self, backend, first: 0 }.mark(0, 0, 0.0, out.view_mut());
+        mark_unseen(sight, 0.0, out);
+        Ok(())
+    }
+
+    fn check_grid(
+        &self,
+        keys: MatrixRef<'_>,
+        queries: MatrixRef<'_>,
+    ) -> Result<(Backend, Sight), Error> {
+        self.check([keys.rows(), queries.rows()], 1)
+    }
+
+    pub(crate) fn run_heads(
+        &self,
+        queries: HeadsRef<'_>,
+        keys: HeadsRef<'_>,
+        values: HeadsRef<'_>,
+        out: HeadsMut<'_>,
+        log_sum_exp: Option<(&mut [f32], Logarithm)>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        if keys.heads() != values.heads() || keys.rows() != values.rows() {
+            return Err(Error::Shape);
+        }
+        let blocks = |head| {
+            let (keys, values) = (keys.head(head)?, values.head(head)?);
+            Some(Blocks { keys, values, ring: None })
+        };
+        let call = Call {
+            queries,
+            out,
+            key_heads: keys.heads(),
+            dim: keys.cols(),
+            value_dim: values.cols(),
+            keys: [0, keys.rows()],
+            newest: false,
+            log_sum_exp,
+            workspace,
+        };
+        self.run_call(call, blocks)
+    }
+
+    /// Runs over the keys and values that `blocks` gives for each key head.
+    pub(crate) fn run_call<'b>(
+        &self,
+        call: Call<'_>,
+        blocks: impl Fn(usize) -> Option<Blocks<'b>>,
+    ) -> Result<(), Error> {
+        let Call { queries, mut out, key_heads, dim, value_dim, keys, .. } = call;
+        let (heads, tokens) = (queries.heads(), queries.rows());
+        let group = match heads.checked_rem(key_heads) {
+            Some(0) => heads / key_heads.max(1),
+            _ => return Err(Error::Shape),
+        };
+        let agree = queries.cols() == dim
+            && (out.heads(), out.rows(), out.cols()) == (heads, tokens, value_dim)
+            && call.log_sum_exp.as_ref().is_none_or(|(out, _)| {
+                heads.checked_mul(tokens).is_some_and(|queries| out.len() == queries)
+            });
+        if !agree || dim == 0 || value_dim == 0 {
+            return Err(Error::Shape);
+        }
+        let [first, end] = keys;
+        let (backend, sight) = self.check([end - first, tokens], heads)?;
+        let signed = |n| isize::try_from(n).unwrap_or(isize::MAX);
+        let newest = signed(end).saturating_sub(signed(tokens));
+        let origin = self.query_offset.saturating_add(if call.newest { newest } else { 0 });
+        let sight = Sight { keys, origin, ..sight };
+        if call.workspace.len() < Self::workspace(dim, value_dim) {
+            return Err(Error::Workspace);
+        }
+        let adjusted = Adjusted { options: self, backend, first };
+        let adjust = self.has_adjustments().then_some(&adjusted as &dyn Adjust);
+        let scale = self.scale.unwrap_or_else(|| 1.0 / libm::sqrtf(dim as f32));
+        let mut log_sum_exp = call.log_sum_exp;
+        for head in 0..key_heads {
+            let Some(blocks) = blocks(head) else { break };
+            let first = head * group;
+            let queries = queries.split_heads(first)?.1.split_heads(group)?.0;
+            let out = out.view_mut().split_heads(first)?.1.split_heads(group)?.0;
+            let sinks = self.sinks.and_then(|sinks| sinks.get(first..first + group));
+            let mut logarithms = log_sum_exp.as_mut().and_then(|(out, logarithm)| {
+                let out = out.get_mut(first * tokens..(first + group) * tokens)?;
+                Some(|at: usize, logits: Logits<'_>| {
+                    logarithm(backend, logits, out.get_mut(at..).unwrap_or_default())
+                })
+            });
+            backend.run(Fused {
+                queries,
+                blocks,
+                scale,
+                sight,
+                adjust,
+                sink: self.sink,
+                sinks: sinks.unwrap_or_default(),
+                out,
+                log_sum_exp: logarithms.as_mut().map(|f| f as _),
+                workspace: &mut *call.workspace,
+            });
+        }
+        Ok(())
+    }
+
+    /// The back end and the sight, where every option is in its range and of its shape.
+    fn check(&self, grid: [usize; 2], heads: usize) -> Result<(Backend, Sight), Error> {
+        let [keys, tokens] = grid;
+        let shaped = self.bias.is_none_or(|bias| bias.bias.shape() == (keys, tokens))
+            && self.keep.is_none_or(|keep| keep.keep.shape() == (keys, tokens))
+            && self.sinks.is_none_or(|sinks| sinks.len() == heads);
+        if !shaped {
+            return Err(Error::Shape);
+        }
+        let is_sink = |sink: &f32| *sink < f32::INFINITY;
+        let in_range = self.scale.is_none_or(f32::is_finite)
+            && self.softcap.is_none_or(|softcap| softcap.cap.is_finite() && softcap.cap >= 0.0)
+            && is_sink(&self.sink)
+            && self.sinks.is_none_or(|sinks| sinks.iter().all(is_sink));
+        if !in_range {
+            return Err(Error::Option);
+        }
+        let [left, right] = self.window;
+        let right = if self.causal { 0 } else { right };
+        let backend = self.backend.unwrap_or_else(Backend::best);
+        Ok((backend, Sight { origin: self.query_offset, left, right, keys: [0, keys] }))
+    }
+
+    fn has_adjustments(&self) -> bool {
+        self.softcap.is_some() || self.bias.is_some() || self.keep.is_some()
+    }
+}
+
+/// What one call of many heads works on.
+pub(crate) struct Call<'a> {
+    pub(crate) queries: HeadsRef<'a>,
+    pub(crate) out: HeadsMut<'a>,
+    pub(crate) key_heads: usize,
+    pub(crate) dim: usize,
+    pub(crate) value_dim: usize,
+    /// The first key that there is, and the end.
+    pub(crate) keys: [usize; 2],
+    /// Whether the queries sit at the newest positions, not from 0 on.
+    pub(crate) newest: bool,
+    pub(crate) log_sum_exp: Option<(&'a mut [f32], Logarithm)>,
+    pub(crate) workspace: &'a mut [f32],
+}
+
+/// What makes logarithms: carried by the calls that want them, like an option with code of its own.
+pub(crate) type Logarithm = fn(Backend, Logits<'_>, &mut [f32]);
+
+pub(crate) const LOGARITHM: Logarithm =
+    |backend, logits, out| backend.run(LogSumExp { logits, out });
+
+/// Softcap, bias and keep, as a kernel calls them.
+struct Adjusted<'a> {
+    options: &'a Attention<'a>,
+    backend: Backend,
+    /// The key of the first row of bias and keep.
+    first: usize,
+}
+
+/// The part of a mask that belongs to a block.
+fn part<T: Copy>(
+    mask: MatrixRef<'_, T>,
+    keys: Range<usize>,
+    tokens: Range<usize>,
+) -> Option<MatrixRef<'_, T>> {
+    let rows = mask.split_rows(keys.start).ok()?.1.split_rows(keys.len()).ok()?.0;
+    Some(rows.split_columns(tokens.start).ok()?.1.split_columns(tokens.len()).ok()?.0)
+}
+
+impl Adjusted<'_> {
+    /// Calls `f` with the scores whose keys there are, and the part of bias and keep that
+    /// belongs to them.
+    fn parts(&self, key: usize, token: usize, scores: MatrixMut<'_>, f: impl FnOnce(Parts<'_>)) {
+        let gone = self.first.saturating_sub(key);
+        let Ok((_, scores)) = scores.split_rows(gone) else { return };
+        let row = (key + gone).saturating_sub(self.first);
+        let (keys, tokens) = (row..row + scores.rows(), token..token + scores.cols());
+        let Attention { bias, keep, .. } = self.options;
+        let bias = bias.and_then(|of| Some((of, part(of.bias, keys.clone(), tokens.clone())?)));
+        let keep = keep.and_then(|of| Some((of, part(of.keep, keys, tokens)?)));
+        f(Parts { scores, bias, keep });
+    }
+}
+
+/// Scores, and the bias and keep of each.
+struct Parts<'a> {
+    scores: MatrixMut<'a>,
+    bias: Option<(Bias<'a>, MatrixRef<'a>)>,
+    keep: Option<(Keep<'a>, MatrixRef<'a, u8>)>,
+}
+
+impl Adjust for Adjusted<'_> {
+    fn hides(&self, keys: Range<usize>, tokens: Range<usize>) -> bool {
+        let row = |key: usize| key.saturating_sub(self.first);
+        let keys = row(keys.start)..row(keys.end);
+        let Attention { bias, keep, .. } = self.options;
+        let part_of_keep = keep.and_then(|of| part(of.keep, keys.clone(), tokens.clone()));
+        let part_of_bias = bias.and_then(|of| part(of.bias, keys, tokens));
+        keep.zip(part_of_keep).is_some_and(|(of, part)| (of.hides)(part))
+            || bias.zip(part_of_bias).is_some_and(|(of, part)| (of.hides)(part))
+    }
+
+    fn apply(&self, key: usize, token: usize, mut scores: MatrixMut<'_>) {
+        if let Some(Softcap { cap, apply }) = self.options.softcap {
+            apply(self.backend, cap, scores.view_mut());
+        }
+        self.parts(key, token, scores, |Parts { mut scores, bias, keep }| {
+            if let Some((of, bias)) = bias {
+                (of.apply)(self.backend, bias, scores.view_mut());
+            }
+            if let Some((of, keep)) = keep {
+                (of.mark)(keep, f32::NEG_INFINITY, scores);
+            }
+        });
+    }
+
+    fn mark(&self, key: usize, token: usize, mark: f32, scores: MatrixMut<'_>) {
+        self.parts(key, token, scores, |Parts { mut scores, bias, keep }| {
+            if let Some((of, bias)) = bias {
+                (of.mark)(bias, mark, scores.view_mut());
+            }
+            if let Some((of, keep)) = keep {
+                (of.mark)(keep, mark, scores);
+            }
+        });
+    }
+}
+
+/// Writes `mark` where a query does not see a key: whole columns of runs.
+fn mark_unseen(sight: Sight, mark: f32, mut scores: MatrixMut<'_>) {
+    for token in 0..scores.cols() {
+        let seen = sight.of(token);
+        for key in (0..seen.start).chain(seen.end..scores.rows()) {
+            if let Some(score) = scores.get_mut(key, token) {
+                *score = mark;
+            }
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Keys and values of past tokens, laid out for one query after another.
+
+use heapless::Vec;
+
+use crate::{
+    Attention, Error, HeadsMut, HeadsRef, MatrixRef,
+    attention::{Call, LOGARITHM, Logarithm},
+    kernel::mask::{self, Blocks},
+};
+
+/// How many keys a block of a cache holds.
+pub const KEY_BLOCK: usize = mask::KEY_BLOCK;
+
+/// How many keys a cache has been given, and how many of those it has dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheSpan {
+    appended: usize,
+    dropped: usize,
+}
+
+/// What all caches tell of their keys.
+macro_rules! span_getters {
+    ($($span:tt)+) => {
+        /// How many keys it holds.
+        #[inline]
+        pub const fn len(&self) -> usize {
+            self.$($span)+.appended - self.$($span)+.dropped
+        }
+
+        /// Whether it holds none.
+        #[inline]
+        pub const fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+
+        /// How many keys it has been given in all, those that were dropped included: the
+        /// position of the next.
+        #[inline]
+        pub const fn appended(&self) -> usize {
+            self.$($span)+.appended
+        }
+
+        /// How many of them, the oldest, it has dropped: the position of the oldest it holds.
+        #[inline]
+        pub const fn dropped(&self) -> usize {
+            self.$($span)+.dropped
+        }
+    };
+}
+
+/// A cache of keys and values (one key head) that owns its storage: `BLOCKS` blocks of
+/// [`KEY_BLOCK`] keys, `4 · KEY_BLOCK · BLOCKS · (DIM + VALUE_DIM)` bytes.
+///
+/// Blocks form a ring: what [`slide`](Self::slide) drops makes room. As the oldest
+/// block may hold a single key, a cache that slides has room for
+/// `(BLOCKS - 1) · KEY_BLOCK + 1` keys whatever their positions. So for a window of `left`
+/// and chunks of `chunk` tokens (append a chunk, attend with its queries, slide to `left`
+/// keys) take `BLOCKS = (left + chunk).div_ceil(KEY_BLOCK) + 1`: every query of the
+/// chunk then sees all keys of its window.
+///
+/// Attending gives the bits of [`Attention::run`] over every key ever appended, with the
+/// dropped ones masked.
+///
+/// ```
+/// use sdpa::{Attention, KvCache, Matrix, MatrixRef};
+///
+/// let mut cache = KvCache::<2, 1, 2>::new();
+/// let mut workspace = [0.0; Attention::workspace(2, 1)];
+/// let mut out = Matrix::<1, 1>::ZERO;
+/// for token in [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]] {
+///     cache.append(MatrixRef::from_row(&token), MatrixRef::from_row(&token[..1]))?;
+///     let query = MatrixRef::from_row(&token);
+///     cache.attend(&Attention::new().causal(), query, out.view_mut(), &mut workspace)?;
+/// }
+/// assert_eq!(cache.len(), 3);
+/// # Ok::<(), sdpa::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct KvCache<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> {
+    keys: Vec<[[f32; KEY_BLOCK]; DIM], BLOCKS>,
+    values: Vec<[[f32; VALUE_DIM]; KEY_BLOCK], BLOCKS>,
+    span: CacheSpan,
+}
+
+impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
+    KvCache<DIM, VALUE_DIM, BLOCKS>
+{
+    /// An empty cache.
+    pub const fn new() -> Self {
+        Self { keys: Vec::new(), values: Vec::new(), span: CacheSpan { appended: 0, dropped: 0 } }
+    }
+
+    span_getters!(span);
+
+    /// Takes keys × `DIM` and keys × `VALUE_DIM`, the newest last.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] when sizes disagree; [`Error::Capacity`] when there is no room for all
+    /// of them. Nothing has changed then.
+    pub fn append(&mut self, keys: MatrixRef<'_>, values: MatrixRef<'_>) -> Result<(), Error> {
+        // Blocks that were never used are not there yet; `resize` writes them once.
+        let end = self.span.appended.checked_add(keys.rows()).ok_or(Error::Capacity)?;
+        let blocks = end.div_ceil(KEY_BLOCK).min(BLOCKS);
+        if blocks > self.keys.len() {
+            // Cannot fail: at most BLOCKS.
+            let _ = self.keys.resize(blocks, [[0.0; KEY_BLOCK]; DIM]);
+            let _ = self.values.resize(blocks, [[0.0; VALUE_DIM]; KEY_BLOCK]);
+        }
+        self.view_mut().append(keys, values)
+    }
+
+    /// Keeps the oldest `len` keys that it holds: takes back what was appended last.
+    pub fn truncate(&mut self, len: usize) {
+        self.view_mut().truncate(len);
+    }
+
+    /// Keeps the newest `len` keys that it holds.
+    pub fn slide(&mut self, len: usize) {
+        self.view_mut().slide(len);
+    }
+
+    /// Forgets everything: the next key is at position 0.
+    pub fn clear(&mut self) {
+        self.span = CacheSpan::default();
+    }
+
+    /// [`Attention::run`] over the keys of this cache.
+    ///
+    /// `queries` are those of the newest positions, of one head or of many that share
+    /// these keys: query `i` of `queries` sits at `appended - queries + i + query_offset`. A
+    /// bias or keep has a row for each key that the cache holds, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attention::run`].
+    pub fn attend<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        out: impl Into<HeadsMut<'b>>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.view().attend(attention, queries, out, workspace)
+    }
+
+    /// [`attend`](Self::attend), and the log-sum-exp of each query, head after head.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attention::run_with_log_sum_exp`].
+    pub fn attend_with_log_sum_exp<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        out: impl Into<HeadsMut<'b>>,
+        log_sum_exp: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.view().attend_with_log_sum_exp(attention, queries, out, log_sum_exp, workspace)
+    }
+
+    /// The cache as slices, for attending.
+    pub fn view(&self) -> KvCacheRef<'_> {
+        KvCacheRef {
+            keys: self.keys.as_flattened().as_flattened(),
+            values: self.values.as_flattened().as_flattened(),
+            sizes: Sizes { dim: DIM, value_dim: VALUE_DIM, blocks: BLOCKS },
+            span: self.span,
+        }
+    }
+
+    /// The cache as slices.
+    fn view_mut(&mut self) -> KvCacheMut<'_> {
+        KvCacheMut {
+            keys: self.keys.as_flattened_mut().as_flattened_mut(),
+            values: self.values.as_flattened_mut().as_flattened_mut(),
+            sizes: Sizes { dim: DIM, value_dim: VALUE_DIM, blocks: BLOCKS },
+            span: &mut self.span,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    dim: usize,
+    value_dim: usize,
+    /// Of the ring; storage may have fewer while the ring is not full.
+    blocks: usize,
+}
+
+impl Sizes {
+    /// What slices of these lengths hold.
+    fn of(keys: usize, values: usize, dim: usize, value_dim: usize) -> Result<Self, Error> {
+        let floats = |width: usize| width.checked_mul(KEY_BLOCK).filter(|&n| n > 0);
+        let blocks = |len: usize, width| floats(width).and_then(|floats| len.checked_div(floats));
+        let (keys, values) =
+            blocks(keys, dim).zip(blocks(values, value_dim)).ok_or(Error::Shape)?;
+        match keys.min(values) {
+            0 => Err(Error::Shape),
+            blocks => Ok(Self { dim, value_dim, blocks }),
+        }
+    }
+}
+
+/// A cache in storage of the caller's: what [`KvCache`] is, for sizes that are known at
+/// run time.
+#[derive(Debug)]
+pub struct KvCacheMut<'a> {
+    keys: &'a mut [f32],
+    values: &'a mut [f32],
+    sizes: Sizes,
+    span: &'a mut CacheSpan,
+}
+
+impl<'a> KvCacheMut<'a> {
+    /// As many blocks as both slices have room for: a block takes `dim · KEY_BLOCK` floats of
+    /// `keys` and `value_dim · KEY_BLOCK` of `values`. Storage, sizes and `span` belong together
+    /// for as long as the cache lives; a new cache begins with [`CacheSpan::default`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] when there is room for no block, or a width is 0.
+    pub fn new(
+        keys: &'a mut [f32],
+        values: &'a mut [f32],
+        dim: usize,
+        value_dim: usize,
+        span: &'a mut CacheSpan,
+    ) -> Result<Self, Error> {
+        let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
+        Ok(Self { keys, values, sizes, span })
+    }
+
+    span_getters!(span);
+
+    /// See [`KvCache::append`].
+    ///
+    /// # Errors
+    ///
+    /// As [`KvCache::append`].
+    pub fn append(&mut self, keys: MatrixRef<'_>, values: MatrixRef<'_>) -> Result<(), Error> {
+        let Sizes { dim, value_dim, blocks } = self.sizes;
+        if keys.rows() != values.rows() || keys.cols() != dim || values.cols() != value_dim {
+            return Err(Error::Shape);
+        }
+        let CacheSpan { appended, dropped } = *self.span;
+        let end = appended.checked_add(keys.rows()).ok_or(Error::Capacity)?;
+        if end.div_ceil(KEY_BLOCK) - dropped / KEY_BLOCK > blocks {
+            return Err(Error::Capacity);
+        }
+        for row in 0..keys.rows() {
+            let (slot, key) =
+                ((appended + row) / KEY_BLOCK % blocks.max(1), (appended + row) % KEY_BLOCK);
+            let storage = self.keys.chunks_mut(KEY_BLOCK).skip(slot * dim);
+            for (col, lanes) in storage.take(dim).enumerate() {
+                if let (Some(lane), Some(x)) = (lanes.get_mut(key), keys.get(row, col)) {
+                    *lane = x;
+                }
+            }
+            let first = (slot * KEY_BLOCK + key) * value_dim;
+            for (col, to) in self.values.iter_mut().skip(first).take(value_dim).enumerate() {
+                if let Some(x) = values.get(row, col) {
+                    *to = x;
+                }
+            }
+        }
+        self.span.appended = end;
+        Ok(())
+    }
+
+    /// See [`KvCache::truncate`].
+    pub fn truncate(&mut self, len: usize) {
+        self.span.appended = self.span.dropped + len.min(self.len());
+    }
+
+    /// See [`KvCache::slide`].
+    pub fn slide(&mut self, len: usize) {
+        self.span.dropped = self.span.appended - len.min(self.len());
+    }
+
+    /// The cache for attending.
+    pub fn view(&self) -> KvCacheRef<'_> {
+        KvCacheRef { keys: self.keys, values: self.values, sizes: self.sizes, span: *self.span }
+    }
+}
+
+/// A cache in storage of the caller's, for attending: may be shared between threads.
+#[derive(Clone, Copy, Debug)]
+pub struct KvCacheRef<'a> {
+    keys: &'a [f32],
+    values: &'a [f32],
+    sizes: Sizes,
+    span: CacheSpan,
+}
+
+impl<'a> KvCacheRef<'a> {
+    /// See [`KvCacheMut::new`].
+    ///
+    /// # Errors
+    ///
+    /// As [`KvCacheMut::new`].
+    pub fn new(
+        keys: &'a [f32],
+        values: &'a [f32],
+        dim: usize,
+        value_dim: usize,
+        span: CacheSpan,
+    ) -> Result<Self, Error> {
+        let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
+        Ok(Self { keys, values, sizes, span })
+    }
+
+    span_getters!(span);
+
+    /// See [`KvCache::attend`].
+    ///
+    /// # Errors
+    ///
+    /// As [`KvCache::attend`].
+    pub fn attend<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        out: impl Into<HeadsMut<'b>>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.run(attention, queries.into(), out.into(), None, workspace)
+    }
+
+    /// See [`KvCache::attend_with_log_sum_exp`].
+    ///
+    /// # Errors
+    ///
+    /// As [`KvCache::attend_with_log_sum_exp`].
+    pub fn attend_with_log_sum_exp<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        out: impl Into<HeadsMut<'b>>,
+        log_sum_exp: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let log_sum_exp = Some((log_sum_exp, LOGARITHM));
+        self.run(attention, queries.into(), out.into(), log_sum_exp, workspace)
+    }
+
+    fn run(
+        &self,
+        attention: &Attention<'_>,
+        queries: HeadsRef<'_>,
+        out: HeadsMut<'_>,
+        log_sum_exp: Option<(&mut [f32], Logarithm)>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let Sizes { dim, value_dim, blocks } = self.sizes;
+        let keys = MatrixRef::new(self.keys, self.keys.len() / KEY_BLOCK, KEY_BLOCK)?;
+        let rows = self.values.len().checked_div(value_dim).ok_or(Error::Shape)?;
+        let values = MatrixRef::new(self.values, rows, value_dim)?;
+        let CacheSpan { appended, dropped } = self.span;
+        let call = Call {
+            queries,
+            out,
+            key_heads: 1,
+            dim,
+            value_dim,
+            keys: [dropped, appended],
+            newest: true,
+            log_sum_exp,
+            workspace,
+        };
+        attention.run_call(call, |_| Some(Blocks { keys, values, ring: Some(blocks) }))
+    }
+}

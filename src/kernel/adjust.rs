@@ -1,0 +1,58 @@
+//! Softcap and bias, score for score.
+
+use super::{Kernel, tanh::tanh};
+use crate::{
+    MatrixMut, MatrixRef,
+    simd::{Vector, strip},
+};
+
+/// `cap · tanh(score / cap)`, for a positive cap.
+pub(crate) struct Capped<'a> {
+    pub(crate) cap: f32,
+    pub(crate) scores: MatrixMut<'a>,
+}
+
+impl Kernel for Capped<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        mut self,
+        token: V::Token,
+    ) {
+        let cap = V::splat(token, self.cap);
+        for row in 0..self.scores.rows() {
+            for col in (0..self.scores.cols()).step_by(L) {
+                let [s]: [V; 1] = strip::read(token, self.scores.view(), row, col);
+                let s = cap * tanh(token, s / cap);
+                strip::write::<L, 1, 1, V>(&mut self.scores, row, col, [[s]]);
+            }
+        }
+    }
+}
+
+/// `score + bias`, and −∞ where the bias is, whatever the score.
+pub(crate) struct Biased<'a> {
+    pub(crate) bias: MatrixRef<'a>,
+    pub(crate) scores: MatrixMut<'a>,
+}
+
+impl Kernel for Biased<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        mut self,
+        token: V::Token,
+    ) {
+        let lowest = V::splat(token, f32::MIN);
+        for row in 0..self.scores.rows() {
+            for col in (0..self.scores.cols()).step_by(L) {
+                let [s]: [V; 1] = strip::read(token, self.scores.view(), row, col);
+                let [bias]: [V; 1] = strip::read(token, self.bias, row, col);
+                let s = lowest.select_gt(bias, bias, s + bias);
+                strip::write::<L, 1, 1, V>(&mut self.scores, row, col, [[s]]);
+            }
+        }
+    }
+}

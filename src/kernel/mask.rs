@@ -1,0 +1,98 @@
+//! Which keys a query sees, and where keys lie.
+
+use core::ops::Range;
+
+use crate::{MatrixMut, MatrixRef};
+
+/// How many keys a block has: blocks are counted from absolute key 0, and their
+/// size is one number for all back ends, because it shows in the bits.
+pub(crate) const KEY_BLOCK: usize = 64;
+
+/// The keys that a position allows: causal, a window, what a cache has dropped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    /// Where token 0 sits among the keys.
+    pub(crate) origin: isize,
+    /// How many keys before its own position a token sees, and how many behind.
+    pub(crate) left: usize,
+    pub(crate) right: usize,
+    /// The keys that there are.
+    pub(crate) keys: [usize; 2],
+}
+
+impl Sight {
+    /// The keys that `token` sees, none as an empty range.
+    #[inline(always)]
+    pub(crate) fn of(&self, token: usize) -> Range<usize> {
+        let [first, end] = self.keys;
+        let signed = |n| isize::try_from(n).unwrap_or(isize::MAX);
+        let position = self.origin.saturating_add(signed(token));
+        let from = if self.left == usize::MAX {
+            0
+        } else {
+            usize::try_from(position.saturating_sub(signed(self.left))).unwrap_or(0)
+        };
+        let to = if self.right == usize::MAX {
+            usize::MAX
+        } else {
+            let last = position.saturating_add(signed(self.right));
+            usize::try_from(last).map_or(0, |last| last.saturating_add(1))
+        };
+        let (from, to) = (from.max(first), to.min(end));
+        if from < to { from..to } else { 0..0 }
+    }
+}
+
+/// What is done to scores by softcap, bias and keep. A trait object, so that
+/// kernels hold none of their code.
+pub(crate) trait Adjust {
+    /// Whether each of these scores is masked.
+    fn hides(&self, keys: Range<usize>, tokens: Range<usize>) -> bool;
+
+    /// Caps the scores of keys from `key` on and tokens from `token` on (keys × tokens), adds
+    /// the bias, and makes −∞ of those that are masked.
+    fn apply(&self, key: usize, token: usize, scores: MatrixMut<'_>);
+
+    /// Writes `mark` where scores are masked, and nothing elsewhere.
+    fn mark(&self, key: usize, token: usize, mark: f32, scores: MatrixMut<'_>);
+}
+
+/// Keys and values, block by block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocks<'a> {
+    pub(crate) keys: MatrixRef<'a>,
+    pub(crate) values: MatrixRef<'a>,
+    /// `None`: rows of plain matrices. Else the number of blocks in a ring: the keys of
+    /// a block lie transposed, so that `keys` is (blocks · dim) × [`KEY_BLOCK`], and
+    /// may lack the last blocks while nothing lies there.
+    pub(crate) ring: Option<usize>,
+}
+
+impl<'a> Blocks<'a> {
+    /// The keys (keys × dim) and values of block `block`, of which there are `count`.
+    #[inline(always)]
+    pub(crate) fn block(
+        &self,
+        block: usize,
+        count: usize,
+        dim: usize,
+    ) -> Option<[MatrixRef<'a>; 2]> {
+        let Self { keys, values, ring } = *self;
+        match ring {
+            None => {
+                let first = block * KEY_BLOCK;
+                Some([rows(keys, first, count)?, rows(values, first, count)?])
+            }
+            Some(blocks) => {
+                let slot = block.checked_rem(blocks)?;
+                let block = rows(keys, slot * dim, dim)?.t();
+                Some([rows(block, 0, count)?, rows(values, slot * KEY_BLOCK, count)?])
+            }
+        }
+    }
+}
+
+fn rows(view: MatrixRef<'_>, first: usize, count: usize) -> Option<MatrixRef<'_>> {
+    let (_, below) = view.split_rows(first).ok()?;
+    Some(below.split_rows(count).ok()?.0)
+}
