@@ -345,7 +345,7 @@ impl<'a> Attention<'a> {
             let sinks = self.sinks.and_then(|sinks| sinks.get(first..first + group));
             let mut logarithms = log_sum_exp.as_mut().and_then(|(out, logarithm)| {
                 let out = out.get_mut(first * tokens..(first + group) * tokens)?;
-                Some(|at: usize, logits: Logits<'_>| {
+                Some(move |at: usize, logits: Logits<'_>| {
                     logarithm(backend, logits, out.get_mut(at..).unwrap_or_default())
                 })
             });

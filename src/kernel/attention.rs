@@ -1,18 +1,21 @@
 //! Attention without a score grid: an online softmax over blocks of keys.
 //!
 //! ```text
-//! for each C vectors of queries                       lanes are queries
-//!   Qt = scale · queries, transposed
+//! for each tile of queries
 //!   m = −∞ or the sink, sum, acc = 0
 //!   for each block of keys that one of them sees
-//!     s[key][query] = key · Qt                        the tile
+//!     s = key · (scale · query)
 //!     cap, bias, mask: −∞ where masked
 //!     m' = max(m, s),  f = e^(m − m'), a power of two
 //!     w = e^(s − m')
 //!     sum = sum · f + Σ w
-//!     acc = acc · f + Σ w · value                     the tile
+//!     acc = acc · f + Σ w · value
 //!   out = acc / sum
 //! ```
+//!
+//! Both products are [`tile`](super::tile)s. With [`many`] queries lanes are queries, and no
+//! step folds a vector. With a [`few`] those lanes would be empty: there, lanes are
+//! keys for the scores and columns for the values. The bits are the same.
 //!
 //! 1. `f` is a power of two, because the shift of the exponentials is a whole number
 //!    ([`exp`](super::exp)): the rescale rounds nothing.
@@ -28,26 +31,28 @@
 
 use core::ops::Range;
 
+use heapless::Vec;
+
 use super::{
     Kernel,
     exp::Shift,
     mask::{Adjust, Blocks, KEY_BLOCK, Sight},
-    softmax::share,
-    tile::accumulate,
 };
 use crate::{
     HeadsMut, HeadsRef, MatrixMut, MatrixRef,
-    simd::{
-        Vector, array,
-        strip::{self, Source, Taps},
-    },
+    simd::{Vector, array, strip::Source},
 };
+use few::Few;
+use many::Many;
+
+mod few;
+mod many;
 
 /// How many queries share a tile at most: 2 vectors of the widest back end of a target.
-pub(crate) const QUERY_BLOCK: usize =
+const QUERY_BLOCK: usize =
     if cfg!(any(target_arch = "arm", target_arch = "riscv32")) { 4 } else { 32 };
 
-/// How many floats of workspace heads of these sizes need: transposed queries, the
+/// How many floats of workspace heads of these sizes need: scaled queries, the
 /// scores of a block, accumulators.
 pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
     dim.saturating_add(value_dim).saturating_add(KEY_BLOCK).saturating_mul(QUERY_BLOCK)
@@ -61,6 +66,9 @@ pub(crate) struct Logits<'a> {
     pub(crate) sum: &'a [f32],
 }
 
+/// Takes the first of some queries in a row, and what their log-sum-exp is made of.
+pub(crate) type TakeLogits<'a> = &'a mut dyn FnMut(usize, Logits<'_>);
+
 /// The queries of heads that share keys and values, one query after another, head
 /// after head; all sizes agree.
 pub(crate) struct Fused<'a> {
@@ -73,8 +81,7 @@ pub(crate) struct Fused<'a> {
     pub(crate) sinks: &'a [f32],
     pub(crate) sink: f32,
     pub(crate) out: HeadsMut<'a>,
-    /// Takes the first of some queries in a row, and what their log-sum-exp is made of.
-    pub(crate) log_sum_exp: Option<&'a mut dyn FnMut(usize, Logits<'_>)>,
+    pub(crate) log_sum_exp: Option<TakeLogits<'a>>,
     /// At least [`workspace`] of the sizes.
     pub(crate) workspace: &'a mut [f32],
 }
@@ -90,25 +97,132 @@ impl Kernel for Fused<'_> {
         let queries = self.queries.heads() * self.queries.rows();
         let mut first = 0;
         while first < queries {
-            if queries - first > L {
-                self.tile_of_queries::<L, R, C, V>(token, first);
-                first += C * L;
+            let rest = queries - first;
+            first += if rest > L {
+                self.many::<L, R, C, V>(token, first, rest.min(C * L))
+            } else if rest > R || 2 * rest >= L {
+                self.many::<L, NARROW, 1, V>(token, first, rest)
+            } else if rest > 1 {
+                self.few::<L, R, V>(token, first, rest)
             } else {
-                self.tile_of_queries::<L, R, 1, V>(token, first);
-                first += L;
-            }
+                self.few::<L, 1, V>(token, first, rest)
+            };
         }
     }
 }
 
-/// What an online softmax knows of `C` vectors of queries.
-struct State<const C: usize, V> {
-    m: [V; C],
-    shift: [Shift<V, true>; C],
-    sum: [V; C],
+/// Rows of a tile of one vector: as many chains as hide the latency of a multiply-add (4
+/// cycles) on two ports.
+const NARROW: usize = if QUERY_BLOCK == 4 { 4 } else { 8 };
+
+/// What lanes are: of the queries of a tile and the keys of a block.
+trait Lanes {
+    /// Forms the scores of `keys`; `next` is what is read after that.
+    fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>);
+
+    /// The scores, or their weights, as keys × queries.
+    fn grid(&mut self) -> Option<MatrixMut<'_>>;
+
+    /// Writes `mark` where a query does not see a key: the first key is `first`.
+    fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32);
+
+    /// Makes weights of the scores and adds them to the sums.
+    fn weigh(&mut self);
+
+    /// Adds the weighted values to the accumulators; `next` is what is read after that.
+    fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>);
+
+    /// As [`add`](Self::add), without the products whose weight is marked by a negative number.
+    fn add_visible(&mut self, values: MatrixRef<'_>);
+
+    /// Whether no value is NaN or infinite.
+    fn are_finite(&self, values: MatrixRef<'_>) -> bool;
+}
+
+/// Some queries in a row, and the keys that each sees.
+struct Tile {
+    first: usize,
+    sights: Vec<Range<usize>, QUERY_BLOCK>,
 }
 
 impl Fused<'_> {
+    /// Attends with `count` queries from `first` on, lanes being queries; gives `count`.
+    #[inline(always)]
+    fn many<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        first: usize,
+        count: usize,
+    ) -> usize {
+        let tile = self.tile(first, count);
+        let workspace = core::mem::take(&mut self.workspace);
+        if let Some(mut many) = Many::<L, R, C, V>::new(token, self, &tile, workspace) {
+            self.over_blocks(&tile, &mut many);
+            many.finish(self, &tile);
+        }
+        self.workspace = workspace;
+        count
+    }
+
+    /// Attends with `count` queries from `first` on, lanes being keys; gives `count`.
+    #[inline(always)]
+    fn few<const L: usize, const R: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        first: usize,
+        count: usize,
+    ) -> usize {
+        let tile = self.tile(first, count);
+        let workspace = core::mem::take(&mut self.workspace);
+        if let Some(mut few) = Few::<L, R, V>::new(token, self, &tile, workspace) {
+            self.over_blocks(&tile, &mut few);
+            few.finish(self, &tile);
+        }
+        self.workspace = workspace;
+        count
+    }
+
+    #[inline(always)]
+    fn over_blocks(&self, tile: &Tile, lanes: &mut impl Lanes) {
+        let seen = || tile.sights.iter().filter(|keys| !keys.is_empty());
+        let begin = seen().map(|keys| keys.start).min().unwrap_or(0);
+        let end = seen().map(|keys| keys.end).max().unwrap_or(0);
+        for block in begin / KEY_BLOCK..end.div_ceil(KEY_BLOCK) {
+            let first = block * KEY_BLOCK;
+            let keys = first..self.sight.keys[1].min(first + KEY_BLOCK);
+            let is_seen = seen().any(|seen| seen.start < keys.end && keys.start < seen.end);
+            if !is_seen || self.is_hidden(&keys, tile) {
+                continue;
+            }
+            let dim = self.queries.cols();
+            let Some([key_rows, values]) = self.blocks.block(block, keys.len(), dim) else {
+                continue;
+            };
+            let next = self.sight.keys[1].saturating_sub(keys.end).min(KEY_BLOCK);
+            let next = self.blocks.block(block + 1, next, dim);
+            let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
+            let sees_all = |seen: &Range<usize>| seen.start <= keys.start && keys.end <= seen.end;
+            let whole = tile.sights.iter().all(sees_all);
+            lanes.score(key_rows, values);
+            self.each_head(tile, lanes, |adjust, token, scores| {
+                adjust.apply(keys.start, token, scores);
+            });
+            if !whole {
+                lanes.mark(keys.start, &tile.sights, f32::NEG_INFINITY);
+            }
+            lanes.weigh();
+            if (whole && self.adjust.is_none()) || lanes.are_finite(values) {
+                lanes.add(values, next);
+            } else {
+                self.each_head(tile, lanes, |adjust, token, weights| {
+                    adjust.mark(keys.start, token, -1.0, weights);
+                });
+                lanes.mark(keys.start, &tile.sights, -1.0);
+                lanes.add_visible(values);
+            }
+        }
+    }
+
     /// The head and the token of query `i`.
     #[inline(always)]
     fn locate(&self, i: usize) -> (usize, usize) {
@@ -117,82 +231,27 @@ impl Fused<'_> {
     }
 
     #[inline(always)]
-    fn tile_of_queries<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
-        &mut self,
-        token: V::Token,
-        first: usize,
-    ) {
-        let width = C * L;
-        let (dim, value_dim) = (self.queries.cols(), self.out.cols());
-        let count = (self.queries.heads() * self.queries.rows() - first).min(width);
-        let workspace = core::mem::take(&mut self.workspace);
-        let Some((packed, rest)) = workspace.split_at_mut_checked(dim * width) else { return };
-        let Some((scores, rest)) = rest.split_at_mut_checked(KEY_BLOCK * width) else { return };
-        let Some((acc, _)) = rest.split_at_mut_checked(value_dim * width) else { return };
-
-        self.pack::<L, C, V>(token, first, packed);
-        acc.fill(0.0);
-        let sink: [V; C] = self.sinks_of::<L, C, V>(token, first);
-        let shift: [Shift<V, true>; C] = array!(|c| Shift::new(token, sink[c]));
-        let sum = array!(|c| shift[c].weight(token, sink[c]));
-        let mut state = State { m: sink, shift, sum };
-
-        let sight = self.sight_of::<L, C>(first, count);
-        for block in sight.any.start / KEY_BLOCK..sight.any.end.div_ceil(KEY_BLOCK) {
-            let begin = block * KEY_BLOCK;
-            let keys = begin..self.sight.keys[1].min(begin + KEY_BLOCK);
-            if self.is_hidden(&keys, first, count) {
-                continue;
-            }
-            let Some([key_block, values]) = self.blocks.block(block, keys.len(), dim) else {
-                continue;
-            };
-            let Some(scores) = scores.get_mut(..keys.len() * width) else { continue };
-            let whole = sight.all.start <= keys.start && keys.end <= sight.all.end;
-            // −∞ where masked.
-            score::<L, R, C, V>(token, key_block, packed, scores);
-            if let Some(adjust) = self.adjust {
-                self.each_head(&keys, first, count, width, scores, |key, token, scores| {
-                    adjust.apply(key, token, scores);
-                });
-            }
-            if !whole {
-                sight.mark::<V>(token, &keys, f32::NEG_INFINITY, scores);
-            }
-            let factor = state.weigh::<L>(token, scores);
-            let masked = !whole || self.adjust.is_some();
-            if masked && !is_finite::<L, V>(token, values) {
-                if let Some(adjust) = self.adjust {
-                    self.each_head(&keys, first, count, width, scores, |key, token, scores| {
-                        adjust.mark(key, token, -1.0, scores);
-                    });
-                }
-                sight.mark::<V>(token, &keys, -1.0, scores);
-                add_visible::<L, C, V>(token, values, scores, factor, acc);
-            } else {
-                add::<L, R, C, V>(token, values, scores, factor, acc);
-            }
+    fn tile(&self, first: usize, count: usize) -> Tile {
+        let mut sights = Vec::new();
+        for i in first..first + count {
+            // Cannot fail: a tile has at most QUERY_BLOCK queries.
+            let _ = sights.push(self.sight.of(self.locate(i).1));
         }
-        self.finish::<L, C, V>(token, first, count, &state, acc);
-        self.workspace = workspace;
+        Tile { first, sights }
     }
 
-    /// Whether none of these queries sees any of `keys`.
+    /// Whether bias and keep hide all of `keys` from these queries.
     #[inline(always)]
-    fn is_hidden(&self, keys: &Range<usize>, first: usize, count: usize) -> bool {
+    fn is_hidden(&self, keys: &Range<usize>, tile: &Tile) -> bool {
         let Some(adjust) = self.adjust else { return false };
-        self.heads_of(first, count).all(|(_, tokens)| adjust.hides(keys.clone(), tokens))
+        self.heads_of(tile).all(|(_, tokens)| adjust.hides(keys.clone(), tokens))
     }
 
-    /// The queries from `first` on, as the place of each head's first and its tokens.
+    /// The queries of a tile head for head: the place of a head's first, and its tokens.
     #[inline(always)]
-    fn heads_of(
-        &self,
-        first: usize,
-        count: usize,
-    ) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let tokens = self.queries.rows();
-        let (_, mut token) = self.locate(first);
+    fn heads_of(&self, tile: &Tile) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let (tokens, count) = (self.queries.rows(), tile.sights.len());
+        let (_, mut token) = self.locate(tile.first);
         let mut lane = 0;
         core::iter::from_fn(move || {
             if lane >= count {
@@ -205,66 +264,27 @@ impl Fused<'_> {
         })
     }
 
-    /// Calls `f` with the scores (keys × tokens) of each head in a tile.
+    /// Calls `f`, if there is something to adjust, with each head's first token and its
+    /// scores (keys × tokens).
     #[inline(always)]
     fn each_head(
         &self,
-        keys: &Range<usize>,
-        first: usize,
-        count: usize,
-        width: usize,
-        scores: &mut [f32],
-        f: impl Fn(usize, usize, MatrixMut<'_>),
+        tile: &Tile,
+        lanes: &mut impl Lanes,
+        f: impl Fn(&dyn Adjust, usize, MatrixMut<'_>),
     ) {
-        for (lane, tokens) in self.heads_of(first, count) {
-            let Ok(all) = MatrixMut::new(scores, keys.len(), width) else { return };
-            let Ok((_, right)) = all.split_columns(lane) else { return };
-            let Ok((these, _)) = right.split_columns(tokens.len()) else { return };
-            f(keys.start, tokens.start, these);
+        let Some(adjust) = self.adjust else { return };
+        for (lane, tokens) in self.heads_of(tile) {
+            let Some(grid) = lanes.grid() else { return };
+            let Ok((_, right)) = grid.split_columns(lane) else { return };
+            let Ok((scores, _)) = right.split_columns(tokens.len()) else { return };
+            f(adjust, tokens.start, scores);
         }
     }
 
-    /// Lays the queries from `first` on side by side, times the scale; what is behind
-    /// the last is 0.
+    /// The sinks of `C` vectors of queries from `first` on.
     #[inline(always)]
-    fn pack<const L: usize, const C: usize, V: Vector<L>>(
-        &self,
-        token: V::Token,
-        first: usize,
-        packed: &mut [f32],
-    ) {
-        let scale = V::splat(token, self.scale);
-        let heads = self.queries;
-        for c in 0..C {
-            let rows: [(MatrixRef<'_>, usize); L] = array!(|lane| {
-                let (head, row) = self.locate(first + c * L + lane);
-                match heads.head(head) {
-                    Some(head) => (head, row),
-                    None => (MatrixRef::EMPTY, 0),
-                }
-            });
-            for (i, to) in packed.chunks_mut(L * C * L).enumerate() {
-                let square = array!(|lane| {
-                    let (head, row) = rows[lane];
-                    let [vector] = strip::read(token, head, row, i * L);
-                    vector
-                });
-                for (to, vector) in to
-                    .as_chunks_mut::<L>()
-                    .0
-                    .iter_mut()
-                    .skip(c)
-                    .step_by(C)
-                    .zip(V::transpose(square))
-                {
-                    (vector * scale).store(to);
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn sinks_of<const L: usize, const C: usize, V: Vector<L>>(
+    fn sinks_from<const L: usize, const C: usize, V: Vector<L>>(
         &self,
         token: V::Token,
         first: usize,
@@ -280,200 +300,93 @@ impl Fused<'_> {
             V::load(token, &lanes)
         })
     }
-
-    #[inline(always)]
-    fn sight_of<const L: usize, const C: usize>(&self, first: usize, count: usize) -> Sights<L, C> {
-        let mut from = [[0; L]; C];
-        let mut to = [[0; L]; C];
-        let (mut any, mut all) = (usize::MAX..0, 0..usize::MAX);
-        for i in 0..count {
-            let keys = self.sight.of(self.locate(first + i).1);
-            from.as_flattened_mut().iter_mut().skip(i).take(1).for_each(|x| *x = keys.start);
-            to.as_flattened_mut().iter_mut().skip(i).take(1).for_each(|x| *x = keys.end);
-            if !keys.is_empty() {
-                any = any.start.min(keys.start)..any.end.max(keys.end);
-            }
-            all = all.start.max(keys.start)..all.end.min(keys.end);
-        }
-        if any.start > any.end {
-            any = 0..0;
-        }
-        Sights { from, to, any, all }
-    }
-
-    #[inline(always)]
-    fn finish<const L: usize, const C: usize, V: Vector<L>>(
-        &mut self,
-        token: V::Token,
-        first: usize,
-        count: usize,
-        state: &State<C, V>,
-        acc: &mut [f32],
-    ) {
-        let zero = V::splat(token, 0.0);
-        for c in 0..C {
-            let sum = state.sum[c];
-            let factor = sum.select_gt(zero, V::splat(token, 1.0) / sum, sum);
-            for (i, chunk) in acc.chunks(L * C * L).enumerate() {
-                let rows = chunk.as_chunks::<L>().0;
-                let square = array!(|k| match rows.get(k * C + c) {
-                    Some(row) => V::load(token, row).mul_add(factor, zero),
-                    None => zero,
-                });
-                for (lane, vector) in V::transpose(square).into_iter().enumerate() {
-                    let lane = c * L + lane;
-                    if lane < count {
-                        let (head, row) = self.locate(first + lane);
-                        if let Some(mut head) = self.out.head_mut(head) {
-                            strip::write::<L, 1, 1, V>(&mut head, row, i * L, [[vector]]);
-                        }
-                    }
-                }
-            }
-        }
-        if let Some(log_sum_exp) = &mut self.log_sum_exp {
-            for c in 0..C {
-                let infinite = state.m[c].select_gt(V::splat(token, f32::MAX), state.m[c], zero);
-                let [base, n] = state.shift[c].base_and_n(token);
-                let (base, n, sum) =
-                    ((base + infinite).to_array(), n.to_array(), state.sum[c].to_array());
-                let here = count.saturating_sub(c * L).min(L);
-                if let (Some(base), Some(n), Some(sum)) =
-                    (base.get(..here), n.get(..here), sum.get(..here))
-                {
-                    log_sum_exp(first + c * L, Logits { base, n, sum });
-                }
-            }
-        }
-    }
 }
 
-/// The keys that each query of a tile sees; a lane without a query sees none.
-struct Sights<const L: usize, const C: usize> {
-    from: [[usize; L]; C],
-    to: [[usize; L]; C],
-    /// That one of them sees, from the first to the last.
-    any: Range<usize>,
-    /// That all of them see.
-    all: Range<usize>,
-}
-
-impl<const L: usize, const C: usize> Sights<L, C> {
-    /// Writes `mark` where a query does not see a key of the block.
-    #[inline(always)]
-    fn mark<V: Vector<L>>(
-        &self,
-        token: V::Token,
-        keys: &Range<usize>,
-        mark: f32,
-        scores: &mut [f32],
-    ) {
-        // Whole numbers up to KEY_BLOCK: exact.
-        let within = |at: usize| at.saturating_sub(keys.start).min(KEY_BLOCK) as f32;
-        let mark = V::splat(token, mark);
-        for c in 0..C {
-            let (from, to) = (&self.from[c], &self.to[c]);
-            let from = V::load(token, &array!(|lane| within(from[lane])));
-            let to = V::load(token, &array!(|lane| within(to[lane])));
-            let rows = scores.as_chunks_mut::<L>().0.iter_mut().skip(c).step_by(C);
-            for (key, row) in rows.enumerate() {
-                let key = V::splat(token, key as f32);
-                let s = from.select_gt(key, mark, V::load(token, row));
-                to.select_gt(key, s, mark).store(row);
-            }
-        }
-    }
-}
-
-/// `scores[key][query]` of a block, by tiles.
-#[inline(always)]
-fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
-    token: V::Token,
-    keys: MatrixRef<'_>,
-    packed: &[f32],
-    scores: &mut [f32],
-) {
-    let right = Source::dense(packed, C * L);
-    for (i, rows) in scores.chunks_mut(R * C * L).enumerate() {
-        let left = Taps::<R>::new(keys, i * R, 0);
-        let sums = accumulate::<L, R, C, V>(token, left, right, [[V::splat(token, 0.0); C]; R]);
-        for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
-            for (to, sum) in row.iter_mut().zip(sums) {
-                sum.store(to);
-            }
-        }
-    }
+/// What an online softmax knows of `C` vectors of queries.
+struct State<const C: usize, V> {
+    m: [V; C],
+    shift: [Shift<V, true>; C],
+    sum: [V; C],
 }
 
 impl<const C: usize, V> State<C, V> {
-    /// Makes weights of the scores of a block and adds them to the sum; gives what
-    /// the accumulators are to be multiplied by.
+    /// Before the first key there is the sink.
     #[inline(always)]
-    fn weigh<const L: usize>(&mut self, token: V::Token, scores: &mut [f32]) -> [V; C]
+    fn new<const L: usize>(token: V::Token, sink: [V; C]) -> Self
+    where
+        V: Vector<L>,
+    {
+        let shift: [Shift<V, true>; C] = array!(|c| Shift::new(token, sink[c]));
+        let sum = array!(|c| shift[c].weight(token, sink[c]));
+        Self { m: sink, shift, sum }
+    }
+
+    /// Whether a query of which `m` are the largest scores has one that is +∞.
+    #[inline(always)]
+    fn is_infinite<const L: usize>(m: [V; C]) -> bool
+    where
+        V: Vector<L>,
+    {
+        m.iter().any(|m| m.to_array().contains(&f32::INFINITY))
+    }
+
+    /// Goes on to the largest scores `m`; gives what sums and accumulators are to be
+    /// multiplied by.
+    #[inline(always)]
+    fn raise<const L: usize>(&mut self, token: V::Token, m: [V; C]) -> [V; C]
     where
         V: Vector<L>,
     {
         let constant = |c| V::splat(token, c);
-        let mut m = self.m;
-        for row in scores.as_chunks::<L>().0.chunks_exact(C) {
-            for c in 0..C {
-                if let Some(x) = row.get(c) {
-                    m[c] = V::load(token, x).max(m[c]);
-                }
-            }
-        }
-        let infinite = m.iter().any(|m| m.to_array().contains(&f32::INFINITY));
-        if infinite {
-            for row in scores.as_chunks_mut::<L>().0.chunks_exact_mut(C) {
-                for (c, x) in row.iter_mut().enumerate() {
-                    if let Some(&m) = m.get(c) {
-                        share(token, m, V::load(token, x)).store(x);
-                    }
-                }
-            }
-        }
-        let (zero, one, largest) = (constant(0.0), constant(1.0), constant(f32::MAX));
-        let mut factors = [one; C];
+        let (zero, one) = (constant(0.0), constant(1.0));
+        let (lowest, largest) = (constant(f32::NEG_INFINITY), constant(f32::MAX));
+        let mut factors = [zero; C];
         for c in 0..C {
             let shift = Shift::new(token, m[c].select_gt(largest, zero, m[c]));
-            let mut factor = self.shift[c].factor_to(token, shift);
-            // What has no key yet is 0, and so is what counts for nothing beside +∞.
-            factor = self.m[c].select_gt(constant(f32::NEG_INFINITY), factor, zero);
-            if infinite {
-                let stays = self.m[c].select_gt(largest, one, zero);
-                factor = m[c].select_gt(largest, stays, factor);
-            }
-            factors[c] = factor;
-            let mut parts = [zero; PARTS];
-            let mut rows = scores.as_chunks_mut::<L>().0.chunks_exact_mut(PARTS * C);
-            for rows in rows.by_ref() {
-                weigh_rows::<L, C, V>(token, shift, c, rows, &mut parts);
-            }
-            weigh_rows::<L, C, V>(token, shift, c, rows.into_remainder(), &mut parts);
-            let [first, second, third, fourth] = parts;
-            let sum = (first + third) + (second + fourth);
-            self.sum[c] = self.sum[c].mul_add(factor, sum);
+            let factor = self.shift[c].factor_to(token, shift);
+            // What counts for nothing beside +∞ is 0, and so is what had no key yet.
+            let beside = self.m[c].select_gt(largest, one, zero);
+            let factor = m[c].select_gt(largest, beside, factor);
+            factors[c] = self.m[c].select_gt(lowest, factor, zero);
             self.shift[c] = shift;
         }
         self.m = m;
         factors
     }
-}
 
-/// Makes weights of vector `c` of up to [`PARTS`] rows, each added to a partial sum of its own.
-#[inline(always)]
-fn weigh_rows<const L: usize, const C: usize, V: Vector<L>>(
-    token: V::Token,
-    shift: Shift<V, true>,
-    c: usize,
-    rows: &mut [[f32; L]],
-    parts: &mut [V; PARTS],
-) {
-    for part in 0..PARTS {
-        if let Some(x) = rows.get_mut(part * C + c) {
-            let w = shift.weight(token, V::load(token, x));
-            w.store(x);
-            parts[part] = parts[part] + w;
+    /// What the accumulators are to be multiplied by at last.
+    #[inline(always)]
+    fn normalisers<const L: usize>(&self, token: V::Token) -> [V; C]
+    where
+        V: Vector<L>,
+    {
+        let (zero, one) = (V::splat(token, 0.0), V::splat(token, 1.0));
+        // A sum of 0 or NaN is its own factor.
+        array!(|c| self.sum[c].select_gt(zero, one / self.sum[c], self.sum[c]))
+    }
+
+    /// Hands over what the log-sum-exp of `count` queries from `first` on is made of.
+    #[inline(always)]
+    fn give_logits<const L: usize>(
+        &self,
+        token: V::Token,
+        first: usize,
+        count: usize,
+        take: TakeLogits<'_>,
+    ) where
+        V: Vector<L>,
+    {
+        let (zero, largest) = (V::splat(token, 0.0), V::splat(token, f32::MAX));
+        for c in 0..C {
+            let [base, n] = self.shift[c].base_and_n(token);
+            let base = (base + self.m[c].select_gt(largest, self.m[c], zero)).to_array();
+            let (n, sum) = (n.to_array(), self.sum[c].to_array());
+            let here = count.saturating_sub(c * L).min(L);
+            if let (Some(base), Some(n), Some(sum)) =
+                (base.get(..here), n.get(..here), sum.get(..here))
+            {
+                take(first + c * L, Logits { base, n, sum });
+            }
         }
     }
 }
@@ -481,65 +394,33 @@ fn weigh_rows<const L: usize, const C: usize, V: Vector<L>>(
 /// How many partial sums the weights of a block have.
 const PARTS: usize = 4;
 
-/// `acc · factor + Σ weight · value`, by tiles.
+/// Folds them.
 #[inline(always)]
-fn add<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
-    token: V::Token,
-    values: MatrixRef<'_>,
-    weights: &[f32],
-    factor: [V; C],
-    acc: &mut [f32],
-) {
-    let right = Source::dense(weights, C * L);
-    for (i, rows) in acc.chunks_mut(R * C * L).enumerate() {
-        let left = Taps::<R>::new(values.t(), i * R, 0);
-        let sums = accumulate::<L, R, C, V>(token, left, right, [[V::splat(token, 0.0); C]; R]);
-        for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
-            for c in 0..C {
-                if let Some(to) = row.get_mut(c) {
-                    V::load(token, to).mul_add(factor[c], sums[c]).store(to);
-                }
-            }
-        }
-    }
-}
-
-/// As [`add`], without the products whose weight is marked by a negative number.
-#[inline(always)]
-fn add_visible<const L: usize, const C: usize, V: Vector<L>>(
-    token: V::Token,
-    values: MatrixRef<'_>,
-    weights: &[f32],
-    factor: [V; C],
-    acc: &mut [f32],
-) {
-    let zero = V::splat(token, 0.0);
-    for (col, row) in acc.as_chunks_mut::<L>().0.chunks_exact_mut(C).enumerate() {
-        for (c, to) in row.iter_mut().enumerate() {
-            let mut sum = zero;
-            for (key, w) in weights.as_chunks::<L>().0.iter().skip(c).step_by(C).enumerate() {
-                let w = V::load(token, w);
-                let value = V::splat(token, values.get(key, col).unwrap_or(0.0));
-                sum = zero.select_gt(w, sum, w.mul_add(value, sum));
-            }
-            if let Some(&factor) = factor.get(c) {
-                V::load(token, to).mul_add(factor, sum).store(to);
-            }
-        }
-    }
+fn fold<T: core::ops::Add<Output = T>>([first, second, third, fourth]: [T; PARTS]) -> T {
+    (first + third) + (second + fourth)
 }
 
 /// Whether no value is NaN or infinite.
 #[inline(always)]
-fn is_finite<const L: usize, V: Vector<L>>(token: V::Token, values: MatrixRef<'_>) -> bool {
-    let mut differences = V::splat(token, 0.0);
+fn are_finite<const L: usize, V: Vector<L>>(token: V::Token, values: MatrixRef<'_>) -> bool {
+    let zero = V::splat(token, 0.0);
+    let mut zeros = zero;
     for row in 0..values.rows() {
         Source::row(values, row, L).for_each(
             token,
             0.0,
             #[inline(always)]
-            |[x]: [V; 1]| differences = differences + (x - x),
+            |[x]: [V; 1]| zeros = x.mul_add(zero, zeros),
         );
     }
-    differences.to_array().iter().all(|x| *x == 0.0)
+    zeros.to_array().iter().all(|zero| *zero == 0.0)
+}
+
+/// The parts of a workspace that have these lengths.
+#[inline(always)]
+fn parts(workspace: &mut [f32], lengths: [usize; 3]) -> Option<[&mut [f32]; 3]> {
+    let [first, second, third] = lengths;
+    let (first, rest) = workspace.split_at_mut_checked(first)?;
+    let (second, rest) = rest.split_at_mut_checked(second)?;
+    Some([first, second, rest.get_mut(..third)?])
 }

@@ -162,6 +162,16 @@ impl<V> Shift<V, true> {
         exp_of::<true, L, V>(token, x, t, magic)
     }
 
+    /// The shift of lane `lane` in each lane.
+    #[inline(always)]
+    pub(crate) fn lane<const L: usize>(self, token: V::Token, lane: usize) -> Self
+    where
+        V: Vector<L>,
+    {
+        let splat = |x: V| V::splat(token, x.to_array().get(lane).copied().unwrap_or(0.0));
+        Self { base: splat(self.base), lowest: splat(self.lowest), magic: splat(self.magic) }
+    }
+
     /// The logarithm of a weight is `x − base − n · ln 2`: gives `base` and `n`.
     #[inline(always)]
     pub(crate) fn base_and_n<const L: usize>(self, token: V::Token) -> [V; 2]

@@ -206,9 +206,28 @@ impl Product<'_> {
 #[inline(always)]
 pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
+    left: Taps<'_, R>,
+    right: Source<'_>,
+    sums: [[V; C]; R],
+) -> [[V; C]; R] {
+    accumulate_and(
+        token,
+        left,
+        right,
+        sums,
+        #[inline(always)]
+        || (),
+    )
+}
+
+/// [`accumulate`], and `also` for each `k`.
+#[inline(always)]
+pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
     mut left: Taps<'_, R>,
     right: Source<'_>,
     mut sums: [[V; C]; R],
+    mut also: impl FnMut(),
 ) -> [[V; C]; R] {
     right.for_each(
         token,
@@ -222,6 +241,7 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
                     sums[r][c] = left.mul_add(right[c], sums[r][c]);
                 }
             }
+            also();
         },
     );
     sums
@@ -246,10 +266,7 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
         for c in 0..C {
             let blocks = panel.chunks_mut(L).zip(range.clone().step_by(L));
             for (block, k) in blocks {
-                let square = array!(|lane| {
-                    let [vector] = strip::read(token, right.t(), col + c * L + lane, k);
-                    vector
-                });
+                let square = strip::read_square(token, right.t(), col + c * L, k);
                 for (to, vector) in block.iter_mut().zip(V::transpose(square)) {
                     (vector * scale).store(&mut to[c]);
                 }

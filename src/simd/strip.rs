@@ -11,7 +11,7 @@
 //!  r+1 [ lanes    ]
 //! ```
 
-use core::marker::PhantomData;
+use core::{hint::black_box, marker::PhantomData};
 
 use super::{Vector, array};
 use crate::{Error, MatrixMut, MatrixRef};
@@ -295,6 +295,47 @@ impl<const R: usize> Iterator for Taps<'_, R> {
     }
 }
 
+/// A walk along memory that asks for cache lines before they are read.
+///
+/// A core fetches ahead by itself along one stream; a second one beside it, from what
+/// comes next, keeps more of its memory requests in flight.
+pub(crate) struct Ahead<'a> {
+    at: *const f32,
+    borrow: PhantomData<&'a [f32]>,
+}
+
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+impl<'a> Ahead<'a> {
+    /// From the first element of `view` on, whose rows should lie one behind the other.
+    #[inline(always)]
+    pub(crate) fn new(view: MatrixRef<'a>) -> Self {
+        Self { at: view.at(0, 0), borrow: PhantomData }
+    }
+
+    /// Asks for the next `floats`, whether they are there or not.
+    #[inline(always)]
+    pub(crate) fn fetch(&mut self, floats: usize) {
+        for line in 0..floats.div_ceil(LINE) {
+            prefetch(self.at.wrapping_add(line * LINE));
+        }
+        self.at = self.at.wrapping_add(floats);
+    }
+}
+
+/// Asks for the cache line at `at`, which need not be there: a hint.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]
+    {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the build has SSE; a prefetch of any address is allowed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    let _ = at;
+}
+
 /// The `G * L` lanes of row `row` from `col` on; what lies outside is 0.
 #[inline(always)]
 pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
@@ -312,6 +353,37 @@ pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
         } else {
             gather(token, at, stride, lanes, 0.0)
         }
+    }
+}
+
+/// The square of `L` rows from `row` on and `L` columns from `col` on; what lies outside is 0.
+#[inline(always)]
+pub(crate) fn read_square<const L: usize, V: Vector<L>>(
+    token: V::Token,
+    view: MatrixRef<'_>,
+    row: usize,
+    col: usize,
+) -> [V; L] {
+    // Opaque, for else the compiler keeps a pointer for each row of each square of a
+    // loop, dozens of them, in memory.
+    let (row, col) = black_box((row, col));
+    let rows = view.rows().saturating_sub(row);
+    if view.col_stride() == 1 && view.cols().saturating_sub(col) >= L {
+        let (at, stride) = (view.at(row, col), view.row_stride());
+        array!(|i| {
+            if i < rows {
+                // SAFETY: the row has `L` lanes side by side from `col` on.
+                let [vector] = unsafe { load(token, at.wrapping_add(stride.wrapping_mul(i))) };
+                vector
+            } else {
+                V::splat(token, 0.0)
+            }
+        })
+    } else {
+        array!(|i| {
+            let [vector] = read(token, view, row + i, col);
+            vector
+        })
     }
 }
 

@@ -1,0 +1,371 @@
+//! Lanes are keys for the scores and columns for the values: one query, or as many as
+//! a tile has rows.
+//!
+//! ```text
+//! s[query][key] = Σ (scale · queries[query][i]) · keys[key][i]   keys side by side in a cache,
+//!                                                                else squares transposed on the way
+//! acc[query][col] += Σ w[query][key] · value[key][col]
+//! ```
+//!
+//! The state of a query is still one lane, so that it is the state of [`Many`](super::Many).
+
+use core::ops::Range;
+
+use super::{Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold, parts};
+use crate::{
+    MatrixMut, MatrixRef,
+    kernel::{
+        softmax::share,
+        tile::{accumulate, accumulate_and},
+    },
+    simd::{
+        Vector, array,
+        strip::{self, Ahead, Source, Taps},
+    },
+};
+
+/// Up to `R` queries, no more than a vector has lanes.
+pub(super) struct Few<'a, const L: usize, const R: usize, V: Vector<L>> {
+    token: V::Token,
+    /// Queries × dim, scaled.
+    queries: MatrixRef<'a>,
+    /// Queries × [`KEY_BLOCK`].
+    scores: &'a mut [f32],
+    /// How many keys this block has.
+    keys: usize,
+    /// Queries × width of the values.
+    acc: MatrixMut<'a>,
+    state: State<1, V>,
+    factors: [f32; L],
+}
+
+impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
+    #[inline(always)]
+    pub(super) fn new(
+        token: V::Token,
+        fused: &Fused<'_>,
+        tile: &Tile,
+        workspace: &'a mut [f32],
+    ) -> Option<Self> {
+        let (dim, value_dim) = (fused.queries.cols(), fused.out.cols());
+        let count = tile.sights.len();
+        let lengths = [dim, KEY_BLOCK, value_dim].map(|width| count * width);
+        let [queries, scores, acc] = parts(workspace, lengths)?;
+        acc.fill(0.0);
+        let mut scaled = MatrixMut::new(&mut *queries, count, dim).ok()?;
+        let scale = V::splat(token, fused.scale);
+        for i in 0..count {
+            let (head, row) = fused.locate(tile.first + i);
+            let head = fused.queries.head(head)?;
+            for col in (0..dim).step_by(L) {
+                let [x]: [V; 1] = strip::read(token, head, row, col);
+                strip::write(&mut scaled, i, col, [[x * scale]]);
+            }
+        }
+        Some(Self {
+            token,
+            queries: MatrixRef::new(queries, count, dim).ok()?,
+            scores,
+            keys: 0,
+            acc: MatrixMut::new(acc, count, value_dim).ok()?,
+            state: State::new(token, fused.sinks_from(token, tile.first)),
+            factors: [0.0; L],
+        })
+    }
+
+    /// Writes the outputs and hands over what log-sum-exps are made of.
+    #[inline(always)]
+    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
+        let Self { token, acc, state, .. } = self;
+        let [factors] = state.normalisers(token).map(V::to_array);
+        for (i, factor) in factors.into_iter().enumerate().take(acc.rows()) {
+            let (head, row) = fused.locate(tile.first + i);
+            let Some(mut head) = fused.out.head_mut(head) else { return };
+            for col in (0..acc.cols()).step_by(L) {
+                let [sum]: [V; 1] = strip::read(token, acc.view(), i, col);
+                let out = sum.mul_add(V::splat(token, factor), V::splat(token, 0.0));
+                strip::write(&mut head, row, col, [[out]]);
+            }
+        }
+        if let Some(take) = &mut fused.log_sum_exp {
+            state.give_logits(token, tile.first, tile.sights.len(), take);
+        }
+    }
+
+    /// The scores of `N` vectors of keys from `first` on; gives how many keys.
+    #[inline(always)]
+    fn score_vectors<const N: usize>(
+        &mut self,
+        keys: MatrixRef<'_>,
+        first: usize,
+        ahead: &mut Ahead<'_>,
+    ) -> usize {
+        let (token, queries) = (self.token, self.queries);
+        let zeros = [[V::splat(token, 0.0); N]; R];
+        if keys.row_stride() == 1 {
+            let right = Source::columns(keys.t(), first, N * L);
+            let left = Taps::new(queries, 0, 0);
+            self.write_scores(
+                first,
+                accumulate_and::<L, R, N, V>(
+                    token,
+                    left,
+                    right,
+                    zeros,
+                    #[inline(always)]
+                    || ahead.fetch(N * L),
+                ),
+            );
+            return N * L;
+        }
+        if R == 1 {
+            let sums = self.score_squares::<N>(keys, first, ahead);
+            self.write_scores(first, array!(|_r| sums));
+            return N * L;
+        }
+        // The sums wait among the scores while a square is transposed, which takes all registers.
+        self.write_scores(first, zeros);
+        let mut panel = [[[0.0; L]; N]; L];
+        let squares = (self.keys - first).div_ceil(L).min(N);
+        for i in (0..queries.cols()).step_by(L) {
+            for n in 0..squares {
+                let square: [V; L] =
+                    V::transpose(strip::read_square(token, keys, first + n * L, i));
+                for j in 0..L {
+                    if let Some(to) = panel[j].get_mut(n) {
+                        square[j].store(to);
+                    }
+                }
+            }
+            let depth = (queries.cols() - i).min(L);
+            let rows = panel.as_flattened().as_flattened();
+            let right = Source::dense(rows.get(..depth * N * L).unwrap_or_default(), N * L);
+            let left = Taps::new(queries, 0, i);
+            let sums = self.read_scores::<N>(first);
+            self.write_scores(first, accumulate::<L, R, N, V>(token, left, right, sums));
+        }
+        N * L
+    }
+
+    /// The scores of one query: each square is used up in registers.
+    #[inline(always)]
+    fn score_squares<const N: usize>(
+        &self,
+        keys: MatrixRef<'_>,
+        first: usize,
+        ahead: &mut Ahead<'_>,
+    ) -> [V; N] {
+        let token = self.token;
+        let (whole, rest) = self.queries.row(0).unwrap_or_default().as_chunks::<L>();
+        let mut sums = [V::splat(token, 0.0); N];
+        for (i, query) in whole.iter().enumerate() {
+            for n in 0..N {
+                let square = strip::read_square::<L, V>(token, keys, first + n * L, i * L);
+                let square = V::transpose(square);
+                ahead.fetch(L * L);
+                for j in 0..L {
+                    sums[n] = V::splat(token, query[j]).mul_add(square[j], sums[n]);
+                }
+            }
+        }
+        for n in 0..N {
+            let square = strip::read_square(token, keys, first + n * L, whole.len() * L);
+            for (vector, x) in V::transpose(square).into_iter().zip(rest) {
+                sums[n] = V::splat(token, *x).mul_add(vector, sums[n]);
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn read_scores<const N: usize>(&self, first: usize) -> [[V; N]; R] {
+        let rows = self.scores.as_chunks::<KEY_BLOCK>().0;
+        array!(|r| {
+            let row = rows.get(r).map_or(&[][..], |row| row.get(first..).unwrap_or_default());
+            let vectors = row.as_chunks::<L>().0;
+            array!(|n| match vectors.get(n) {
+                Some(vector) => V::load(self.token, vector),
+                None => V::splat(self.token, 0.0),
+            })
+        })
+    }
+
+    /// A row of scores is whole vectors, whatever the number of keys.
+    #[inline(always)]
+    fn write_scores<const N: usize>(&mut self, first: usize, sums: [[V; N]; R]) {
+        let rows = self.scores.as_chunks_mut::<KEY_BLOCK>().0;
+        for r in 0..R {
+            let Some(row) = rows.get_mut(r) else { return };
+            let vectors = row.get_mut(first..).unwrap_or_default().as_chunks_mut::<L>().0;
+            for n in 0..N {
+                if let Some(vector) = vectors.get_mut(n) {
+                    sums[r][n].store(vector);
+                }
+            }
+        }
+    }
+
+    /// Adds `N` vectors of weighted values from column `col` on; gives how many columns.
+    #[inline(always)]
+    fn add_vectors<const N: usize>(
+        &mut self,
+        values: MatrixRef<'_>,
+        col: usize,
+        ahead: &mut Ahead<'_>,
+    ) -> usize {
+        let (token, queries) = (self.token, self.queries.rows());
+        let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
+        let Ok(weights) = weights else { return N * L };
+        let right = Source::columns(values, col, N * L);
+        let zeros = [[V::splat(token, 0.0); N]; R];
+        let left = Taps::new(weights, 0, 0);
+        let sums = accumulate_and::<L, R, N, V>(
+            token,
+            left,
+            right,
+            zeros,
+            #[inline(always)]
+            || ahead.fetch(N * L),
+        );
+        for r in 0..R {
+            let factor = V::splat(token, self.factors[r]);
+            let acc: [V; N] = strip::read(token, self.acc.view(), r, col);
+            let acc: [V; N] = array!(|n| acc[n].mul_add(factor, sums[r][n]));
+            strip::write(&mut self.acc, r, col, [acc]);
+        }
+        N * L
+    }
+}
+
+/// How many vectors of `lanes` lanes go together: 2, as in a tile, and with one query up to 8, so that whole rows are read one after another and the latency of a
+/// multiply-add is hidden.
+#[inline(always)]
+fn vectors<const L: usize, const R: usize>(lanes: usize) -> usize {
+    match lanes.div_ceil(L) {
+        8.. if R == 1 => 8,
+        4.. if R == 1 => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
+    #[inline(always)]
+    fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
+        let mut ahead = Ahead::new(next);
+        self.keys = keys.rows();
+        let mut first = 0;
+        while first < self.keys {
+            first += match vectors::<L, R>(self.keys - first) {
+                8 => self.score_vectors::<8>(keys, first, &mut ahead),
+                4 => self.score_vectors::<4>(keys, first, &mut ahead),
+                2 => self.score_vectors::<2>(keys, first, &mut ahead),
+                _ => self.score_vectors::<1>(keys, first, &mut ahead),
+            };
+        }
+    }
+
+    #[inline(always)]
+    fn grid(&mut self) -> Option<MatrixMut<'_>> {
+        let (queries, keys) = (self.queries.rows(), self.keys);
+        Some(MatrixMut::with_strides(self.scores, queries, keys, KEY_BLOCK, 1).ok()?.t())
+    }
+
+    #[inline(always)]
+    fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
+        let within = |at: usize| at.saturating_sub(first).min(self.keys);
+        for (scores, sight) in self.scores.chunks_mut(KEY_BLOCK).zip(sights) {
+            for hidden in [0..within(sight.start), within(sight.end)..self.keys] {
+                scores.get_mut(hidden).unwrap_or_default().fill(mark);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn weigh(&mut self) {
+        let (token, keys) = (self.token, self.keys);
+        let [m] = self.state.m;
+        let mut largest = m.to_array();
+        for (scores, largest) in self.scores.chunks(KEY_BLOCK).zip(&mut largest) {
+            let mut m = V::splat(token, *largest);
+            Source::row(MatrixRef::from_row(scores.get(..keys).unwrap_or_default()), 0, L)
+                .for_each(
+                    token,
+                    f32::NEG_INFINITY,
+                    #[inline(always)]
+                    |[x]: [V; 1]| m = x.max(m),
+                );
+            for x in m.to_array() {
+                *largest = if x > *largest { x } else { *largest };
+            }
+        }
+        let m = [V::load(token, &largest)];
+        let infinite = State::is_infinite(m);
+        let [factors] = self.state.raise(token, m);
+        self.factors = factors.to_array();
+        let [shift] = self.state.shift;
+        let mut sums = [0.0; L];
+        for (i, (scores, sum)) in self.scores.chunks_mut(KEY_BLOCK).zip(&mut sums).enumerate() {
+            let shift = shift.lane(token, i);
+            let m = V::splat(token, largest[i]);
+            let Some(scores) = scores.get_mut(..keys) else { return };
+            for x in scores.chunks_mut(L) {
+                let mut s = V::load_partial(token, x, f32::NEG_INFINITY);
+                if infinite {
+                    s = share(token, m, s);
+                }
+                shift.weight(token, s).store_partial(x);
+            }
+            let mut parts = [0.0; PARTS];
+            let (rows, rest) = scores.as_chunks::<PARTS>();
+            for row in rows {
+                for part in 0..PARTS {
+                    parts[part] += row[part];
+                }
+            }
+            for (part, w) in parts.iter_mut().zip(rest) {
+                *part += w;
+            }
+            *sum = fold(parts);
+        }
+        let [sum] = self.state.sum;
+        self.state.sum = [sum.mul_add(factors, V::load(token, &sums))];
+    }
+
+    #[inline(always)]
+    fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
+        let mut ahead = Ahead::new(next);
+        let mut col = 0;
+        while col < values.cols() {
+            col += match vectors::<L, R>(values.cols() - col) {
+                8 => self.add_vectors::<8>(values, col, &mut ahead),
+                4 => self.add_vectors::<4>(values, col, &mut ahead),
+                2 => self.add_vectors::<2>(values, col, &mut ahead),
+                _ => self.add_vectors::<1>(values, col, &mut ahead),
+            };
+        }
+    }
+
+    #[inline(always)]
+    fn add_visible(&mut self, values: MatrixRef<'_>) {
+        let (token, zero) = (self.token, V::splat(self.token, 0.0));
+        for (i, weights) in self.scores.chunks(KEY_BLOCK).enumerate() {
+            let factor = V::splat(token, self.factors.get(i).copied().unwrap_or(0.0));
+            for col in (0..values.cols()).step_by(L) {
+                let mut sum = zero;
+                for (key, w) in weights.iter().enumerate().take(self.keys) {
+                    let [value]: [V; 1] = strip::read(token, values, key, col);
+                    let w = V::splat(token, *w);
+                    sum = zero.select_gt(w, sum, w.mul_add(value, sum));
+                }
+                let [acc]: [V; 1] = strip::read(token, self.acc.view(), i, col);
+                strip::write(&mut self.acc, i, col, [[acc.mul_add(factor, sum)]]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn are_finite(&self, values: MatrixRef<'_>) -> bool {
+        are_finite::<L, V>(self.token, values)
+    }
+}
