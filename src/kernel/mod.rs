@@ -5,6 +5,8 @@ pub(crate) mod order;
 pub(crate) mod adjust;
 pub(crate) mod attention;
 pub(crate) mod dot;
+#[cfg(test)]
+mod every;
 pub(crate) mod exp;
 pub(crate) mod ln;
 pub(crate) mod mask;
