@@ -10,6 +10,7 @@ mod every;
 pub(crate) mod exp;
 pub(crate) mod ln;
 pub(crate) mod mask;
+pub(crate) mod merge;
 pub(crate) mod softmax;
 pub(crate) mod tanh;
 pub(crate) mod tile;
