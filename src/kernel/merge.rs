@@ -37,18 +37,18 @@ impl Kernel for Merge<'_> {
         token: V::Token,
     ) {
         let Self { mut out, log_sum_exp, other_out: other, other_log_sum_exp } = self;
-        let queries = log_sum_exp.chunks_mut(L).zip(other_log_sum_exp.chunks(L));
-        for (i, (ours, theirs)) in queries.enumerate() {
+        for first in (0..log_sum_exp.len()).step_by(L) {
+            let ours = log_sum_exp.get_mut(first..).unwrap_or_default();
+            let theirs = other_log_sum_exp.get(first..).unwrap_or_default();
             let lanes = lanes::<L, V>(token, ours, theirs);
-            let queries = ours.iter_mut().zip(theirs).zip(lanes).enumerate();
-            for (lane, ((ours, &theirs), both)) in queries {
-                let is_empty = [*ours, theirs].map(|x| x == f32::NEG_INFINITY);
+            let queries = ours.iter_mut().zip(theirs).zip(lanes);
+            for (row, ((ours, &theirs), both)) in (first..).zip(queries) {
+                let is_empty = [*ours == f32::NEG_INFINITY, theirs == f32::NEG_INFINITY];
                 if is_empty == [false, true] {
                     continue;
                 }
                 *ours = if is_empty[0] { theirs } else { both.log_sum_exp };
-                let [w, v] = both.shares.map(|share| V::splat(token, share));
-                let row = i * L + lane;
+                let (w, v) = (V::splat(token, both.shares[0]), V::splat(token, both.shares[1]));
                 for col in (0..out.cols()).step_by(L) {
                     let [a]: [V; 1] = strip::read(token, out.view(), row, col);
                     let [b]: [V; 1] = strip::read(token, other, row, col);

@@ -125,7 +125,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let (key_heads, group) = (1 + usize::from(heads) % 2, 1 + usize::from(heads / 2) % 3);
     let (queries, mut keys) = (input.size() % 41, usize::from(input.u8()) % 201);
     let (dim, width) = (input.size() % 25, input.size() % 25);
-    while key_heads * group * queries * keys * (dim + width) > 1 << 16 {
+    while key_heads * group * queries * keys * (dim + width) > 1 << 15 {
         keys /= 2;
     }
     let (cut, kind) = (usize::from(input.u8()) % (keys + 1), input.u8());
