@@ -100,3 +100,9 @@ seed attention scale_is_infinite 000 003 005 003 003 002 000 $(ordinary 1) $(ord
 # Scores of some millions, whose maxima are subtracted.
 seed attention large_scores 000 021 310 010 007 144 016 005 001 000 000 000 000 005 002 000 000 000 000 $(ordinary 3) 001 000 000 172 104
 seed attention infinite_scores 000 021 110 003 007 040 017 021 001 000 000 000 000 021 002 000 000 000 000 $(ordinary 3) 000
+# Finite scores, then +∞ in the second block.
+seed attention infinity_in_a_later_block 000 003 110 003 007 103 020 $(ordinary 1) $(ordinary 2) $(ordinary 3) 100 004 001 000 000 000 001 323 000 $inf
+# Rings of 1 to 4 blocks that go round.
+for layouts in 020 021 022 023 024 025; do
+    seed attention ring_$layouts 000 003 310 003 005 144 $layouts $(ordinary 1) $(ordinary 2) $(ordinary 3) 010
+done
