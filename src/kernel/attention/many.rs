@@ -30,6 +30,8 @@ pub(super) struct Many<'a, const L: usize, const R: usize, const C: usize, V: Ve
     here: usize,
     /// Width of the values × queries.
     acc: &'a mut [f32],
+    /// Whether they stand for zeros, whatever they hold.
+    is_empty: bool,
     state: State<C, V>,
     factors: [V; C],
 }
@@ -46,16 +48,18 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, 
         let lengths = [dim, KEY_BLOCK, value_dim].map(|rows| rows * C * L);
         let [packed, scores, acc] = parts(workspace, lengths)?;
         pack::<L, C, V>(token, fused, tile.first, packed);
-        acc.fill(0.0);
         let state = State::new(token, fused.sinks_from(token, tile.first));
         let factors = [V::splat(token, 0.0); C];
-        Some(Self { token, packed, scores, here: 0, acc, state, factors })
+        Some(Self { token, packed, scores, here: 0, acc, is_empty: true, state, factors })
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
     pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
         let Self { token, acc, state, .. } = self;
+        if self.is_empty {
+            acc.fill(0.0);
+        }
         let (zero, factors) = (V::splat(token, 0.0), state.normalisers(token));
         for c in 0..C {
             let first = tile.first + c * L;
@@ -203,13 +207,16 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Man
         let token = self.token;
         let Some(weights) = self.scores.get(..self.here) else { return };
         let right = Source::dense(weights, C * L);
+        let is_empty = core::mem::take(&mut self.is_empty);
         for (i, rows) in self.acc.chunks_mut(R * C * L).enumerate() {
             let left = Taps::<R>::new(values.t(), i * R, 0);
             let sums = accumulate::<L, R, C, V>(token, left, right, [[V::splat(token, 0.0); C]; R]);
             for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
                 for c in 0..C {
                     if let Some(to) = row.get_mut(c) {
-                        V::load(token, to).mul_add(self.factors[c], sums[c]).store(to);
+                        let before = V::load(token, to);
+                        let sum = before.mul_add(self.factors[c], sums[c]);
+                        if is_empty { sums[c] } else { sum }.store(to);
                     }
                 }
             }
@@ -220,6 +227,9 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Man
     fn add_visible(&mut self, values: MatrixRef<'_>) {
         let token = self.token;
         let zero = V::splat(token, 0.0);
+        if core::mem::take(&mut self.is_empty) {
+            self.acc.fill(0.0);
+        }
         let Some(weights) = self.scores.get(..self.here) else { return };
         for (col, row) in self.acc.as_chunks_mut::<L>().0.chunks_exact_mut(C).enumerate() {
             for (c, to) in row.iter_mut().enumerate() {
