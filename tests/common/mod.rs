@@ -7,6 +7,8 @@
 pub(crate) mod bounds;
 pub(crate) mod cases;
 pub(crate) mod grid;
+pub(crate) mod heads;
+pub(crate) mod options;
 pub(crate) mod oracle;
 pub(crate) mod reference;
 
