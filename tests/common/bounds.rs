@@ -117,7 +117,7 @@ pub(crate) const ATTENTION: Bound = Bound {
 /// 8·u·Σ|weight·value|, for 8192 random keys: what independent roundings come to in sums of blocks
 /// of blocks, where one chain over all keys is off by 5 to 30. A guard and no promise.
 pub(crate) const ATTENTION_LONG: Bound =
-    Bound { name: "attention, long", allowed: |case| 2.0 * U * case.truth.magnitude, reached: 0.1 };
+    Bound { name: "attention, long", allowed: |case| 2.0 * U * case.truth.magnitude, reached: 0.3 };
 
 /// What the errors of weights move it by (a weight's part of |θ|, as above); u for each addition of
 /// weights; and what the oracle counts of ln sum, N·ln 2 and their sum.

@@ -10,6 +10,7 @@ pub(crate) mod grid;
 pub(crate) mod heads;
 pub(crate) mod options;
 pub(crate) mod oracle;
+pub(crate) mod paths;
 pub(crate) mod reference;
 
 use std::io::Write;
