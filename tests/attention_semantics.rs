@@ -12,7 +12,7 @@ use common::{
     options::{Options, part},
     paths::{assert_near, assert_same, everywhere, pattern, scores},
 };
-use sdpa::{Attention, Backend};
+use sdpa::{Attention, Backend, HeadsMut, HeadsRef};
 
 suite! {
     masked_keys_never_show,
@@ -553,16 +553,22 @@ fn no_queries(backend: Backend) {
     let (out, logarithms) = everywhere(backend, &Options::new(), [&q, &k, &v]);
     assert!(out.data.is_empty() && logarithms.is_empty());
     let mut workspace = vec![common::grid::CANARY; Attention::workspace(3, 2)];
-    let (q, k, v) = (q.view(), k.view(), v.view());
+    let (none, k, v) = (q.view(), k.view(), v.view());
     let into = sdpa::MatrixMut::new(&mut [], 0, 2).unwrap();
-    assert_eq!(Attention::new().on(backend).run(q, k, v, into, &mut workspace), Ok(()));
+    assert_eq!(Attention::new().on(backend).run(none, k, v, into, &mut workspace), Ok(()));
     assert!(is_untouched(&workspace));
+    // As many heads as there may be, none of which has any.
+    let heads =
+        |rows, cols| HeadsRef::with_strides(&[0.0], [usize::MAX, rows, cols], [0; 3]).unwrap();
+    let into = HeadsMut::with_strides(&mut [], [usize::MAX, 0, 2], [0; 3]).unwrap();
+    let (q, k, v) = (heads(0, 3), heads(70, 3), heads(70, 2));
+    assert_eq!(Attention::new().on(backend).run(q, k, v, into, &mut workspace), Ok(()));
     for rows in [0, 70] {
         let out = |cols| sdpa::MatrixMut::new(&mut [], rows, cols).unwrap();
         let keys = Grid::zeros(rows, 3);
         let attention = Attention::new().on(backend);
-        assert_eq!(attention.scores(q, keys.view(), out(0)), Ok(()));
-        assert_eq!(attention.pattern(q, keys.view(), out(0)), Ok(()));
+        assert_eq!(attention.scores(none, keys.view(), out(0)), Ok(()));
+        assert_eq!(attention.pattern(none, keys.view(), out(0)), Ok(()));
     }
 }
 
