@@ -1,4 +1,5 @@
-//! The Softmax cases of onnx 1.22 (`tests/data/onnx-1.22`), on every back end.
+//! The Softmax cases of onnx 1.22 (`tests/data/onnx-1.22`), on every back end;
+//! `onnx_attention.rs` has the others.
 
 #[macro_use]
 mod common;
@@ -33,6 +34,9 @@ fn run_all(backend: Backend, columns: Columns) {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "json") {
             let case: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+            if case["op"] != "Softmax" {
+                continue;
+            }
             run(backend, columns, &case, &mut worst);
             count += 1;
         }
@@ -42,7 +46,6 @@ fn run_all(backend: Backend, columns: Columns) {
 }
 
 fn run(backend: Backend, columns: Columns, case: &Value, worst: &mut Worst) {
-    assert_eq!(case["op"], "Softmax");
     let (shape, x) = tensor(&case["inputs"]["input"]);
     let (out_shape, want) = tensor(&case["outputs"]["output"]);
     assert_eq!(shape, out_shape);

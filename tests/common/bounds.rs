@@ -24,13 +24,15 @@ pub(crate) struct Case {
     /// How many were summed.
     pub(crate) n: usize,
     pub(crate) truth: Sum,
+    /// How far the errors of what went before can move it.
+    pub(crate) moved: f64,
 }
 
 impl Case {
     /// A weight, or a sum of weights, whose bound knows no products.
     pub(crate) fn of_weight(truth: f64) -> Self {
         let truth = Sum { value: truth, magnitude: truth, underflow: 0.0 };
-        Self { fused: false, n: 1, truth }
+        Self { fused: false, n: 1, truth, moved: 0.0 }
     }
 }
 
@@ -100,9 +102,74 @@ pub(crate) const TINY_WEIGHT: Bound =
 /// of both, its reciprocal, and the products with that.
 pub(crate) const WEIGHTS: Bound = Bound { name: "Σ weights", allowed: |_| 4.0 * U, reached: 0.3 };
 
+/// (dim + 1 … 10)·u·(Σ|scale·key·query| + |bias|): the scaled query, one chain, then what the
+/// options add (`oracle::attention::roundings`, which is `n`).
+pub(crate) const ATTENTION_SCORES: Bound =
+    Bound { name: "attention, scores", allowed: |case| roundings(case, case.n), reached: 0.3 };
+
+/// What the errors of scores move a weight by, and the 6 ULP of a softmax.
+pub(crate) const ATTENTION_PATTERN: Bound = Bound {
+    name: "attention, pattern",
+    allowed: |case| case.moved + 6.0 * ulp(case.truth.value),
+    reached: 0.3,
+};
+
+/// What the errors of weights move the output by: an error δ of a key's score and 1.1 ULP of its
+/// `exp` change its weight by a factor of e^θ, |θ| ≤ |δ| + 2.2·u, and the output by at most
+/// Σ weight·|e^θ − 1|·|value − output| over Σ weight·e^θ. Then the sums over `n` keys in b blocks
+/// of 64: u·Σ|weight·value| for each of min(n, 64) multiply-adds and b additions of blocks; and for each of
+/// ⌈min(n, 64) / 4⌉ + 1 additions of weights and b of blocks below; for the sink, the
+/// reciprocal, the last product.
+pub(crate) const ATTENTION: Bound = Bound {
+    name: "attention",
+    allowed: |case| {
+        let (block, blocks) = (case.n.min(64), case.n.div_ceil(64));
+        case.moved + roundings(case, block + block.div_ceil(4) + 2 * blocks + 2)
+    },
+    reached: 0.3,
+};
+
+/// 8·u·Σ|weight·value|, for 8192 random keys: what independent roundings come to in sums of blocks
+/// of blocks, where one chain over all keys is off by 5 to 30. A guard and no promise.
+pub(crate) const ATTENTION_LONG: Bound =
+    Bound { name: "attention, long", allowed: |case| 2.0 * U * case.truth.magnitude, reached: 0.3 };
+
+/// What the errors of weights move it by (a weight's part of |θ|, as above); u for each addition of
+/// weights; and what the oracle counts of ln sum, N·ln 2 and their sum.
+pub(crate) const LOG_SUM_EXP: Bound = Bound {
+    name: "log-sum-exp",
+    allowed: |case| {
+        let additions = case.n.min(64).div_ceil(4) + 1 + case.n.div_ceil(64);
+        case.moved + U * (additions as f64 + case.truth.magnitude)
+    },
+    reached: 0.3,
+};
+
 /// 8 ULP from the outputs of onnx, which numpy computed in f32 and which are off themselves.
 pub(crate) const ONNX: Bound =
     Bound { name: "onnx", allowed: |case| 8.0 * ulp(case.truth.value), reached: 0.25 };
+
+/// Half the bounds of attention, from outputs that numpy computed in f32 and which are off
+/// themselves.
+pub(crate) const ONNX_ATTENTION: Bound = Bound {
+    name: "onnx, attention",
+    allowed: |case| 0.5 * (ATTENTION.allowed)(case),
+    reached: 0.3,
+};
+
+/// Likewise.
+pub(crate) const ONNX_SCORES: Bound = Bound {
+    name: "onnx, scores",
+    allowed: |case| 0.5 * (ATTENTION_SCORES.allowed)(case),
+    reached: 0.3,
+};
+
+/// Likewise.
+pub(crate) const ONNX_PATTERN: Bound = Bound {
+    name: "onnx, pattern",
+    allowed: |case| 0.5 * (ATTENTION_PATTERN.allowed)(case),
+    reached: 0.15,
+};
 
 fn roundings(case: Case, count: usize) -> f64 {
     let k = count as f64;

@@ -7,7 +7,10 @@
 pub(crate) mod bounds;
 pub(crate) mod cases;
 pub(crate) mod grid;
+pub(crate) mod heads;
+pub(crate) mod options;
 pub(crate) mod oracle;
+pub(crate) mod paths;
 pub(crate) mod reference;
 
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! The truth, in plain f64, and distances from it. Shares nothing with the crate.
 
+pub(crate) mod attention;
+
 use super::grid::Grid;
 
 /// A sum of products, and what its error scales with.

@@ -1,6 +1,8 @@
 //! What every back end of a family computes, bit for bit: `kernel/order.rs`,
 //! `kernel/exp.rs` and `kernel/softmax.rs` in plain scalar code.
 
+pub(crate) mod attention;
+
 use sdpa::Family;
 
 use super::grid::Grid;
@@ -8,14 +10,15 @@ use super::grid::Grid;
 const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
 const HALF_LOG2_E: f32 = f32::from_bits(0x3f38_aa3b);
 const LN2: f32 = f32::from_bits(0x3f31_7218);
-const LN2_HIGH: f32 = f32::from_bits(0x3f31_7200);
-const LN2_LOW: f32 = f32::from_bits(0x35bf_be8e);
+/// ln 2 in two parts.
+const NARROW: [u32; 2] = [0x3f31_7200, 0x35bf_be8e];
+const WIDE_FUSED: [u32; 2] = [0x3f31_7218, 0xb102_e308];
+const WIDE_UNFUSED: [u32; 2] = [0x3f31_7000, 0x3805_fdf4];
 /// 1.5 · 2²³.
 const MAGIC: f32 = f32::from_bits(0x4b40_0000);
 /// The coefficients of r⁶ … r².
 const C: [u32; 5] = [0x3ab5_63a7, 0x3c09_1ef0, 0x3d2a_ac2c, 0x3e2a_aa46, 0x3eff_fffe];
-/// The exponent that weights are biased by, and where their sums begin: 2⁶⁹.
-const BIAS: f32 = 190.0;
+/// Where the sums of weights begin: 2⁶⁹.
 const SUM_BIAS: f32 = f32::from_bits(196 << 23);
 /// 2⁻¹²⁶ and 4 ULP.
 const SMALLEST: f32 = f32::from_bits(0x0080_0004);
@@ -27,10 +30,12 @@ pub(crate) struct Reference {
 }
 
 /// What the largest element makes of the others.
+#[derive(Clone, Copy, Debug)]
 struct Shift {
     base: f32,
     lowest: f32,
     magic: f32,
+    ln2: [f32; 2],
 }
 
 impl Reference {
@@ -116,22 +121,37 @@ impl Reference {
         weights.iter().map(|&w| if cutoff > w { 0.0 } else { w } * factor).collect()
     }
 
+    /// Of a whole column: weights carry 2⁶³.
     fn shift(self, m: f32) -> Shift {
-        let m = if m > f32::NEG_INFINITY { m } else { 0.0 };
-        let base = if (-256.0..=256.0).contains(&m) { 0.0 } else { m };
-        let half = self.mul_add(m - base, HALF_LOG2_E, MAGIC) - MAGIC;
-        let n = half + half - BIAS;
-        Shift { base, lowest: n * LN2, magic: MAGIC - n }
+        self.shift_within(m, 256.0, 190.0, NARROW)
     }
 
-    /// e^(x − base) · 2^(63 − N).
+    /// Of blocks of keys: weights carry nothing, and scores may be far from 0.
+    fn wide_shift(self, m: f32) -> Shift {
+        self.shift_within(m, 1_048_576.0, 127.0, if self.fused { WIDE_FUSED } else { WIDE_UNFUSED })
+    }
+
+    fn shift_within(self, m: f32, limit: f32, bias: f32, ln2: [u32; 2]) -> Shift {
+        let m = if m > f32::NEG_INFINITY { m } else { 0.0 };
+        let base = if (-limit..=limit).contains(&m) { 0.0 } else { m };
+        let half = self.mul_add(m - base, HALF_LOG2_E, MAGIC) - MAGIC;
+        let n = half + half - bias;
+        Shift { base, lowest: n * LN2, magic: MAGIC - n, ln2: ln2.map(f32::from_bits) }
+    }
+
+    /// e^(x − base) · 2^−N, times 2⁶³ under the narrow shift.
     fn weight(self, shift: &Shift, x: f32) -> f32 {
         let x = x - shift.base;
         let x = if shift.lowest > x { shift.lowest } else { x };
-        let t = self.mul_add(x, LOG2_E, shift.magic);
-        let n = t - shift.magic;
-        let r = self.mul_add(n, -LN2_HIGH, x);
-        let r = self.mul_add(n, -LN2_LOW, r);
+        self.exp(shift, x, self.mul_add(x, LOG2_E, shift.magic), shift.magic)
+    }
+
+    /// e^r · 2^k for x = n·ln 2 + r, with n and k in `t`.
+    fn exp(self, shift: &Shift, x: f32, t: f32, magic: f32) -> f32 {
+        let n = t - magic;
+        let [high, low] = shift.ln2;
+        let r = self.mul_add(n, -high, x);
+        let r = self.mul_add(n, -low, r);
         let [first, rest @ ..] = C.map(f32::from_bits);
         let q = rest.iter().fold(first, |q, &c| self.mul_add(q, r, c));
         let p = if self.fused {

@@ -1,0 +1,348 @@
+//! Attention against the f64 oracle, within the bounds of `common/bounds.rs`, under all
+//! options, on every back end; and that special values go where the oracle says.
+
+#[macro_use]
+mod common;
+
+use common::{
+    bounds::{self, Bound, Case, Worst},
+    cases::{Kind, Rng},
+    grid::Grid,
+    options::Options,
+    oracle::attention::{self, Answer, Truth},
+};
+use sdpa::{Attention, Backend};
+
+suite! {
+    all_is_within_its_bound,
+    special_values_are_where_they_belong,
+}
+
+/// Holds calls to all that is said of them.
+struct Held {
+    out: Worst,
+    log_sum_exp: Worst,
+    pattern: Worst,
+    tiny: Worst,
+    scores: Worst,
+}
+
+impl Held {
+    fn new() -> Self {
+        let of = |bound: &'static Bound| Worst::new(bound);
+        Self {
+            out: of(&bounds::ATTENTION),
+            log_sum_exp: of(&bounds::LOG_SUM_EXP),
+            pattern: of(&bounds::ATTENTION_PATTERN),
+            tiny: of(&bounds::TINY_WEIGHT),
+            scores: of(&bounds::ATTENTION_SCORES),
+        }
+    }
+
+    fn finish(self, backend: Backend) {
+        for worst in [self.out, self.log_sum_exp, self.pattern, self.tiny, self.scores] {
+            worst.finish(backend.name());
+        }
+    }
+
+    /// One head.
+    #[track_caller]
+    fn check(&mut self, backend: Backend, options: &Options, grids: [&Grid; 3]) {
+        let (out, logarithms) = run(backend, options, grids);
+        let truth = attention::attention(options, 0, grids);
+        let keys = grids[1].rows;
+        for (&got, &truth) in out.data.iter().zip(&truth.out.data) {
+            self.out.check(got, case(keys, truth));
+        }
+        for (&got, &truth) in logarithms.iter().zip(&truth.log_sum_exp) {
+            match truth.sum.value {
+                f64::NEG_INFINITY => assert_eq!(got, f32::NEG_INFINITY),
+                _ => self.log_sum_exp.check(got, case(keys, truth)),
+            }
+        }
+        self.check_grids(backend, options, grids, &truth);
+    }
+
+    #[track_caller]
+    fn check_grids(
+        &mut self,
+        backend: Backend,
+        options: &Options,
+        [queries, keys, _]: [&Grid; 3],
+        truth: &Answer,
+    ) {
+        let attention = options.attention(backend);
+        let mut out = Grid::zeros(keys.rows, queries.rows);
+        attention.pattern(queries.view(), keys.view(), out.view_mut()).unwrap();
+        for (&got, &truth) in out.data.iter().zip(&truth.pattern.data) {
+            let is_tiny = truth.sum.value < bounds::SMALL_WEIGHT;
+            let worst = if is_tiny { &mut self.tiny } else { &mut self.pattern };
+            worst.check(got, case(keys.rows, truth));
+        }
+        attention.scores(queries.view(), keys.view(), out.view_mut()).unwrap();
+        let scores = attention::scores(options, queries, keys);
+        let count = attention::roundings(options, keys.cols);
+        for (&got, &truth) in out.data.iter().zip(&scores.data) {
+            match truth {
+                Some(sum) => self.scores.check(got, case(count, Truth { sum, moved: 0.0 })),
+                None => assert_eq!(got, f32::NEG_INFINITY),
+            }
+        }
+    }
+}
+
+fn case(n: usize, truth: Truth) -> Case {
+    Case { fused: false, n, truth: truth.sum, moved: truth.moved }
+}
+
+fn run(
+    backend: Backend,
+    options: &Options,
+    [queries, keys, values]: [&Grid; 3],
+) -> (Grid, Vec<f32>) {
+    let mut out = Grid::zeros(queries.rows, values.cols);
+    let mut logarithms = vec![0.0; queries.rows];
+    let mut workspace = vec![0.0; Attention::workspace(queries.cols, values.cols)];
+    let (q, k, v) = (queries.view(), keys.view(), values.view());
+    let into = out.view_mut();
+    options
+        .attention(backend)
+        .run_with_log_sum_exp(q, k, v, into, &mut logarithms, &mut workspace)
+        .unwrap();
+    (out, logarithms)
+}
+
+fn random<const N: usize>(rng: &mut Rng, shapes: [(Kind, usize, usize); N]) -> [Grid; N] {
+    shapes.map(|(kind, rows, cols)| Grid::random(rng, kind, rows, cols))
+}
+
+fn all_is_within_its_bound(backend: Backend) {
+    let mut held = Held::new();
+    for cases in [
+        ordinary_scores,
+        all_options,
+        many_keys,
+        scores_spread_over_160,
+        all_scores_equal,
+        one_key_of_many,
+        sharp_and_flat,
+    ] {
+        cases(backend, &mut held);
+    }
+    held.finish(backend);
+}
+
+fn ordinary_scores(backend: Backend, held: &mut Held) {
+    let mut rng = Rng::new(41);
+    for _ in 0..1500 {
+        let (tokens, keys) = (1 + rng.below(20), 1 + rng.below(150));
+        let (dim, width) = (1 + rng.below(20), 1 + rng.below(20));
+        let [q, k, v] = random(
+            &mut rng,
+            [
+                (Kind::Ordinary, tokens, dim),
+                (Kind::Ordinary, keys, dim),
+                (Kind::Ordinary, keys, width),
+            ],
+        );
+        held.check(backend, &Options::new(), [&q, &k, &v]);
+    }
+}
+
+/// Kinds whose scores and outputs are finite.
+const FINITE: [Kind; 5] =
+    [Kind::Ordinary, Kind::Ordinary, Kind::Tiny, Kind::Subnormal, Kind::Zeros];
+
+/// Options whose scores are, and inside what weights are promised for.
+fn finite_options(rng: &mut Rng, keys: usize, tokens: usize) -> Options {
+    let mut options = Options::random(rng, 1, keys, tokens);
+    if let Some(bias) = &mut options.bias {
+        let kind = rng.pick(&[Kind::Ordinary, Kind::Masked, Kind::Masked]);
+        *bias = Grid::random(rng, kind, keys, tokens);
+    }
+    options.sinks.retain(|sink| sink.abs() <= 80.0);
+    options.softcap = options.softcap.min(50.0);
+    options
+}
+
+fn all_options(backend: Backend, held: &mut Held) {
+    let mut rng = Rng::new(42);
+    for _ in 0..2500 {
+        let (tokens, keys) = (1 + rng.below(20), rng.below(150));
+        let (dim, width) = (1 + rng.below(20), 1 + rng.below(20));
+        let [q, k, v] = {
+            let kinds = [rng.pick(&FINITE), rng.pick(&FINITE), rng.pick(&FINITE)];
+            random(
+                &mut rng,
+                [(kinds[0], tokens, dim), (kinds[1], keys, dim), (kinds[2], keys, width)],
+            )
+        };
+        let options = finite_options(&mut rng, keys, tokens);
+        held.check(backend, &options, [&q, &k, &v]);
+    }
+}
+
+/// One column of the values follows the errors of the weights, so that they add up; some are
+/// all positive, so that sums grow.
+fn many_keys(backend: Backend, held: &mut Held) {
+    let mut rng = Rng::new(43);
+    let mut long = Worst::new(&bounds::ATTENTION_LONG);
+    for dim in [1, 2, 16, 64, 64] {
+        let [q, k, mut v] = random(
+            &mut rng,
+            [(Kind::Ordinary, 1, dim), (Kind::Ordinary, 8192, dim), (Kind::Ordinary, 8192, 9)],
+        );
+        for options in [Options::new(), Options { causal: true, offset: 8000, ..Options::new() }] {
+            follow_errors(backend, &options, &q, &k, &mut v);
+            held.check(backend, &options, [&q, &k, &v]);
+        }
+        let (out, _) = run(backend, &Options::new(), [&q, &k, &v]);
+        let truth = attention::attention(&Options::new(), 0, [&q, &k, &v]).out;
+        for (&got, &truth) in out.data.iter().zip(&truth.data) {
+            long.check(got, case(8192, truth));
+        }
+    }
+    long.finish(backend.name());
+}
+
+/// Makes column 0 of the values 1 where a weight of the first query is too large, else −1.
+fn follow_errors(backend: Backend, options: &Options, q: &Grid, k: &Grid, v: &mut Grid) {
+    let mut pattern = Grid::zeros(k.rows, q.rows);
+    options.attention(backend).pattern(q.view(), k.view(), pattern.view_mut()).unwrap();
+    let truth = attention::attention(options, 0, [q, k, v]).pattern;
+    let mean: f64 =
+        (0..k.rows).map(|key| error(&pattern, &truth, key)).sum::<f64>() / k.rows as f64;
+    for key in 0..k.rows {
+        let above = error(&pattern, &truth, key) > mean;
+        v.data[key * v.cols] = if above { 1.0 } else { -1.0 };
+    }
+}
+
+/// The relative error of a weight of the first query.
+fn error(pattern: &Grid, truth: &Grid<Truth>, key: usize) -> f64 {
+    match truth.at(key, 0).sum.value {
+        0.0 => 0.0,
+        weight => f64::from(pattern.at(key, 0)) / weight - 1.0,
+    }
+}
+
+/// Scores in [−80, 80], of one product and of many.
+fn scores_spread_over_160(backend: Backend, held: &mut Held) {
+    let mut rng = Rng::new(44);
+    for _ in 0..100 {
+        let (tokens, keys) = (1 + rng.below(5), 1 + rng.below(1024));
+        let dim = rng.pick(&[1, 1, 2, 16]);
+        let [mut q, k, v] = random(
+            &mut rng,
+            [(Kind::Ordinary, tokens, dim), (Kind::Ordinary, keys, dim), (Kind::Ordinary, keys, 4)],
+        );
+        let wide = 80.0 / dim as f32;
+        q.data.iter_mut().for_each(|x| *x *= wide);
+        let options = Options { scale: Some(1.0), ..Options::new() };
+        held.check(backend, &options, [&q, &k, &v]);
+    }
+}
+
+fn all_scores_equal(backend: Backend, held: &mut Held) {
+    let mut rng = Rng::new(45);
+    for keys in [1, 2, 3, 5, 63, 64, 65, 200, 1024, 8192] {
+        for score in [0.0, 1.0, -7.3, 80.0, -80.0] {
+            let [v] = random(&mut rng, [(Kind::Ordinary, keys, 9)]);
+            let q = Grid::from_fn(3, 1, |_, _| 1.0);
+            let k = Grid::from_fn(keys, 1, |_, _| score);
+            held.check(backend, &Options::new(), [&q, &k, &v]);
+        }
+    }
+}
+
+/// All weight on one key: its value comes out but for the last roundings.
+fn one_key_of_many(backend: Backend, held: &mut Held) {
+    let mut rng = Rng::new(46);
+    for _ in 0..200 {
+        let keys = 1 + rng.below(300);
+        let one = rng.below(keys);
+        let [q, mut k, v] = random(
+            &mut rng,
+            [(Kind::Ordinary, 1, 1), (Kind::Ordinary, keys, 1), (Kind::Ordinary, keys, 5)],
+        );
+        k.data[one] = if q.data[0] < 0.0 { -1e5 } else { 1e5 };
+        held.check(backend, &Options::new(), [&q, &k, &v]);
+    }
+}
+
+/// Scores far from 0, of either sign, near each other or far apart.
+fn sharp_and_flat(backend: Backend, held: &mut Held) {
+    let mut rng = Rng::new(47);
+    for _ in 0..400 {
+        let (keys, dim) = (1 + rng.below(200), 1 + rng.below(4));
+        let (middle, half) = (rng.between(-3e4, 3e4), rng.pick(&[0.01, 1.0, 30.0, 1e4]));
+        let [q, v] = random(&mut rng, [(Kind::Ordinary, 2, dim), (Kind::Ordinary, keys, 5)]);
+        let k = Grid::from_fn(keys, dim, |_, _| middle + rng.between(-half, half));
+        let (out, logarithms) = run(backend, &Options::new(), [&q, &k, &v]);
+        let truth = attention::attention(&Options::new(), 0, [&q, &k, &v]);
+        for (&got, &truth) in out.data.iter().zip(&truth.out.data) {
+            held.out.check(got, case(keys, truth));
+        }
+        for (&got, &truth) in logarithms.iter().zip(&truth.log_sum_exp) {
+            held.log_sum_exp.check(got, case(keys, truth));
+        }
+    }
+}
+
+/// NaN where the oracle has it, numbers that are not finite where it has those, and
+/// everything else within the bound.
+fn special_values_are_where_they_belong(backend: Backend) {
+    let mut rng = Rng::new(48);
+    let mut held = Held::new();
+    let mut seen = [0; 4];
+    for _ in 0..3000 {
+        let (tokens, keys) = (1 + rng.below(20), rng.below(150));
+        let (dim, width) = (1 + rng.below(5), 1 + rng.below(5));
+        let mut some = |rows, cols| {
+            let kind = rng.pick(&[Kind::Ordinary, Kind::Ordinary, Kind::OneNan, Kind::Infinite]);
+            let mut grid = Grid::random(&mut rng, Kind::Ordinary, rows, cols);
+            let special = Grid::random(&mut rng, kind, rows, cols);
+            let part = rng.pick(&[1, 30]);
+            for (x, special) in grid.data.iter_mut().zip(special.data) {
+                *x = if rng.one_in(part) || special.is_nan() { special } else { *x };
+            }
+            grid
+        };
+        let (q, k, v) = (some(tokens, dim), some(keys, dim), some(keys, width));
+        let mut options = Options::random(&mut rng, 1, keys, tokens);
+        // A query times a small scale may underflow, and then ∞ times 0 is NaN; far from 0
+        // the bounds say nothing.
+        options.scale = rng.pick(&[None, Some(1.0), Some(0.0)]);
+        options.sinks.retain(|sink| sink.abs() <= 80.0);
+        options.softcap = options.softcap.min(50.0);
+        let (out, logarithms) = run(backend, &options, [&q, &k, &v]);
+        let truth = attention::attention(&options, 0, [&q, &k, &v]);
+        for (i, (&got, &truth)) in out.data.iter().zip(&truth.out.data).enumerate() {
+            let what = || format!("{got} at {i}, not {truth:?}: {options:?}, {q:?}, {k:?}, {v:?}");
+            match truth.sum.value {
+                value if value.is_nan() => assert!(got.is_nan(), "{}", what()),
+                value if value.is_infinite() => assert!(!got.is_finite(), "{}", what()),
+                0.0 => assert_eq!(got.to_bits(), 0, "{}", what()),
+                _ => held.out.check(got, case(keys, truth)),
+            }
+            seen[class(truth.sum.value)] += 1;
+        }
+        for (&got, &truth) in logarithms.iter().zip(&truth.log_sum_exp) {
+            match truth.sum.value {
+                value if value.is_nan() => assert!(got.is_nan()),
+                value if value.is_infinite() => assert_eq!(f64::from(got), value),
+                _ => held.log_sum_exp.check(got, case(keys, truth)),
+            }
+        }
+    }
+    assert!(seen.iter().all(|&count| count > 3000), "{seen:?}");
+}
+
+fn class(x: f64) -> usize {
+    match x {
+        0.0 => 0,
+        x if x.is_nan() => 1,
+        x if x.is_infinite() => 2,
+        _ => 3,
+    }
+}

@@ -1,0 +1,444 @@
+//! One answer: attention against the scalar reference of its family, and against itself
+//! with other queries beside, other heads, other layouts and other ranges, bit for bit, on
+//! every back end. `attention_cache.rs` does the same for caches.
+
+#[macro_use]
+mod common;
+
+use common::{
+    assert_same_bits,
+    cases::{self, Kind, Layout, Rng},
+    grid::{Grid, Held},
+    heads::{HeldHeads, guarded},
+    options::Options,
+    reference::{Reference, attention::Answer},
+};
+use sdpa::{Backend, HeadsRef, MatrixRef};
+
+suite! {
+    is_the_reference,
+    scores_and_pattern_are_the_reference,
+    a_query_is_alone,
+    a_head_is_alone,
+    ranges_of_queries,
+    layout_does_not_matter,
+    hidden_blocks_are_nothing,
+    masked_keys_are_nothing,
+}
+
+/// Heads of one call: key heads, and query heads for each of them.
+struct Case {
+    options: Options,
+    group: usize,
+    queries: Vec<Grid>,
+    keys: Vec<Grid>,
+    values: Vec<Grid>,
+    what: String,
+}
+
+/// How many keys: often around whole blocks.
+fn key_count(rng: &mut Rng) -> usize {
+    let near = (64 * rng.below(4) + rng.below(3)).saturating_sub(1);
+    let any = cases::size(rng);
+    rng.pick(&[near, near, any])
+}
+
+impl Case {
+    fn random(rng: &mut Rng) -> Self {
+        let (key_heads, group) = (rng.pick(&[1, 1, 1, 2, 3]), rng.pick(&[1, 1, 1, 2, 5]));
+        let any = cases::size(rng);
+        let tokens = rng.pick(&[1, 1, 2, 7, 33, any, any]) / group;
+        let (mut dim, mut width) = (cases::size(rng).max(1), cases::size(rng).max(1));
+        let mut keys = key_count(rng);
+        let heads = key_heads * group;
+        while heads * tokens * keys * (dim + width) > 1 << 16 {
+            (dim, width) = (dim.div_ceil(2), width.div_ceil(2));
+            keys = if dim + width < 4 { keys / 2 } else { keys };
+        }
+        Self::of(rng, [key_heads, group, tokens, keys, dim, width])
+    }
+
+    fn of(rng: &mut Rng, [key_heads, group, tokens, keys, dim, width]: [usize; 6]) -> Self {
+        let heads = key_heads * group;
+        let options = Options::random(rng, heads, keys, tokens);
+        let kinds = [Kind::any(rng), Kind::any(rng), Kind::any(rng)];
+        let mut grids = |heads, kind, rows, cols| -> Vec<Grid> {
+            (0..heads).map(|_| Grid::random(rng, kind, rows, cols)).collect()
+        };
+        let what = format!(
+            "{heads} heads of {tokens}, {key_heads} of {keys}, {dim}, {width}, {kinds:?}, \
+             {options:?}"
+        );
+        let queries = grids(heads, kinds[0], tokens, dim);
+        let keys = [grids(key_heads, kinds[1], keys, dim), grids(key_heads, kinds[2], keys, width)];
+        let [keys, values] = keys;
+        Self { options, group, queries, keys, values, what }
+    }
+
+    fn sizes(&self) -> [usize; 4] {
+        let [queries, values] = [&self.queries[0], &self.values[0]];
+        [self.queries.len(), queries.rows, queries.cols, values.cols]
+    }
+
+    /// One call, everything lying anyhow.
+    fn run(&self, backend: Backend, rng: &mut Rng) -> Vec<(Grid, Vec<f32>)> {
+        let [queries, keys, values] =
+            [&self.queries, &self.keys, &self.values].map(|grids| HeldHeads::of(rng, grids));
+        let attention = self.options.attention(backend);
+        guarded(rng, &self.what, self.sizes(), |out, logarithms, workspace| {
+            let [queries, keys, values] = [&queries, &keys, &values].map(HeldHeads::view);
+            attention.run_with_log_sum_exp(queries, keys, values, out, logarithms, workspace)
+        })
+    }
+
+    /// Head `head` alone, some of its queries, as plain matrices.
+    fn run_alone(&self, backend: Backend, head: usize, [from, to]: [usize; 2]) -> (Grid, Vec<f32>) {
+        let keys = self.keys[0].rows;
+        let mut options = self.options.part([0, keys], [from, to]);
+        options.sinks = vec![options.sink(head)];
+        let queries =
+            common::options::part(&self.queries[head], [from, to], [0, self.queries[head].cols]);
+        run(
+            backend,
+            &options,
+            [&queries, &self.keys[head / self.group], &self.values[head / self.group]],
+        )
+    }
+
+    #[track_caller]
+    fn assert_same(&self, how: &str, got: &(Grid, Vec<f32>), want: &(Grid, Vec<f32>)) {
+        let what = format!("{how}: {}", self.what);
+        assert_same_bits(&what, &got.0.data, &want.0.data);
+        assert_same_bits(&format!("log-sum-exp, {what}"), &got.1, &want.1);
+    }
+}
+
+/// A plain call of one head.
+fn run(
+    backend: Backend,
+    options: &Options,
+    [queries, keys, values]: [&Grid; 3],
+) -> (Grid, Vec<f32>) {
+    let mut rng = Rng::new(0);
+    let sizes = [1, queries.rows, queries.cols, values.cols];
+    let attention = options.attention(backend);
+    let mut heads = guarded(&mut rng, "plain", sizes, |out, logarithms, workspace| {
+        let [queries, keys, values] = [queries, keys, values].map(Grid::view);
+        attention.run_with_log_sum_exp(queries, keys, values, out, logarithms, workspace)
+    });
+    heads.remove(0)
+}
+
+/// The rows of `all` from `from` on.
+fn rows(all: &(Grid, Vec<f32>), [from, to]: [usize; 2]) -> (Grid, Vec<f32>) {
+    let (grid, logarithms) = all;
+    (common::options::part(grid, [from, to], [0, grid.cols]), logarithms[from..to].to_vec())
+}
+
+fn is_the_reference(backend: Backend) {
+    let reference = Reference::of(backend.family());
+    let mut rng = Rng::new(21);
+    for _ in 0..3000 {
+        let case = Case::random(&mut rng);
+        let heads = case.run(backend, &mut rng);
+        for (head, got) in heads.iter().enumerate() {
+            let [keys, values] = [&case.keys, &case.values].map(|grids| &grids[head / case.group]);
+            let Answer { out, log_sum_exp } =
+                reference.attention(&case.options, head, [&case.queries[head], keys, values]);
+            case.assert_same(&format!("head {head}"), got, &(out, log_sum_exp));
+        }
+        // Without the logarithms the outputs are the same.
+        let [queries, keys, values] =
+            [&case.queries, &case.keys, &case.values].map(|grids| HeldHeads::of(&mut rng, grids));
+        let attention = case.options.attention(backend);
+        let outputs = guarded(&mut rng, &case.what, case.sizes(), |out, _, workspace| {
+            attention.run(queries.view(), keys.view(), values.view(), out, workspace)
+        });
+        for (got, want) in outputs.iter().zip(&heads) {
+            assert_same_bits(&case.what, &got.0.data, &want.0.data);
+        }
+    }
+}
+
+fn scores_and_pattern_are_the_reference(backend: Backend) {
+    let reference = Reference::of(backend.family());
+    let mut rng = Rng::new(22);
+    for _ in 0..2000 {
+        let (tokens, keys) = (cases::size(&mut rng), key_count(&mut rng));
+        let dim = 1 + rng.below(1 + (1 << 14) / (tokens * keys).max(256));
+        let Case { options, queries, keys, what, .. } =
+            Case::of(&mut rng, [1, 1, tokens, keys, dim, 1]);
+        let (queries, keys) = (&queries[0], &keys[0]);
+        let [q, k] = [queries, keys]
+            .map(|grid| Held::of(grid, Layout::of_output(&mut rng, grid.rows, grid.cols)));
+        let attention = options.attention(backend);
+        let mut out = Held::output(&mut rng, keys.rows, tokens);
+        attention.scores(q.view(), k.view(), out.view_mut()).unwrap();
+        let want = reference.masked_scores(&options, queries, keys);
+        assert_same_bits(&format!("scores, {what}"), &out.checked(&what).data, &want.data);
+        let mut out = Held::output(&mut rng, keys.rows, tokens);
+        attention.pattern(q.view(), k.view(), out.view_mut()).unwrap();
+        let want = reference.pattern(&options, queries, keys);
+        assert_same_bits(&format!("pattern, {what}"), &out.checked(&what).data, &want.data);
+    }
+}
+
+/// The same query alone, among 7 and among 200, at any place among them.
+fn a_query_is_alone(backend: Backend) {
+    let mut rng = Rng::new(23);
+    for _ in 0..60 {
+        let (keys, dim) = (key_count(&mut rng), 1 + rng.below(9));
+        let width = 1 + rng.below(9);
+        let case = Case::of(&mut rng, [1, 1, 200, keys, dim, width]);
+        let all = case.run(backend, &mut rng).remove(0);
+        for _ in 0..8 {
+            let token = rng.below(200);
+            let alone = case.run_alone(backend, 0, [token, token + 1]);
+            case.assert_same(&format!("{token} alone"), &alone, &rows(&all, [token, token + 1]));
+            let from = token.saturating_sub(rng.below(7)).min(193);
+            let seven = case.run_alone(backend, 0, [from, from + 7]);
+            case.assert_same(&format!("7 from {from}"), &seven, &rows(&all, [from, from + 7]));
+        }
+    }
+}
+
+/// Heads of one call, grouped and not, interleaved and stacked: each as alone.
+fn a_head_is_alone(backend: Backend) {
+    let mut rng = Rng::new(24);
+    for _ in 0..400 {
+        let (key_heads, group) = (1 + rng.below(4), 1 + rng.below(5));
+        let (tokens, keys) = (1 + rng.below(20), key_count(&mut rng));
+        let (dim, width) = (1 + rng.below(20), 1 + rng.below(20));
+        let case = Case::of(&mut rng, [key_heads, group, tokens, keys, dim, width]);
+        let alone: Vec<_> =
+            (0..key_heads * group).map(|head| case.run_alone(backend, head, [0, tokens])).collect();
+        for (head, got) in case.run(backend, &mut rng).iter().enumerate() {
+            case.assert_same(&format!("head {head}"), got, &alone[head]);
+        }
+        in_one_buffer(backend, &case, &alone);
+    }
+}
+
+/// By the constructors: [tokens][heads][dim] to [heads][tokens][dim] and back.
+fn in_one_buffer(backend: Backend, case: &Case, want: &[(Grid, Vec<f32>)]) {
+    let [heads, tokens, dim, width] = case.sizes();
+    let (key_heads, keys) = (case.keys.len(), case.keys[0].rows);
+    let by_head = |grids: &[Grid]| grids.iter().flat_map(|grid| grid.data.clone()).collect();
+    let by_token = |grids: &[Grid]| -> Vec<f32> {
+        let rows = 0..grids[0].rows;
+        rows.flat_map(|row| grids.iter().flat_map(move |grid| grid.row(row).to_vec())).collect()
+    };
+    let stacked: [Vec<f32>; 3] = [&case.queries, &case.keys, &case.values].map(|g| by_head(g));
+    let interleaved = [&case.queries, &case.keys, &case.values].map(|g| by_token(g));
+    let outputs: Vec<Grid> = want.iter().map(|(grid, _)| grid.clone()).collect();
+    let attention = case.options.attention(backend);
+    let mut workspace = vec![0.0; sdpa::Attention::workspace(dim, width)];
+    let mut out = vec![0.0; heads * tokens * width];
+
+    let view = |i: usize, heads, rows, cols| {
+        HeadsRef::stacked(&stacked[i], heads, rows, cols).expect("dense")
+    };
+    let [q, k, v] = [
+        view(0, heads, tokens, dim),
+        view(1, key_heads, keys, dim),
+        view(2, key_heads, keys, width),
+    ];
+    let into = sdpa::HeadsMut::interleaved(&mut out, tokens, heads, width).unwrap();
+    attention.run(q, k, v, into, &mut workspace).unwrap();
+    assert_same_bits(&case.what, &out, &by_token(&outputs));
+
+    let view = |i: usize, heads, rows, cols| {
+        HeadsRef::interleaved(&interleaved[i], rows, heads, cols).expect("dense")
+    };
+    let [q, k, v] = [
+        view(0, heads, tokens, dim),
+        view(1, key_heads, keys, dim),
+        view(2, key_heads, keys, width),
+    ];
+    let into = sdpa::HeadsMut::stacked(&mut out, heads, tokens, width).unwrap();
+    attention.run(q, k, v, into, &mut workspace).unwrap();
+    let want: Vec<f32> = by_head(&outputs);
+    assert_same_bits(&case.what, &out, &want);
+}
+
+/// Queries and outputs split by rows, each part at its own offset.
+fn ranges_of_queries(backend: Backend) {
+    let mut rng = Rng::new(25);
+    for _ in 0..400 {
+        let (tokens, keys) = (1 + rng.below(80), key_count(&mut rng));
+        let (dim, width) = (1 + rng.below(9), 1 + rng.below(9));
+        let (key_heads, group) = (1 + rng.below(2), 1 + rng.below(3));
+        let case = Case::of(&mut rng, [key_heads, group, tokens, keys, dim, width]);
+        let want = case.run(backend, &mut rng);
+        let heads = want.len();
+        let [queries, keys, values] =
+            [&case.queries, &case.keys, &case.values].map(|grids| HeldHeads::of(&mut rng, grids));
+        let at = rng.below(tokens + 1);
+        let mut logarithms = [vec![0.0; heads * at], vec![0.0; heads * (tokens - at)]];
+        let got = guarded(&mut rng, &case.what, case.sizes(), |out, _, workspace| {
+            let (q_first, q_second) = queries.view().split_rows(at)?;
+            let (out_first, out_second) = out.split_rows(at)?;
+            let parts = [(q_first, out_first, [0, at]), (q_second, out_second, [at, tokens])];
+            for ((q, out, tokens), logarithms) in parts.into_iter().zip(&mut logarithms) {
+                let options = case.options.part([0, case.keys[0].rows], tokens);
+                let attention = options.attention(backend);
+                let (k, v) = (keys.view(), values.view());
+                attention.run_with_log_sum_exp(q, k, v, out, logarithms, workspace)?;
+            }
+            Ok(())
+        });
+        for (head, (got, want)) in got.into_iter().zip(&want).enumerate() {
+            let [first, second] = &logarithms;
+            let mut joined = first[head * at..][..at].to_vec();
+            joined.extend(&second[head * (tokens - at)..][..tokens - at]);
+            case.assert_same(&format!("head {head} split at {at}"), &(got.0, joined), want);
+        }
+    }
+}
+
+/// Also of masks and biases, transposed or repeated.
+fn layout_does_not_matter(backend: Backend) {
+    let mut rng = Rng::new(26);
+    for _ in 0..300 {
+        let (tokens, keys) = (1 + rng.below(40), key_count(&mut rng));
+        let mut case = Case::of(&mut rng, [1, 1, tokens, keys, 5, 6]);
+        if rng.one_in(2) {
+            repeat_columns(&mut case.options, tokens);
+        }
+        let want = case.run(backend, &mut rng).remove(0);
+        let Options { bias, keep, .. } = &case.options;
+        let bias = bias.as_ref().map(|bias| {
+            let layout = mask_layout(&mut rng, bias);
+            (lay(bias, layout, f32::NAN), layout)
+        });
+        let keep = keep.as_ref().map(|keep| {
+            let layout = mask_layout(&mut rng, keep);
+            (lay(keep, layout, 77), layout)
+        });
+        let mut attention = case.options.attention(backend);
+        if let Some((bias, layout)) = &bias {
+            attention = attention.bias(mask_view(bias, *layout));
+        }
+        if let Some((keep, layout)) = &keep {
+            attention = attention.keep(mask_view(keep, *layout));
+        }
+        let [q, k, v] = [&case.queries, &case.keys, &case.values].map(|grids| {
+            Held::of(&grids[0], Layout::of_output(&mut rng, grids[0].rows, grids[0].cols))
+        });
+        let mut out = Held::output(&mut rng, tokens, 6);
+        let mut logarithms = vec![0.0; tokens];
+        let mut workspace = vec![f32::INFINITY; sdpa::Attention::workspace(5, 6)];
+        let [q, k, v] = [&q, &k, &v].map(Held::view);
+        attention
+            .run_with_log_sum_exp(q, k, v, out.view_mut(), &mut logarithms, &mut workspace)
+            .unwrap();
+        case.assert_same("laid otherwise", &(out.checked("out"), logarithms), &want);
+    }
+}
+
+/// Makes all queries' masks those of the first.
+fn repeat_columns(options: &mut Options, tokens: usize) {
+    if let Some(bias) = &mut options.bias {
+        *bias = Grid::from_fn(bias.rows, tokens, |key, _| bias.at(key, 0));
+    }
+    if let Some(keep) = &mut options.keep {
+        *keep = Grid::from_fn(keep.rows, tokens, |key, _| keep.at(key, 0));
+    }
+}
+
+/// With a stride of 0 where all columns are the same.
+fn mask_layout<T: Copy + PartialEq>(rng: &mut Rng, mask: &Grid<T>) -> Layout {
+    let layout = Layout::of_output(rng, mask.rows, mask.cols);
+    let repeats = (0..mask.rows).all(|row| mask.row(row).iter().all(|x| *x == mask.at(row, 0)));
+    if repeats { Layout { col_stride: 0, ..layout } } else { layout }
+}
+
+fn lay<T: Copy>(mask: &Grid<T>, layout: Layout, rest: T) -> Vec<T> {
+    let mut buffer = vec![rest; layout.len];
+    for row in 0..mask.rows {
+        for col in 0..mask.cols {
+            buffer[layout.index(row, col)] = mask.at(row, col);
+        }
+    }
+    buffer
+}
+
+fn mask_view<T: Copy>(buffer: &[T], layout: Layout) -> MatrixRef<'_, T> {
+    let Layout { rows, cols, start, row_stride, col_stride, .. } = layout;
+    MatrixRef::with_strides(&buffer[start..], rows, cols, row_stride, col_stride).unwrap()
+}
+
+/// Whole blocks of masked keys before all others shift positions and change nothing,
+/// whatever lies in them; nor do blocks behind.
+fn hidden_blocks_are_nothing(backend: Backend) {
+    let mut rng = Rng::new(27);
+    for _ in 0..300 {
+        let (tokens, keys) = (1 + rng.below(40), key_count(&mut rng));
+        let mut case = Case::of(&mut rng, [1, 1, tokens, keys, 4, 5]);
+        let extreme = [isize::MIN, isize::MAX].contains(&case.options.offset);
+        if case.options.keep.is_none() {
+            case.options.keep = Some(Grid::from_fn(keys, tokens, |_, _| 1));
+        }
+        let want = case.run(backend, &mut rng).remove(0);
+        let (before, behind) = (64 * rng.below(3), rng.below(150));
+        let garbage = rng.pick(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.0]);
+        let pad = |grid: &Grid| padded(grid, [before, behind], garbage);
+        let options = &mut case.options;
+        if !extreme {
+            options.offset += before as isize;
+        } else if options.window != [usize::MAX; 2] || options.causal {
+            continue;
+        }
+        options.bias = options.bias.as_ref().map(pad);
+        options.keep = options.keep.as_ref().map(|keep| padded(keep, [before, behind], 0));
+        case.keys[0] = pad(&case.keys[0]);
+        case.values[0] = pad(&case.values[0]);
+        let got = case.run(backend, &mut rng).remove(0);
+        case.assert_same(&format!("{before} before, {behind} behind"), &got, &want);
+    }
+}
+
+/// With rows of one value before and behind.
+fn padded<T: Copy>(grid: &Grid<T>, [before, behind]: [usize; 2], with: T) -> Grid<T> {
+    let inside = before..before + grid.rows;
+    Grid::from_fn(before + grid.rows + behind, grid.cols, |row, col| {
+        if inside.contains(&row) { grid.at(row - before, col) } else { with }
+    })
+}
+
+/// What a masked key, its value and its bias hold shows nowhere.
+fn masked_keys_are_nothing(backend: Backend) {
+    let mut rng = Rng::new(28);
+    for _ in 0..400 {
+        let (tokens, keys) = (1 + rng.below(40), key_count(&mut rng));
+        let mut case = Case::of(&mut rng, [1, 1, tokens, keys, 6, 7]);
+        let Case { options, .. } = &mut case;
+        let hidden: Vec<bool> = (0..keys)
+            .map(|key| {
+                rng.one_in(3)
+                    && options.bias.as_ref().is_none_or(|bias| {
+                        bias.row(key).iter().all(|bias| *bias > f32::NEG_INFINITY)
+                    })
+            })
+            .collect();
+        let keep = options.keep.take();
+        options.keep = Some(Grid::from_fn(keys, tokens, |key, token| {
+            let kept = keep.as_ref().map_or(1, |keep| keep.at(key, token));
+            if hidden[key] { 0 } else { kept }
+        }));
+        let want = case.run(backend, &mut rng).remove(0);
+        let garbage = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e38, -0.0];
+        let mut spoil = |grid: &mut Grid| {
+            for key in (0..keys).filter(|&key| hidden[key]) {
+                for col in 0..grid.cols {
+                    grid.data[key * grid.cols + col] = rng.pick(&garbage);
+                }
+            }
+        };
+        spoil(&mut case.keys[0]);
+        spoil(&mut case.values[0]);
+        case.options.bias.iter_mut().for_each(spoil);
+        let got = case.run(backend, &mut Rng::new(0)).remove(0);
+        case.assert_same("spoiled", &got, &want);
+    }
+}

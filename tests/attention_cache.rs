@@ -1,0 +1,605 @@
+//! Caches: attending from one gives the bits of the plain call over every key ever
+//! appended, with the dropped ones masked; a full one loses nothing; on every back end.
+
+#[macro_use]
+mod common;
+
+use common::{
+    assert_same_bits,
+    cases::{Kind, Layout, Rng},
+    grid::{CANARY, Grid, Held},
+    heads::{HeldHeads, guarded},
+    options::Options,
+};
+use sdpa::{
+    Attention, Backend, CacheSpan, Error, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef, MatrixRef,
+};
+
+suite! {
+    has_the_bits_of_the_plain_call,
+    of_fixed_size_has_the_same_bits,
+    dropping_is_a_window,
+    goes_round_many_times,
+    serves_every_query_of_a_chunk,
+    what_is_stale_never_shows,
+    attends_with_more_queries_than_keys,
+    bias_and_keep_have_a_row_a_key_held,
+    refuses_what_disagrees,
+}
+
+/// All keys and values that a cache was ever given.
+struct History {
+    keys: Grid,
+    values: Grid,
+    dropped: usize,
+}
+
+impl History {
+    fn new(dim: usize, width: usize) -> Self {
+        Self { keys: Grid::zeros(0, dim), values: Grid::zeros(0, width), dropped: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.keys.rows - self.dropped
+    }
+
+    fn append(&mut self, keys: &Grid, values: &Grid) {
+        self.keys.data.extend(&keys.data);
+        self.values.data.extend(&values.data);
+        self.keys.rows += keys.rows;
+        self.values.rows += values.rows;
+    }
+
+    fn truncate(&mut self, len: usize) {
+        let rows = self.dropped + len.min(self.len());
+        for grid in [&mut self.keys, &mut self.values] {
+            grid.rows = rows;
+            grid.data.truncate(rows * grid.cols);
+        }
+    }
+
+    fn slide(&mut self, len: usize) {
+        self.dropped = self.keys.rows - len.min(self.len());
+    }
+
+    /// The options of the plain call: the same for the keys held, the others masked, and
+    /// positions counted from key 0.
+    fn plain(&self, options: &Options, tokens: usize) -> Options {
+        let Self { dropped, .. } = *self;
+        let padded = |row: usize| row.checked_sub(dropped);
+        let keep = Grid::from_fn(self.keys.rows, tokens, |key, token| {
+            let kept = options.keep.as_ref();
+            padded(key).map_or(0, |row| kept.map_or(1, |keep| keep.at(row, token)))
+        });
+        let bias = options.bias.as_ref().map(|bias| {
+            let rows = self.keys.rows;
+            Grid::from_fn(rows, tokens, |key, token| {
+                padded(key).map_or(f32::NAN, |row| bias.at(row, token))
+            })
+        });
+        let newest = self.keys.rows as isize - tokens as isize;
+        let offset = options.offset.saturating_add(newest);
+        Options { keep: Some(keep), bias, offset, ..options.clone() }
+    }
+
+    /// Attends from the cache and by the plain call, with any options and queries, and
+    /// compares.
+    #[track_caller]
+    fn check(&self, backend: Backend, rng: &mut Rng, cache: KvCacheRef<'_>, what: &str) {
+        assert_eq!(
+            (cache.appended(), cache.dropped(), cache.len(), cache.is_empty()),
+            (self.keys.rows, self.dropped, self.len(), self.len() == 0),
+            "{what}"
+        );
+        let (heads, tokens) = (1 + rng.below(3), rng.pick(&[0, 1, 1, 1, 2, 5, 17, 40]));
+        let mut options = Options::random(rng, heads, self.len(), tokens);
+        if ![isize::MIN, isize::MAX].contains(&options.offset) && rng.one_in(2) {
+            options.offset = rng.below(9) as isize - 4;
+        }
+        let kind = Kind::any(rng);
+        let queries: Vec<Grid> =
+            (0..heads).map(|_| Grid::random(rng, kind, tokens, self.keys.cols)).collect();
+        let queries = HeldHeads::of(rng, &queries);
+        let sizes = [heads, tokens, self.keys.cols, self.values.cols];
+        let what = format!("{what}: {sizes:?}, {} keys, {kind:?}, {options:?}", self.len());
+
+        let attention = options.attention(backend);
+        let got = guarded(rng, &what, sizes, |out, logarithms, workspace| {
+            let queries = queries.view();
+            cache.attend_with_log_sum_exp(&attention, queries, out, logarithms, workspace)
+        });
+        let outputs = guarded(rng, &what, sizes, |out, _, workspace| {
+            cache.attend(&attention, queries.view(), out, workspace)
+        });
+        let plain = self.plain(&options, tokens);
+        let attention = plain.attention(backend);
+        let want = guarded(rng, &what, sizes, |out, logarithms, workspace| {
+            let (q, k, v) = (queries.view(), self.keys.view(), self.values.view());
+            attention.run_with_log_sum_exp(q, k, v, out, logarithms, workspace)
+        });
+        for ((got, output), want) in got.iter().zip(&outputs).zip(&want) {
+            assert_same_bits(&what, &got.0.data, &want.0.data);
+            assert_same_bits(&what, &output.0.data, &want.0.data);
+            assert_same_bits(&format!("log-sum-exp: {what}"), &got.1, &want.1);
+        }
+    }
+}
+
+/// The storage of a cache, full of NaN.
+struct Storage {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    span: CacheSpan,
+    dim: usize,
+    width: usize,
+}
+
+impl Storage {
+    fn new(dim: usize, width: usize, blocks: usize) -> Self {
+        let floats = |width| vec![CANARY; width * KEY_BLOCK * blocks];
+        let (keys, values) = (floats(dim), floats(width));
+        Self { keys, values, span: CacheSpan::default(), dim, width }
+    }
+
+    fn cache(&mut self) -> KvCacheMut<'_> {
+        let Self { keys, values, span, dim, width } = self;
+        KvCacheMut::new(keys, values, *dim, *width, span).unwrap()
+    }
+
+    fn view(&self) -> KvCacheRef<'_> {
+        let Self { keys, values, span, dim, width } = self;
+        KvCacheRef::new(keys, values, *dim, *width, *span).unwrap()
+    }
+}
+
+fn random(rng: &mut Rng, kind: Kind, count: usize, [dim, width]: [usize; 2]) -> [Held; 2] {
+    [dim, width].map(|cols| {
+        let grid = Grid::random(rng, kind, count, cols);
+        Held::of(&grid, Layout::of_output(rng, count, cols))
+    })
+}
+
+/// Whether the ring has room for `count` keys more, by the words of its documentation.
+fn has_room(history: &History, blocks: usize, count: usize) -> bool {
+    let held: std::collections::HashSet<usize> =
+        (history.dropped..history.keys.rows + count).map(|key| key / KEY_BLOCK).collect();
+    held.len() <= blocks
+}
+
+/// Appends, slides, truncates, clears at random, and attends after each.
+fn has_the_bits_of_the_plain_call(backend: Backend) {
+    let mut rng = Rng::new(31);
+    let (mut refused, mut taken, mut dropped) = (0, 0, 0);
+    for _ in 0..60 {
+        let (dim, width, blocks) = (1 + rng.below(9), 1 + rng.below(9), 1 + rng.below(4));
+        let mut storage = Storage::new(dim, width, blocks);
+        let mut history = History::new(dim, width);
+        for step in 0..20 {
+            let what = format!("{dim}, {width}, {blocks} blocks, step {step}");
+            let len = rng.below(history.len() + 20);
+            match rng.below(8) {
+                0 => {
+                    storage.cache().truncate(len);
+                    history.truncate(len);
+                }
+                1 | 2 => {
+                    storage.cache().slide(len);
+                    history.slide(len);
+                }
+                _ => {
+                    let any = rng.below(150);
+                    let count = rng.pick(&[0, 1, 1, 2, 63, 64, 65, any]);
+                    let kind = Kind::any(&mut rng);
+                    let [keys, values] = random(&mut rng, kind, count, [dim, width]);
+                    let result = storage.cache().append(keys.view(), values.view());
+                    // Without keys there is nothing to have room for.
+                    if has_room(&history, blocks, count) || count == 0 {
+                        assert_eq!(result, Ok(()), "{what}: {count} keys");
+                        history.append(&keys.grid(), &values.grid());
+                        taken += 1;
+                    } else {
+                        assert_eq!(result, Err(Error::Capacity), "{what}: {count} keys");
+                        refused += 1;
+                    }
+                }
+            }
+            dropped += usize::from(history.dropped > 0);
+            history.check(backend, &mut rng, storage.cache().view(), &what);
+            history.check(backend, &mut rng, storage.view(), &what);
+        }
+    }
+    assert!(refused > 50 && taken > 200 && dropped > 200, "{refused}, {taken}, {dropped}");
+}
+
+fn of_fixed_size_has_the_same_bits(backend: Backend) {
+    of_fixed_size::<1, 1, 1>(backend);
+    of_fixed_size::<3, 5, 2>(backend);
+    of_fixed_size::<16, 8, 3>(backend);
+}
+
+fn of_fixed_size<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>(backend: Backend) {
+    let mut rng = Rng::new(32);
+    let mut cache = KvCache::<DIM, WIDTH, BLOCKS>::new();
+    let mut history = History::new(DIM, WIDTH);
+    assert!(cache.is_empty());
+    for step in 0..60 {
+        let what = format!("{DIM}, {WIDTH}, {BLOCKS} blocks, step {step}");
+        let len = rng.below(history.len() + 9);
+        match rng.below(10) {
+            0 => {
+                cache.truncate(len);
+                history.truncate(len);
+            }
+            1 | 2 => {
+                cache.slide(len);
+                history.slide(len);
+            }
+            3 if rng.one_in(3) => {
+                cache.clear();
+                history = History::new(DIM, WIDTH);
+            }
+            _ => {
+                let count = rng.below(50);
+                let kind = Kind::any(&mut rng);
+                let [keys, values] = random(&mut rng, kind, count, [DIM, WIDTH]);
+                let before = cache.clone();
+                let result = cache.append(keys.view(), values.view());
+                if has_room(&history, BLOCKS, count) || count == 0 {
+                    assert_eq!(result, Ok(()), "{what}: {count} keys");
+                    history.append(&keys.grid(), &values.grid());
+                } else {
+                    assert_eq!(result, Err(Error::Capacity), "{what}: {count} keys");
+                    assert_eq!(cache.appended(), before.appended());
+                }
+            }
+        }
+        assert_eq!((cache.len(), cache.appended()), (history.len(), history.keys.rows), "{what}");
+        assert_eq!((cache.is_empty(), cache.dropped()), (history.len() == 0, history.dropped));
+        history.check(backend, &mut rng, cache.view(), &what);
+        by_its_own_methods(backend, &mut rng, &cache);
+    }
+}
+
+/// The methods of the owner and of its view are the same.
+fn by_its_own_methods<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>(
+    backend: Backend,
+    rng: &mut Rng,
+    cache: &KvCache<DIM, WIDTH, BLOCKS>,
+) {
+    let query = Grid::random(rng, Kind::Ordinary, 1, DIM);
+    let attention = Attention::new().on(backend).causal();
+    let sizes = [1, 1, DIM, WIDTH];
+    let want = guarded(rng, "view", sizes, |out, logarithms, workspace| {
+        let query = query.view();
+        cache.view().attend_with_log_sum_exp(&attention, query, out, logarithms, workspace)
+    });
+    let got = guarded(rng, "owner", sizes, |out, logarithms, workspace| {
+        cache.attend_with_log_sum_exp(&attention, query.view(), out, logarithms, workspace)
+    });
+    assert_same_bits("log-sum-exp", &got[0].1, &want[0].1);
+    assert_same_bits("owner", &got[0].0.data, &want[0].0.data);
+    let got = guarded(rng, "owner", sizes, |out, _, workspace| {
+        cache.attend(&attention, query.view(), out, workspace)
+    });
+    assert_same_bits("owner", &got[0].0.data, &want[0].0.data);
+}
+
+/// Dropping all but the newest keys is a window on a cache that drops none.
+fn dropping_is_a_window(backend: Backend) {
+    let mut rng = Rng::new(33);
+    let (mut whole, mut sliding) = (Storage::new(7, 5, 8), Storage::new(7, 5, 3));
+    let attention = Attention::new().on(backend).causal();
+    for step in 0..8 * KEY_BLOCK {
+        let [keys, values] = random(&mut rng, Kind::Wide, 1, [7, 5]);
+        whole.cache().append(keys.view(), values.view()).unwrap();
+        sliding.cache().append(keys.view(), values.view()).unwrap();
+        sliding.cache().slide(100);
+        let query = Grid::random(&mut rng, Kind::Ordinary, 1, 7);
+        let mut attend = |storage: &Storage, attention: &Attention<'_>| {
+            guarded(&mut rng, "window", [1, 1, 7, 5], |out, logarithms, workspace| {
+                let query = query.view();
+                storage.view().attend_with_log_sum_exp(attention, query, out, logarithms, workspace)
+            })
+            .remove(0)
+        };
+        let got = attend(&sliding, &attention);
+        let want = attend(&whole, &attention.window(99, 0));
+        assert_same_bits(&format!("step {step}"), &got.0.data, &want.0.data);
+        assert_same_bits(&format!("step {step}"), &got.1, &want.1);
+    }
+}
+
+/// A ring of two blocks over a hundred of them.
+fn goes_round_many_times(backend: Backend) {
+    let mut rng = Rng::new(34);
+    let mut cache = KvCache::<3, 2, 2>::new();
+    let mut history = History::new(3, 2);
+    for step in 0..400 {
+        let count = 1 + rng.below(32);
+        let [keys, values] = random(&mut rng, Kind::Ordinary, count, [3, 2]);
+        let left = rng.below(33);
+        cache.slide(left);
+        history.slide(left);
+        assert_eq!(cache.append(keys.view(), values.view()), Ok(()), "step {step}");
+        history.append(&keys.grid(), &values.grid());
+        if step % 8 == 0 {
+            history.check(backend, &mut rng, cache.view(), &format!("step {step}"));
+        }
+    }
+    assert!(cache.appended() > 100 * KEY_BLOCK / 2 * 2, "{}", cache.appended());
+    // With room for one key beyond a block whatever its position.
+    for _ in 0..3 * KEY_BLOCK {
+        let [keys, values] = random(&mut rng, Kind::Ordinary, 1, [3, 2]);
+        cache.slide(KEY_BLOCK);
+        assert_eq!(cache.append(keys.view(), values.view()), Ok(()));
+    }
+}
+
+/// The formula of the documentation: BLOCKS = ⌈(left + chunk) / KEY_BLOCK⌉ + 1.
+fn serves_every_query_of_a_chunk(backend: Backend) {
+    let mut rng = Rng::new(35);
+    for _ in 0..12 {
+        let (left, chunk) = (rng.below(200), 1 + rng.below(100));
+        let mut storage = Storage::new(4, 3, (left + chunk).div_ceil(KEY_BLOCK) + 1);
+        let mut history = History::new(4, 3);
+        let attention = Attention::new().on(backend).causal().window(left, 0);
+        for step in 0..8 {
+            let what = format!("window of {left}, chunks of {chunk}, step {step}");
+            let [keys, values] = random(&mut rng, Kind::Ordinary, chunk, [4, 3]);
+            assert_eq!(storage.cache().append(keys.view(), values.view()), Ok(()), "{what}");
+            history.append(&keys.grid(), &values.grid());
+            let queries = Grid::random(&mut rng, Kind::Ordinary, chunk, 4);
+            let sizes = [1, chunk, 4, 3];
+            let got = guarded(&mut rng, &what, sizes, |out, _, workspace| {
+                storage.view().attend(&attention, queries.view(), out, workspace)
+            });
+            // Over all keys, the dropped ones visible where a window reaches them.
+            let attention = attention.query_offset((step * chunk) as isize);
+            let want = guarded(&mut rng, &what, sizes, |out, _, workspace| {
+                let (k, v) = (history.keys.view(), history.values.view());
+                attention.run(queries.view(), k, v, out, workspace)
+            });
+            assert_same_bits(&what, &got[0].0.data, &want[0].0.data);
+            storage.cache().slide(left);
+        }
+    }
+}
+
+/// NaN in storage that holds no key, in keys dropped and in keys taken back.
+fn what_is_stale_never_shows(backend: Backend) {
+    let mut rng = Rng::new(36);
+    let attention = Attention::new().on(backend);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for (stale, held) in [(1, 1), (63, 2), (64, 64), (70, 3), (3, 100)] {
+            let mut storage = Storage::new(2, 2, 4);
+            let spoiled = Grid::from_fn(stale, 2, |_, _| bad);
+            storage.cache().append(spoiled.view(), spoiled.view()).unwrap();
+            let [keys, values] = random(&mut rng, Kind::Ordinary, held, [2, 2]);
+            storage.cache().append(keys.view(), values.view()).unwrap();
+            storage.cache().slide(held);
+            storage.cache().append(spoiled.view(), spoiled.view()).unwrap();
+            let with_stale = storage.cache().len();
+            storage.cache().truncate(with_stale - stale);
+            assert_eq!(storage.view().len(), held);
+            for tokens in [1, 3, 40] {
+                let queries = Grid::random(&mut rng, Kind::Ordinary, tokens, 2);
+                let out = guarded(&mut rng, "stale", [1, tokens, 2, 2], |out, l, workspace| {
+                    let queries = queries.view();
+                    storage.view().attend_with_log_sum_exp(&attention, queries, out, l, workspace)
+                });
+                let (out, logarithms) = &out[0];
+                assert!(out.data.iter().chain(logarithms).all(|x| x.is_finite()), "{out:?}");
+                assert!(out.data.iter().all(|x| x.abs() <= 1.0001), "{out:?}");
+            }
+        }
+    }
+}
+
+/// The oldest of them sit before key 0, where causal ones see nothing.
+fn attends_with_more_queries_than_keys(backend: Backend) {
+    let mut rng = Rng::new(37);
+    let mut cache = KvCache::<3, 2, 1>::new();
+    let attention = Attention::new().on(backend).causal();
+    for keys in 0..4 {
+        let queries = Grid::random(&mut rng, Kind::Ordinary, 6, 3);
+        let out = guarded(&mut rng, "queries", [1, 6, 3, 2], |out, logarithms, workspace| {
+            let queries = queries.view();
+            cache.attend_with_log_sum_exp(&attention, queries, out, logarithms, workspace)
+        });
+        let (out, logarithms) = &out[0];
+        for (token, logarithm) in logarithms.iter().enumerate() {
+            let sees = token + keys >= 6;
+            assert_eq!(logarithm.is_finite(), sees, "{keys} keys, token {token}: {logarithms:?}");
+            assert_eq!(out.row(token).iter().all(|x| x.to_bits() == 0), !sees, "{out:?}");
+        }
+        let [key, value] = random(&mut rng, Kind::Ordinary, 1, [3, 2]);
+        cache.append(key.view(), value.view()).unwrap();
+    }
+}
+
+fn bias_and_keep_have_a_row_a_key_held(backend: Backend) {
+    let mut rng = Rng::new(38);
+    let mut storage = Storage::new(2, 3, 3);
+    let [keys, values] = random(&mut rng, Kind::Ordinary, 150, [2, 3]);
+    storage.cache().append(keys.view(), values.view()).unwrap();
+    storage.cache().slide(70);
+    let query = Grid::random(&mut rng, Kind::Ordinary, 1, 2);
+    // One key is kept, one row of bias decides: each of those held in turn.
+    for row in 0..70 {
+        let value = values.grid().row(80 + row).to_vec();
+        let keep = Grid::from_fn(70, 1, |key, _| u8::from(key == row));
+        let bias = Grid::from_fn(70, 1, |key, _| if key == row { 0.0 } else { f32::NEG_INFINITY });
+        let by_keep = Options { keep: Some(keep), ..Options::new() };
+        let by_bias = Options { bias: Some(bias), ..Options::new() };
+        for options in [by_keep, by_bias] {
+            let attention = options.attention(backend);
+            let out = guarded(&mut rng, "row", [1, 1, 2, 3], |out, _, workspace| {
+                storage.view().attend(&attention, query.view(), out, workspace)
+            });
+            for (got, want) in out[0].0.data.iter().zip(&value) {
+                assert!((got - want).abs() <= 1e-6 * want.abs(), "row {row}: {out:?}, {value:?}");
+            }
+        }
+    }
+    for rows in [69, 71, 150, 0] {
+        let bias = Grid::zeros(rows, 1);
+        let keep = vec![1; rows];
+        let keep = MatrixRef::new(&keep, rows, 1).unwrap();
+        for attention in [Attention::new().bias(bias.view()), Attention::new().keep(keep)] {
+            let mut out = Grid::from_fn(1, 3, |_, _| CANARY);
+            let mut workspace = vec![0.0; Attention::workspace(2, 3)];
+            let result = storage.view().attend(
+                &attention.on(backend),
+                query.view(),
+                out.view_mut(),
+                &mut workspace,
+            );
+            assert_eq!(result, Err(Error::Shape));
+            assert!(common::grid::is_untouched(&out.data));
+        }
+    }
+}
+
+fn refuses_what_disagrees(backend: Backend) {
+    let mut rng = Rng::new(39);
+    let mut storage = Storage::new(2, 3, 2);
+    let [keys, values] = random(&mut rng, Kind::Ordinary, 70, [2, 3]);
+    storage.cache().append(keys.view(), values.view()).unwrap();
+    let before = (storage.keys.clone(), storage.values.clone(), storage.span);
+    let (one, two, three) = (Grid::zeros(5, 1), Grid::zeros(5, 2), Grid::zeros(5, 3));
+    let other = Grid::zeros(4, 3);
+    let many = (Grid::zeros(59, 2), Grid::zeros(59, 3));
+    for (keys, values, error) in [
+        (&one, &three, Error::Shape),
+        (&two, &two, Error::Shape),
+        (&three, &two, Error::Shape),
+        (&two, &other, Error::Shape),
+        (&many.0, &many.1, Error::Capacity),
+    ] {
+        assert_eq!(storage.cache().append(keys.view(), values.view()), Err(error));
+    }
+    let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+    assert!(same(&storage.keys, &before.0) && same(&storage.values, &before.1));
+    assert_eq!(storage.span, before.2);
+
+    let cache = storage.view();
+    let attention = Attention::new().on(backend);
+    let (query, wrong) = (Grid::zeros(1, 2), Grid::zeros(1, 3));
+    let full = Attention::workspace(2, 3);
+    for (query, width, len, error) in [
+        (&wrong, 3, full, Error::Shape),
+        (&query, 2, full, Error::Shape),
+        (&query, 3, full - 1, Error::Workspace),
+        (&query, 3, 0, Error::Workspace),
+    ] {
+        let mut out = Grid::from_fn(1, width, |_, _| CANARY);
+        let (mut logarithm, mut workspace) = ([CANARY], vec![CANARY; len]);
+        let (into, workspace_floats) = (out.view_mut(), &mut workspace[..]);
+        let result = cache.attend_with_log_sum_exp(
+            &attention,
+            query.view(),
+            into,
+            &mut logarithm,
+            workspace_floats,
+        );
+        assert_eq!(result, Err(error));
+        for floats in [&out.data[..], &logarithm, &workspace] {
+            assert!(common::grid::is_untouched(floats), "an error wrote");
+        }
+    }
+    let mut out = Grid::from_fn(1, 3, |_, _| CANARY);
+    let mut workspace = vec![CANARY; full];
+    for len in [0, 2] {
+        let mut logarithms = vec![CANARY; len];
+        let (into, floats) = (out.view_mut(), &mut logarithms);
+        let result =
+            cache.attend_with_log_sum_exp(&attention, query.view(), into, floats, &mut workspace);
+        assert_eq!(result, Err(Error::Shape));
+    }
+    assert!(common::grid::is_untouched(&out.data) && common::grid::is_untouched(&workspace));
+}
+
+/// Storage for no block, or widths of 0.
+#[test]
+fn storage_that_is_too_short() {
+    let mut span = CacheSpan::default();
+    let block = KEY_BLOCK;
+    for (keys, values, dim, width) in [
+        (0, 0, 1, 1),
+        (block - 1, block, 1, 1),
+        (block, block - 1, 1, 1),
+        (2 * block - 1, block, 2, 1),
+        (block, block, 0, 1),
+        (block, block, 1, 0),
+        (block, block, usize::MAX, 1),
+        (block, block, 1, usize::MAX / 2),
+    ] {
+        let (mut keys, mut values) = (vec![0.0; keys], vec![0.0; values]);
+        let view = KvCacheRef::new(&keys, &values, dim, width, span);
+        assert_eq!(view.err(), Some(Error::Shape), "{dim}, {width}");
+        let cache = KvCacheMut::new(&mut keys, &mut values, dim, width, &mut span);
+        assert_eq!(cache.err(), Some(Error::Shape), "{dim}, {width}");
+    }
+}
+
+/// As many blocks as both slices have room for.
+#[test]
+fn the_shorter_storage_counts() {
+    for (key_blocks, value_blocks) in [(1, 3), (3, 1), (2, 2)] {
+        let mut keys = vec![0.0; 2 * KEY_BLOCK * key_blocks + 5];
+        let mut values = vec![0.0; 3 * KEY_BLOCK * value_blocks + 7];
+        let mut span = CacheSpan::default();
+        let mut cache = KvCacheMut::new(&mut keys, &mut values, 2, 3, &mut span).unwrap();
+        let room = key_blocks.min(value_blocks) * KEY_BLOCK;
+        let (k, v) = (Grid::zeros(room, 2), Grid::zeros(room, 3));
+        assert_eq!(cache.append(k.view(), v.view()), Ok(()));
+        let (k, v) = (Grid::zeros(1, 2), Grid::zeros(1, 3));
+        assert_eq!(cache.append(k.view(), v.view()), Err(Error::Capacity));
+    }
+}
+
+/// A span that belongs to a larger cache gives no panic and stays in its storage.
+#[test]
+fn a_span_of_another_cache_is_harmless() {
+    let mut larger = Storage::new(1, 1, 5);
+    let many = Grid::zeros(300, 1);
+    larger.cache().append(many.view(), many.view()).unwrap();
+    let mut smaller = Storage::new(1, 1, 1);
+    smaller.span = larger.span;
+    let mut workspace = vec![0.0; Attention::workspace(1, 1)];
+    let mut out = Grid::zeros(1, 1);
+    let query = Grid::zeros(1, 1);
+    let attention = Attention::new();
+    smaller.view().attend(&attention, query.view(), out.view_mut(), &mut workspace).unwrap();
+    let result = smaller.cache().append(query.view(), query.view());
+    assert_eq!(result, Err(Error::Capacity));
+}
+
+/// A slide or truncation to more keys than it holds leaves it as it is; one to none leaves
+/// an empty cache that goes on at its position; clear begins anew.
+#[test]
+fn lengths_and_positions() {
+    let mut cache = KvCache::<1, 1, 2>::default();
+    let one = Grid::zeros(10, 1);
+    let state = |cache: &KvCache<1, 1, 2>| (cache.appended(), cache.dropped(), cache.len());
+    cache.append(one.view(), one.view()).unwrap();
+    assert_eq!(state(&cache), (10, 0, 10));
+    cache.slide(usize::MAX);
+    cache.truncate(usize::MAX);
+    cache.slide(10);
+    cache.truncate(10);
+    assert_eq!(state(&cache), (10, 0, 10));
+    cache.slide(4);
+    assert_eq!(state(&cache), (10, 6, 4));
+    cache.truncate(3);
+    assert_eq!(state(&cache), (9, 6, 3));
+    cache.slide(0);
+    assert_eq!(state(&cache), (9, 9, 0));
+    assert!(cache.is_empty());
+    cache.append(one.view(), one.view()).unwrap();
+    assert_eq!(state(&cache), (19, 9, 10));
+    cache.truncate(0);
+    assert_eq!(state(&cache), (9, 9, 0));
+    cache.clear();
+    assert_eq!(state(&cache), (0, 0, 0));
+}

@@ -1,0 +1,152 @@
+//! Heads of the tests' own: a grid a head, lying anywhere in a buffer whose other
+//! floats are guarded; and calls whose workspace is guarded too.
+
+use sdpa::{Attention, Error, HeadsMut, HeadsRef};
+
+use super::{
+    cases::Rng,
+    grid::{CANARY, Grid, is_untouched},
+};
+
+/// Where element `(head, row, col)` lies.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    sizes: [usize; 3],
+    strides: [usize; 3],
+    start: usize,
+    len: usize,
+}
+
+impl Layout {
+    /// Head after head, token after token, or any other order of the three axes; dense, or with
+    /// gaps.
+    fn random(rng: &mut Rng, sizes: [usize; 3]) -> Self {
+        let [first, second, third] = rng.pick(&[
+            [0, 1, 2],
+            [0, 1, 2],
+            [1, 0, 2],
+            [1, 0, 2],
+            [0, 2, 1],
+            [2, 0, 1],
+            [2, 1, 0],
+            [1, 2, 0],
+        ]);
+        let mut strides = [0; 3];
+        let mut reach = rng.pick(&[1, 1, 1, 2]);
+        for axis in [third, second, first] {
+            strides[axis] = reach;
+            reach = reach * sizes[axis] + rng.pick(&[0, 0, 0, 1, 5]);
+        }
+        let start = rng.pick(&[0, 0, 1, 3]);
+        Self { sizes, strides, start, len: start + reach + 3 }
+    }
+
+    fn index(self, head: usize, row: usize, col: usize) -> usize {
+        let [h, r, c] = self.strides;
+        self.start + head * h + row * r + col * c
+    }
+
+    fn indices(self) -> impl Iterator<Item = usize> {
+        let [heads, rows, cols] = self.sizes;
+        (0..heads * rows * cols)
+            .map(move |i| self.index(i / (rows * cols), i / cols % rows, i % cols))
+    }
+}
+
+/// Heads that lie in a buffer among canaries.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldHeads {
+    layout: Layout,
+    buffer: Vec<f32>,
+}
+
+impl HeldHeads {
+    /// Grids of one shape, a head each, at least one.
+    pub(crate) fn of(rng: &mut Rng, grids: &[Grid]) -> Self {
+        let Grid { rows, cols, .. } = grids[0];
+        let mut held = Self::output(rng, [grids.len(), rows, cols]);
+        let elements = grids.iter().flat_map(|grid| &grid.data);
+        for (at, &x) in held.layout.indices().zip(elements) {
+            held.buffer[at] = x;
+        }
+        held
+    }
+
+    /// An output: nothing but canaries.
+    pub(crate) fn output(rng: &mut Rng, sizes: [usize; 3]) -> Self {
+        let layout = Layout::random(rng, sizes);
+        Self { layout, buffer: vec![CANARY; layout.len] }
+    }
+
+    pub(crate) fn view(&self) -> HeadsRef<'_> {
+        let Layout { sizes, strides, start, .. } = self.layout;
+        HeadsRef::with_strides(&self.buffer[start..], sizes, strides).expect("a layout that fits")
+    }
+
+    pub(crate) fn view_mut(&mut self) -> HeadsMut<'_> {
+        let Layout { sizes, strides, start, .. } = self.layout;
+        HeadsMut::with_strides(&mut self.buffer[start..], sizes, strides)
+            .expect("a layout that fits and keeps elements apart")
+    }
+
+    /// A grid a head, after a look at every float that is no element.
+    #[track_caller]
+    pub(crate) fn checked(&self, what: &str) -> Vec<Grid> {
+        let [heads, rows, cols] = self.layout.sizes;
+        let mut rest = self.buffer.clone();
+        let elements: Vec<f32> =
+            self.layout.indices().map(|at| std::mem::replace(&mut rest[at], CANARY)).collect();
+        assert!(is_untouched(&rest), "{what}: wrote outside its elements: {:?}", self.layout);
+        (0..heads)
+            .map(|head| {
+                let data = elements[head * rows * cols..][..rows * cols].to_vec();
+                Grid { rows, cols, data }
+            })
+            .collect()
+    }
+}
+
+/// Workspace of exactly the length that a call needs, with NaN in it, among canaries.
+pub(crate) struct Workspace {
+    floats: Vec<f32>,
+    len: usize,
+}
+
+/// How many canaries stand on either side.
+const GUARD: usize = 16;
+
+impl Workspace {
+    pub(crate) fn new(dim: usize, width: usize) -> Self {
+        let len = Attention::workspace(dim, width);
+        Self { floats: vec![CANARY; len + 2 * GUARD], len }
+    }
+
+    pub(crate) fn floats(&mut self) -> &mut [f32] {
+        &mut self.floats[GUARD..][..self.len]
+    }
+
+    pub(crate) fn is_guarded(&self) -> bool {
+        is_untouched(&self.floats[..GUARD]) && is_untouched(&self.floats[GUARD + self.len..])
+    }
+}
+
+/// Output and log-sum-exp of every head, of a call with guards about all that it writes.
+#[track_caller]
+pub(crate) fn guarded(
+    rng: &mut Rng,
+    what: &str,
+    [heads, tokens, dim, width]: [usize; 4],
+    call: impl FnOnce(HeadsMut<'_>, &mut [f32], &mut [f32]) -> Result<(), Error>,
+) -> Vec<(Grid, Vec<f32>)> {
+    let mut out = HeldHeads::output(rng, [heads, tokens, width]);
+    let mut workspace = Workspace::new(dim, width);
+    let mut logarithms = vec![CANARY; heads * tokens];
+    let result = call(out.view_mut(), &mut logarithms, workspace.floats());
+    assert_eq!(result, Ok(()), "{what}");
+    assert!(workspace.is_guarded(), "{what}: wrote outside the workspace");
+    let grids = out.checked(what);
+    (0..heads)
+        .zip(grids)
+        .map(|(head, grid)| (grid, logarithms[head * tokens..][..tokens].to_vec()))
+        .collect()
+}

@@ -1,0 +1,102 @@
+//! One head by every path that attends, and the grids under the same options.
+
+use sdpa::{Backend, CacheSpan, KEY_BLOCK, KvCacheMut};
+
+use super::{
+    assert_same_bits,
+    cases::Rng,
+    grid::Grid,
+    heads::{HeldHeads, guarded},
+    options::Options,
+};
+
+/// Outputs and log-sum-exps.
+pub(crate) type Answer = (Grid, Vec<f32>);
+
+/// One head by every path: plain, as three heads of one call, as heads of one group, and
+/// from a cache that has dropped keys; all must give the same bits.
+#[track_caller]
+pub(crate) fn everywhere(backend: Backend, options: &Options, grids: [&Grid; 3]) -> Answer {
+    let rng = &mut Rng::new(0);
+    let attention = options.attention(backend);
+    let [queries, keys, values] = grids;
+    let [tokens, dim, width] = [queries.rows, queries.cols, values.cols];
+    let mut plain = guarded(rng, "plain", [1, tokens, dim, width], |out, logarithms, workspace| {
+        let (q, k, v) = (queries.view(), keys.view(), values.view());
+        attention.run_with_log_sum_exp(q, k, v, out, logarithms, workspace)
+    });
+    let plain = plain.remove(0);
+    for key_heads in [1, 3] {
+        let mut three = |grid: &Grid, heads| HeldHeads::of(rng, &vec![grid.clone(); heads]);
+        let q = three(queries, 3);
+        let (k, v) = (three(keys, key_heads), three(values, key_heads));
+        let sizes = [3, tokens, dim, width];
+        let all = guarded(rng, "heads", sizes, |out, logarithms, workspace| {
+            let (q, k, v) = (q.view(), k.view(), v.view());
+            attention.run_with_log_sum_exp(q, k, v, out, logarithms, workspace)
+        });
+        all.iter().for_each(|head| assert_same(&format!("{key_heads} key heads"), head, &plain));
+    }
+    for dropped in [0, KEY_BLOCK, 3 * KEY_BLOCK] {
+        if let Some(got) = from_cache(backend, options, grids, dropped) {
+            assert_same(&format!("from a cache that dropped {dropped}"), &got, &plain);
+        }
+    }
+    plain
+}
+
+#[track_caller]
+pub(crate) fn assert_same(how: &str, got: &Answer, want: &Answer) {
+    assert_same_bits(how, &got.0.data, &want.0.data);
+    assert_same_bits(&format!("log-sum-exp, {how}"), &got.1, &want.1);
+}
+
+/// From a cache that was given NaN and has dropped it; none where no offset says the same.
+fn from_cache(
+    backend: Backend,
+    options: &Options,
+    [queries, keys, values]: [&Grid; 3],
+    dropped: usize,
+) -> Option<Answer> {
+    let newest = (dropped + keys.rows) as isize - queries.rows as isize;
+    let offset = options.offset.checked_sub(newest)?.checked_add(dropped as isize)?;
+    let options = Options { offset, ..options.clone() };
+    let blocks = keys.rows.div_ceil(KEY_BLOCK).max(1);
+    let [dim, width] = [keys.cols, values.cols];
+    let mut storage = [dim, width].map(|cols| vec![f32::NAN; cols * KEY_BLOCK * blocks]);
+    let mut span = CacheSpan::default();
+    let [key_floats, value_floats] = &mut storage;
+    let mut cache = KvCacheMut::new(key_floats, value_floats, dim, width, &mut span).unwrap();
+    for _ in 0..dropped / KEY_BLOCK {
+        let nan = [dim, width].map(|cols| Grid::from_fn(KEY_BLOCK, cols, |_, _| f32::NAN));
+        cache.append(nan[0].view(), nan[1].view()).unwrap();
+        cache.slide(0);
+    }
+    cache.append(keys.view(), values.view()).unwrap();
+    let rng = &mut Rng::new(0);
+    let attention = options.attention(backend);
+    let sizes = [1, queries.rows, dim, width];
+    let mut heads = guarded(rng, "cache", sizes, |out, logarithms, workspace| {
+        let view = cache.view();
+        view.attend_with_log_sum_exp(&attention, queries.view(), out, logarithms, workspace)
+    });
+    Some(heads.remove(0))
+}
+
+pub(crate) fn scores(backend: Backend, options: &Options, queries: &Grid, keys: &Grid) -> Grid {
+    let mut out = Grid::zeros(keys.rows, queries.rows);
+    options.attention(backend).scores(queries.view(), keys.view(), out.view_mut()).unwrap();
+    out
+}
+
+pub(crate) fn pattern(backend: Backend, options: &Options, queries: &Grid, keys: &Grid) -> Grid {
+    let mut out = Grid::zeros(keys.rows, queries.rows);
+    options.attention(backend).pattern(queries.view(), keys.view(), out.view_mut()).unwrap();
+    out
+}
+
+#[track_caller]
+pub(crate) fn assert_near(got: f32, want: f64) {
+    let error = (f64::from(got) - want).abs();
+    assert!(error <= 2e-6 * want.abs().max(1.0), "{got} is not {want}");
+}

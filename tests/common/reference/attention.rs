@@ -1,0 +1,153 @@
+//! The section "Attention: blocks of keys" of `kernel/order.rs` in plain scalar code.
+
+use super::{Reference, Shift, share};
+use crate::common::{grid::Grid, options::Options};
+
+const BLOCK: usize = 64;
+
+/// What a call gives for one head.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) out: Grid,
+    pub(crate) log_sum_exp: Vec<f32>,
+}
+
+/// What is known of one query after some blocks.
+struct State {
+    m: f32,
+    shift: Shift,
+    sum: f32,
+    acc: Vec<f32>,
+}
+
+impl Reference {
+    pub(crate) fn attention(
+        self,
+        options: &Options,
+        head: usize,
+        [queries, keys, values]: [&Grid; 3],
+    ) -> Answer {
+        let scores = self.adjusted_scores(options, queries, keys);
+        let mut out = Grid::zeros(queries.rows, values.cols);
+        let mut log_sum_exp = Vec::new();
+        for token in 0..queries.rows {
+            let sees = |key| options.sees(key, token);
+            let state = self.walk(options.sink(head), &scores.column(token), &sees, values);
+            let factor = if state.sum > 0.0 { 1.0 / state.sum } else { state.sum };
+            for (out, acc) in out.data[token * values.cols..].iter_mut().zip(&state.acc) {
+                *out = self.mul_add(*acc, factor, 0.0);
+            }
+            log_sum_exp.push(self.log_sum_exp(&state));
+        }
+        Answer { out, log_sum_exp }
+    }
+
+    /// All blocks in which the query sees a key.
+    fn walk(self, sink: f32, scores: &[f32], sees: &dyn Fn(usize) -> bool, values: &Grid) -> State {
+        let shift = self.wide_shift(sink);
+        let sum = self.weight(&shift, sink);
+        let mut state = State { m: sink, shift, sum, acc: vec![0.0; values.cols] };
+        for first in (0..scores.len()).step_by(BLOCK) {
+            let keys: Vec<usize> =
+                (first..scores.len().min(first + BLOCK)).filter(|&key| sees(key)).collect();
+            if !keys.is_empty() {
+                self.step(&mut state, scores, &keys, values);
+            }
+        }
+        state
+    }
+
+    /// One block, of which the query sees `keys`.
+    fn step(self, state: &mut State, scores: &[f32], keys: &[usize], values: &Grid) {
+        let m = keys.iter().fold(state.m, |m, &key| if scores[key] > m { scores[key] } else { m });
+        let is_infinite = m == f32::INFINITY;
+        let shift = self.wide_shift(if is_infinite { 0.0 } else { m });
+        let factor = match state.m {
+            f32::NEG_INFINITY => 0.0,
+            f32::INFINITY => 1.0,
+            _ if is_infinite => 0.0,
+            _ => self.factor(&state.shift, &shift),
+        };
+        let mut parts = [0.0; 4];
+        let mut sums = vec![0.0; values.cols];
+        for &key in keys {
+            let score = if is_infinite { share(scores[key]) } else { scores[key] };
+            let weight = self.weight(&shift, score);
+            parts[key % BLOCK % 4] += weight;
+            for (sum, &value) in sums.iter_mut().zip(values.row(key)) {
+                *sum = self.mul_add(weight, value, *sum);
+            }
+        }
+        let [first, second, third, fourth] = parts;
+        let sum = (first + third) + (second + fourth);
+        state.sum = self.mul_add(state.sum, factor, sum);
+        for (acc, sum) in state.acc.iter_mut().zip(sums) {
+            *acc = self.mul_add(*acc, factor, sum);
+        }
+        state.m = m;
+        state.shift = shift;
+    }
+
+    /// 2^(N of `from` − N of `to`), times what the taking off of maxima leaves.
+    fn factor(self, from: &Shift, to: &Shift) -> f32 {
+        let k = to.magic - from.magic + 127.0;
+        let (lowest, x) = (0.0 - k * super::LN2, from.base - to.base);
+        let x = if lowest > x { lowest } else { x };
+        let magic = super::MAGIC + k;
+        self.exp(from, x, self.mul_add(x, super::LOG2_E, magic), magic)
+    }
+
+    fn log_sum_exp(self, state: &State) -> f32 {
+        let infinite = if state.m == f32::INFINITY { state.m } else { 0.0 };
+        let base = state.shift.base + infinite;
+        let n = super::MAGIC - state.shift.magic + 127.0;
+        let [high, low] = [0x3f31_7000, 0x3805_fdf4].map(f32::from_bits);
+        base + self.mul_add(n, high, self.mul_add(n, low, self.ln(state.sum)))
+    }
+
+    /// `Attention::scores`, with −∞ where masked.
+    pub(crate) fn masked_scores(self, options: &Options, queries: &Grid, keys: &Grid) -> Grid {
+        let scores = self.adjusted_scores(options, queries, keys);
+        Grid::from_fn(keys.rows, queries.rows, |key, token| {
+            if options.sees(key, token) { scores.at(key, token) } else { f32::NEG_INFINITY }
+        })
+    }
+
+    /// `Attention::pattern`: the softmax of every column and the sink behind it.
+    pub(crate) fn pattern(self, options: &Options, queries: &Grid, keys: &Grid) -> Grid {
+        let mut grid = self.masked_scores(options, queries, keys);
+        for token in 0..queries.rows {
+            let mut column = grid.column(token);
+            column.push(options.sink(0));
+            let weights = self.softmax_in_sums(&column, 1);
+            for (key, &weight) in weights.iter().enumerate().take(keys.rows) {
+                let seen = options.sees(key, token);
+                grid.data[key * queries.rows + token] = if seen { weight } else { 0.0 };
+            }
+        }
+        grid
+    }
+
+    /// Capped and biased, masked or not.
+    fn adjusted_scores(self, options: &Options, queries: &Grid, keys: &Grid) -> Grid {
+        let scores = self.scores(keys, queries, options.scale);
+        Grid::from_fn(keys.rows, queries.rows, |key, token| {
+            let mut score = scores.at(key, token);
+            if options.softcap != 0.0 {
+                score = options.softcap * self.tanh(score / options.softcap);
+            }
+            match &options.bias {
+                Some(bias) => score + bias.at(key, token),
+                None => score,
+            }
+        })
+    }
+
+    fn tanh(self, x: f32) -> f32 {
+        libm::tanhf(x)
+    }
+
+    fn ln(self, x: f32) -> f32 {
+        libm::logf(x)
+    }
+}

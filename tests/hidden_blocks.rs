@@ -1,0 +1,142 @@
+//! Blocks of keys that no query sees are not read: neither keys nor values. Their memory was never
+//! touched, and the kernel of the operating system, which maps a page when it is first
+//! read, tells afterwards which pages are mapped. On Linux with pages of 4 KiB; on every back end.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+#[macro_use]
+mod common;
+
+use std::{fs::File, os::unix::fs::FileExt};
+
+use common::grid::Grid;
+use sdpa::{Attention, Backend, CacheSpan, KEY_BLOCK, KvCacheMut, KvCacheRef, MatrixRef};
+
+suite! {
+    all_are_read_without_a_mask,
+    causal_reads_what_came_before,
+    a_window_reads_its_width,
+    keep_and_bias_hide_blocks,
+    a_cache_reads_what_a_window_shows,
+}
+
+/// A block is 8 MiB, so that the page of its middle, however large, is no other block's.
+const DIM: usize = 32_768;
+const BLOCKS: usize = 6;
+const KEYS: usize = BLOCKS * KEY_BLOCK;
+
+/// Keys and values that nobody has touched.
+struct Memory {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        // Zeroed by being mapped anew, at this size.
+        Self { keys: vec![0.0; KEYS * DIM], values: vec![0.0; KEYS * DIM] }
+    }
+
+    /// The blocks of whose middle half a page has been read, of the keys and of the values.
+    fn read(&self) -> [Vec<usize>; 2] {
+        [&self.keys, &self.values].map(|floats| {
+            let quarter = KEY_BLOCK * DIM / 4;
+            let middle = |block: usize| &floats[(4 * block + 1) * quarter..][..2 * quarter];
+            (0..BLOCKS).filter(|&block| is_mapped(middle(block))).collect()
+        })
+    }
+
+    #[track_caller]
+    fn assert_read(&self, want: &[usize]) {
+        let [keys, values] = self.read();
+        assert_eq!((&keys[..], &values[..]), (want, want));
+    }
+
+    /// Attends with queries of zeros, all scores 0.
+    #[track_caller]
+    fn attend(backend: Backend, attention: Attention<'_>, tokens: usize) -> Self {
+        let memory = Self::new();
+        memory.assert_read(&[]);
+        let keys = MatrixRef::new(&memory.keys, KEYS, DIM).unwrap();
+        let values = MatrixRef::new(&memory.values, KEYS, DIM).unwrap();
+        let (queries, mut out) = (Grid::zeros(tokens, DIM), Grid::zeros(tokens, DIM));
+        let mut workspace = vec![0.0; Attention::workspace(DIM, DIM)];
+        let into = out.view_mut();
+        attention.on(backend).run(queries.view(), keys, values, into, &mut workspace).unwrap();
+        memory
+    }
+}
+
+const PAGE: usize = 4096;
+
+/// Whether a page of these is mapped: bit 63 of its entry, 8 bytes a page
+/// (Documentation/admin-guide/mm/pagemap.rst).
+fn is_mapped(floats: &[f32]) -> bool {
+    let file = File::open("/proc/self/pagemap").expect("Linux tells every process");
+    let first = floats.as_ptr() as usize / PAGE;
+    let mut entries = vec![0; size_of_val(floats) / PAGE * 8];
+    file.read_exact_at(&mut entries, first as u64 * 8).expect("an entry a page");
+    entries.as_chunks().0.iter().any(|&entry| u64::from_ne_bytes(entry) >> 63 == 1)
+}
+
+/// The negative case of all others: reading shows.
+fn all_are_read_without_a_mask(backend: Backend) {
+    let memory = Memory::attend(backend, Attention::new(), 1);
+    memory.assert_read(&[0, 1, 2, 3, 4, 5]);
+}
+
+fn causal_reads_what_came_before(backend: Backend) {
+    for (offset, want) in [(0, &[0][..]), (2 * 64 - 1, &[0, 1]), (2 * 64, &[0, 1, 2]), (-1, &[])] {
+        let attention = Attention::new().causal().query_offset(offset);
+        Memory::attend(backend, attention, 1).assert_read(want);
+    }
+    let two = Attention::new().causal().query_offset(63);
+    Memory::attend(backend, two, 2).assert_read(&[0, 1]);
+}
+
+fn a_window_reads_its_width(backend: Backend) {
+    for (left, right, want) in
+        [(0, 0, &[3][..]), (9, 0, &[2, 3]), (8, 0, &[3]), (0, 55, &[3]), (0, 56, &[3, 4])]
+    {
+        let attention = Attention::new().window(left, right).query_offset(3 * 64 + 8);
+        Memory::attend(backend, attention, 1).assert_read(want);
+    }
+    let far = Attention::new().window(9, 9).query_offset(100_000);
+    Memory::attend(backend, far, 2).assert_read(&[]);
+}
+
+fn keep_and_bias_hide_blocks(backend: Backend) {
+    for seen in [&[][..], &[0], &[2, 5], &[4]] {
+        let is_seen = |key: usize| seen.contains(&(key / KEY_BLOCK)) && key % KEY_BLOCK == 33;
+        let keep: Vec<u8> = (0..KEYS).map(|key| u8::from(is_seen(key))).collect();
+        let keep = MatrixRef::with_strides(&keep, KEYS, 2, 1, 0).unwrap();
+        Memory::attend(backend, Attention::new().keep(keep), 2).assert_read(seen);
+        let bias =
+            Grid::from_fn(KEYS, 1, |key, _| if is_seen(key) { 0.0 } else { f32::NEG_INFINITY });
+        Memory::attend(backend, Attention::new().bias(bias.view()), 1).assert_read(seen);
+    }
+}
+
+fn a_cache_reads_what_a_window_shows(backend: Backend) {
+    // A span of that many keys, some dropped, over storage that has none of them.
+    let (mut keys, mut values) = (vec![0.0; KEYS], vec![0.0; KEYS]);
+    let mut span = CacheSpan::default();
+    let mut small = KvCacheMut::new(&mut keys, &mut values, 1, 1, &mut span).unwrap();
+    let all = Grid::zeros(KEYS, 1);
+    small.append(all.view(), all.view()).unwrap();
+    small.slide(KEYS - 70);
+    for (attention, want) in [
+        (Attention::new(), &[1, 2, 3, 4, 5][..]),
+        (Attention::new().causal().window(63, 0), &[5]),
+        (Attention::new().causal().window(64, 0), &[4, 5]),
+        (Attention::new().causal().query_offset(-3 * 64), &[1, 2]),
+    ] {
+        let memory = Memory::new();
+        let cache = KvCacheRef::new(&memory.keys, &memory.values, DIM, DIM, span).unwrap();
+        let (query, mut out) = (Grid::zeros(1, DIM), Grid::zeros(1, DIM));
+        let mut workspace = vec![0.0; Attention::workspace(DIM, DIM)];
+        let into = out.view_mut();
+        cache.attend(&attention.on(backend), query.view(), into, &mut workspace).unwrap();
+        memory.assert_read(want);
+    }
+}
