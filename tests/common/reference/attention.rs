@@ -101,8 +101,7 @@ impl Reference {
         let infinite = if state.m == f32::INFINITY { state.m } else { 0.0 };
         let base = state.shift.base + infinite;
         let n = super::MAGIC - state.shift.magic + 127.0;
-        let [high, low] = [0x3f31_7000, 0x3805_fdf4].map(f32::from_bits);
-        base + self.mul_add(n, high, self.mul_add(n, low, self.ln(state.sum)))
+        base + self.ln(state.sum, n)
     }
 
     /// `Attention::scores`, with −∞ where masked.
@@ -143,11 +142,42 @@ impl Reference {
         })
     }
 
+    /// `kernel/tanh.rs`.
     fn tanh(self, x: f32) -> f32 {
-        libm::tanhf(x)
+        const C: [u32; 5] = [0xbbba_8671, 0x3ca8_fc67, 0xbd5c_1ad2, 0x3e08_837b, 0xbeaa_aa99];
+        let magnitude = x.abs();
+        if magnitude > 0.625 {
+            let y = if magnitude > 10.0 { 10.0 } else { magnitude };
+            let magic = super::MAGIC + 127.0;
+            let t = self.mul_add(y + y, super::LOG2_E, magic);
+            let power = self.exp(&self.shift(0.0), y + y, t, magic);
+            let large = 1.0 - 2.0 / (power + 1.0);
+            return if x < 0.0 { 0.0 - large } else { large };
+        }
+        let square = x * x;
+        let [first, rest @ ..] = C.map(f32::from_bits);
+        let p = rest.iter().fold(first, |p, &c| self.mul_add(p, square, c));
+        x * self.mul_add(p, square, 1.0)
     }
 
-    fn ln(self, x: f32) -> f32 {
-        libm::logf(x)
+    /// `kernel/ln.rs`: ln (x · 2^n).
+    fn ln(self, x: f32, n: f32) -> f32 {
+        const R: [u32; 3] = [0x3e98_f01d, 0x3ecc_af6c, 0x3f2a_aabd];
+        match x {
+            _ if x.is_nan() || x == f32::INFINITY => return x,
+            _ if x < f32::MIN_POSITIVE => return f32::NEG_INFINITY,
+            _ => {}
+        }
+        let [high, low] = super::NARROW.map(f32::from_bits);
+        let k = x.to_bits().wrapping_sub(0x3f35_04f4).cast_signed() >> 23;
+        let m = f32::from_bits(x.to_bits().wrapping_sub(k.cast_unsigned() << 23));
+        let (e, f) = (n + k as f32, m - 1.0);
+        let s = f / (f + 2.0);
+        let z = s * s;
+        let [r6, r4, r2] = R.map(f32::from_bits);
+        let r = self.mul_add(self.mul_add(r6, z, r4), z, r2) * z;
+        let half_square = 0.5 * f * f;
+        let rest = self.mul_add(e, low, s * (half_square + r));
+        self.mul_add(e, high, f - (half_square - rest))
     }
 }
