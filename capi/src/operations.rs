@@ -73,6 +73,8 @@ pub unsafe extern "C" fn sdpa_dot(
         check_apart(&[Region::array(out, 1)?], &inputs)?;
         // SAFETY: not NULL, and as the caller promises.
         let (a, b) = unsafe { (slice(a, n), slice(b, n)) };
+        #[cfg(feature = "deliberate-panic")]
+        core::hint::black_box([0u8; 4][n]);
         let dot = sdpa::dot(a, b)?;
         // SAFETY: as above, and `out` lies apart from both.
         unsafe { out.write(dot) };
