@@ -206,7 +206,7 @@ impl<'a> Attention<'a> {
     }
 
     /// [`run`](Self::run), and the log-sum-exp of each query's scores, the sink included:
-    /// natural logarithm, head after head, as [`merge`](crate::merge) wants it.
+    /// natural logarithm, head after head, as [`merge`](crate::merge()) wants it.
     ///
     /// # Errors
     ///
@@ -230,7 +230,7 @@ impl<'a> Attention<'a> {
     ///
     /// # Errors
     ///
-    /// As [`scores`](crate::scores), and [`Error::Option`].
+    /// As [`scores`](crate::scores()), and [`Error::Option`].
     pub fn scores(
         &self,
         queries: MatrixRef<'_>,

@@ -103,6 +103,7 @@ mod dot;
 mod error;
 mod kernel;
 mod matrix;
+mod merge;
 mod project;
 mod scores;
 mod simd;
@@ -115,6 +116,7 @@ pub use dispatch::{Backend, Family};
 pub use dot::dot;
 pub use error::Error;
 pub use matrix::{HeadsMut, HeadsRef, Matrix, MatrixMut, MatrixRef};
+pub use merge::merge;
 pub use project::project;
 pub use scores::scores;
 pub use softmax::{

@@ -50,7 +50,7 @@ const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
 /// ln 2 in two parts, whose sum is exact to 2⁻⁴⁵ and better. Narrow: 15 bits, so that
 /// `n` times the upper part is exact below 512. Wide: fused, all 24 bits, for the
 /// product is exact anyway; unfused, 12 bits, exact below 4096.
-const fn ln2(wide: bool, fused: bool) -> [f32; 2] {
+pub(super) const fn ln2(wide: bool, fused: bool) -> [f32; 2] {
     let [high, low] = match (wide, fused) {
         (false, _) => [0x3f31_7200, 0x35bf_be8e],
         (true, true) => [0x3f31_7218, 0xb102_e308],
@@ -100,6 +100,15 @@ fn exp_of<const WIDE: bool, const L: usize, V: Vector<L>>(
     let q = q.mul_add(r, constant(C2));
     let p = if V::FUSED { q.mul_add(r, one).mul_add(r, one) } else { one + (r * r).mul_add(q, r) };
     p * t.low_bits_to_exponent()
+}
+
+/// `e^x` for `x` in [−87, 88], as exact as the weights below; a NaN stays one.
+#[inline(always)]
+pub(super) fn exp<const L: usize, V: Vector<L>>(token: V::Token, x: V) -> V {
+    // The exponent field of 1 is 127.
+    let magic = V::splat(token, MAGIC + 127.0);
+    let t = x.mul_add(V::splat(token, LOG2_E), magic);
+    exp_of::<false, L, V>(token, x, t, magic)
 }
 
 /// What a maximum `m` makes of the softmax's shift, in each lane.

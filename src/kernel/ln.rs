@@ -1,19 +1,79 @@
 //! The natural logarithm, and log-sum-exp.
+//!
+//! ```text
+//! x = m · 2^k               m in [√½, √2)
+//! f = m − 1                 exact
+//! s = f / (2 + f)           ln m = 2 · artanh s = f − f²/2 + s · (f²/2 + R(s²))
+//! ln (x · 2^n) = (n + k) · ln 2 + ln m
+//! ```
+//!
+//! 1. The form of `ln m` is the one of fdlibm (Ng, 1993): all but `f` is small, so that
+//!    its roundings count little.
+//! 2. `ln 2` is in two parts ([`ln2`]); the upper one is added last. Up to |n + k| = 512 its
+//!    product is exact.
+//! 3. A power of two beside `x` costs nothing and is added to the exponent, a whole
+//!    number: in a log-sum-exp near 0, where `n · ln 2` and `ln x` are opposite and large,
+//!    nothing is cancelled.
+//! 4. The coefficients of `R` minimise the largest relative error of `ln m` over [√½, √2),
+//!    2⁻³⁰·²: Remez' exchange, the coefficients rounded one by one, the lowest first and
+//!    the others fitted anew, then a search among their neighbours.
+//! 5. Exponents are cut from the bits lane by lane: a logarithm is taken once a query.
 
-use super::{Kernel, attention::Logits};
-use crate::simd::Vector;
+use super::{Kernel, attention::Logits, exp::ln2};
+use crate::simd::{Vector, array};
 
-/// `ln x` for `x >= 0`.
+#[cfg(test)]
+mod tests;
+
+/// The coefficients of `R(s²)`: of s², s⁴, s⁶.
+const R2: f32 = f32::from_bits(0x3f2a_aabd);
+const R4: f32 = f32::from_bits(0x3ecc_af6c);
+const R6: f32 = f32::from_bits(0x3e98_f01d);
+
+/// The bits of √½, rounded up.
+const SQRT_HALF: u32 = 0x3f35_04f4;
+
+/// `ln (x · 2^n)` for a whole `n` of at most 2²² in magnitude.
+///
+/// Where `n` is 0 it is within 0.84 ULP for every normal `x`, in either family
+/// (`ln_is_within_two_ulp`); else within 0.7 fused and 1.5 unfused (`nothing_is_cancelled`).
+/// Of +∞ it is +∞; of 0 and, as if it were 0, of a positive subnormal −∞; of a negative
+/// number NaN; NaN stays.
 #[inline(always)]
-pub(crate) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V) -> V {
-    let mut lanes = x.to_array();
-    for x in &mut lanes {
-        *x = libm::logf(*x);
-    }
-    V::load(token, &lanes)
+pub(super) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V, n: V) -> V {
+    let constant = |c| V::splat(token, c);
+    let (zero, one) = (constant(0.0), constant(1.0));
+    let [high, low] = ln2(false, V::FUSED).map(constant);
+
+    let lanes = x.to_array();
+    let k: [i32; L] = array!(|i| lanes[i].to_bits().wrapping_sub(SQRT_HALF).cast_signed() >> 23);
+    let m: [f32; L] =
+        array!(|i| f32::from_bits(lanes[i].to_bits().wrapping_sub(k[i].cast_unsigned() << 23)));
+    let k: [f32; L] = array!(|i| k[i] as f32);
+
+    let e = n + V::load(token, &k);
+    let f = V::load(token, &m) - one;
+    let s = f / (f + constant(2.0));
+    let z = s * s;
+    let r = constant(R6).mul_add(z, constant(R4)).mul_add(z, constant(R2)) * z;
+    let half_square = constant(0.5) * f * f;
+    let rest = e.mul_add(low, s * (half_square + r));
+    let ln = e.mul_add(high, f - (half_square - rest));
+
+    let infinity = constant(f32::INFINITY);
+    // −∞ + NaN is NaN.
+    let none = zero.select_gt(x, constant(f32::NAN), x - infinity);
+    let ln = x.select_gt(constant(LARGEST_SUBNORMAL), ln, none);
+    x.select_gt(constant(f32::MAX), infinity, ln)
 }
 
-/// The log-sum-exp of each query.
+const LARGEST_SUBNORMAL: f32 = f32::from_bits(0x007f_ffff);
+
+/// The log-sum-exp of each query: `base + ln (sum · 2^n)`.
+///
+/// `base` is 0, and the logarithm within 2 ULP, but where a maximum is beyond 2²⁰; there `n` is 0,
+/// and the addition of `base` is the largest error. A relative error of the sum
+/// is an absolute one here.
 pub(crate) struct LogSumExp<'a> {
     pub(crate) logits: Logits<'a>,
     pub(crate) out: &'a mut [f32],
@@ -31,14 +91,7 @@ impl Kernel for LogSumExp<'_> {
         let inputs = base.chunks(L).zip(n.chunks(L)).zip(sum.chunks(L));
         for (((base, n), sum), out) in inputs.zip(self.out.chunks_mut(L)) {
             let load = |from| V::load_partial(token, from, 0.0);
-            let (high, low) = (V::splat(token, LN2_HIGH), V::splat(token, LN2_LOW));
-            let n = load(n);
-            let rest = n.mul_add(low, ln(token, load(sum)));
-            (load(base) + n.mul_add(high, rest)).store_partial(out);
+            (load(base) + ln(token, load(sum), load(n))).store_partial(out);
         }
     }
 }
-
-/// ln 2: 12 bits, and the rest.
-const LN2_HIGH: f32 = f32::from_bits(0x3f31_7000);
-const LN2_LOW: f32 = f32::from_bits(0x3805_fdf4);

@@ -5,9 +5,12 @@ pub(crate) mod order;
 pub(crate) mod adjust;
 pub(crate) mod attention;
 pub(crate) mod dot;
+#[cfg(test)]
+mod every;
 pub(crate) mod exp;
 pub(crate) mod ln;
 pub(crate) mod mask;
+pub(crate) mod merge;
 pub(crate) mod softmax;
 pub(crate) mod tanh;
 pub(crate) mod tile;

@@ -73,6 +73,21 @@ pub(crate) const SCORES_BY_DIM: Bound = Bound {
 pub(crate) const WEIGHTED_SUM: Bound =
     Bound { name: "weighted_sum", allowed: |case| roundings(case, case.n), reached: 0.5 };
 
+/// 6·u·(w·|a| + v·|b|): two exponentials of 1 ULP, their sum, a quotient, two products.
+pub(crate) const MERGE: Bound =
+    Bound { name: "merge", allowed: |case| roundings(case, 6), reached: 0.5 };
+
+/// 3·u·(1 + |log-sum-exp|): two exponentials and their sum; two roundings at the end.
+pub(crate) const MERGE_LOG_SUM_EXP: Bound =
+    Bound { name: "merge, log-sum-exp", allowed: |case| roundings(case, 3), reached: 0.4 };
+
+/// n·u·max|value| between the attention over all keys and over parts that were merged, whose scores are
+/// the same: n is 2·(64 + blocks + 12) for the chains of a block, the additions of blocks and the
+/// roundings of a weight in both; and parts·(6 + 6·(1 + |log-sum-exp|)) for each merge and what it makes
+/// of the roundings of two log-sum-exps.
+pub(crate) const MERGED_PARTS: Bound =
+    Bound { name: "parts, merged", allowed: |case| roundings(case, case.n), reached: 0.02 };
+
 /// 6 ULP, for at most 1024 inputs in [−80, 80].
 pub(crate) const WEIGHT: Bound =
     Bound { name: "weight", allowed: |case| 6.0 * ulp(case.truth.value), reached: 0.3 };

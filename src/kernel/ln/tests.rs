@@ -1,0 +1,125 @@
+//! `ln x` and log-sum-exp against `f64`.
+
+extern crate std;
+
+use std::{println, vec, vec::Vec};
+
+use super::{LogSumExp, Logits};
+use crate::{Backend, kernel::every};
+
+fn log_sum_exp(backend: Backend, base: &[f32], n: &[f32], sum: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; sum.len()];
+    backend.run(LogSumExp { logits: Logits { base, n, sum }, out: &mut out });
+    out
+}
+
+/// Base and `n` 0: the logarithm alone.
+fn ln(backend: Backend, x: &[f32]) -> Vec<f32> {
+    let zeros = vec![0.0; x.len()];
+    log_sum_exp(backend, &zeros, &zeros, x)
+}
+
+/// Holds the floats with the bits `from`, `from + step` … below `to` to the bound.
+fn check(range: [u32; 3]) {
+    for (backend, worst) in every::worst_errors(range, ln, f64::ln, |_| f32::NAN) {
+        println!("{}: {worst:.4} ULP at worst from {:e}", backend.name(), f32::from_bits(range[0]));
+        assert!(worst <= 2.0, "{}: {worst} ULP", backend.name());
+        let whole = range == MIDDLE;
+        assert!(!whole || worst > 0.6, "the errors of a whole family are not this small");
+    }
+}
+
+/// From ¼ to 4. Elsewhere the last addition has the largest error: what is added to
+/// `e · ln 2` is below ½, and the sum above 1.
+const MIDDLE: [u32; 3] = [0.25f32.to_bits(), 4.0f32.to_bits(), 1];
+const BEGIN: u32 = f32::MIN_POSITIVE.to_bits();
+const END: u32 = f32::INFINITY.to_bits() + 1;
+
+/// Every f32 of the middle, and one in 61 of the others.
+#[test]
+fn ln_is_within_two_ulp() {
+    check([BEGIN, MIDDLE[0], 61]);
+    check(MIDDLE);
+    check([MIDDLE[1], END, 61]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn ln_is_within_two_ulp_for_every_f32() {
+    check([BEGIN, END, 1]);
+}
+
+#[test]
+fn ln_of_special_values() {
+    let inf = f32::INFINITY;
+    let cases = [
+        (0.0, -inf),
+        (-0.0, -inf),
+        (f32::from_bits(1), -inf),
+        (f32::from_bits(0x007f_ffff), -inf),
+        (inf, inf),
+        (1.0, 0.0),
+        (-1.0, f32::NAN),
+        (-f32::from_bits(1), f32::NAN),
+        (-inf, f32::NAN),
+        (f32::NAN, f32::NAN),
+        (-f32::NAN, f32::NAN),
+    ];
+    for backend in Backend::available() {
+        for (x, want) in cases {
+            // In each lane, others beside it.
+            for at in 0..16 {
+                let lanes: [f32; 16] = core::array::from_fn(|i| if i == at { x } else { 2.0 });
+                for (i, got) in ln(backend, &lanes).into_iter().enumerate() {
+                    let want = if i == at { want } else { core::f32::consts::LN_2 };
+                    let same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+                    assert!(same, "{}: ln {x:e} is {got:e}", backend.name());
+                }
+            }
+        }
+    }
+}
+
+/// `n · ln 2` and the logarithm of the sum are opposite and nearly equal, or large: the result
+/// is as exact as ever.
+#[test]
+fn nothing_is_cancelled() {
+    for backend in Backend::available() {
+        let mut worst: f64 = 0.0;
+        for power in -1500..1500i32 {
+            // The sum of up to 2²⁰ weights of at most 2, or far more.
+            let k = power.clamp(-60, 60);
+            let m: Vec<f32> = (0..48).map(|i| 0.75 + i as f32 * 0.015_7).collect();
+            let sum: Vec<f32> =
+                m.iter().map(|m| m * f32::from_bits(((127 + k) as u32) << 23)).collect();
+            let n = vec![(-power) as f32; m.len()];
+            let got = log_sum_exp(backend, &vec![0.0; m.len()], &n, &sum);
+            for (got, m) in got.into_iter().zip(m) {
+                let truth = f64::from(m).ln() + f64::from(k - power) * core::f64::consts::LN_2;
+                worst = worst.max(every::ulps(got, truth));
+            }
+        }
+        println!("{}: {worst:.4} ULP at worst", backend.name());
+        assert!(worst <= 2.0, "{}: {worst} ULP", backend.name());
+    }
+}
+
+/// A base is added last, rounded once.
+#[test]
+fn a_large_base_is_added() {
+    for backend in Backend::available() {
+        for (base, sum) in [(2.0e6, 3.0), (-3.0e7, 700.0), (1.0e30, 1.0), (f32::MAX, 2.0)] {
+            let [got] = log_sum_exp(backend, &[base], &[0.0], &[sum])[..] else { panic!() };
+            let truth = f64::from(base) + f64::from(sum).ln();
+            assert!(every::ulps(got, truth) <= 0.6, "{base:e}, {sum:e}: {got:e}");
+        }
+        let [infinite] = log_sum_exp(backend, &[f32::INFINITY], &[0.0], &[3.0])[..] else {
+            panic!()
+        };
+        assert_eq!(infinite, f32::INFINITY);
+        let [nan] = log_sum_exp(backend, &[f32::INFINITY], &[0.0], &[f32::NAN])[..] else {
+            panic!()
+        };
+        assert!(nan.is_nan());
+    }
+}

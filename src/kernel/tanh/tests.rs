@@ -1,0 +1,89 @@
+//! `tanh x` against `f64`, for every f32 on every back end.
+
+extern crate std;
+
+use std::{println, vec, vec::Vec};
+
+use super::tanh;
+use crate::{
+    Backend,
+    kernel::{Kernel, every},
+    simd::Vector,
+};
+
+struct Tanh<'a> {
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Tanh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let outs = self.out.as_chunks_mut::<L>().0.iter_mut();
+        for (x, out) in self.x.as_chunks::<L>().0.iter().zip(outs) {
+            tanh(token, V::load(token, x)).store(out);
+        }
+    }
+}
+
+fn run(backend: Backend, x: &[f32]) -> Vec<f32> {
+    assert_eq!(x.len() % 16, 0, "whole vectors");
+    let mut out = vec![0.0; x.len()];
+    backend.run(Tanh { x, out: &mut out });
+    out
+}
+
+/// Of `x >= 0`, to 2⁻⁴⁵ of it.
+fn truth(x: f64) -> f64 {
+    if x > 20.0 {
+        1.0
+    } else if x < 1.0 / 64.0 {
+        let square = x * x;
+        x * (1.0 + square * (-1.0 / 3.0 + square * (2.0 / 15.0 - square * (17.0 / 315.0))))
+    } else {
+        1.0 - 2.0 / ((2.0 * x).exp() + 1.0)
+    }
+}
+
+/// Holds the floats with the bits `from`, `from + step` … below `to` to the bound.
+fn check(range: [u32; 3]) {
+    for (backend, worst) in every::worst_errors(range, run, truth, |y| -y) {
+        println!("{}: {worst:.4} ULP at worst from {:e}", backend.name(), f32::from_bits(range[0]));
+        assert!(worst <= 2.0, "{}: {worst} ULP", backend.name());
+        let whole = range == MIDDLE;
+        assert!(!whole || worst > 1.0, "the errors of a whole family are not this small");
+    }
+}
+
+/// From 2⁻¹³, below which the parenthesis rounds to 1, to 10, above which `y` is that.
+const MIDDLE: [u32; 3] = [114 << 23, 10.0f32.to_bits(), 1];
+const END: u32 = f32::INFINITY.to_bits() + 1;
+
+/// Every f32 of the middle, and one in 61 of those whose results are all alike.
+#[test]
+fn tanh_is_within_two_ulp() {
+    check([0, MIDDLE[0], 61]);
+    check(MIDDLE);
+    check([MIDDLE[1], END, 61]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn tanh_is_within_two_ulp_for_every_f32() {
+    check([0, END, 1]);
+}
+
+/// The zeros' signs and subnormals are in the test above; of every NaN there is a NaN.
+#[test]
+fn nan_stays() {
+    for backend in Backend::available() {
+        for bits in [0x7f80_0001, 0x7fc0_0000, 0x7fff_ffff, 0xff80_0001, 0xffff_ffff] {
+            assert!(run(backend, &[f32::from_bits(bits); 16]).iter().all(|y| y.is_nan()));
+        }
+    }
+}
