@@ -45,9 +45,9 @@ impl Kernel for Merge<'_> {
                 if is_empty == [false, true] {
                     continue;
                 }
-                *ours = if is_empty[0] { theirs } else { shares.log_sum_exp[lane] };
-                let w = V::splat(token, shares.ours[lane]);
-                let v = V::splat(token, shares.theirs[lane]);
+                *ours = if is_empty[0] { theirs } else { at(&shares.log_sum_exp, lane) };
+                let w = V::splat(token, at(&shares.ours, lane));
+                let v = V::splat(token, at(&shares.theirs, lane));
                 let row = i * L + lane;
                 for col in (0..out.cols()).step_by(L) {
                     let [a]: [V; 1] = strip::read(token, out.view(), row, col);
@@ -62,6 +62,12 @@ impl Kernel for Merge<'_> {
             }
         }
     }
+}
+
+/// A lane that is always there, which the compiler does not see.
+#[inline(always)]
+fn at<const L: usize>(lanes: &[f32; L], lane: usize) -> f32 {
+    lanes.get(lane).copied().unwrap_or(0.0)
 }
 
 /// Where `n · ln 2` is exact in either family, with room.
