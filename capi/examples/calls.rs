@@ -209,7 +209,7 @@ impl Calls {
     }
 
     fn call(&mut self, workspace: &mut [f32]) {
-        let op = self.below(11);
+        let op = self.below(12);
         let (rows, cols, depth) = (1 + self.below(40), 1 + self.below(40), 1 + self.below(70));
         match op {
             0 | 1 => {
@@ -280,6 +280,14 @@ impl Calls {
                 self.note_floats(&lse);
             }
             9 => self.heads(workspace),
+            10 => {
+                let (mut out, mut lse) = (self.matrix(rows, cols), self.take(rows));
+                let (other, other_lse) = (self.matrix(rows, cols), self.take(rows));
+                let result = sdpa::merge(out.view_mut(), &mut lse, other.view(), &other_lse);
+                self.note_status(result);
+                self.note_matrix(&out);
+                self.note_floats(&lse);
+            }
             _ => self.cache(workspace),
         }
     }

@@ -289,6 +289,18 @@ sdpa_status sdpa_attention(sdpa_matrix queries,
                            float *workspace,
                            size_t workspace_len);
 
+// Makes one of the attentions of the same queries over two parts of the keys: out and log_sum_exp
+// are those of one part, and become those of both. Of queries x width; each log_sum_exp has a
+// float a query, as sdpa_attention gives it. Where one is -INFINITY (no key was visible) its
+// output is not read. A sink belongs to one part alone.
+//
+// Overlap: out and log_sum_exp with neither other, and not with each other. On failure both are
+// as they were.
+sdpa_status sdpa_merge(sdpa_matrix_mut out,
+                       float *log_sum_exp,
+                       sdpa_matrix other_out,
+                       const float *other_log_sum_exp);
+
 // Attention of many heads: head h of queries, keys, values and out is a call of
 // sdpa_attention. queries.heads is a multiple of keys.heads (as many as of values): that many
 // query heads in a row share one head of keys and values (grouped-query attention).

@@ -8,7 +8,7 @@ use crate::{
     options::{self, Options, sdpa_options},
     region::{Region, check_apart},
     status::{Checked, Failure, SDPA_ERROR_SHAPE, sdpa_status, status},
-    views::{sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut, slice_mut},
+    views::{sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut, slice, slice_mut},
 };
 
 /// The pattern under all options: out[key][query] is how much a key matters to a query, of
@@ -82,6 +82,34 @@ pub unsafe extern "C" fn sdpa_attention(
         unsafe {
             let (queries, keys, values) = (queries.view()?, keys.view()?, values.view()?);
             extras.run(&attention, queries.into(), keys.into(), values.into(), out.view()?.into())
+        }
+    };
+    status(call())
+}
+
+/// Makes one of the attentions of the same queries over two parts of the keys: out and log_sum_exp
+/// are those of one part, and become those of both. Of queries x width; each log_sum_exp has a
+/// float a query, as sdpa_attention gives it. Where one is -INFINITY (no key was visible) its
+/// output is not read. A sink belongs to one part alone.
+///
+/// Overlap: out and log_sum_exp with neither other, and not with each other. On failure both are
+/// as they were.
+#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
+pub unsafe extern "C" fn sdpa_merge(
+    out: sdpa_matrix_mut,
+    log_sum_exp: *mut f32,
+    other_out: sdpa_matrix,
+    other_log_sum_exp: *const f32,
+) -> sdpa_status {
+    let call = || -> Checked<()> {
+        let outputs = [out.region()?, Region::array(log_sum_exp, out.rows)?];
+        let inputs = [other_out.region()?, Region::array(other_log_sum_exp, other_out.rows)?];
+        check_apart(&outputs, &inputs)?;
+        // SAFETY: not NULL, apart, and as the caller promises.
+        unsafe {
+            let log_sum_exp = slice_mut(log_sum_exp, out.rows);
+            let other_log_sum_exp = slice(other_log_sum_exp, other_out.rows);
+            Ok(sdpa::merge(out.view()?, log_sum_exp, other_out.view()?, other_log_sum_exp)?)
         }
     };
     status(call())

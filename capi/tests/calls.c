@@ -153,7 +153,7 @@ static void heads(void) {
 }
 
 static void call(void) {
-    const size_t op = below(11), rows = 1 + below(40), cols = 1 + below(40), depth = 1 + below(70);
+    const size_t op = below(12), rows = 1 + below(40), cols = 1 + below(40), depth = 1 + below(70);
     used = 0;
     if (op < 2) {
         const size_t n = below(300);
@@ -205,6 +205,15 @@ static void call(void) {
         }
     } else if (op == 9) {
         heads();
+    } else if (op == 10) {
+        const sdpa_matrix_mut out = matrix(rows, cols);
+        float *lse = take(rows);
+        const sdpa_matrix other = input(rows, cols);
+        note((uint64_t)sdpa_merge(out, lse, other, take(rows)));
+        note_matrix(out);
+        for (size_t i = 0; i < rows; i++) {
+            note_float(lse[i]);
+        }
     } else {
         cache();
     }

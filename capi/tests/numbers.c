@@ -241,6 +241,28 @@ static void heads(void) {
     CHECK(sdpa_softmax_rows(even, odd) == SDPA_OK && pairs[0] == 1 && near(pairs[7], 0.643914));
 }
 
+/* Two halves of the keys, merged, are all of them. */
+static void merged(void) {
+    enum { HALF = TOKENS / 2 };
+    static float other[TOKENS * WIDTH], other_lse[TOKENS];
+    CHECK(attention(NULL, want, want_lse) == SDPA_OK);
+    CHECK(sdpa_attention(q(), dense(keys, HALF, DIM), dense(values, HALF, WIDTH), NULL,
+                         dense_mut(out, TOKENS, WIDTH), lse, workspace, LEN(workspace)) == SDPA_OK);
+    CHECK(sdpa_attention(q(), dense(keys + HALF * DIM, HALF, DIM), dense(values + HALF * WIDTH, HALF, WIDTH),
+                         NULL, dense_mut(other, TOKENS, WIDTH), other_lse, workspace,
+                         LEN(workspace)) == SDPA_OK);
+    CHECK(sdpa_merge(dense_mut(out, TOKENS, WIDTH), lse, dense(other, TOKENS, WIDTH), other_lse) == SDPA_OK);
+    CHECK(all_near(out, want, TOKENS * WIDTH));
+    for (int i = 0; i < TOKENS; i++) {
+        CHECK(fabs(lse[i] - want_lse[i]) < 2e-6);
+        other_lse[i] = -INFINITY;
+        other[i * WIDTH] = NAN;
+    }
+    memcpy(want, out, sizeof out);
+    CHECK(sdpa_merge(dense_mut(out, TOKENS, WIDTH), lse, dense(other, TOKENS, WIDTH), other_lse) == SDPA_OK);
+    CHECK(same(out, want, TOKENS * WIDTH));
+}
+
 static float storage[SDPA_CACHE_FLOATS(DIM, WIDTH, 2)];
 
 /* Token after token, each answer has the bits of one call over all of them. */
@@ -305,6 +327,7 @@ int main(void) {
         padding[i % TOKENS] = i % TOKENS % 3 != 1;
     }
     heads();
+    merged();
     cache();
     for (int i = 0; i < TOKENS * TOKENS; i++) {
         keep[i] = (uint8_t)(i * 7 % 5);

@@ -38,6 +38,7 @@ int main(void) {
     status |= sdpa_weighted_sum(m, m, o);
     status |= sdpa_pattern(m, m, &options, o);
     status |= sdpa_attention(m, m, m, &options, o, lse, workspace, sizeof workspace / sizeof *workspace);
+    status |= sdpa_merge(o, lse, m, floats);
     status |= sdpa_attention_heads(h, h, h, &options, floats, ho, lse, workspace,
                                    sizeof workspace / sizeof *workspace);
     status |= sdpa_cache_init(&cache, four, four, storage, sizeof storage / sizeof *storage);

@@ -74,6 +74,13 @@ static void null_pointers(void) {
     REFUSED(SDPA_ERROR_NULL_POINTER,
             sdpa_attention(q(), k(), v(), NULL, dense_mut(NULL, QUERIES, WIDTH), lse, workspace,
                            LEN(workspace)));
+    const float *const other = values;
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_merge(o(), NULL, dense(keys, QUERIES, WIDTH), other));
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_merge(o(), lse, dense(keys, QUERIES, WIDTH), NULL));
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_merge(o(), lse, dense(NULL, QUERIES, WIDTH), other));
+    REFUSED(SDPA_ERROR_NULL_POINTER,
+            sdpa_merge(dense_mut(NULL, QUERIES, WIDTH), lse, dense(keys, QUERIES, WIDTH), other));
+    CHECK(sdpa_merge(dense_mut(NULL, 0, WIDTH), NULL, dense(NULL, 0, WIDTH), NULL) == SDPA_OK);
     /* Without elements NULL is as good as anything. */
     CHECK(sdpa_softmax(NULL, 0, NULL) == SDPA_OK);
     CHECK(sdpa_softmax_rows(dense(NULL, 0, 3), dense_mut(NULL, 0, 3)) == SDPA_OK);
@@ -98,6 +105,9 @@ static void shapes(void) {
             sdpa_scores(dense(keys, KEYS, 0), dense(queries, QUERIES, 0), 0, grid()));
     REFUSED(SDPA_ERROR_SHAPE, sdpa_weighted_sum(dense(keys, KEYS - 1, QUERIES), v(), o()));
     REFUSED(SDPA_ERROR_SHAPE, sdpa_pattern(q(), k(), NULL, dense_mut(out, QUERIES, KEYS)));
+    REFUSED(SDPA_ERROR_SHAPE, sdpa_merge(o(), lse, dense(keys, QUERIES, WIDTH + 1), values));
+    REFUSED(SDPA_ERROR_SHAPE, sdpa_merge(o(), lse, dense(keys, QUERIES + 1, WIDTH), values));
+    REFUSED(SDPA_ERROR_SHAPE, sdpa_merge(dense_mut(out, 2, 0), lse, dense(keys, 2, 0), values));
     const size_t n = LEN(workspace);
     REFUSED(SDPA_ERROR_SHAPE,
             sdpa_attention(q(), dense(keys, KEYS, DIM - 1), v(), NULL, o(), lse, workspace, n));
@@ -136,6 +146,9 @@ static void strides(void) {
         REFUSED(SDPA_ERROR_STRIDE, sdpa_softmax_rows(in, dense_mut(out, KEYS, DIM)));
         REFUSED(SDPA_ERROR_STRIDE, sdpa_softmax_columns(k(), to));
         REFUSED(SDPA_ERROR_STRIDE, sdpa_scores(in, q(), 0, grid()));
+        REFUSED(SDPA_ERROR_STRIDE, sdpa_project(in, dense(queries, DIM, 1), NULL, dense_mut(out, KEYS, 1)));
+        REFUSED(SDPA_ERROR_STRIDE, sdpa_weighted_sum(dense(keys, KEYS, DIM), in, dense_mut(out, DIM, DIM)));
+        REFUSED(SDPA_ERROR_STRIDE, sdpa_merge(dense_mut(out, KEYS, DIM), lse, in, values));
         REFUSED(SDPA_ERROR_STRIDE, sdpa_pattern(q(), in, NULL, grid()));
         REFUSED(SDPA_ERROR_STRIDE,
                 sdpa_attention(q(), in, v(), NULL, o(), lse, workspace, LEN(workspace)));
@@ -201,6 +214,9 @@ static void overlaps(void) {
     REFUSED(SDPA_ERROR_ALIAS, sdpa_attention(q(), k(), v(), NULL, o(), workspace + 3, workspace, n));
     REFUSED(SDPA_ERROR_ALIAS,
             sdpa_attention(q(), k(), dense(workspace, KEYS, WIDTH), NULL, o(), lse, workspace, n));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_merge(o(), lse, dense(out, QUERIES, WIDTH), values));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_merge(o(), lse, dense(keys, QUERIES, WIDTH), lse));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_merge(o(), out + 2, dense(keys, QUERIES, WIDTH), values));
     sdpa_options options = {0};
     options.sink = out;
     REFUSED(SDPA_ERROR_ALIAS, sdpa_attention(q(), k(), v(), &options, o(), lse, workspace, n));
