@@ -99,3 +99,74 @@ pub(crate) fn check_apart(outputs: &[Region], inputs: &[Region]) -> Checked<()> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::{vec, vec::Vec};
+
+    use super::*;
+
+    /// The places of a matrix of floats that begins `first` floats behind address 4096.
+    fn region(first: usize, [rows, cols]: [usize; 2], [row, col]: [usize; 2]) -> (Region, u64) {
+        let data = core::ptr::without_provenance::<f32>(4096 + 4 * first);
+        let region = Region::new(data, [1, rows, cols], [0, row, col]).unwrap();
+        let places = (0..rows).flat_map(|r| (0..cols).map(move |c| first + r * row + c * col));
+        (region, places.fold(0, |all, place| all | 1 << place))
+    }
+
+    fn all() -> Vec<(Region, u64)> {
+        let mut all = vec![];
+        for first in [0, 1, 2, 5, 9] {
+            for shape in [[1, 1], [1, 4], [3, 1], [2, 3], [3, 2], [4, 4], [0, 3]] {
+                for row in [0, 1, 2, 3, 4, 6, 8] {
+                    for col in [0, 1, 2, 3, 5] {
+                        all.push(region(first, shape, [row, col]));
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Never no where there is one, and no for most that have none.
+    #[test]
+    fn overlaps_are_seen_as_by_brute_force() {
+        let all = all();
+        let [mut shared, mut apart, mut refused] = [0, 0, 0];
+        for (a, places_of_a) in &all {
+            for (b, places_of_b) in &all {
+                let share = places_of_a & places_of_b != 0;
+                assert_eq!(a.overlaps(b), b.overlaps(a));
+                assert!(!share || a.overlaps(b), "{places_of_a:b} and {places_of_b:b}");
+                match (share, a.overlaps(b)) {
+                    (true, _) => shared += 1,
+                    (_, false) => apart += 1,
+                    _ => refused += 1,
+                }
+            }
+        }
+        assert!(shared > 100_000 && apart > 100_000 && refused < apart / 5, "{apart}, {refused}");
+    }
+
+    /// Rows of one buffer of any slots: exactly those that share a float.
+    #[test]
+    fn slots_of_one_pitch_are_told_apart_exactly() {
+        for pitch in 1..9 {
+            for (from, to) in
+                (0..pitch).flat_map(|from| (from + 1..=pitch).map(move |to| (from, to)))
+            {
+                for (other, end) in
+                    (0..pitch).flat_map(|at| (at + 1..=pitch).map(move |to| (at, to)))
+                {
+                    for rows in [1, 2, 5] {
+                        let (a, _) = region(from, [5, to - from], [pitch, 1]);
+                        let (b, _) = region(other, [rows, end - other], [pitch, 1]);
+                        assert_eq!(a.overlaps(&b), from < end && other < to);
+                    }
+                }
+            }
+        }
+    }
+}

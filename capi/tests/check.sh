@@ -96,14 +96,14 @@ if has valgrind; then
 fi
 
 step "a second Rust library in one program, in either order"
-rustc --crate-type staticlib -O -C panic=abort tests/tiny.rs -o "$bin/libtiny.a"
-rustc --crate-type staticlib -O tests/hosted.rs -o "$bin/libhosted.a"
+rustc --crate-type staticlib -O -C panic=abort tests/second/tiny.rs -o "$bin/libtiny.a"
+rustc --crate-type staticlib -O tests/second/hosted.rs -o "$bin/libhosted.a"
 for second in tiny hosted; do
     for order in "$build/libsdpa.a $bin/lib$second.a" "$bin/lib$second.a $build/libsdpa.a"; do
         # A library of `core` alone names a handler for unwinding that is nowhere, unless what
         # nobody calls is dropped.
         # shellcheck disable=SC2086 # two libraries
-        $c tests/second.c $order -Wl,--gc-sections -lpthread -ldl -lm -o "$bin/second"
+        $c -Itests tests/second/program.c $order -Wl,--gc-sections -lpthread -ldl -lm -o "$bin/second"
         "$bin/second" 2>/dev/null
         echo "$second: passed"
     done
