@@ -333,6 +333,9 @@ impl<'a> Attention<'a> {
         if call.workspace.len() < Self::workspace(dim, value_dim) {
             return Err(Error::Workspace);
         }
+        if tokens == 0 {
+            return Ok(()); // however many heads share nothing
+        }
         let adjusted = Adjusted { options: self, backend, first };
         let adjust = self.has_adjustments().then_some(&adjusted as &dyn Adjust);
         let scale = self.scale.unwrap_or_else(|| 1.0 / libm::sqrtf(dim as f32));

@@ -129,6 +129,10 @@ if has pkg-config; then
     # shellcheck disable=SC2046 # options
     $CC -std=c99 examples/decode.c $(pkg-config --cflags --libs sdpa) -o "$bin/installed"
     LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/installed" | tail -1 | grep -x ok
+    sed -n "/^cat >main.c/,/^END/{//!p;}" ../README.md >"$bin/readme.c"
+    # shellcheck disable=SC2046 # options
+    $CC -std=c99 "$bin/readme.c" $(pkg-config --cflags --libs sdpa) -o "$bin/readme"
+    LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/readme" | tr '\n' ' ' | grep "ok 0.019 0.657 0.324"
 fi
 if has cmake; then
     rm -rf "$bin/cmake"

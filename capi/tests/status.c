@@ -87,6 +87,11 @@ static void null_pointers(void) {
     CHECK(sdpa_softmax_columns(dense(NULL, 3, 0), dense_mut(NULL, 3, 0)) == SDPA_OK);
     float dot = 1;
     CHECK(sdpa_dot(NULL, NULL, 0, &dot) == SDPA_OK && dot == 0);
+    /* As many heads as can be counted, of no queries. */
+    const sdpa_heads none = {NULL, SIZE_MAX, 0, DIM, 0, DIM, 1}, same = {keys, SIZE_MAX, KEYS, DIM, 0, DIM, 1};
+    const sdpa_heads_mut nowhere = {NULL, SIZE_MAX, 0, DIM, 0, DIM, 1};
+    static float space[SDPA_ATTENTION_WORKSPACE(DIM, DIM)];
+    CHECK(sdpa_attention_heads(none, same, same, NULL, NULL, nowhere, NULL, space, LEN(space)) == SDPA_OK);
     reset();
     CHECK(sdpa_attention(dense(NULL, 0, DIM), k(), v(), NULL, dense_mut(NULL, 0, WIDTH), lse,
                          workspace, LEN(workspace)) == SDPA_OK);
