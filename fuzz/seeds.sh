@@ -13,7 +13,7 @@ seed() { # target name octal-bytes…
     shift 2
     printf '%b' "$(printf '\\0%s' "$@")" >"$file"
 }
-mkdir -p dot project scores weighted_sum softmax
+mkdir -p dot project scores weighted_sum softmax attention
 
 one='000 000 200 077'      # 1.0
 tiny='140 102 242 015'     # 1e-30
@@ -76,3 +76,33 @@ seed softmax overflowing_rows 001 021 106 013 001 000 000 000 000 002 001 000 00
 seed softmax strides_zero_columns 002 021 061 005 001 000 000 000 000 003 000 001 000 001
 seed softmax no_rows 001 000 021
 seed softmax no_columns 002 021 000
+
+# heads (key heads - 1 + 2 · (group - 1)); queries, keys, dim, width; cut, layouts; values of queries,
+# keys and values; options: bits 0 scale (f32), 1 softcap (f32), 2 window (2 bytes), 3 causal,
+# 4 offset (a byte less 100), 5 keep, 6 bias (values), 7 sinks (0 one, 1 one a head; values).
+ordinary() { echo "004 00$1 000 000 000 000"; }
+seed attention one_key 000 001 001 001 001 000 000 001 $one 000 001 $one 000 001 $one 000 000
+seed attention no_keys 001 003 000 004 005 000 001 $(ordinary 1) $(ordinary 2) $(ordinary 3) 000
+seed attention no_queries 001 000 011 004 005 003 002 $(ordinary 1) $(ordinary 2) $(ordinary 3) 000
+seed attention no_dim 000 003 011 000 005 000 000 000
+seed attention no_width 000 003 011 004 000 000 000 000
+seed attention causal_heads 005 014 202 010 007 101 003 $(ordinary 1) $(ordinary 2) $(ordinary 3) 010
+seed attention window_from_a_cache 003 007 310 005 011 144 007 $(ordinary 4) $(ordinary 5) $(ordinary 6) 014 004 000
+seed attention window_without_end 000 021 105 005 011 012 010 $(ordinary 4) $(ordinary 5) $(ordinary 6) 024 376 377 377
+seed attention keep_and_a_nan 002 011 203 006 011 100 011 $(ordinary 1) $(ordinary 2) 004 003 000 000 000 002 005 000 $nan 201 000 $inf 050 002 007 000 000 000
+seed attention padded 000 011 103 006 011 040 012 $(ordinary 1) $(ordinary 2) 020 003 000 000 000 000 040 000 041
+seed attention bias_masks 000 021 106 006 011 040 013 $(ordinary 1) $(ordinary 2) $(ordinary 3) 100 010 001 000 000 000 000
+seed attention bias_is_infinite 000 021 106 006 011 040 014 $(ordinary 1) $(ordinary 2) $(ordinary 3) 100 021 001 000 000 000 000
+seed attention sinks_and_softcap 005 011 102 006 011 040 015 005 001 000 000 000 000 $(ordinary 2) $(ordinary 3) 202 $one 001 $(ordinary 5)
+seed attention sink_is_nan 000 003 005 003 003 002 000 $(ordinary 1) $(ordinary 2) $(ordinary 3) 200 000 001 $nan 000
+seed attention softcap_is_negative 000 003 005 003 003 002 000 $(ordinary 1) $(ordinary 2) $(ordinary 3) 002 $minus_ten
+seed attention scale_is_infinite 000 003 005 003 003 002 000 $(ordinary 1) $(ordinary 2) $(ordinary 3) 001 $inf
+# Scores of some millions, whose maxima are subtracted.
+seed attention large_scores 000 021 310 010 007 144 016 005 001 000 000 000 000 005 002 000 000 000 000 $(ordinary 3) 001 000 000 172 104
+seed attention infinite_scores 000 021 110 003 007 040 017 021 001 000 000 000 000 021 002 000 000 000 000 $(ordinary 3) 000
+# Finite scores, then +∞ in the second block.
+seed attention infinity_in_a_later_block 000 003 110 003 007 103 020 $(ordinary 1) $(ordinary 2) $(ordinary 3) 100 004 001 000 000 000 001 323 000 $inf
+# Rings of 1 to 4 blocks that go round.
+for layouts in 020 021 022 023 024 025; do
+    seed attention ring_$layouts 000 003 310 003 005 144 $layouts $(ordinary 1) $(ordinary 2) $(ordinary 3) 010
+done

@@ -55,6 +55,36 @@
 //! | a view that leaves its buffer; an output that overlaps itself | [`Error::Stride`]; [`Error::Alias`] when the view is made |
 //! | a scale that is not finite | [`Error::Option`], nothing written |
 //!
+//! [`Attention`], which runs over the same numbers:
+//!
+//! | case | result |
+//! | --- | --- |
+//! | masked key | weight exactly +0; what its key, value and bias hold, NaN and ±∞ included, never reaches the output |
+//! | every key of a query masked; no keys | output exactly +0; log-sum-exp −∞, or the sink |
+//! | bias −∞ | a mask, like keep = 0, whatever the score |
+//! | score or bias +∞ | its keys share the weight equally, the others and the sink are 0; log-sum-exp +∞ |
+//! | NaN in a visible score | NaN in that query's whole output and log-sum-exp, in no other query's |
+//! | NaN in a visible value | NaN in that column of the queries that see it, whatever its weight |
+//! | ±∞ in a visible value | that column of those queries is not finite (∞ or NaN) |
+//! | softcap `c` | before bias and masks, `c · tanh(s / c)`; of ±∞ it is ±`c`; 0 is none |
+//! | causal | by position: query `i` sits at `i + query_offset`, and key `j` is visible when `j ≤` that |
+//! | from a cache | query `i` sits at `appended − queries + i + query_offset`: 0 is for the newest tokens |
+//! | window | keys from `position − left` to `position + right`: `left` of 4 shows five; positions saturate, and `usize::MAX` is no limit |
+//! | sink | one more logit of the denominator, without a value; −∞ is none; one for all heads or one a query head |
+//! | log-sum-exp | natural logarithm, of the scores after scale, cap, bias and masks, and of the sink |
+//! | a softcap that is negative or not finite; a sink that is NaN or +∞ | [`Error::Option`], nothing written |
+//! | a workspace that is too short; a cache that is full | [`Error::Workspace`]; [`Error::Capacity`], nothing written |
+//!
+//! [`merge`](merge()) of two partial states, whose sink belongs to one of them:
+//!
+//! | log-sum-exps | result |
+//! | --- | --- |
+//! | −∞ and any other | every bit of the other; the output beside −∞ is not read |
+//! | −∞ and −∞ | output +0, log-sum-exp −∞ |
+//! | +∞ and finite | the first; a value of the second that is not finite still shows as NaN |
+//! | +∞ and +∞ | NaN throughout: their shares are unknown |
+//! | NaN and any but −∞ | NaN throughout |
+//!
 //! An output cannot overlap an input: the borrow checker sees to it. The
 //! functions whose names end in `_in_place` write over what they read.
 //!
@@ -65,6 +95,13 @@
 //! * Weights of at least 2⁻¹²⁵ are within **6 ULP** of the true value for inputs in
 //!   [−80, 80] and up to 1024 of them, smaller ones within 2⁻¹²⁵. The usual way, which
 //!   subtracts the maximum first, is off by 35 ULP and more.
+//! * `tanh` is within 1.4 ULP and `ln` within 0.85, for every f32.
+//! * A merged output is within `6 · 2⁻²⁴ · (w · |a| + v · |b|)` of the mean of `a` and `b` under
+//!   their shares `w` and `v`, for the log-sum-exps as they are given; their rounding, `2⁻²⁴` of
+//!   each, is as much of its share. The log-sum-exp is within `3 · 2⁻²⁴ · (1 + |log-sum-exp|)`. So the
+//!   result is the same in any order and grouping but for the sum of these.
+//! * The log-sum-exp of an attention is within 2 ULP of the logarithm of the sum of weights as it was
+//!   formed, near 0 too; a relative error of that sum is an absolute one of the logarithm.
 //! * A score, a projection or an output is one chain of multiply-adds: within
 //!   `(n + 1) · 2⁻²³ · Σ |a·b|` for `n` terms, and half of that where they are fused.
 //!

@@ -99,7 +99,7 @@ fn the_mean_under_both_weights(backend: Backend) {
             check(&a.and(&b, backend), &a, &b, &mut worst);
         }
     }
-    worst.map(|worst| worst.finish(backend.name()));
+    worst.into_iter().for_each(|worst| worst.finish(backend.name()));
 }
 
 /// States whose log-sum-exps are near each other, wherever that is.

@@ -31,3 +31,8 @@ pub fn weighted_sum(bytes: &[u8]) {
 pub fn softmax(bytes: &[u8]) {
     targets::softmax::check(bytes);
 }
+
+/// `Attention`, from arrays and from a cache, and `Backend::merge`.
+pub fn attention(bytes: &[u8]) {
+    targets::attention::check(bytes);
+}

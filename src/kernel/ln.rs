@@ -43,7 +43,7 @@ const SQRT_HALF: u32 = 0x3f35_04f4;
 pub(super) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V, n: V) -> V {
     let constant = |c| V::splat(token, c);
     let (zero, one) = (constant(0.0), constant(1.0));
-    let [high, low] = ln2(false, V::FUSED).map(constant);
+    let [high, low] = ln2(false, V::FUSED);
 
     let lanes = x.to_array();
     let k: [i32; L] = array!(|i| lanes[i].to_bits().wrapping_sub(SQRT_HALF).cast_signed() >> 23);
@@ -57,8 +57,8 @@ pub(super) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V, n: V) -> V
     let z = s * s;
     let r = constant(R6).mul_add(z, constant(R4)).mul_add(z, constant(R2)) * z;
     let half_square = constant(0.5) * f * f;
-    let rest = e.mul_add(low, s * (half_square + r));
-    let ln = e.mul_add(high, f - (half_square - rest));
+    let rest = e.mul_add(constant(low), s * (half_square + r));
+    let ln = e.mul_add(constant(high), f - (half_square - rest));
 
     let infinity = constant(f32::INFINITY);
     // −∞ + NaN is NaN.
@@ -88,10 +88,16 @@ impl Kernel for LogSumExp<'_> {
         token: V::Token,
     ) {
         let Logits { base, n, sum } = self.logits;
-        let inputs = base.chunks(L).zip(n.chunks(L)).zip(sum.chunks(L));
-        for (((base, n), sum), out) in inputs.zip(self.out.chunks_mut(L)) {
-            let load = |from| V::load_partial(token, from, 0.0);
-            (load(base) + ln(token, load(sum), load(n))).store_partial(out);
+        for first in (0..sum.len()).step_by(L) {
+            let sum: V = ln(token, lanes(token, sum, first), lanes(token, n, first));
+            let out = self.out.get_mut(first..).unwrap_or_default();
+            (lanes::<L, V>(token, base, first) + sum).store_partial(out);
         }
     }
+}
+
+/// The floats from `first` on, 0 behind the last.
+#[inline(always)]
+fn lanes<const L: usize, V: Vector<L>>(token: V::Token, floats: &[f32], first: usize) -> V {
+    V::load_partial(token, floats.get(first..).unwrap_or_default(), 0.0)
 }

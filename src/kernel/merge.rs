@@ -17,7 +17,7 @@
 use super::{Kernel, exp::Shift, ln::ln, softmax::share};
 use crate::{
     MatrixMut, MatrixRef,
-    simd::{Vector, strip},
+    simd::{Vector, array, strip},
 };
 
 /// `out` and `log_sum_exp` hold one state and become both; shapes agree.
@@ -37,70 +37,60 @@ impl Kernel for Merge<'_> {
         token: V::Token,
     ) {
         let Self { mut out, log_sum_exp, other_out: other, other_log_sum_exp } = self;
-        let queries = log_sum_exp.chunks_mut(L).zip(other_log_sum_exp.chunks(L));
-        for (i, (ours, theirs)) in queries.enumerate() {
-            let shares = Shares::<L>::new::<V>(token, ours, theirs);
-            for (lane, (ours, &theirs)) in ours.iter_mut().zip(theirs).enumerate() {
-                let is_empty = [*ours, theirs].map(|x| x == f32::NEG_INFINITY);
+        for first in (0..log_sum_exp.len()).step_by(L) {
+            let ours = log_sum_exp.get_mut(first..).unwrap_or_default();
+            let theirs = other_log_sum_exp.get(first..).unwrap_or_default();
+            let lanes = lanes::<L, V>(token, ours, theirs);
+            let queries = ours.iter_mut().zip(theirs).zip(lanes);
+            for (row, ((ours, &theirs), both)) in (first..).zip(queries) {
+                let is_empty = [*ours == f32::NEG_INFINITY, theirs == f32::NEG_INFINITY];
                 if is_empty == [false, true] {
                     continue;
                 }
-                *ours = if is_empty[0] { theirs } else { at(&shares.log_sum_exp, lane) };
-                let w = V::splat(token, at(&shares.ours, lane));
-                let v = V::splat(token, at(&shares.theirs, lane));
-                let row = i * L + lane;
+                *ours = if is_empty[0] { theirs } else { both.log_sum_exp };
+                let (w, v) = (V::splat(token, both.shares[0]), V::splat(token, both.shares[1]));
                 for col in (0..out.cols()).step_by(L) {
                     let [a]: [V; 1] = strip::read(token, out.view(), row, col);
                     let [b]: [V; 1] = strip::read(token, other, row, col);
-                    let both = match is_empty {
+                    let merged = match is_empty {
                         [false, _] => b.mul_add(v, a * w),
                         [true, false] => b,
                         [true, true] => V::splat(token, 0.0),
                     };
-                    strip::write::<L, 1, 1, V>(&mut out, row, col, [[both]]);
+                    strip::write::<L, 1, 1, V>(&mut out, row, col, [[merged]]);
                 }
             }
         }
     }
 }
 
-/// A lane that is always there, which the compiler does not see.
-#[inline(always)]
-fn at<const L: usize>(lanes: &[f32; L], lane: usize) -> f32 {
-    lanes.get(lane).copied().unwrap_or(0.0)
-}
-
 /// Where `n · ln 2` is exact in either family, with room.
 const LIMIT: f32 = 2048.0;
 
-/// What two log-sum-exps that are not −∞ make of the two states, in each lane.
-struct Shares<const L: usize> {
-    ours: [f32; L],
-    theirs: [f32; L],
-    log_sum_exp: [f32; L],
+/// What two log-sum-exps that are not −∞ make of their states.
+#[derive(Clone, Copy)]
+struct Both {
+    shares: [f32; 2],
+    log_sum_exp: f32,
 }
 
-impl<const L: usize> Shares<L> {
-    #[inline(always)]
-    fn new<V: Vector<L>>(token: V::Token, ours: &[f32], theirs: &[f32]) -> Self {
-        let constant = |c| V::splat(token, c);
-        let (zero, largest) = (constant(0.0), constant(f32::MAX));
-        let [a, b] = [ours, theirs].map(|x| V::load_partial(token, x, 0.0));
-        let m = a.max(b);
-        let infinite = m.select_gt(largest, m, zero);
-        let m_shared = m.select_gt(largest, zero, m);
-        let negative = constant(-LIMIT).select_gt(m_shared, m_shared, zero);
-        let base = m_shared.select_gt(constant(LIMIT), m_shared, negative);
-        let shift: Shift<V, true> = Shift::new(token, m_shared - base);
-        let w = shift.weight(token, share(token, m, a) - base);
-        let v = shift.weight(token, share(token, m, b) - base);
-        let lesser = a.select_gt(b, b, a);
-        let sum = lesser.select_gt(largest, constant(f32::NAN), w + v);
-        let [_, n] = shift.base_and_n(token);
-        Self {
-            ours: (w / sum).to_array(),
-            theirs: (v / sum).to_array(),
-            log_sum_exp: (base + infinite + ln(token, sum, n)).to_array(),
-        }
-    }
+#[inline(always)]
+fn lanes<const L: usize, V: Vector<L>>(token: V::Token, a: &[f32], b: &[f32]) -> [Both; L] {
+    let constant = |c| V::splat(token, c);
+    let (zero, largest) = (constant(0.0), constant(f32::MAX));
+    let [a, b] = [V::load_partial(token, a, 0.0), V::load_partial(token, b, 0.0)];
+    let m = a.max(b);
+    let infinite = m.select_gt(largest, m, zero);
+    let finite = m.select_gt(largest, zero, m);
+    let base = constant(-LIMIT).select_gt(finite, finite, zero);
+    let base = finite.select_gt(constant(LIMIT), finite, base);
+    let shift: Shift<V, true> = Shift::new(token, finite - base);
+    let w = shift.weight(token, share(token, m, a) - base);
+    let v = shift.weight(token, share(token, m, b) - base);
+    let lesser = a.select_gt(b, b, a);
+    let sum = lesser.select_gt(largest, constant(f32::NAN), w + v);
+    let [_, n] = shift.base_and_n(token);
+    let log_sum_exp = (base + infinite + ln(token, sum, n)).to_array();
+    let (w, v) = ((w / sum).to_array(), (v / sum).to_array());
+    array!(|i| Both { shares: [w[i], v[i]], log_sum_exp: log_sum_exp[i] })
 }

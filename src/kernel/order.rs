@@ -36,6 +36,12 @@
 //! its weight changes at most the sign of a zero, which the last step takes away. The sink is
 //! the first `m`, and its weight the first `sum`.
 //!
+//! The log-sum-exp is `base + ln(sum · 2^N)`, the whole `N` added to the exponent of the sum; `base`
+//! is 0, or where it was taken off, the largest score. [`ln`](super::ln) and [`tanh`](super::tanh)
+//! have one text for all lanes.
+//!
+//! Two states [merged](super::merge): `out = mul_add(b, v / (w + v), a * (w / (w + v)))`.
+//!
 //! # Lanes along: partial sums and a tree
 //!
 //! Where lanes run along the sum itself, element `i` belongs to partial sum

@@ -110,6 +110,23 @@ impl<'a> Input<'a> {
         values
     }
 
+    /// A mask of 0 and others: the rows from one on are 0 (0), one in two at random (1), or a
+    /// run of its own in each column (2); then what it asks for.
+    pub(crate) fn mask(&mut self, rows: usize, cols: usize) -> Grid<u8> {
+        let kind = self.u8() % 3;
+        if kind == 0 {
+            let end = usize::from(self.u8());
+            return Grid::from_fn(rows, cols, |row, _| u8::from(row < end));
+        }
+        let mut rng = self.rng();
+        let runs: Vec<[usize; 2]> =
+            (0..cols).map(|_| [rng.below(rows + 9), rng.below(rows + 1)]).collect();
+        Grid::from_fn(rows, cols, |row, col| match (kind, runs[col]) {
+            (1, _) => rng.pick(&[0, 0, 1, 255]),
+            (_, [from, len]) => u8::from(row < from || row >= from + len),
+        })
+    }
+
     /// A matrix for reading: its values, then its layout; any strides up to 200.
     pub(crate) fn matrix(&mut self, rows: usize, cols: usize) -> Held {
         let grid = Grid { rows, cols, data: self.values(rows * cols) };

@@ -10,6 +10,7 @@
 //! one back end of a family is enough for the oracle. The file stands in two
 //! crates, each of which has `tests/common` as `crate::common`.
 
+pub(crate) mod attention;
 pub(crate) mod dot;
 pub(crate) mod input;
 pub(crate) mod product;
@@ -30,12 +31,13 @@ pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code)] // the fuzz package names them one by one
-pub(crate) const ALL: [Target; 5] = [
+pub(crate) const ALL: [Target; 6] = [
     ("dot", dot::check),
     ("project", product::project),
     ("scores", product::scores),
     ("weighted_sum", product::weighted_sum),
     ("softmax", softmax::check),
+    ("attention", attention::check),
 ];
 
 /// Runs every back end, holds each to the bits of its family's reference, and

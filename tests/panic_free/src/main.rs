@@ -7,7 +7,7 @@
 
 use core::hint::black_box;
 
-use sdpa::{Backend, Matrix, MatrixMut, MatrixRef};
+use sdpa::{Attention, Backend, Matrix, MatrixMut, MatrixRef};
 
 /// Reached from nowhere, which is the point.
 #[panic_handler]
@@ -49,9 +49,19 @@ extern "C" fn probe() {
         report(MatrixMut::new(&mut e, sizes[0], sizes[1]).map(|out| {
             report(backend.softmax_columns(view(), out.t()))
         }));
+        let (mut f, mut g, mut workspace) = (out(), out(), black_box([0.0f32; 4096]));
+        let log_sum_exp = f.get_mut(..sizes[1]).unwrap_or_default();
+        report(MatrixMut::new(&mut g, sizes[0], sizes[1]).map(|out| {
+            backend.merge(out, log_sum_exp, view(), black_box(x))
+        }));
+        let attention = Attention::new().on(backend).softcap(black_box(3.0)).sink(black_box(1.0));
+        report(MatrixMut::new(&mut g, sizes[0], sizes[1]).map(|out| {
+            let (queries, keys) = (view(), view());
+            attention.run_with_log_sum_exp(queries, keys, view(), out, &mut f, &mut workspace)
+        }));
         backend.softmax_rows_in_place(views.view_mut());
         backend.softmax_columns_in_place(views.view_mut());
-        black_box((&a, &b, &c, &d, &e));
+        black_box((&a, &b, &c, &d, &e, &f, &g));
     }
     report(Backend::by_name(black_box("scalar")).map(Backend::family));
     report(view().split_rows(sizes[4]).map(|(above, below)| {

@@ -1,0 +1,139 @@
+//! The options of a call, drawn from bytes, and what they make visible.
+
+use sdpa::{Attention, Backend, Error, MatrixRef};
+
+use super::{super::input::Input, rows};
+use crate::common::grid::Grid;
+
+/// What may be set; keep and bias are keys × queries.
+pub(crate) struct Options {
+    pub(crate) scale: Option<f32>,
+    pub(crate) softcap: f32,
+    pub(crate) causal: bool,
+    pub(crate) window: [usize; 2],
+    pub(crate) offset: isize,
+    pub(crate) keep: Option<Grid<u8>>,
+    pub(crate) bias: Option<Grid>,
+    /// One for all heads, or one a head.
+    pub(crate) sinks: Vec<f32>,
+}
+
+impl Options {
+    pub(crate) fn new(input: &mut Input<'_>, heads: usize, keys: usize, queries: usize) -> Self {
+        let flags = input.u8();
+        let has = |bit: u8| flags >> bit & 1 == 1;
+        let scale = has(0).then(|| input.f32());
+        let softcap = if has(1) { input.f32() } else { 0.0 };
+        let mut limit = || match input.u8() {
+            255 => usize::MAX,
+            254 => usize::MAX / 2 + 1,
+            limit => usize::from(limit),
+        };
+        let window = if has(2) { [limit(), limit()] } else { [usize::MAX; 2] };
+        let offset = match has(4) {
+            false => keys as isize - queries as isize,
+            true => match input.u8() {
+                255 => isize::MAX,
+                254 => isize::MIN,
+                offset => isize::from(offset) - 100,
+            },
+        };
+        let keep = has(5).then(|| input.mask(keys, queries));
+        let bias = has(6).then(|| {
+            let data = input.values(keys * queries);
+            Grid { rows: keys, cols: queries, data }
+        });
+        let sinks = match has(7) {
+            false => Vec::new(),
+            true => {
+                let count = if input.u8().is_multiple_of(2) { 1 } else { heads };
+                input.values(count)
+            }
+        };
+        Self { scale, softcap, causal: has(3), window, offset, keep, bias, sinks }
+    }
+
+    /// What must be returned where there is anything out of its range.
+    pub(crate) fn error(&self) -> Option<Error> {
+        let out_of_range = self.scale.is_some_and(|scale| !scale.is_finite())
+            || !self.softcap.is_finite()
+            || self.softcap < 0.0
+            || self.sinks.iter().any(|sink| sink.is_nan() || *sink == f32::INFINITY);
+        out_of_range.then_some(Error::Option)
+    }
+
+    pub(crate) fn attention(&self, backend: Backend) -> Attention<'_> {
+        let mut attention = self.without_sink(backend);
+        match self.sinks[..] {
+            [] => {}
+            [sink] => attention = attention.sink(sink),
+            _ => attention = attention.sinks(&self.sinks),
+        }
+        attention
+    }
+
+    pub(crate) fn of_head(&self, backend: Backend, head: usize) -> Attention<'_> {
+        self.without_sink(backend).sink(self.sink(head))
+    }
+
+    fn without_sink(&self, backend: Backend) -> Attention<'_> {
+        let [left, right] = self.window;
+        let mut attention =
+            Attention::new().on(backend).window(left, right).query_offset(self.offset);
+        if let Some(scale) = self.scale {
+            attention = attention.scale(scale);
+        }
+        if self.softcap != 0.0 {
+            attention = attention.softcap(self.softcap);
+        }
+        if self.causal {
+            attention = attention.causal();
+        }
+        if let Some(keep) = &self.keep {
+            attention = attention.keep(bytes(keep));
+        }
+        if let Some(bias) = &self.bias {
+            attention = attention.bias(bias.view());
+        }
+        attention
+    }
+
+    pub(crate) fn sink(&self, head: usize) -> f32 {
+        match self.sinks[..] {
+            [] => f32::NEG_INFINITY,
+            [sink] => sink,
+            _ => self.sinks[head],
+        }
+    }
+
+    /// Whether a query sees a key.
+    pub(crate) fn sees(&self, key: usize, token: usize) -> bool {
+        let signed = |n: usize| isize::try_from(n).unwrap_or(isize::MAX);
+        let position = self.offset.saturating_add(signed(token));
+        let [left, right] = self.window;
+        let (at, [left_end, right_end]) = (
+            signed(key),
+            [position.saturating_sub(signed(left)), position.saturating_add(signed(right))],
+        );
+        (left == usize::MAX || at >= left_end)
+            && (right == usize::MAX || at <= right_end)
+            && (!self.causal || at <= position)
+            && self.keep.as_ref().is_none_or(|keep| keep.at(key, token) != 0)
+            && self.bias.as_ref().is_none_or(|bias| bias.at(key, token) != f32::NEG_INFINITY)
+    }
+
+    /// The same for the keys `from..to`, each at its own position.
+    pub(crate) fn part(&self, from: usize, to: usize) -> Self {
+        Self {
+            offset: self.offset.saturating_sub(from as isize),
+            keep: self.keep.as_ref().map(|keep| rows(keep, from, to)),
+            bias: self.bias.as_ref().map(|bias| rows(bias, from, to)),
+            sinks: self.sinks.clone(),
+            ..*self
+        }
+    }
+}
+
+fn bytes(keep: &Grid<u8>) -> MatrixRef<'_, u8> {
+    MatrixRef::new(&keep.data, keep.rows, keep.cols).expect("dense")
+}
