@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-20}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- dot project scores weighted_sum softmax attention
+[ $# -gt 0 ] || set -- dot project scores weighted_sum softmax attention capi
 for target in "$@"; do
     [ -n "$(ls "fuzz/regressions/$target")" ] || { echo "fuzz/regressions/$target: empty" >&2; exit 1; }
     mkdir -p "fuzz/corpus/$target"

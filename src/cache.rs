@@ -18,6 +18,22 @@ pub struct CacheSpan {
     dropped: usize,
 }
 
+impl CacheSpan {
+    /// What a cache had told before: for those that keep its state themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] when more were dropped than given.
+    pub const fn new(appended: usize, dropped: usize) -> Result<Self, Error> {
+        if dropped > appended { Err(Error::Shape) } else { Ok(Self { appended, dropped }) }
+    }
+
+    /// Whether `blocks` blocks hold as many keys.
+    const fn fits(self, blocks: usize) -> bool {
+        self.appended.div_ceil(KEY_BLOCK) - self.dropped / KEY_BLOCK <= blocks
+    }
+}
+
 /// What all caches tell of their keys.
 macro_rules! span_getters {
     ($($span:tt)+) => {
@@ -220,7 +236,8 @@ impl<'a> KvCacheMut<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there is room for no block, or a width is 0.
+    /// [`Error::Shape`] when there is room for no block, or a width is 0; [`Error::Capacity`] when
+    /// `span` is of more keys than there is room for.
     pub fn new(
         keys: &'a mut [f32],
         values: &'a mut [f32],
@@ -229,6 +246,9 @@ impl<'a> KvCacheMut<'a> {
         span: &'a mut CacheSpan,
     ) -> Result<Self, Error> {
         let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
+        if !span.fits(sizes.blocks) {
+            return Err(Error::Capacity);
+        }
         Ok(Self { keys, values, sizes, span })
     }
 
@@ -246,7 +266,7 @@ impl<'a> KvCacheMut<'a> {
         }
         let CacheSpan { appended, dropped } = *self.span;
         let end = appended.checked_add(keys.rows()).ok_or(Error::Capacity)?;
-        if end.div_ceil(KEY_BLOCK) - dropped / KEY_BLOCK > blocks {
+        if !(CacheSpan { appended: end, dropped }).fits(blocks) {
             return Err(Error::Capacity);
         }
         for row in 0..keys.rows() {
@@ -308,6 +328,9 @@ impl<'a> KvCacheRef<'a> {
         span: CacheSpan,
     ) -> Result<Self, Error> {
         let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
+        if !span.fits(sizes.blocks) {
+            return Err(Error::Capacity);
+        }
         Ok(Self { keys, values, sizes, span })
     }
 

@@ -256,6 +256,31 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
         Ok(Self { first: data.as_ptr(), layout, borrow: PhantomData })
     }
 
+    /// Element `(r, c)` lies `r * row_stride + c * col_stride` elements behind `data`. For
+    /// matrices that no slice may cover, because others write between their rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stride`] when the elements span more than one object can hold. Whether they lie
+    /// in one is for the caller to know.
+    ///
+    /// # Safety
+    ///
+    /// Each element lies in one allocation with `data`, and for `'a` is aligned, may be read
+    /// and is written by nobody. What lies between elements is never touched. Without elements
+    /// `data` may be anything.
+    pub unsafe fn from_raw_parts(
+        data: *const T,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> Result<Self, Error> {
+        let layout = Layout { rows, cols, row_stride, col_stride };
+        let first = if layout.span()? == 0 { core::ptr::dangling() } else { data };
+        Ok(Self { first, layout, borrow: PhantomData })
+    }
+
     /// `row`, as a matrix of one row.
     #[inline]
     pub fn from_row(row: &'a [T]) -> Self {
@@ -351,6 +376,34 @@ impl<'a> MatrixMut<'a> {
             return Err(Error::Alias);
         }
         Ok(Self { first: data.as_mut_ptr(), layout, borrow: PhantomData })
+    }
+
+    /// Element `(r, c)` lies `r * row_stride + c * col_stride` floats behind `data`. For
+    /// matrices that no slice may cover, because others use what lies between their rows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stride`] when the elements span more than one object can hold,
+    /// [`Error::Alias`] when two would lie at the same place.
+    ///
+    /// # Safety
+    ///
+    /// Each element lies in one allocation with `data`, and for `'a` is aligned, may be read
+    /// and written, and is used by nobody else. What lies between elements is never touched.
+    /// Without elements `data` may be anything.
+    pub unsafe fn from_raw_parts(
+        data: *mut f32,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> Result<Self, Error> {
+        let layout = Layout { rows, cols, row_stride, col_stride };
+        let first = if layout.span()? == 0 { core::ptr::dangling_mut() } else { data };
+        if layout.overlaps_itself() {
+            return Err(Error::Alias);
+        }
+        Ok(Self { first, layout, borrow: PhantomData })
     }
 
     /// `row`, as a matrix of one row.

@@ -41,6 +41,7 @@ fn folders_are_targets() {
         let names = entries.map(|entry| entry.expect("an entry").path());
         let mut names: Vec<_> =
             names.map(|path| path.file_stem().expect("a name").to_owned()).collect();
+        names.retain(|name| name != "capi"); // capi/tests/regressions.rs has that one
         names.sort();
         names
     };

@@ -51,20 +51,27 @@ impl Extent {
         Ok(Self { sizes: [heads, tokens, dim], strides: [head, dim, 1] })
     }
 
+    /// The layout of one head.
+    fn head(self) -> Layout {
+        let Self { sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } = self;
+        Layout { rows, cols, row_stride, col_stride }
+    }
+
+    /// How many floats the elements span, as [`Layout::span`].
+    fn span(self) -> Result<usize, Error> {
+        match (self.sizes[0].checked_sub(1), self.head().span()?) {
+            (None, _) | (_, 0) => Ok(0),
+            (Some(others), span) => others
+                .checked_mul(self.strides[0])
+                .and_then(|before| before.checked_add(span))
+                .filter(|&span| span <= isize::MAX as usize / size_of::<f32>())
+                .ok_or(Error::Stride),
+        }
+    }
+
     /// The layout of one head, if all heads lie inside `len` floats.
     fn head_in(self, len: usize) -> Result<Layout, Error> {
-        let Self { sizes: [heads, rows, cols], strides: [head_stride, row_stride, col_stride] } =
-            self;
-        let head = Layout { rows, cols, row_stride, col_stride };
-        let span = match head.span()? {
-            0 => 0,
-            _ if heads == 0 => 0,
-            span => (heads - 1)
-                .checked_mul(head_stride)
-                .and_then(|before| before.checked_add(span))
-                .ok_or(Error::Stride)?,
-        };
-        if span > len { Err(Error::Stride) } else { Ok(head) }
+        if self.span()? > len { Err(Error::Stride) } else { Ok(self.head()) }
     }
 
     /// Whether the strides nest: each reaches over all that the smaller ones span, so
@@ -159,6 +166,29 @@ impl<'a> HeadsRef<'a> {
         Self::checked(data, Extent { sizes, strides })
     }
 
+    /// Element `(h, r, c)` lies `h * strides[0] + r * strides[1] + c * strides[2]` floats behind
+    /// `data`: [`with_strides`](Self::with_strides) for heads that no slice may cover.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stride`] when the elements span more than one object can hold. Whether they lie
+    /// in one is for the caller to know.
+    ///
+    /// # Safety
+    ///
+    /// As [`MatrixRef::from_raw_parts`].
+    pub unsafe fn from_raw_parts(
+        data: *const f32,
+        sizes: [usize; 3],
+        strides: [usize; 3],
+    ) -> Result<Self, Error> {
+        let extent = Extent { sizes, strides };
+        let first = if extent.span()? == 0 { core::ptr::dangling() } else { data };
+        let [heads, stride] = [sizes[0], strides[0]];
+        let (layout, borrow) = (extent.head(), core::marker::PhantomData);
+        Ok(Self { first: MatrixRef { first, layout, borrow }, heads, stride })
+    }
+
     fn checked(data: &'a [f32], extent: Extent) -> Result<Self, Error> {
         let layout = extent.head_in(data.len())?;
         let [heads, stride] = [extent.sizes[0], extent.strides[0]];
@@ -242,6 +272,32 @@ impl<'a> HeadsMut<'a> {
         strides: [usize; 3],
     ) -> Result<Self, Error> {
         Self::checked(data, Extent { sizes, strides })
+    }
+
+    /// Element `(h, r, c)` lies `h * strides[0] + r * strides[1] + c * strides[2]` floats behind
+    /// `data`: [`with_strides`](Self::with_strides) for heads that no slice may cover.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stride`] when the elements span more than one object can hold; [`Error::Alias`]
+    /// when the strides do not nest, as in [`with_strides`](Self::with_strides).
+    ///
+    /// # Safety
+    ///
+    /// As [`MatrixMut::from_raw_parts`].
+    pub unsafe fn from_raw_parts(
+        data: *mut f32,
+        sizes: [usize; 3],
+        strides: [usize; 3],
+    ) -> Result<Self, Error> {
+        let extent = Extent { sizes, strides };
+        let first = if extent.span()? == 0 { core::ptr::dangling_mut() } else { data };
+        if !extent.nests() {
+            return Err(Error::Alias);
+        }
+        let [heads, stride] = [sizes[0], strides[0]];
+        let (layout, borrow) = (extent.head(), core::marker::PhantomData);
+        Ok(Self { first: MatrixMut { first, layout, borrow }, heads, stride })
     }
 
     fn checked(data: &'a mut [f32], extent: Extent) -> Result<Self, Error> {

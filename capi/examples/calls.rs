@@ -1,0 +1,306 @@
+//! The calls of tests/calls.c, made of the Rust crate: both must print the same.
+//!
+//! With `SDPA_BREAK_BITS=1` in the environment one bit of one result is flipped.
+
+use sdpa::{
+    Attention, Backend, CacheSpan, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
+    MatrixRef,
+};
+
+struct Calls {
+    state: u64,
+    digest: u64,
+}
+
+/// Floats, and how a matrix lies in them.
+struct Held {
+    data: Vec<f32>,
+    shape: [usize; 2],
+    strides: [usize; 2],
+}
+
+impl Held {
+    fn view(&self) -> MatrixRef<'_> {
+        let ([rows, cols], [row, col]) = (self.shape, self.strides);
+        MatrixRef::with_strides(&self.data, rows, cols, row, col).unwrap()
+    }
+
+    fn view_mut(&mut self) -> MatrixMut<'_> {
+        let ([rows, cols], [row, col]) = (self.shape, self.strides);
+        MatrixMut::with_strides(&mut self.data, rows, cols, row, col).unwrap()
+    }
+}
+
+/// What the options refer to.
+struct Options {
+    flags: usize,
+    scale: f32,
+    softcap: f32,
+    query_offset: isize,
+    window: [usize; 2],
+    bias: Option<Held>,
+    keep: Option<Vec<u8>>,
+    sink: Option<f32>,
+    shape: [usize; 2],
+}
+
+impl Options {
+    fn attention(&self) -> Attention<'_> {
+        let [keys, queries] = self.shape;
+        let mut attention = Attention::new().query_offset(self.query_offset);
+        if self.flags & 1 != 0 {
+            attention = attention.causal();
+        }
+        if self.flags & 2 != 0 {
+            attention = attention.window(self.window[0], self.window[1]);
+        }
+        if self.scale != 0.0 {
+            attention = attention.scale(self.scale);
+        }
+        if self.softcap != 0.0 {
+            attention = attention.softcap(self.softcap);
+        }
+        if let Some(bias) = &self.bias {
+            attention = attention.bias(bias.view());
+        }
+        if let Some(keep) = &self.keep {
+            attention = attention.keep(MatrixRef::new(keep, keys, queries).unwrap());
+        }
+        self.sink.map_or(attention, |sink| attention.sink(sink))
+    }
+}
+
+impl Calls {
+    fn bits(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (((self.bits() >> 32) * end as u64) >> 32) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn value(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 * (1.0 / 4_194_304.0) - 2.0
+    }
+
+    fn note(&mut self, word: u64) {
+        self.digest = (self.digest ^ word).wrapping_mul(0x100_0000_01b3);
+    }
+
+    fn note_status(&mut self, result: Result<(), Error>) {
+        self.note(match result {
+            Ok(()) => 0,
+            Err(Error::Shape) => 2,
+            Err(Error::Stride) => 3,
+            Err(Error::Alias) => 4,
+            Err(Error::Workspace) => 5,
+            Err(Error::Capacity) => 6,
+            Err(_) => 7,
+        });
+    }
+
+    fn note_floats(&mut self, floats: &[f32]) {
+        for x in floats {
+            self.note(u64::from(if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }));
+        }
+    }
+
+    fn note_matrix(&mut self, held: &Held) {
+        for row in 0..held.shape[0] {
+            for col in 0..held.shape[1] {
+                self.note_floats(&[held.view().get(row, col).unwrap()]);
+            }
+        }
+    }
+
+    fn take(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.value()).collect()
+    }
+
+    fn matrix(&mut self, rows: usize, cols: usize) -> Held {
+        let shape = [rows, cols];
+        if self.one_in(3) {
+            let pitch = rows + self.below(3);
+            Held { data: self.take(cols * pitch), shape, strides: [1, pitch] }
+        } else {
+            let pitch = cols + self.below(3);
+            Held { data: self.take(rows * pitch), shape, strides: [pitch, 1] }
+        }
+    }
+
+    fn options(&mut self, keys: usize, queries: usize) -> Options {
+        let flags = self.below(4);
+        let scale = if self.one_in(2) { 0.0 } else { self.value() };
+        let softcap = if self.one_in(4) { 0.5 + self.value() * self.value() } else { 0.0 };
+        let query_offset = self.below(80) as isize - 40;
+        let window = [self.below(50), self.below(50)];
+        let bias = self.one_in(3).then(|| self.matrix(keys, queries));
+        let keep = self
+            .one_in(3)
+            .then(|| (0..keys * queries).map(|_| u8::from(!self.one_in(4))).collect());
+        let sink = self.one_in(3).then(|| self.value());
+        let shape = [keys, queries];
+        Options { flags, scale, softcap, query_offset, window, bias, keep, sink, shape }
+    }
+
+    fn cache(&mut self, workspace: &mut [f32]) {
+        let (dim, width) = (1 + self.below(20), 1 + self.below(20));
+        let _ = self.take((dim + width) * KEY_BLOCK * 2);
+        let mut keys_held = vec![0.0; dim * KEY_BLOCK * 2];
+        let mut values_held = vec![0.0; width * KEY_BLOCK * 2];
+        let mut span = CacheSpan::default();
+        let mut cache =
+            KvCacheMut::new(&mut keys_held, &mut values_held, dim, width, &mut span).unwrap();
+        self.note_status(Ok(()));
+        for _ in 0..8 {
+            let (n, count) = (1 + self.below(30), 1 + self.below(3));
+            let (keys, values) = (self.matrix(n, dim), self.matrix(n, width));
+            self.note_status(cache.append(keys.view(), values.view()));
+            cache.slide(10 + self.below(60));
+            self.note_status(Ok(()));
+            let (queries, mut out) = (self.matrix(count, dim), self.matrix(count, width));
+            let mut lse = self.take(count);
+            let result = cache.view().attend_with_log_sum_exp(
+                &Attention::new().causal(),
+                queries.view(),
+                out.view_mut(),
+                &mut lse,
+                workspace,
+            );
+            self.note_status(result);
+            self.note_matrix(&out);
+            self.note_floats(&lse);
+        }
+    }
+
+    fn heads(&mut self, workspace: &mut [f32]) {
+        let (groups, key_heads) = (1 + self.below(3), 1 + self.below(2));
+        let count = groups * key_heads;
+        let (keys, tokens) = (1 + self.below(40), 1 + self.below(9));
+        let (dim, width) = (1 + self.below(20), 1 + self.below(20));
+        let (q, k) = (self.take(tokens * count * dim), self.take(keys * key_heads * dim));
+        let (v, mut out) = (self.take(keys * key_heads * width), self.take(tokens * count * width));
+        let mut options = self.options(keys, tokens);
+        let sinks = self.one_in(2).then(|| self.take(count));
+        if sinks.is_some() {
+            options.sink = None;
+        }
+        let mut lse = self.take(count * tokens);
+        let mut attention = options.attention();
+        if let Some(sinks) = &sinks {
+            attention = attention.sinks(sinks);
+        }
+        let result = attention.run_with_log_sum_exp(
+            HeadsRef::interleaved(&q, tokens, count, dim).unwrap(),
+            HeadsRef::stacked(&k, key_heads, keys, dim).unwrap(),
+            HeadsRef::stacked(&v, key_heads, keys, width).unwrap(),
+            HeadsMut::interleaved(&mut out, tokens, count, width).unwrap(),
+            &mut lse,
+            workspace,
+        );
+        self.note_status(result);
+        self.note_floats(&out);
+        self.note_floats(&lse);
+    }
+
+    fn call(&mut self, workspace: &mut [f32]) {
+        let op = self.below(12);
+        let (rows, cols, depth) = (1 + self.below(40), 1 + self.below(40), 1 + self.below(70));
+        match op {
+            0 | 1 => {
+                let n = self.below(300);
+                let (a, b, mut out) = (self.take(n), self.take(n), self.take(n + 1));
+                if op == 0 {
+                    out = vec![sdpa::dot(&a, &b).unwrap()];
+                    self.note_status(Ok(()));
+                } else {
+                    out.truncate(n);
+                    self.note_status(sdpa::softmax(&a, &mut out));
+                }
+                self.note_floats(&out);
+            }
+            2 | 3 => {
+                let (x, mut out) = (self.matrix(rows, cols), self.matrix(rows, cols));
+                let softmax = if op == 2 { sdpa::softmax_rows } else { sdpa::softmax_columns };
+                self.note_status(softmax(x.view(), out.view_mut()));
+                self.note_matrix(&out);
+            }
+            4 => {
+                let (x, w) = (self.matrix(rows, depth), self.matrix(depth, cols));
+                let bias = self.one_in(2).then(|| self.take(cols));
+                let mut out = self.matrix(rows, cols);
+                let result = sdpa::project(x.view(), w.view(), bias.as_deref(), out.view_mut());
+                self.note_status(result);
+                self.note_matrix(&out);
+            }
+            5 => {
+                let (keys, queries) = (self.matrix(rows, depth), self.matrix(cols, depth));
+                let scale = (!self.one_in(2)).then(|| self.value());
+                let mut out = self.matrix(rows, cols);
+                let result = sdpa::scores(keys.view(), queries.view(), scale, out.view_mut());
+                self.note_status(result);
+                self.note_matrix(&out);
+            }
+            6 => {
+                let (pattern, values) = (self.matrix(rows, cols), self.matrix(rows, depth));
+                let mut out = self.matrix(cols, depth);
+                let result = sdpa::weighted_sum(pattern.view(), values.view(), out.view_mut());
+                self.note_status(result);
+                self.note_matrix(&out);
+            }
+            7 | 8 => {
+                let (queries, keys) = (self.matrix(cols, depth), self.matrix(rows, depth));
+                let options = self.options(rows, cols);
+                if op == 7 {
+                    let mut out = self.matrix(rows, cols);
+                    let attention = options.attention();
+                    let result = attention.pattern(queries.view(), keys.view(), out.view_mut());
+                    self.note_status(result);
+                    self.note_matrix(&out);
+                    return;
+                }
+                let width = 1 + self.below(40);
+                let (values, mut out) = (self.matrix(rows, width), self.matrix(cols, width));
+                let mut lse = self.take(cols);
+                let result = options.attention().run_with_log_sum_exp(
+                    queries.view(),
+                    keys.view(),
+                    values.view(),
+                    out.view_mut(),
+                    &mut lse,
+                    workspace,
+                );
+                self.note_status(result);
+                self.note_matrix(&out);
+                self.note_floats(&lse);
+            }
+            9 => self.heads(workspace),
+            10 => {
+                let (mut out, mut lse) = (self.matrix(rows, cols), self.take(rows));
+                let (other, other_lse) = (self.matrix(rows, cols), self.take(rows));
+                let result = sdpa::merge(out.view_mut(), &mut lse, other.view(), &other_lse);
+                self.note_status(result);
+                self.note_matrix(&out);
+                self.note_floats(&lse);
+            }
+            _ => self.cache(workspace),
+        }
+    }
+}
+
+fn main() {
+    let mut calls = Calls { state: 2017, digest: 0xcbf2_9ce4_8422_2325 };
+    let mut workspace = vec![0.0; Attention::workspace(70, 40)];
+    for _ in 0..1000 {
+        calls.call(&mut workspace);
+    }
+    calls.digest ^= u64::from(std::env::var_os("SDPA_BREAK_BITS").is_some());
+    println!("1000 calls on {}: {:016x}", Backend::best().name(), calls.digest);
+}

@@ -1,0 +1,41 @@
+//! The C library: `extern "C"` functions over the public API of `sdpa`, and nothing else.
+//!
+//! Each function asks where its arguments lie ([`region`]), whether an output shares memory with
+//! anything else, makes views of them ([`views`]) and calls the crate, which checks the
+//! rest. The doc comments of what is public are the text of `include/sdpa.h`, and the order of
+//! the modules is its order.
+//!
+//! # Safety
+//!
+//! Of every function: a pointer is NULL, or points to as much memory as its comment says, of
+//! that type and alignment; for the time of the call nobody writes what it reads, nobody uses
+//! what it writes. An `sdpa_cache` has what `sdpa_cache_init` wrote, or zeros.
+
+#![no_std]
+// The comments are the header's: what they leave to the caller stands above.
+#![allow(clippy::missing_safety_doc)]
+
+mod region;
+
+mod status;
+
+mod views;
+
+mod operations;
+
+mod options;
+
+mod attention;
+
+mod cache;
+
+pub use attention::*;
+pub use cache::*;
+pub use operations::*;
+pub use options::*;
+pub use status::*;
+pub use views::{sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut};
+
+/// The panic handler of a library that stands alone.
+#[cfg(feature = "capi")]
+extern crate panic_halt;

@@ -1,0 +1,228 @@
+/* Random calls, and one number of all that they give: examples/calls.rs makes the same calls
+ * of the Rust crate and must print the same. */
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sdpa.h"
+
+#define LEN(array) (sizeof(array) / sizeof((array)[0]))
+
+static uint64_t state = 2017;
+
+/* SplitMix64. */
+static uint64_t bits(void) {
+    state += 0x9e3779b97f4a7c15u;
+    uint64_t z = (state ^ (state >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static size_t below(uint64_t end) { return (size_t)(((bits() >> 32) * end) >> 32); }
+
+static int one_in(uint64_t n) { return below(n) == 0; }
+
+/* In [-2, 2), exactly. */
+static float value(void) { return (float)(bits() >> 40) * (1.0f / 4194304) - 2; }
+
+static uint64_t digest = 0xcbf29ce484222325u;
+
+/* FNV-1a, a word at a time. */
+static void note(uint64_t word) { digest = (digest ^ word) * 0x100000001b3u; }
+
+static void note_float(float x) {
+    uint32_t word;
+    memcpy(&word, &x, sizeof word);
+    note(x == x ? word : 0x7fc00000u);
+}
+
+static float arena[1 << 18];
+static size_t used;
+
+static float *take(size_t n) {
+    float *floats = arena + used;
+    used += n;
+    if (used > LEN(arena)) {
+        abort();
+    }
+    for (size_t i = 0; i < n; i++) {
+        floats[i] = value();
+    }
+    return floats;
+}
+
+/* A matrix of any strides, transposed or not. */
+static sdpa_matrix_mut matrix(size_t rows, size_t cols) {
+    sdpa_matrix_mut m = {NULL, rows, cols, 1, 1};
+    if (one_in(3)) {
+        m.col_stride = rows + below(3);
+        m.data = take(cols * m.col_stride);
+    } else {
+        m.row_stride = cols + below(3);
+        m.data = take(rows * m.row_stride);
+    }
+    return m;
+}
+
+static sdpa_matrix input(size_t rows, size_t cols) {
+    const sdpa_matrix_mut m = matrix(rows, cols);
+    const sdpa_matrix in = {m.data, m.rows, m.cols, m.row_stride, m.col_stride};
+    return in;
+}
+
+static void note_matrix(sdpa_matrix_mut m) {
+    for (size_t row = 0; row < m.rows; row++) {
+        for (size_t col = 0; col < m.cols; col++) {
+            note_float(m.data[row * m.row_stride + col * m.col_stride]);
+        }
+    }
+}
+
+static uint8_t keep[1 << 12];
+static float sink, workspace[SDPA_ATTENTION_WORKSPACE(70, 40)];
+
+static sdpa_options options(size_t keys, size_t queries) {
+    sdpa_options o = {0};
+    o.flags = (uint32_t)below(4);
+    o.scale = one_in(2) ? 0 : value();
+    o.softcap = one_in(4) ? 0.5f + value() * value() : 0;
+    o.query_offset = (ptrdiff_t)below(80) - 40;
+    o.window_left = below(50);
+    o.window_right = below(50);
+    if (one_in(3)) {
+        o.bias = input(keys, queries);
+    }
+    if (one_in(3)) {
+        o.keep = keep;
+        for (size_t i = 0; i < keys * queries; i++) {
+            keep[i] = !one_in(4);
+        }
+    }
+    if (one_in(3)) {
+        sink = value();
+        o.sink = &sink;
+    }
+    return o;
+}
+
+static void cache(void) {
+    const size_t dim = 1 + below(20), width = 1 + below(20);
+    const size_t len = SDPA_CACHE_FLOATS(dim, width, 2);
+    sdpa_cache held;
+    note((uint64_t)sdpa_cache_init(&held, dim, width, take(len), len));
+    for (int step = 0; step < 8; step++) {
+        const size_t n = 1 + below(30), count = 1 + below(3);
+        const sdpa_matrix keys = input(n, dim), values = input(n, width);
+        note((uint64_t)sdpa_cache_append(&held, keys, values));
+        note((uint64_t)sdpa_cache_slide(&held, 10 + below(60)));
+        const sdpa_matrix queries = input(count, dim);
+        const sdpa_matrix_mut out = matrix(count, width);
+        const sdpa_options causal = {.flags = SDPA_CAUSAL};
+        float *lse = take(count);
+        note((uint64_t)sdpa_cache_attend(&held, queries, &causal, out, lse, workspace, LEN(workspace)));
+        note_matrix(out);
+        for (size_t i = 0; i < count; i++) {
+            note_float(lse[i]);
+        }
+    }
+}
+
+static void heads(void) {
+    const size_t groups = 1 + below(3), key_heads = 1 + below(2), count = groups * key_heads;
+    const size_t keys = 1 + below(40), tokens = 1 + below(9), dim = 1 + below(20), width = 1 + below(20);
+    const sdpa_heads q = {take(tokens * count * dim), count, tokens, dim, dim, count * dim, 1};
+    const sdpa_heads k = {take(keys * key_heads * dim), key_heads, keys, dim, 0, 0, 0};
+    const sdpa_heads v = {take(keys * key_heads * width), key_heads, keys, width, 0, 0, 0};
+    const sdpa_heads_mut out = {take(tokens * count * width), count, tokens, width, width, count * width, 1};
+    sdpa_options o = options(keys, tokens);
+    const float *sinks = NULL;
+    if (one_in(2)) {
+        sinks = take(count);
+        o.sink = NULL;
+    }
+    float *lse = take(count * tokens);
+    note((uint64_t)sdpa_attention_heads(q, k, v, &o, sinks, out, lse, workspace, LEN(workspace)));
+    for (size_t i = 0; i < tokens * count * width; i++) {
+        note_float(out.data[i]);
+    }
+    for (size_t i = 0; i < count * tokens; i++) {
+        note_float(lse[i]);
+    }
+}
+
+static void call(void) {
+    const size_t op = below(12), rows = 1 + below(40), cols = 1 + below(40), depth = 1 + below(70);
+    used = 0;
+    if (op < 2) {
+        const size_t n = below(300);
+        const float *a = take(n), *b = take(n);
+        float *out = take(n + 1);
+        note((uint64_t)(op == 0 ? sdpa_dot(a, b, n, out) : sdpa_softmax(a, n, out)));
+        for (size_t i = 0; i < (op == 0 ? 1 : n); i++) {
+            note_float(out[i]);
+        }
+    } else if (op < 4) {
+        const sdpa_matrix x = input(rows, cols);
+        const sdpa_matrix_mut out = matrix(rows, cols);
+        note((uint64_t)(op == 2 ? sdpa_softmax_rows(x, out) : sdpa_softmax_columns(x, out)));
+        note_matrix(out);
+    } else if (op == 4) {
+        const sdpa_matrix x = input(rows, depth), w = input(depth, cols);
+        const float *bias = one_in(2) ? take(cols) : NULL;
+        const sdpa_matrix_mut out = matrix(rows, cols);
+        note((uint64_t)sdpa_project(x, w, bias, out));
+        note_matrix(out);
+    } else if (op == 5) {
+        const sdpa_matrix keys = input(rows, depth), queries = input(cols, depth);
+        const float scale = one_in(2) ? 0 : value();
+        const sdpa_matrix_mut out = matrix(rows, cols);
+        note((uint64_t)sdpa_scores(keys, queries, scale, out));
+        note_matrix(out);
+    } else if (op == 6) {
+        const sdpa_matrix pattern = input(rows, cols), values = input(rows, depth);
+        const sdpa_matrix_mut out = matrix(cols, depth);
+        note((uint64_t)sdpa_weighted_sum(pattern, values, out));
+        note_matrix(out);
+    } else if (op < 9) {
+        const sdpa_matrix queries = input(cols, depth), keys = input(rows, depth);
+        const sdpa_options o = options(rows, cols);
+        if (op == 7) {
+            const sdpa_matrix_mut out = matrix(rows, cols);
+            note((uint64_t)sdpa_pattern(queries, keys, &o, out));
+            note_matrix(out);
+        } else {
+            const size_t width = 1 + below(40);
+            const sdpa_matrix values = input(rows, width);
+            const sdpa_matrix_mut out = matrix(cols, width);
+            float *lse = take(cols);
+            note((uint64_t)sdpa_attention(queries, keys, values, &o, out, lse, workspace, LEN(workspace)));
+            note_matrix(out);
+            for (size_t i = 0; i < cols; i++) {
+                note_float(lse[i]);
+            }
+        }
+    } else if (op == 9) {
+        heads();
+    } else if (op == 10) {
+        const sdpa_matrix_mut out = matrix(rows, cols);
+        float *lse = take(rows);
+        const sdpa_matrix other = input(rows, cols);
+        note((uint64_t)sdpa_merge(out, lse, other, take(rows)));
+        note_matrix(out);
+        for (size_t i = 0; i < rows; i++) {
+            note_float(lse[i]);
+        }
+    } else {
+        cache();
+    }
+}
+
+int main(void) {
+    for (int i = 0; i < 1000; i++) {
+        call();
+    }
+    printf("1000 calls on %s: %016" PRIx64 "\n", sdpa_backend(), digest);
+    return 0;
+}

@@ -1,0 +1,148 @@
+#!/bin/sh
+# check.sh BUILD: the C and C++ tests against both libraries in BUILD, the examples, the gates
+# and an installed tree. What a missing tool keeps from running is said; with REQUIRE_ALL=1 in
+# the environment it fails.
+set -eu
+cd "$(dirname "$0")/.."
+build=$1
+CC=${CC:-cc}
+CXX=${CXX:-c++}
+strict="-Wall -Wextra -Wpedantic -Werror -Iinclude -g"
+c="$CC -std=c99 $strict"
+bin=$build/tests
+mkdir -p "$bin"
+step() { echo "== $*"; }
+has() {
+    for tool in "$@"; do
+        if ! command -v "$tool" >/dev/null; then
+            echo "NOT RUN: $tool is missing" >&2
+            [ -z "${REQUIRE_ALL:-}" ] || exit 1
+            return 1
+        fi
+    done
+}
+# Runs a command that must fail with the given words.
+must_fail() {
+    words=$1
+    shift
+    if output=$("$@" 2>&1); then
+        echo "this was to fail, and passed: $*" >&2
+        exit 1
+    fi
+    echo "$output" | grep -q "$words" || { echo "$output"; echo "failed otherwise: $*" >&2; exit 1; }
+    echo "fails as it must: $words"
+}
+
+step "the header is what cbindgen makes of src/, and can be told from another"
+if has cbindgen; then
+    verify() { cbindgen --quiet --config cbindgen.toml --crate sdpa-capi --output "$1" --verify .; }
+    verify include/sdpa.h
+    sed 's/size_t n,/int n,/' include/sdpa.h >"$bin/other.h"
+    ! verify "$bin/other.h" 2>/dev/null || { echo "another header passes" >&2; exit 1; }
+fi
+
+step "the header by itself, C99 and C++17"
+echo '#include "sdpa.h"' >"$bin/header.c"
+cp "$bin/header.c" "$bin/header.cpp"
+$c -c "$bin/header.c" -o "$bin/header.o"
+# shellcheck disable=SC2086 # options
+$CXX -std=c++17 $strict -c "$bin/header.cpp" -o "$bin/header.o"
+
+for kind in static shared; do
+    step "tests and examples, $kind"
+    case $kind in
+    static) library=$build/libsdpa.a ;;
+    shared) library="-L$build -lsdpa -Wl,-rpath,$PWD/$build" ;;
+    esac
+    for test in status numbers calls; do
+        # shellcheck disable=SC2086 # options
+        $c -O1 tests/$test.c $library -lm -o "$bin/$test-$kind"
+        "$bin/$test-$kind"
+    done
+    # shellcheck disable=SC2086 # options
+    {
+        $c examples/pattern.c $library -o "$bin/pattern-$kind"
+        $c examples/decode.c $library -o "$bin/decode-$kind"
+        $CXX -std=c++17 $strict examples/decode.cpp $library -o "$bin/decodepp-$kind"
+    }
+    "$bin/pattern-$kind" ../examples/data/minilm-l2h1 >"$bin/pattern.txt"
+    "$bin/decode-$kind" | grep "token 199 looks at 195.511 and 195.980"
+    "$bin/decodepp-$kind" | tr '\n' ' ' | grep "49.873 among all, 99.000 alone refused: sizes"
+done
+readelf -d "$build/libsdpa.so" | grep "soname"
+exported=$(nm -D --defined-only "$build/libsdpa.so" | awk '{print $3}' | grep -v '^sdpa_' || true)
+[ -z "$exported" ] || { echo "exported too:" $exported >&2; exit 1; }
+
+step "the bits of the Rust crate, and the pattern of its example"
+"$bin/calls-static" >"$bin/calls.txt"
+cargo run --quiet --example calls | diff - "$bin/calls.txt"
+SDPA_BREAK_BITS=1 must_fail "1000 calls" sh -c "cargo run --quiet --example calls | diff - $bin/calls.txt"
+cargo run --quiet --manifest-path ../Cargo.toml --release --example attention_pattern |
+    sed -n '/^Pattern, the/,/^Pattern as/{/^key.query/,/^forest/p;}' >"$bin/rust.txt"
+[ "$(wc -l <"$bin/rust.txt")" = 9 ]
+diff "$bin/rust.txt" "$bin/pattern.txt"
+
+step "sanitizers"
+for test in status numbers calls; do
+    $c -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/$test.c "$build/libsdpa.a" -lm -o "$bin/sanitized"
+    "$bin/sanitized" >/dev/null
+    echo "$test: clean"
+done
+
+step "valgrind"
+if has valgrind; then
+    # It has no AVX-512, and says so to cpuid: another back end runs.
+    valgrind --quiet --error-exitcode=1 --leak-check=full "$bin/numbers-static"
+fi
+
+step "a second Rust library in one program, in either order"
+rustc --crate-type staticlib -O -C panic=abort tests/second/tiny.rs -o "$bin/libtiny.a"
+rustc --crate-type staticlib -O tests/second/hosted.rs -o "$bin/libhosted.a"
+for second in tiny hosted; do
+    for order in "$build/libsdpa.a $bin/lib$second.a" "$bin/lib$second.a $build/libsdpa.a"; do
+        # A library of `core` alone names a handler for unwinding that is nowhere, unless what
+        # nobody calls is dropped.
+        # shellcheck disable=SC2086 # two libraries
+        $c -Itests tests/second/program.c $order -Wl,--gc-sections -lpthread -ldl -lm -o "$bin/second"
+        "$bin/second" 2>/dev/null
+        echo "$second: passed"
+    done
+done
+
+step "no panic is reachable"
+tests/gate.sh "$build"
+must_fail "panics above are reachable" make -s gate FEATURES=deliberate-panic
+if has arm-none-eabi-gcc; then
+    make -s gate TARGET=thumbv7em-none-eabihf
+    must_fail "panics above are reachable" \
+        make -s gate TARGET=thumbv7em-none-eabihf FEATURES=deliberate-panic
+fi
+
+step "an installed tree, by pkg-config and by CMake"
+root=$PWD/$bin/root
+rm -rf "$root"
+make -s install DESTDIR="$root" PREFIX=/opt/sdpa
+[ -f "$root/opt/sdpa/lib/libsdpa.a" ] && ! grep -r "$root" "$root/opt/sdpa/lib/pkgconfig" "$root/opt/sdpa/lib/cmake"
+if has pkg-config; then
+    export PKG_CONFIG_SYSROOT_DIR="$root" PKG_CONFIG_PATH="$root/opt/sdpa/lib/pkgconfig"
+    [ "$(pkg-config --modversion sdpa)" = "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" ]
+    # shellcheck disable=SC2046 # options
+    $CC -std=c99 examples/decode.c $(pkg-config --cflags --libs sdpa) -o "$bin/installed"
+    LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/installed" | tail -1 | grep -x ok
+    sed -n "/^cat >main.c/,/^END/{//!p;}" ../README.md >"$bin/readme.c"
+    # shellcheck disable=SC2046 # options
+    $CC -std=c99 "$bin/readme.c" $(pkg-config --cflags --libs sdpa) -o "$bin/readme"
+    LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/readme" | tr '\n' ' ' | grep "ok 0.019 0.657 0.324"
+fi
+if has cmake; then
+    rm -rf "$bin/cmake"
+    cmake -S tests/consume -B "$bin/cmake" -DCMAKE_PREFIX_PATH="$root/opt/sdpa" -DCMAKE_C_COMPILER="$CC" >/dev/null
+    cmake --build "$bin/cmake" >/dev/null
+    for program in with_sdpa with_static; do
+        "$bin/cmake/$program" | tail -1 | grep -x ok
+    done
+    readelf -d "$bin/cmake/with_sdpa" | grep "NEEDED.*libsdpa"
+fi
+make -s uninstall DESTDIR="$root" PREFIX=/opt/sdpa
+[ -z "$(find "$root" -type f -o -type l)" ]
+echo "check.sh: all of it passed"

@@ -1,0 +1,434 @@
+//! Calls of the C functions with any sizes, strides and pointers, of memory that there is: the
+//! body of the fuzz target `capi`, which `tests/regressions.rs` replays.
+//!
+//! ```text
+//! bytes ─▶ a function, and arguments in one arena of canaries, NULL, or beyond all memory
+//! a failure: nothing has changed
+//! SDPA_OK: only elements of outputs have, which are distinct and no input's
+//! ```
+
+use std::{mem::size_of, ptr};
+
+use sdpa_capi::*;
+
+/// Bytes, read from the front; where they end, zeros follow.
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn byte(&mut self) -> usize {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        usize::from(first)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.byte() % end
+    }
+
+    /// Small, or now and then beyond what memory has.
+    fn any(&mut self, end: usize) -> usize {
+        match self.byte() {
+            0xf8..=0xff => [1 << 61, 1 << 62, usize::MAX / 2, usize::MAX][self.below(4)],
+            byte => byte % end,
+        }
+    }
+}
+
+/// How many floats there are: small arguments lie in the first half, workspaces behind.
+const FLOATS: usize = 1 << 13;
+const CANARY: u32 = 0x7fc5_a5a5;
+
+struct Arena<'a> {
+    input: Input<'a>,
+    floats: Vec<f32>,
+    /// What each float is: [`INPUT`], [`OUTPUT`], neither or both.
+    roles: Vec<u8>,
+    /// Whether two elements of outputs are one.
+    twice: bool,
+}
+
+const INPUT: u8 = 1;
+const OUTPUT: u8 = 2;
+
+/// Where a matrix or heads lie: their pointer, sizes and strides.
+struct Place {
+    data: *mut f32,
+    sizes: [usize; 3],
+    strides: [usize; 3],
+}
+
+impl Arena<'_> {
+    /// Any place of three or fewer axes, about of these sizes. What would lie outside the arena,
+    /// and yet in memory, becomes one float.
+    fn place(&mut self, mut sizes: [usize; 3], is_output: bool) -> Place {
+        if self.input.below(16) == 15 {
+            let axis = if sizes[0] == 1 { 1 + self.input.below(2) } else { self.input.below(3) };
+            sizes[axis] = self.input.any(9);
+        }
+        let [heads, rows, cols] = sizes;
+        let mut strides = match self.input.below(4) {
+            0 => [0; 3],
+            1 => [cols, heads.wrapping_mul(cols), 1],
+            2 => [rows.wrapping_mul(cols).saturating_add(1), 1, rows],
+            _ => [self.input.any(40), self.input.any(40), self.input.any(40)],
+        };
+        let is_dense = if heads == 1 { strides[1..] == [0; 2] } else { strides == [0; 3] };
+        let taken = if is_dense { [rows.saturating_mul(cols), cols, 1] } else { strides };
+        let at = 16 * self.input.byte() + self.input.below(16);
+        if self.input.below(16) == 15 {
+            return Place { data: ptr::null_mut(), sizes, strides };
+        }
+        let far = |axis: usize| (sizes[axis] as u128).saturating_sub(1) * taken[axis] as u128;
+        let last = far(0).saturating_add(far(1)).saturating_add(far(2));
+        let count = sizes.iter().fold(1, |all: u128, &n| all * (n as u128).min(1 << 40));
+        let mut taken = taken;
+        let is_nowhere = count == 0 || last >= isize::MAX as u128 / 4;
+        if !is_nowhere && (at as u128 + last >= FLOATS as u128 || count > 4096) {
+            (sizes, strides, taken) = ([sizes[0].min(1); 3], [0; 3], [1; 3]);
+            sizes[0] = 1;
+        }
+        if !is_nowhere {
+            for head in 0..sizes[0] {
+                for row in 0..sizes[1] {
+                    for col in 0..sizes[2] {
+                        let i = at + head * taken[0] + row * taken[1] + col * taken[2];
+                        self.note(i, is_output);
+                    }
+                }
+            }
+        }
+        Place { data: self.at(at), sizes, strides }
+    }
+
+    fn note(&mut self, i: usize, is_output: bool) {
+        let role = if is_output { OUTPUT } else { INPUT };
+        self.twice |= is_output && self.roles[i] & OUTPUT != 0;
+        self.roles[i] |= role;
+    }
+
+    fn at(&mut self, i: usize) -> *mut f32 {
+        self.floats.as_mut_ptr().wrapping_add(i)
+    }
+
+    fn matrix(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
+        let Place { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
+            self.place([1, rows, cols], false);
+        sdpa_matrix { data, rows, cols, row_stride, col_stride }
+    }
+
+    fn output(&mut self, rows: usize, cols: usize) -> sdpa_matrix_mut {
+        let Place { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
+            self.place([1, rows, cols], true);
+        sdpa_matrix_mut { data, rows, cols, row_stride, col_stride }
+    }
+
+    fn heads(&mut self, heads: usize, rows: usize, cols: usize) -> sdpa_heads {
+        let Place { data, sizes: [heads, rows, cols], strides } =
+            self.place([heads, rows, cols], false);
+        let [head_stride, row_stride, col_stride] = strides;
+        sdpa_heads { data, heads, rows, cols, head_stride, row_stride, col_stride }
+    }
+
+    /// A pointer to `n` floats, NULL where `n` is 0 or more than there are.
+    fn array(&mut self, n: usize, is_output: bool) -> *mut f32 {
+        let at = 16 * self.input.byte() + self.input.below(16);
+        if n == 0 || n > 1024 || at + n > FLOATS || self.input.below(8) == 7 {
+            return ptr::null_mut();
+        }
+        (at..at + n).for_each(|i| self.note(i, is_output));
+        self.at(at)
+    }
+
+    /// A workspace: the whole second half, a float less than is needed, or any.
+    fn workspace(&mut self, dim: usize, value_dim: usize) -> (*mut f32, usize) {
+        let need = sdpa_attention_workspace(dim, value_dim);
+        let at = if self.input.below(8) == 7 { 16 * self.input.byte() } else { FLOATS / 2 };
+        let len = match self.input.below(8) {
+            0 => need.saturating_sub(1),
+            1 => self.input.any(4096),
+            _ => need,
+        };
+        let used = len.min(need);
+        if 4 * used as u128 >= isize::MAX as u128 {
+            return (self.at(at), len);
+        }
+        if at + used > FLOATS {
+            return (ptr::null_mut(), len);
+        }
+        (at..at + used).for_each(|i| self.note(i, true));
+        (self.at(at), len)
+    }
+
+    fn options(&mut self, keys: usize, queries: usize) -> sdpa_options {
+        let flags = match self.input.byte() {
+            byte @ 0..=250 => byte as u32 % 4,
+            byte => (byte as u32) << self.input.below(24),
+        };
+        let mut float = |special: [f32; 4]| match self.input.byte() {
+            byte @ 0..=199 => 0.0 + (byte / 100) as f32 * (byte as f32 / 64.0),
+            byte => special[byte % 4],
+        };
+        let scale = float([f32::NAN, f32::INFINITY, -1.0, 1e-40]);
+        let softcap = float([f32::NAN, f32::INFINITY, -1.0, 1e-40]);
+        let query_offset = self.input.any(90) as isize;
+        let (window_left, window_right) = (self.input.any(20), self.input.any(20));
+        let none =
+            sdpa_matrix { data: ptr::null(), rows: 0, cols: 0, row_stride: 0, col_stride: 0 };
+        let bias = if self.input.below(3) == 2 { self.matrix(keys, queries) } else { none };
+        let sink = if self.input.below(3) == 2 { self.array(1, false) } else { ptr::null_mut() };
+        // The bytes of floats at the front.
+        let (mut keep, mut keep_row_stride, mut keep_col_stride) = (ptr::null(), 0, 0);
+        if self.input.below(3) == 2 {
+            (keep_row_stride, keep_col_stride) = (self.input.any(20), self.input.any(20));
+            let is_dense = keep_row_stride == 0 && keep_col_stride == 0;
+            let [row, col] =
+                if is_dense { [queries, 1] } else { [keep_row_stride, keep_col_stride] };
+            let steps = |n: usize| (n as u128).saturating_sub(1);
+            let last = (steps(keys) * row as u128).saturating_add(steps(queries) * col as u128);
+            if keys == 0 || queries == 0 || last >= isize::MAX as u128 {
+                keep = self.at(0).cast_const().cast();
+            } else if last < 4096 {
+                keep = self.at(0).cast_const().cast();
+                for key in 0..keys.min(4096) {
+                    for query in 0..queries.min(4096) {
+                        self.note((key * row + query * col) / 4, false);
+                    }
+                }
+            }
+        }
+        sdpa_options {
+            flags,
+            scale,
+            softcap,
+            query_offset,
+            window_left,
+            window_right,
+            bias,
+            keep,
+            keep_row_stride,
+            keep_col_stride,
+            sink,
+        }
+    }
+}
+
+/// The elements of the first half that may be in place of each other.
+fn is_in_place(x: &sdpa_matrix, out: &sdpa_matrix_mut) -> bool {
+    ptr::eq(x.data, out.data)
+}
+
+/// One call.
+pub(crate) fn check(bytes: &[u8]) {
+    let mut arena = Arena {
+        input: Input(bytes),
+        floats: vec![f32::from_bits(CANARY); FLOATS],
+        roles: vec![0; FLOATS],
+        twice: false,
+    };
+    let kind = arena.input.below(12);
+    let [rows, cols, depth, width] = [0; 4].map(|_| arena.input.below(9));
+    for i in 0..FLOATS / 2 {
+        if i % 3 != 0 {
+            arena.floats[i] = (i % 17) as f32 / 4.0 - 2.0;
+        }
+    }
+    let a = &mut arena;
+    let mut in_place = false;
+    let (status, before) = match kind {
+        0 => {
+            let (x, y) = (a.array(depth, false), a.array(depth, false));
+            let out = a.array(1, true);
+            let n = if a.input.below(16) == 15 { usize::MAX >> a.input.below(3) } else { depth };
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe { sdpa_dot(x, y, n, out) })
+        }
+        1 => {
+            let (x, out) = (a.array(8 * depth, false), a.array(8 * depth, true));
+            in_place = ptr::eq(x, out);
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe { sdpa_softmax(x, 8 * depth, out) })
+        }
+        2 | 3 => {
+            let (x, mut out) = (a.matrix(rows, cols), a.output(rows, cols));
+            if a.input.below(8) == 7 {
+                let sdpa_matrix { data, rows, cols, row_stride, col_stride } = x;
+                let as_output = |role: &mut u8| *role = (*role & INPUT) * (INPUT | OUTPUT);
+                a.roles.iter_mut().for_each(as_output);
+                a.twice = false;
+                out = sdpa_matrix_mut { data: data.cast_mut(), rows, cols, row_stride, col_stride };
+            }
+            in_place = is_in_place(&x, &out);
+            let softmax = if kind == 2 { sdpa_softmax_rows } else { sdpa_softmax_columns };
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe { softmax(x, out) })
+        }
+        4 => {
+            let (x, w) = (a.matrix(rows, depth), a.matrix(depth, cols));
+            let bias = if w.cols < 99 { a.array(w.cols, false) } else { ptr::null_mut() };
+            let out = a.output(rows, cols);
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe { sdpa_project(x, w, bias, out) })
+        }
+        5 => {
+            let (keys, queries) = (a.matrix(rows, depth), a.matrix(cols, depth));
+            let (scale, out) = (a.input.byte() as f32 / 64.0, a.output(rows, cols));
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe { sdpa_scores(keys, queries, scale, out) })
+        }
+        6 => {
+            let (pattern, values) = (a.matrix(rows, cols), a.matrix(rows, width));
+            let out = a.output(cols, width);
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe { sdpa_weighted_sum(pattern, values, out) })
+        }
+        7 => {
+            let (queries, keys) = (a.matrix(cols, depth), a.matrix(rows, depth));
+            let (options, out) = (a.options(keys.rows, queries.rows), a.output(rows, cols));
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe { sdpa_pattern(queries, keys, &options, out) })
+        }
+        8 => {
+            let (queries, keys) = (a.matrix(cols, depth), a.matrix(rows, depth));
+            let values = a.matrix(rows, width);
+            let options = a.options(keys.rows, queries.rows);
+            let (out, lse) = (a.output(cols, width), a.array(queries.rows, true));
+            let (space, len) = a.workspace(keys.cols, values.cols);
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe {
+                sdpa_attention(queries, keys, values, &options, out, lse, space, len)
+            })
+        }
+        9 => {
+            let (key_heads, group) = (1 + a.input.below(2), 1 + a.input.below(3));
+            let heads = key_heads * group;
+            let queries = a.heads(heads, cols, depth);
+            let (keys, values) = (a.heads(key_heads, rows, depth), a.heads(key_heads, rows, width));
+            let options = a.options(keys.rows, queries.rows);
+            let sinks =
+                if a.input.below(3) == 2 { a.array(queries.heads, false) } else { ptr::null_mut() };
+            let Place { data, sizes: [heads, rows, cols], strides } =
+                a.place([heads, cols, width], true);
+            let [head_stride, row_stride, col_stride] = strides;
+            let out =
+                sdpa_heads_mut { data, heads, rows, cols, head_stride, row_stride, col_stride };
+            let lse = a.array(queries.heads.saturating_mul(queries.rows), true);
+            let (space, len) = a.workspace(keys.cols, values.cols);
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe {
+                sdpa_attention_heads(queries, keys, values, &options, sinks, out, lse, space, len)
+            })
+        }
+        10 => {
+            let (out, lse) = (a.output(rows, cols), a.array(rows, true));
+            let (other, other_lse) = (a.matrix(rows, cols), a.array(rows, false));
+            // As many as the matrices say, which may be more.
+            let fits = out.rows <= rows && other.rows <= rows;
+            let [lse, other_lse] = if fits { [lse, other_lse] } else { [ptr::null_mut(); 2] };
+            // SAFETY: of the arena, NULL, or beyond memory.
+            run(a, || unsafe { sdpa_merge(out, lse, other, other_lse) })
+        }
+        _ => return cache(a, rows, depth, width),
+    };
+    judge(a, status, &before, in_place);
+}
+
+/// The status, and the arena as it was.
+fn run(arena: &Arena<'_>, call: impl FnOnce() -> sdpa_status) -> (sdpa_status, Vec<f32>) {
+    let before = arena.floats.clone();
+    (call(), before)
+}
+
+/// Fails where something has changed that may not.
+fn judge(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: bool) {
+    assert!((SDPA_OK..=SDPA_ERROR_OPTION).contains(&status), "status {status}");
+    if std::env::var_os("SDPA_BREAK_BITS").is_some_and(|set| set == "1") {
+        arena.floats[FLOATS - 1] = 0.0;
+    }
+    if status == SDPA_OK {
+        assert!(!arena.twice, "an output lies over itself or another");
+        let shared = arena.roles.iter().position(|role| *role == INPUT | OUTPUT);
+        assert!(in_place || shared.is_none(), "an output lies over an input at {shared:?}");
+    }
+    for (i, (now, before)) in arena.floats.iter().zip(before).enumerate() {
+        let may_change = status == SDPA_OK && arena.roles[i] & OUTPUT != 0;
+        assert!(may_change || now.to_bits() == before.to_bits(), "status {status}: wrote at {i}");
+    }
+}
+
+/// A cache through many steps, its structure changed by strangers now and then.
+fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
+    let len = FLOATS / 4;
+    let storage = a.at(len);
+    let zero = sdpa_cache {
+        storage: ptr::null_mut(),
+        dim: 0,
+        value_dim: 0,
+        blocks: 0,
+        appended: 0,
+        dropped: 0,
+    };
+    let mut cache = zero;
+    let asked = if a.input.below(8) == 7 { a.input.any(200) } else { len };
+    if 4 * asked as u128 >= isize::MAX as u128 || asked <= len {
+        // SAFETY: of the arena, or refused.
+        unsafe { sdpa_cache_init(&mut cache, depth, width, storage, asked) };
+    }
+    for _ in 0..12 {
+        if a.input.below(16) == 15 {
+            let odd = a.input.any(70);
+            *[&mut cache.appended, &mut cache.dropped, &mut cache.blocks][a.input.below(3)] = odd;
+            let floats = sdpa_cache_floats(cache.dim, cache.value_dim, cache.blocks);
+            if floats > len && 4 * (floats as u128) < isize::MAX as u128 {
+                cache.blocks = 1;
+            }
+        }
+        a.roles.fill(0);
+        a.twice = false;
+        let floats = sdpa_cache_floats(cache.dim, cache.value_dim, cache.blocks);
+        let held = len..len + floats.min(len);
+        let was = cache;
+        let what = a.input.below(5);
+        let (status, before) = match what {
+            0 | 1 => {
+                let n = rows + 8 * a.input.below(8);
+                let (keys, values) = (a.matrix(n, depth), a.matrix(n, width));
+                a.roles[held.clone()].fill(OUTPUT);
+                // SAFETY: of the arena, NULL, or beyond memory.
+                run(a, || unsafe { sdpa_cache_append(&mut cache, keys, values) })
+            }
+            2 => {
+                let n = a.input.any(100);
+                // SAFETY: of the arena, NULL, or beyond memory.
+                run(a, || unsafe { sdpa_cache_slide(&mut cache, n) })
+            }
+            3 => {
+                let n = a.input.any(100);
+                // SAFETY: of the arena, NULL, or beyond memory.
+                run(a, || unsafe { sdpa_cache_truncate(&mut cache, n) })
+            }
+            _ => {
+                a.roles[held.clone()].fill(INPUT);
+                let queries = a.matrix(rows, depth);
+                let keys = cache.appended.saturating_sub(cache.dropped);
+                let options = a.options(keys, queries.rows);
+                let (out, lse) = (a.output(rows, width), a.array(queries.rows, true));
+                let (space, len) = a.workspace(cache.dim, cache.value_dim);
+                // SAFETY: of the arena, NULL, or beyond memory.
+                run(a, || unsafe {
+                    sdpa_cache_attend(&cache, queries, &options, out, lse, space, len)
+                })
+            }
+        };
+        judge(a, status, &before, false);
+        let words = |cache: &sdpa_cache| {
+            [cache.dim, cache.value_dim, cache.blocks, cache.appended, cache.dropped]
+        };
+        if status != SDPA_OK || what == 4 {
+            assert_eq!(words(&cache), words(&was), "the cache has changed");
+        } else {
+            let keys = cache.appended - cache.dropped;
+            assert!(keys <= 64 * cache.blocks && words(&cache)[..3] == words(&was)[..3]);
+        }
+    }
+    assert!(size_of::<sdpa_cache>() == 6 * size_of::<usize>());
+}
