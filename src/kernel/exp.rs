@@ -35,8 +35,9 @@
 //!    `x − m` is taken after all, which is exact where the weight is not 0,
 //!    and `N` is 0.
 
-use crate::simd::Vector;
+use crate::simd::{Vector, array};
 
+pub(super) mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -67,17 +68,31 @@ const BIAS: f32 = 190.0;
 /// has `k + 127` in its lowest bits.
 #[inline(always)]
 fn exp_of<const L: usize, V: Vector<L>>(token: V::Token, x: V, t: V, magic: V) -> V {
-    let constant = |c| V::splat(token, c);
-    let n = t - magic;
-    let r = n.mul_add(constant(-LN2_HIGH), x);
-    let r = n.mul_add(constant(-LN2_LOW), r);
-    let one = constant(1.0);
-    let q = constant(C6).mul_add(r, constant(C5));
-    let q = q.mul_add(r, constant(C4));
-    let q = q.mul_add(r, constant(C3));
-    let q = q.mul_add(r, constant(C2));
-    let p = if V::FUSED { q.mul_add(r, one).mul_add(r, one) } else { one + (r * r).mul_add(q, r) };
+    let [p] = e_to_r(token, [x], [t - magic]);
     p * t.low_bits_to_exponent()
+}
+
+/// `e^r` for `x = n · ln 2 + r`, several vectors side by side.
+#[inline(always)]
+fn e_to_r<const L: usize, const N: usize, V: Vector<L>>(
+    token: V::Token,
+    x: [V; N],
+    n: [V; N],
+) -> [V; N] {
+    let constant = |c| V::splat(token, c);
+    let one = constant(1.0);
+    let r: [V; N] = array!(|i| n[i].mul_add(constant(-LN2_HIGH), x[i]));
+    let r: [V; N] = array!(|i| n[i].mul_add(constant(-LN2_LOW), r[i]));
+    let q: [V; N] = array!(|i| constant(C6).mul_add(r[i], constant(C5)));
+    let q: [V; N] = array!(|i| q[i].mul_add(r[i], constant(C4)));
+    let q: [V; N] = array!(|i| q[i].mul_add(r[i], constant(C3)));
+    let q: [V; N] = array!(|i| q[i].mul_add(r[i], constant(C2)));
+    if V::FUSED {
+        let q: [V; N] = array!(|i| q[i].mul_add(r[i], one));
+        array!(|i| q[i].mul_add(r[i], one))
+    } else {
+        array!(|i| one + (r[i] * r[i]).mul_add(q[i], r[i]))
+    }
 }
 
 /// What a maximum `m` makes of the softmax's shift, in each lane.
