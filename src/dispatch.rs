@@ -142,7 +142,7 @@ impl Backend {
             // SAFETY: the token is the proof of AVX, AVX2 and FMA.
             Token::Avx2(token) => unsafe { avx2(kernel, token) },
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-            // SAFETY: the token is the proof of AVX-512F.
+            // SAFETY: the token is the proof of AVX-512F and BW.
             Token::Avx512(token) => unsafe { avx512(kernel, token) },
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Token::Neon(token) => neon(kernel, token),
@@ -156,15 +156,18 @@ impl fmt::Debug for Backend {
     }
 }
 
-// One function a back end, which switches its instructions on. The numbers:
-// lanes, vectors of a group of partial sums, rows and vectors of a tile.
+// One function a back end, which switches its instructions on; never inlined, so that what
+// calls it is small enough to be, and operands are laid down once, where they are read. The
+// numbers: lanes, vectors of a group of partial sums, rows and vectors of a tile.
 
 /// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
+#[inline(never)]
 fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
     kernel.run::<1, 4, 4, 4, F32x1>(token)
 }
 
 /// 4 × 2 sums, 2 of `right`, 1 of `left` and 1 product: 12 of SSE2's 16 registers.
+#[inline(never)]
 fn portable<K: Kernel>(kernel: K, token: Portable) -> K::Output {
     kernel.run::<4, 1, 4, 2, F32x4>(token)
 }
@@ -181,7 +184,7 @@ fn avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
 /// cycles of latency on 2 ports twice over; more rows would leave more of a small
 /// tile empty, and more vectors more of a narrow one.
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn avx512<K: Kernel>(kernel: K, token: Avx512) -> K::Output {
     kernel.run::<16, 1, 8, 2, F32x16>(token)
 }
@@ -189,6 +192,7 @@ fn avx512<K: Kernel>(kernel: K, token: Avx512) -> K::Output {
 /// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers; 16 sums hide 4
 /// cycles of latency on 4 ports.
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[inline(never)]
 fn neon<K: Kernel>(kernel: K, token: Neon) -> K::Output {
     kernel.run::<4, 4, 8, 2, neon::F32x4>(token)
 }

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     HeadsMut, HeadsRef, MatrixMut, MatrixRef,
-    simd::{Vector, array, strip::Source},
+    simd::{Vector, array, strip},
 };
 use few::Few;
 use many::Many;
@@ -406,12 +406,10 @@ fn are_finite<const L: usize, V: Vector<L>>(token: V::Token, values: MatrixRef<'
     let zero = V::splat(token, 0.0);
     let mut zeros = zero;
     for row in 0..values.rows() {
-        Source::row(values, row, L).for_each(
-            token,
-            0.0,
-            #[inline(always)]
-            |[x]: [V; 1]| zeros = x.mul_add(zero, zeros),
-        );
+        for col in (0..values.cols()).step_by(L) {
+            let [x]: [V; 1] = strip::read(token, values, row, col);
+            zeros = x.mul_add(zero, zeros);
+        }
     }
     zeros.to_array().iter().all(|zero| *zero == 0.0)
 }

@@ -54,7 +54,7 @@ impl Kernel for Dot<'_> {
         }
         let [first, second, third, fourth] = sums;
         let halves = [add(first, third), add(second, fourth)];
-        order::sum(add(halves[0], halves[1]))
+        order::sum(token, add(halves[0], halves[1])).first()
     }
 }
 

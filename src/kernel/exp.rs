@@ -35,8 +35,9 @@
 //!    `x − m` is taken after all, which is exact where the weight is not 0,
 //!    and `N` is 0.
 
-use crate::simd::Vector;
+use crate::simd::{Vector, array};
 
+pub(super) mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -88,18 +89,32 @@ fn exp_of<const WIDE: bool, const L: usize, V: Vector<L>>(
     t: V,
     magic: V,
 ) -> V {
+    let [p] = e_to_r::<WIDE, L, 1, V>(token, [x], [t - magic]);
+    p * t.low_bits_to_exponent()
+}
+
+/// `e^r` for `x = n · ln 2 + r`, several vectors side by side.
+#[inline(always)]
+fn e_to_r<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
+    token: V::Token,
+    x: [V; N],
+    n: [V; N],
+) -> [V; N] {
     let constant = |c| V::splat(token, c);
     let [ln2_high, ln2_low] = ln2(WIDE, V::FUSED);
-    let n = t - magic;
-    let r = n.mul_add(constant(-ln2_high), x);
-    let r = n.mul_add(constant(-ln2_low), r);
     let one = constant(1.0);
-    let q = constant(C6).mul_add(r, constant(C5));
-    let q = q.mul_add(r, constant(C4));
-    let q = q.mul_add(r, constant(C3));
-    let q = q.mul_add(r, constant(C2));
-    let p = if V::FUSED { q.mul_add(r, one).mul_add(r, one) } else { one + (r * r).mul_add(q, r) };
-    p * t.low_bits_to_exponent()
+    let r: [V; N] = array!(|i| n[i].mul_add(constant(-ln2_high), x[i]));
+    let r: [V; N] = array!(|i| n[i].mul_add(constant(-ln2_low), r[i]));
+    let q: [V; N] = array!(|i| constant(C6).mul_add(r[i], constant(C5)));
+    let q: [V; N] = array!(|i| q[i].mul_add(r[i], constant(C4)));
+    let q: [V; N] = array!(|i| q[i].mul_add(r[i], constant(C3)));
+    let q: [V; N] = array!(|i| q[i].mul_add(r[i], constant(C2)));
+    if V::FUSED {
+        let q: [V; N] = array!(|i| q[i].mul_add(r[i], one));
+        array!(|i| q[i].mul_add(r[i], one))
+    } else {
+        array!(|i| one + (r[i] * r[i]).mul_add(q[i], r[i]))
+    }
 }
 
 /// `e^x` for `x` in [−87, 88], as exact as the weights below; a NaN stays one.

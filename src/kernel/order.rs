@@ -53,6 +53,10 @@
 //! | `dot` | 64 | 16 |
 //! | the weights of a slice or row, [compensated](super::softmax) | 16 | 4 |
 //!
+//! The weights come in rounds of four of each partial sum, `w0` to `w3`, as two pairs: with the sum
+//! in `a`, biased, and what its additions lose in `e`, `u = w0 + w1`, `v = w2 + w3`, `t = a + u`,
+//! `s = t + v`, then `e = e + ((u − (t − a)) + (v − (s − t)))` and `a = s`.
+//!
 //! Then the partial sums are folded in half until one is left:
 //! `p[i] = p[i] + p[i + P / 2]` for `i < P / 2`, and so on with `P / 2`.
 //!
@@ -67,39 +71,43 @@ use crate::simd::Vector;
 /// How many groups of partial sums `dot` has.
 pub(crate) const DOT_GROUPS: usize = 4;
 
-/// Folds a group of partial sums into one.
+/// Folds a group of partial sums into one, which every lane gets.
 #[inline(always)]
-pub(crate) fn sum<const L: usize, const G: usize, V: Vector<L>>(group: [V; G]) -> f32 {
+pub(crate) fn sum<const L: usize, const G: usize, V: Vector<L>>(
+    token: V::Token,
+    group: [V; G],
+) -> V {
     const { assert!(G * L == if V::FUSED { 16 } else { 4 }) };
-    fold(group, |a, b| a + b, |a, b| a + b)
+    fold(
+        token,
+        group,
+        #[inline(always)]
+        |a, b| a + b,
+    )
 }
 
-/// Folds maxima, none of them NaN, into one; their order shows nowhere.
+/// Folds maxima, none of them NaN, into one, which every lane gets; their order shows
+/// nowhere.
 #[inline(always)]
-pub(crate) fn maximum<const L: usize, const G: usize, V: Vector<L>>(group: [V; G]) -> f32 {
-    fold(group, V::max, |a, b| if a > b { a } else { b })
+pub(crate) fn maximum<const L: usize, const G: usize, V: Vector<L>>(
+    token: V::Token,
+    group: [V; G],
+) -> V {
+    fold(token, group, V::max)
 }
 
 #[inline(always)]
 fn fold<const L: usize, const G: usize, V: Vector<L>>(
+    token: V::Token,
     mut group: [V; G],
-    vectors: impl Fn(V, V) -> V,
-    lanes: impl Fn(f32, f32) -> f32,
-) -> f32 {
+    f: impl Fn(V, V) -> V,
+) -> V {
     let mut half = G / 2;
     while half > 0 {
         for i in 0..half {
-            group[i] = vectors(group[i], group[i + half]);
+            group[i] = f(group[i], group[i + half]);
         }
         half /= 2;
     }
-    let mut rest = group[0].to_array();
-    let mut half = L / 2;
-    while half > 0 {
-        for i in 0..half {
-            rest[i] = lanes(rest[i], rest[i + half]);
-        }
-        half /= 2;
-    }
-    rest[0]
+    group[0].fold(token, f)
 }

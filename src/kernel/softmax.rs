@@ -7,26 +7,30 @@
 //! ```
 //!
 //! 1. The shift goes into the exponent ([`exp`](super::exp)): nothing is rounded
-//!    by it.
-//! 2. The sum is compensated, four additions a vector ([`Sum`]): a plain one
-//!    is off by 40 ULP at 1024 elements, this one by less than 1.
+//!    by it. Along rows it goes in last ([`exp::rows`](super::exp::rows)), so that the first two
+//!    passes overlap.
+//! 2. The sum is compensated ([`Sum`]): a plain one is off by 40 ULP at 1024 elements, this
+//!    one by less than 1 along columns, where every weight is added so, and by less than 2 along
+//!    rows, where pairs are.
 //! 3. Weights that would be subnormal are set to +0 *before* the
 //!    multiplication, because an x86 core takes a slow path for each subnormal result.
 //! 4. A NaN makes the sum NaN, and with it every weight. The maximum skips it.
 //! 5. Where the maximum is −∞ or there is no element the sum is 0, and so are the weights.
 //!
-//! With the weights within 1 ULP, the sum within 1 and two roundings, a
-//! result is within 6 ULP; searches that climb hills found 4.2 at worst.
+//! With the weights within 1 ULP, the sum within 2 and two roundings, a
+//! result is within 6 ULP; searches that climb hills found 4.8 at worst.
 
 use super::{
     Kernel,
     exp::{Shift, WEIGHT_BIAS},
-    order,
 };
 use crate::simd::{
     Vector, array,
     strip::{InOut, Source, Strip},
 };
+
+mod rows;
+pub(crate) use rows::Rows;
 
 /// A compensated sum of weights in each lane.
 ///
@@ -43,7 +47,7 @@ struct Sum<V> {
 /// No weight is above 2⁶⁵. Further up `a` would lose more of each weight to `e`, a
 /// plain sum: begun at 2⁷⁶, 1023 equal weights beside a large one leave a column 93
 /// ULP off. Further down the parts of a group have more bits than their fold
-/// keeps: 5.3 ULP at 2⁶⁵. Here the same searches find 4.2.
+/// keeps: 5.3 ULP at 2⁶⁵. Here the same searches find 4.2 for a column.
 const SUM_BIAS: f32 = WEIGHT_BIAS * 64.0;
 
 impl<V> Sum<V> {
@@ -65,6 +69,21 @@ impl<V> Sum<V> {
         self.a = t;
     }
 
+    /// Adds four weights as two: of each pair the rounded sum. What the two additions
+    /// to `a` lose is added up before it goes into `e`, whose chain is half as long.
+    #[inline(always)]
+    fn add_four<const L: usize>(&mut self, w: [V; 4])
+    where
+        V: Vector<L>,
+    {
+        let (first, second) = (w[0] + w[1], w[2] + w[3]);
+        let t = self.a + first;
+        let lost = first - (t - self.a);
+        let a = t + second;
+        self.e = self.e + (lost + (second - (a - t)));
+        self.a = a;
+    }
+
     /// The sum but for `e`.
     #[inline(always)]
     fn unbiased<const L: usize>(self, token: V::Token) -> V
@@ -78,13 +97,13 @@ impl<V> Sum<V> {
 /// What a sum makes of the weights.
 #[derive(Clone, Copy)]
 struct Normaliser<V> {
-    /// Weights below would become subnormal.
+    /// Weights that are not above would become subnormal.
     cutoff: V,
     factor: V,
 }
 
 /// A little more than 2⁻¹²⁶: the 4 ULP cover the three roundings between
-/// `w >= cutoff` and `w · factor >= 2⁻¹²⁶`.
+/// `w > cutoff` and `w · factor >= 2⁻¹²⁶`.
 const SMALLEST: f32 = f32::from_bits(0x0080_0004);
 
 impl<V> Normaliser<V> {
@@ -93,17 +112,18 @@ impl<V> Normaliser<V> {
     where
         V: Vector<L>,
     {
-        // A sum of 0 or NaN is its own factor.
-        let factor = sum.select_gt(V::splat(token, 0.0), V::splat(token, 1.0) / sum, sum);
+        // No sum of weights is between 0 and the smallest normal number, which keeps the factor
+        // finite where all weights are 0. A sum that is NaN stays one.
+        let factor = V::splat(token, 1.0) / V::splat(token, f32::MIN_POSITIVE).max(sum);
         Self { cutoff: sum * V::splat(token, SMALLEST), factor }
     }
 
     #[inline(always)]
-    fn apply<const L: usize>(self, token: V::Token, w: V) -> V
+    fn apply<const L: usize>(self, w: V) -> V
     where
         V: Vector<L>,
     {
-        self.cutoff.select_gt(w, V::splat(token, 0.0), w) * self.factor
+        w.times_above(self.factor, self.cutoff)
     }
 }
 
@@ -192,7 +212,7 @@ fn normalise<const L: usize, const G: usize, V: Vector<L>>(
         token,
         0.0,
         #[inline(always)]
-        |w: [V; G]| array!(|g| normalisers[g].apply(token, w[g])),
+        |w: [V; G]| array!(|g| normalisers[g].apply(w[g])),
     );
 }
 
@@ -210,43 +230,12 @@ impl Kernel for Exp<'_> {
     ) {
         let Self(mut matrix) = self;
         let shift: Shift<V> = Shift::new(token, V::splat(token, 0.0));
-        matrix.row(0, G * L).map(
+        matrix.row::<false>(0).strip(0, G * L).map(
             token,
             0.0,
             #[inline(always)]
             |x: [V; G]| array!(|g| shift.weight(token, x[g])),
         );
-    }
-}
-
-/// Softmax of every row; lanes run along it.
-pub(crate) struct Rows<'a>(pub(crate) InOut<'a>);
-
-impl Kernel for Rows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
-        self,
-        token: V::Token,
-    ) {
-        let Self(mut matrix) = self;
-        let (rows, cols) = matrix.shape();
-        for row in 0..if cols == 0 { 0 } else { rows } {
-            let m = maximum::<L, 4, V>(token, matrix.source_row(row, 4 * L)); // 4 to hide latency
-            let mut m = order::maximum(m);
-            let mut strip = matrix.row(row, G * L);
-            if m == f32::INFINITY {
-                share_infinity(token, &mut strip, [V::splat(token, m); G]);
-                m = 0.0;
-            }
-            let shift: Shift<V> = Shift::new(token, V::splat(token, m));
-            let sums = weigh(token, &mut strip, [shift; G]);
-            let a: [V; G] = array!(|g| sums[g].unbiased(token));
-            let e: [V; G] = array!(|g| sums[g].e);
-            let sum = order::sum(a) + order::sum(e);
-            normalise(token, strip, [V::splat(token, sum); G]);
-        }
     }
 }
 

@@ -121,10 +121,40 @@ impl Vector<8> for F32x8 {
         Self(unsafe { _mm256_max_ps(self.0, other.0) })
     }
 
+    /// Lanes change places with their partners, so that each ends with the same.
+    #[inline(always)]
+    fn fold(self, _: Avx2, f: impl Fn(Self, Self) -> Self) -> Self {
+        // SAFETY: AVX is there: the token is the proof.
+        unsafe {
+            let fours = f(self, Self(_mm256_permute2f128_ps::<0x01>(self.0, self.0)));
+            let twos = f(fours, Self(_mm256_permute_ps::<0b01_00_11_10>(fours.0)));
+            f(twos, Self(_mm256_permute_ps::<0b10_11_00_01>(twos.0)))
+        }
+    }
+
+    #[inline(always)]
+    fn times_above(self, factor: Self, floor: Self) -> Self {
+        // SAFETY: AVX is there: `self` is the proof.
+        Self(unsafe {
+            let above = _mm256_cmp_ps::<_CMP_NLE_UQ>(self.0, floor.0);
+            _mm256_mul_ps(_mm256_and_ps(self.0, above), factor.0)
+        })
+    }
+
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         // SAFETY: AVX2 is there: `self` is the proof.
         Self(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0))) })
+    }
+
+    #[inline(always)]
+    fn exponent_above(self, floor: Self) -> Self {
+        // SAFETY: AVX2 is there: `self` is the proof.
+        Self(unsafe {
+            let field =
+                _mm256_subs_epu16(_mm256_castps_si256(self.0), _mm256_castps_si256(floor.0));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(field))
+        })
     }
 
     /// Pairs of lanes, then pairs of pairs, then the halves.

@@ -1,4 +1,4 @@
-//! `avx512`: sixteen lanes, fused, on x86 with AVX-512F; chosen at run time.
+//! `avx512`: sixteen lanes, fused, on x86 with AVX-512F and BW; chosen at run time.
 
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -8,9 +8,9 @@ use core::ops::{Add, Div, Mul, Sub};
 
 use super::Vector;
 
-cpufeatures::new!(detected, "avx512f");
+cpufeatures::new!(detected, "avx512f", "avx512bw");
 
-/// Proof that this machine has AVX-512F.
+/// Proof that this machine has AVX-512F and AVX-512BW.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Avx512(());
 
@@ -111,10 +111,41 @@ impl Vector<16> for F32x16 {
         Self(unsafe { _mm512_max_ps(self.0, other.0) })
     }
 
+    /// Lanes change places with their partners, so that each ends with the same.
+    #[inline(always)]
+    fn fold(self, _: Avx512, f: impl Fn(Self, Self) -> Self) -> Self {
+        // SAFETY: AVX-512F is there: the token is the proof.
+        unsafe {
+            let eights = f(self, Self(_mm512_shuffle_f32x4::<0b01_00_11_10>(self.0, self.0)));
+            let fours = f(eights, Self(_mm512_shuffle_f32x4::<0b10_11_00_01>(eights.0, eights.0)));
+            let twos = f(fours, Self(_mm512_permute_ps::<0b01_00_11_10>(fours.0)));
+            f(twos, Self(_mm512_permute_ps::<0b10_11_00_01>(twos.0)))
+        }
+    }
+
+    #[inline(always)]
+    fn times_above(self, factor: Self, floor: Self) -> Self {
+        // SAFETY: AVX-512F is there: `self` is the proof.
+        Self(unsafe {
+            let above = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(self.0, floor.0);
+            _mm512_maskz_mul_ps(above, self.0, factor.0)
+        })
+    }
+
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         // SAFETY: AVX-512F is there: `self` is the proof.
         Self(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0))) })
+    }
+
+    #[inline(always)]
+    fn exponent_above(self, floor: Self) -> Self {
+        // SAFETY: AVX-512F and BW are there: `self` is the proof.
+        Self(unsafe {
+            let (field, floor) = (_mm512_castps_si512(self.0), _mm512_castps_si512(floor.0));
+            let field = _mm512_subs_epu16(field, floor);
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(field))
+        })
     }
 
     /// Squares of 4 × 4 lanes, each 128 bits wide, then the squares themselves.

@@ -50,6 +50,7 @@ impl Kernel for Laws {
         operators_act_on_each_lane_alone::<L, V>(token);
         memory_is_read_and_written_in_order::<L, V>(token);
         bits_move_into_the_exponent::<L, V>(token);
+        lanes_are_folded_in_half::<L, V>(token);
         squares_are_transposed::<L, V>(token);
     }
 }
@@ -75,6 +76,13 @@ fn operators_act_on_each_lane_alone<const L: usize, V: Vector<L>>(token: V::Toke
         check("/", x / y, &|a, b, _| a / b);
         check("max", x.max(y), &|a, b, _| if a > b { a } else { b });
         check("select_gt", x.select_gt(y, z, x), &|a, b, c| if a > b { c } else { a });
+        // A factor that is not positive and finite belongs where nothing is set to 0.
+        let positive = b.map(|b| if b.is_finite() { b.abs() } else { 2.0 });
+        let times = V::load(token, &positive);
+        check("times_above", x.times_above(times, z), &|a, b, c| match a <= c {
+            true => 0.0,
+            false => a * if b.is_finite() { b.abs() } else { 2.0 },
+        });
         check("mul_add", x.mul_add(y, z), &|a, b, c| {
             if V::FUSED { a.mul_add(b, c) } else { a * b + c }
         });
@@ -107,6 +115,29 @@ fn bits_move_into_the_exponent<const L: usize, V: Vector<L>>(token: V::Token) {
         let power = f32::from_bits(field << 23);
         assert_eq!(t.low_bits_to_exponent().to_array(), [power; L]);
     }
+    for (n, floor) in (-600..600).flat_map(|n| [(n, -500), (n, 0), (n, 345)]) {
+        let [t, floor_at] = [n, floor].map(|n| V::splat(token, 12_583_936.0 + n as f32));
+        let field = (n - floor).clamp(0, 511) as u32;
+        if field < 255 {
+            let power = f32::from_bits(field << 23);
+            assert_eq!(t.exponent_above(floor_at).to_array(), [power; L], "{n} above {floor}");
+        }
+    }
+}
+
+/// Floats of which each order of addition has a sum of its own.
+#[inline(always)]
+fn lanes_are_folded_in_half<const L: usize, V: Vector<L>>(token: V::Token) {
+    let lanes: [f32; L] = core::array::from_fn(|i| (1.0 + i as f32 / 3.0) * 1.7_f32.powi(i as i32));
+    let mut sums = lanes.to_vec();
+    while sums.len() > 1 {
+        let upper = sums.split_off(sums.len() / 2);
+        sums.iter_mut().zip(upper).for_each(|(lower, upper)| *lower += upper);
+    }
+    let vector = V::load(token, &lanes);
+    assert_eq!(vector.fold(token, |a, b| a + b).to_array(), [sums[0]; L]);
+    assert_eq!(vector.fold(token, V::max).to_array(), [lanes[L - 1]; L]);
+    assert_eq!(vector.first(), lanes[0]);
 }
 
 #[inline(always)]

@@ -109,6 +109,10 @@ pub(crate) trait Vector<const L: usize>:
     /// those with a NaN included.
     fn select_gt(self, other: Self, then: Self, otherwise: Self) -> Self;
 
+    /// `self * factor`, but +0 in the lanes where `self <= floor`, which take no part in the
+    /// multiplication. `factor` is positive and finite there.
+    fn times_above(self, factor: Self, floor: Self) -> Self;
+
     /// `self` in the lanes where `self > other`, else `other`: of a NaN in
     /// `self` the other side comes out, and a NaN in `other` stays.
     ///
@@ -119,9 +123,38 @@ pub(crate) trait Vector<const L: usize>:
         self.select_gt(other, self, other)
     }
 
+    /// Folds the lanes in half until one is left, and gives that in every lane: lane `i` with
+    /// lane `i + L / 2` for `i < L / 2`, and so on. `f` acts on each lane alone, and
+    /// its operands may change places.
+    #[inline(always)]
+    fn fold(self, token: Self::Token, f: impl Fn(Self, Self) -> Self) -> Self {
+        let mut lanes = self.to_array();
+        let mut half = L / 2;
+        while half > 0 {
+            for i in 0..half {
+                let [a, b] = [lanes[i], lanes[i + half]].map(|lane| Self::splat(token, lane));
+                lanes[i] = f(a, b).first();
+            }
+            half /= 2;
+        }
+        Self::splat(token, lanes[0])
+    }
+
+    /// The first lane.
+    #[inline(always)]
+    fn first(self) -> f32 {
+        self.to_array()[0]
+    }
+
     /// The float whose bits are those of `self`, shifted left by 23: what makes
     /// an exponent of an integer in the lowest bits.
     fn low_bits_to_exponent(self) -> Self;
+
+    /// The float whose exponent field is `self − floor`, and +0 where that is negative.
+    ///
+    /// Both are whole numbers between 2²³ and 2²⁴ whose bits differ in the lower 16 alone, so
+    /// that the subtraction may be one of integers of 16 bits that saturates.
+    fn exponent_above(self, floor: Self) -> Self;
 
     /// Lane `j` of vector `i` becomes lane `i` of vector `j`.
     fn transpose(rows: [Self; L]) -> [Self; L];

@@ -67,10 +67,38 @@ impl Vector<4> for F32x4 {
         Self(unsafe { vbslq_f32(vcgtq_f32(self.0, other.0), then.0, otherwise.0) })
     }
 
+    /// Lanes change places with their partners, so that each ends with the same.
+    #[inline(always)]
+    fn fold(self, _: Neon, f: impl Fn(Self, Self) -> Self) -> Self {
+        // SAFETY: the build has NEON.
+        unsafe {
+            let twos = f(self, Self(vextq_f32::<2>(self.0, self.0)));
+            f(twos, Self(vrev64q_f32(twos.0)))
+        }
+    }
+
+    #[inline(always)]
+    fn times_above(self, factor: Self, floor: Self) -> Self {
+        // SAFETY: the build has NEON.
+        Self(unsafe {
+            let above = vbicq_u32(vreinterpretq_u32_f32(self.0), vcleq_f32(self.0, floor.0));
+            vmulq_f32(vreinterpretq_f32_u32(above), factor.0)
+        })
+    }
+
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         // SAFETY: the build has NEON.
         Self(unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(self.0))) })
+    }
+
+    #[inline(always)]
+    fn exponent_above(self, floor: Self) -> Self {
+        // SAFETY: the build has NEON.
+        Self(unsafe {
+            let field = vqsubq_u32(vreinterpretq_u32_f32(self.0), vreinterpretq_u32_f32(floor.0));
+            vreinterpretq_f32_u32(vshlq_n_u32::<23>(field))
+        })
     }
 
     /// Pairs of lanes, then pairs of pairs.

@@ -3,7 +3,7 @@
 
 use core::ops::{Add, Div, Mul, Sub};
 
-use wide::{f32x4, u32x4};
+use wide::{f32x4, u16x8, u32x4};
 
 use super::Vector;
 
@@ -71,11 +71,26 @@ impl Vector<4> for F32x4 {
     }
 
     #[inline(always)]
+    fn times_above(self, factor: Self, floor: Self) -> Self {
+        Self((self.0 & !self.0.simd_le(floor.0)) * factor.0)
+    }
+
+    #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         // SAFETY: both types are 16 bytes, and any bits are a value of either.
         let bits: u32x4 = unsafe { core::mem::transmute(self.0) };
         // SAFETY: as above.
         Self(unsafe { core::mem::transmute::<u32x4, f32x4>(bits << 23u32) })
+    }
+
+    #[inline(always)]
+    fn exponent_above(self, floor: Self) -> Self {
+        // SAFETY: both types are 16 bytes, and any bits are a value of either.
+        let [bits, floor]: [u16x8; 2] = unsafe { core::mem::transmute([self.0, floor.0]) };
+        // SAFETY: as above.
+        let field: u32x4 = unsafe { core::mem::transmute(bits.saturating_sub(floor)) };
+        // SAFETY: as above.
+        Self(unsafe { core::mem::transmute::<u32x4, f32x4>(field << 23u32) })
     }
 
     #[inline(always)]

@@ -61,8 +61,18 @@ impl Vector<1> for F32x1 {
     }
 
     #[inline(always)]
+    fn times_above(self, factor: Self, floor: Self) -> Self {
+        Self(if self.0 <= floor.0 { 0.0 } else { self.0 } * factor.0)
+    }
+
+    #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         Self(f32::from_bits(self.0.to_bits() << 23))
+    }
+
+    #[inline(always)]
+    fn exponent_above(self, floor: Self) -> Self {
+        Self(f32::from_bits(self.0.to_bits().saturating_sub(floor.0.to_bits()) << 23))
     }
 
     #[inline(always)]

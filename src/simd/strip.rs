@@ -84,24 +84,6 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Row `row`, a position every `width` columns. `width` is not 0.
-    #[inline(always)]
-    pub(crate) fn row(view: MatrixRef<'a>, row: usize, width: usize) -> Self {
-        let cols = if row < view.rows() { view.cols() } else { 0 };
-        let positions = cols.div_ceil(width);
-        Self {
-            first: view.at(row, 0),
-            step: view.col_stride().wrapping_mul(width),
-            stride: view.col_stride(),
-            extent: Extent {
-                positions,
-                lanes: width,
-                last: cols.wrapping_sub(positions.saturating_sub(1).wrapping_mul(width)),
-            },
-            borrow: PhantomData,
-        }
-    }
-
     /// Calls `f` with each position's vectors; lanes that are not there are `fill`.
     #[inline(always)]
     pub(crate) fn for_each<const L: usize, const G: usize, V: Vector<L>>(
@@ -110,12 +92,15 @@ impl<'a> Source<'a> {
         fill: f32,
         mut f: impl FnMut([V; G]),
     ) {
-        let full = if self.stride == 1 { self.extent.full(G * L) } else { 0 };
+        let mut full = 0;
         let mut at = self.first;
-        for _ in 0..full {
-            // SAFETY: this position has `G * L` lanes side by side inside the borrow.
-            f(unsafe { load::<L, G, V>(token, at) });
-            at = at.wrapping_add(self.step);
+        if self.stride == 1 {
+            full = self.extent.full(G * L);
+            for _ in 0..full {
+                // SAFETY: this position has `G * L` lanes side by side inside the borrow.
+                f(unsafe { load::<L, G, V>(token, at) });
+                at = at.wrapping_add(self.step);
+            }
         }
         for position in full..self.extent.positions {
             let lanes = self.extent.lanes_at(position);
@@ -157,17 +142,19 @@ impl Strip<'_> {
         self.from = Source { first, step, stride, ..self.from };
     }
 
-    /// Writes `f` of each position's vectors; lanes that are not there are
-    /// read as `fill` and not written.
+    /// Writes `f` of the first positions' vectors, as far as all lanes of a position are there and
+    /// side by side, and returns how many positions that were.
     #[inline(always)]
-    pub(crate) fn map<const L: usize, const G: usize, V: Vector<L>>(
+    pub(crate) fn map_full<const L: usize, const G: usize, V: Vector<L>>(
         &mut self,
         token: V::Token,
-        fill: f32,
         mut f: impl FnMut([V; G]) -> [V; G],
-    ) {
+    ) -> usize {
         let Self { from: Source { first, step, stride, extent, .. }, ref to } = *self;
-        let full = if stride == 1 && to.stride == 1 { extent.full(G * L) } else { 0 };
+        if stride != 1 || to.stride != 1 {
+            return 0;
+        }
+        let full = extent.full(G * L);
         let (mut at, mut into) = (first, to.first);
         for _ in 0..full {
             // SAFETY: this position has `G * L` lanes side by side inside the
@@ -177,9 +164,26 @@ impl Strip<'_> {
             at = at.wrapping_add(step);
             into = into.wrapping_add(to.step);
         }
+        full
+    }
+
+    /// Writes `f` of each position's vectors; lanes that are not there are
+    /// read as `fill` and not written.
+    #[inline(always)]
+    pub(crate) fn map<const L: usize, const G: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        fill: f32,
+        mut f: impl FnMut([V; G]) -> [V; G],
+    ) {
+        let full = self.map_full(token, &mut f);
+        let Self { from: Source { first, step, stride, extent, .. }, ref to } = *self;
+        let mut at = first.wrapping_add(step.wrapping_mul(full));
+        let mut into = to.first.wrapping_add(to.step.wrapping_mul(full));
         for position in full..extent.positions {
             let lanes = extent.lanes_at(position);
-            // SAFETY: as above with `lanes` lanes, `stride` and `to.stride` apart.
+            // SAFETY: this position has `lanes` lanes inside the borrow, `stride` apart here and
+            // `to.stride` there; what is read is a copy before anything is written.
             unsafe {
                 let group = f(gather::<L, G, V>(token, at, stride, lanes, fill));
                 scatter(into, to.stride, lanes, group);
@@ -193,23 +197,40 @@ impl Strip<'_> {
 /// A matrix and where what becomes of it goes: into another matrix of its
 /// shape, or back into itself.
 pub(crate) struct InOut<'a> {
-    /// `None`: what is read is what is written.
-    from: Option<MatrixRef<'a>>,
+    /// The first element as it is read, and its strides; the shape is that of `to`.
+    from: *const f32,
+    from_row_stride: usize,
+    from_col_stride: usize,
     to: MatrixMut<'a>,
+    borrow: PhantomData<&'a [f32]>,
 }
 
 impl<'a> InOut<'a> {
     /// From one matrix into another.
+    #[inline]
     pub(crate) fn new(from: MatrixRef<'a>, to: MatrixMut<'a>) -> Result<Self, Error> {
         if from.shape() != to.shape() {
             return Err(Error::Shape);
         }
-        Ok(Self { from: Some(from), to })
+        Ok(Self {
+            from: from.at(0, 0),
+            from_row_stride: from.row_stride(),
+            from_col_stride: from.col_stride(),
+            to,
+            borrow: PhantomData,
+        })
     }
 
     /// From a matrix into itself.
+    #[inline]
     pub(crate) fn in_place(to: MatrixMut<'a>) -> Self {
-        Self { from: None, to }
+        Self {
+            from: to.at(0, 0),
+            from_row_stride: to.row_stride(),
+            from_col_stride: to.col_stride(),
+            to,
+            borrow: PhantomData,
+        }
     }
 
     /// Rows and columns.
@@ -218,17 +239,19 @@ impl<'a> InOut<'a> {
         self.to.shape()
     }
 
-    /// Row `row` as it is read, a position every `width` columns. `width` is not 0.
-    #[inline(always)]
-    pub(crate) fn source_row(&self, row: usize, width: usize) -> Source<'_> {
-        Source::row(self.from.unwrap_or(self.to.view()), row, width)
-    }
-
     /// Up to `width` columns from `col` on, a position a row.
     #[inline(always)]
     pub(crate) fn columns(&mut self, col: usize, width: usize) -> Strip<'_> {
+        let (rows, cols) = self.to.shape();
+        let lanes = cols.saturating_sub(col).min(width);
         Strip {
-            from: Source::columns(self.from.unwrap_or(self.to.view()), col, width),
+            from: Source {
+                first: self.from.wrapping_add(self.from_col_stride.wrapping_mul(col)),
+                step: self.from_row_stride,
+                stride: self.from_col_stride,
+                extent: Extent { positions: if lanes == 0 { 0 } else { rows }, lanes, last: lanes },
+                borrow: PhantomData,
+            },
             to: Destination {
                 first: self.to.at(0, col),
                 step: self.to.row_stride(),
@@ -238,15 +261,82 @@ impl<'a> InOut<'a> {
         }
     }
 
-    /// Row `row`, a position every `width` columns. `width` is not 0.
+    /// Whether the elements of a row lie side by side, here and there.
     #[inline(always)]
-    pub(crate) fn row(&mut self, row: usize, width: usize) -> Strip<'_> {
+    pub(crate) fn rows_are_dense(&self) -> bool {
+        self.from_col_stride == 1 && self.to.col_stride() == 1
+    }
+
+    /// Row `row`. `DENSE` promises [`rows_are_dense`](Self::rows_are_dense).
+    #[inline(always)]
+    pub(crate) fn row<const DENSE: bool>(&mut self, row: usize) -> Row<'_, DENSE> {
+        let (rows, cols) = self.to.shape();
+        Row {
+            from: self.from.wrapping_add(self.from_row_stride.wrapping_mul(row)),
+            from_stride: self.from_col_stride,
+            to: self.to.at(row, 0),
+            to_stride: self.to.col_stride(),
+            cols: if row < rows { cols } else { 0 },
+            borrow: PhantomData,
+        }
+    }
+}
+
+/// A row and where what becomes of it goes.
+///
+/// Strides that the compiler knows (`DENSE`) leave nothing to work out before the first
+/// load; with others it works out a hundred multiples.
+pub(crate) struct Row<'a, const DENSE: bool> {
+    from: *const f32,
+    from_stride: usize,
+    to: *mut f32,
+    to_stride: usize,
+    cols: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+impl<const DENSE: bool> Row<'_, DENSE> {
+    /// How many columns.
+    #[inline(always)]
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// From now on the row is read where it is written.
+    #[inline(always)]
+    pub(crate) fn stay_in_place(&mut self) {
+        (self.from, self.from_stride) = (self.to, self.to_stride);
+    }
+
+    /// The columns from `begin` on, as they are read, a position every `width`, which is not 0.
+    #[inline(always)]
+    pub(crate) fn source(&self, begin: usize, width: usize) -> Source<'_> {
+        let stride = if DENSE { 1 } else { self.from_stride };
+        let lanes = self.cols.saturating_sub(begin);
+        let positions = lanes.div_ceil(width);
+        Source {
+            first: self.from.wrapping_add(stride.wrapping_mul(begin)),
+            step: stride.wrapping_mul(width),
+            stride,
+            extent: Extent {
+                positions,
+                lanes: width,
+                last: lanes.wrapping_sub(positions.saturating_sub(1).wrapping_mul(width)),
+            },
+            borrow: PhantomData,
+        }
+    }
+
+    /// As [`source`](Self::source), with where the results go.
+    #[inline(always)]
+    pub(crate) fn strip(&mut self, begin: usize, width: usize) -> Strip<'_> {
+        let stride = if DENSE { 1 } else { self.to_stride };
         Strip {
-            from: Source::row(self.from.unwrap_or(self.to.view()), row, width),
+            from: self.source(begin, width),
             to: Destination {
-                first: self.to.at(row, 0),
-                step: self.to.col_stride().wrapping_mul(width),
-                stride: self.to.col_stride(),
+                first: self.to.wrapping_add(stride.wrapping_mul(begin)),
+                step: stride.wrapping_mul(width),
+                stride,
                 borrow: PhantomData,
             },
         }

@@ -83,7 +83,21 @@ impl Reference {
     }
 
     pub(crate) fn softmax(self, x: &[f32]) -> Vec<f32> {
-        self.softmax_in_sums(x, if self.fused { 16 } else { 4 })
+        let count = if self.fused { 16 } else { 4 };
+        self.softmax_by(x, |weights| {
+            let (mut a, mut e) = (vec![SUM_BIAS; count], vec![0.0; count]);
+            for round in weights.chunks(4 * count) {
+                for i in 0..count {
+                    let w = |k| round.get(i + k * count).copied().unwrap_or(0.0);
+                    let (first, second) = (w(0) + w(1), w(2) + w(3));
+                    let t = a[i] + first;
+                    let lost = first - (t - a[i]);
+                    a[i] = t + second;
+                    e[i] += lost + (second - (a[i] - t));
+                }
+            }
+            fold(a.iter().map(|a| a - SUM_BIAS).collect()) + fold(e)
+        })
     }
 
     pub(crate) fn softmax_rows(self, x: &Grid) -> Grid {
@@ -92,12 +106,24 @@ impl Reference {
     }
 
     pub(crate) fn softmax_columns(self, x: &Grid) -> Grid {
-        let columns = (0..x.cols).flat_map(|col| self.softmax_in_sums(&x.column(col), 1));
+        let columns = (0..x.cols).flat_map(|col| self.softmax_of_column(&x.column(col)));
         Grid { rows: x.cols, cols: x.rows, data: columns.collect() }.t()
     }
 
-    /// Softmax with `count` partial sums of weights.
-    fn softmax_in_sums(self, x: &[f32], count: usize) -> Vec<f32> {
+    fn softmax_of_column(self, x: &[f32]) -> Vec<f32> {
+        self.softmax_by(x, |weights| {
+            let (mut a, mut e) = (SUM_BIAS, 0.0);
+            for w in weights {
+                let t = a + w;
+                e += w - (t - a);
+                a = t;
+            }
+            (a - SUM_BIAS) + e
+        })
+    }
+
+    /// Softmax whose weights are summed by `sum`.
+    fn softmax_by(self, x: &[f32], sum: impl Fn(&[f32]) -> f32) -> Vec<f32> {
         let mut x = x.to_vec();
         let mut m = x.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
         if m == f32::INFINITY {
@@ -107,18 +133,10 @@ impl Reference {
         let shift = self.shift(m);
         let weights: Vec<f32> = x.iter().map(|&x| self.weight(&shift, x)).collect();
 
-        let (mut a, mut e) = (vec![SUM_BIAS; count], vec![0.0; count]);
-        for (i, w) in weights.iter().enumerate() {
-            let i = i % count;
-            let t = a[i] + w;
-            e[i] += w - (t - a[i]);
-            a[i] = t;
-        }
-        let sum = fold(a.iter().map(|a| a - SUM_BIAS).collect()) + fold(e);
-
+        let sum = sum(&weights);
         let factor = if sum > 0.0 { 1.0 / sum } else { sum };
         let cutoff = sum * SMALLEST;
-        weights.iter().map(|&w| if cutoff > w { 0.0 } else { w } * factor).collect()
+        weights.iter().map(|&w| if w > cutoff { w } else { 0.0 } * factor).collect()
     }
 
     /// Of a whole column: weights carry 2⁶³.

@@ -288,13 +288,9 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
         let mut largest = m.to_array();
         for (scores, largest) in self.scores.chunks(KEY_BLOCK).zip(&mut largest) {
             let mut m = V::splat(token, *largest);
-            Source::row(MatrixRef::from_row(scores.get(..keys).unwrap_or_default()), 0, L)
-                .for_each(
-                    token,
-                    f32::NEG_INFINITY,
-                    #[inline(always)]
-                    |[x]: [V; 1]| m = x.max(m),
-                );
+            for x in scores.get(..keys).unwrap_or_default().chunks(L) {
+                m = V::load_partial(token, x, f32::NEG_INFINITY).max(m);
+            }
             for x in m.to_array() {
                 *largest = if x > *largest { x } else { *largest };
             }

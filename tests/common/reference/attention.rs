@@ -118,7 +118,7 @@ impl Reference {
         for token in 0..queries.rows {
             let mut column = grid.column(token);
             column.push(options.sink(0));
-            let weights = self.softmax_in_sums(&column, 1);
+            let weights = self.softmax_of_column(&column);
             for (key, &weight) in weights.iter().enumerate().take(keys.rows) {
                 let seen = options.sees(key, token);
                 grid.data[key * queries.rows + token] = if seen { weight } else { 0.0 };

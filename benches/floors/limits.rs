@@ -1,0 +1,125 @@
+//! The limits of this core: how fast it loads two aligned arrays, and how fast it forms
+//! multiply-adds in registers. Shares nothing with the library.
+
+#![allow(unsafe_code)] // loops of exact instructions
+
+use std::hint::black_box;
+
+use sdpa::Backend;
+
+use crate::measure::data;
+
+/// Floats that begin at a cache line.
+pub(crate) struct Aligned {
+    lines: Vec<Line>,
+}
+
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "read through a slice of all lines")] [f32; 16]);
+
+impl Aligned {
+    /// `n` is a multiple of 16.
+    pub(crate) fn new(n: usize, scale: f32) -> Self {
+        let lines = data(n, scale).as_chunks().0.iter().map(|&line| Line(line)).collect();
+        Self { lines }
+    }
+
+    pub(crate) fn floats(&self) -> &[f32] {
+        let first = self.lines.as_ptr().cast();
+        // SAFETY: a `Line` is 16 floats without padding, and they lie side by side.
+        unsafe { core::slice::from_raw_parts(first, 16 * self.lines.len()) }
+    }
+
+    pub(crate) fn floats_mut(&mut self) -> &mut [f32] {
+        let first = self.lines.as_mut_ptr().cast();
+        // SAFETY: as above.
+        unsafe { core::slice::from_raw_parts_mut(first, 16 * self.lines.len()) }
+    }
+}
+
+/// Loads each of two arrays once, and nothing else.
+pub(crate) fn load_both(a: &Aligned, b: &Aligned, wide: bool) {
+    // SAFETY: the back end that asks was detected, so the machine has its instructions.
+    unsafe {
+        if wide {
+            load_both_avx512(a.floats(), b.floats())
+        } else {
+            load_both_avx2(a.floats(), b.floats())
+        }
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn load_both_avx2(a: &[f32], b: &[f32]) {
+    for (a, b) in a.as_chunks::<64>().0.iter().zip(b.as_chunks::<64>().0) {
+        // SAFETY: 64 aligned floats of each are read.
+        unsafe {
+            core::arch::asm!(
+                "vmovaps {t}, [{a} + 0]", "vmovaps {t}, [{b} + 0]",
+                "vmovaps {t}, [{a} + 32]", "vmovaps {t}, [{b} + 32]",
+                "vmovaps {t}, [{a} + 64]", "vmovaps {t}, [{b} + 64]",
+                "vmovaps {t}, [{a} + 96]", "vmovaps {t}, [{b} + 96]",
+                "vmovaps {t}, [{a} + 128]", "vmovaps {t}, [{b} + 128]",
+                "vmovaps {t}, [{a} + 160]", "vmovaps {t}, [{b} + 160]",
+                "vmovaps {t}, [{a} + 192]", "vmovaps {t}, [{b} + 192]",
+                "vmovaps {t}, [{a} + 224]", "vmovaps {t}, [{b} + 224]",
+                a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(), t = out(ymm_reg) _,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+    }
+    core::arch::x86_64::_mm256_zeroupper();
+}
+
+#[target_feature(enable = "avx512f")]
+fn load_both_avx512(a: &[f32], b: &[f32]) {
+    for (a, b) in a.as_chunks::<64>().0.iter().zip(b.as_chunks::<64>().0) {
+        // SAFETY: 64 aligned floats of each are read.
+        unsafe {
+            core::arch::asm!(
+                "vmovaps {t}, [{a} + 0]", "vmovaps {t}, [{b} + 0]",
+                "vmovaps {t}, [{a} + 64]", "vmovaps {t}, [{b} + 64]",
+                "vmovaps {t}, [{a} + 128]", "vmovaps {t}, [{b} + 128]",
+                "vmovaps {t}, [{a} + 192]", "vmovaps {t}, [{b} + 192]",
+                a = in(reg) a.as_ptr(), b = in(reg) b.as_ptr(), t = out(zmm_reg) _,
+                options(nostack, readonly, preserves_flags),
+            );
+        }
+    }
+    core::arch::x86_64::_mm256_zeroupper();
+}
+
+/// The FLOP of one call of [`peak`]: 1200 multiply-adds of 16 lanes, or 2400 of 8.
+pub(crate) const PEAK_FLOP: f64 = 2.0 * 1200.0 * 16.0;
+
+/// Multiply-adds in registers: twelve chains, which hide any latency.
+pub(crate) fn peak(backend: Backend) {
+    // SAFETY: `backend` was detected, so the machine has its instructions.
+    unsafe { if backend.name() == "avx512" { peak_avx512() } else { peak_avx2() } }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn peak_avx2() {
+    use core::arch::x86_64::*;
+    let (x, y) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
+    let mut chains = [y; 12];
+    for _ in 0..200 {
+        for chain in &mut chains {
+            *chain = _mm256_fmadd_ps(*chain, x, y);
+        }
+    }
+    black_box(chains);
+}
+
+#[target_feature(enable = "avx512f")]
+fn peak_avx512() {
+    use core::arch::x86_64::*;
+    let (x, y) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
+    let mut chains = [y; 12];
+    for _ in 0..100 {
+        for chain in &mut chains {
+            *chain = _mm512_fmadd_ps(*chain, x, y);
+        }
+    }
+    black_box(chains);
+}

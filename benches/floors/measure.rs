@@ -1,0 +1,94 @@
+//! Times, ratios of times, and what holds them to a limit.
+
+use std::{env, time::Instant};
+
+/// A ratio that must be at least or at most its limit.
+pub(crate) struct Floor<'a> {
+    pub(crate) what: &'a str,
+    pub(crate) limit: Limit,
+    /// Measured: what `limit` speaks of.
+    pub(crate) ratio: Box<dyn FnMut() -> f64 + 'a>,
+}
+
+pub(crate) enum Limit {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Floor<'_> {
+    pub(crate) fn holds(mut self) -> bool {
+        for attempt in 1..=5 {
+            let ratio = (self.ratio)();
+            let (holds, limit) = match self.limit {
+                Limit::AtLeast(limit) => (ratio >= limit, format!("at least {limit}")),
+                Limit::AtMost(limit) => (ratio <= limit, format!("at most {limit}")),
+            };
+            if holds || attempt == 5 {
+                let verdict = if holds { "ok" } else { "MISSED" };
+                println!("{:56} {ratio:5.2}  {limit:14} {verdict}", self.what);
+                return holds;
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+}
+
+/// Set, every call that is held to a floor is made twice, which shows that floors can be missed.
+const SLOW: &str = "SDPA_SLOW";
+
+/// The least times of a yardstick and of the call that is held to it.
+pub(crate) fn yardstick_and_call(yardstick: &mut dyn FnMut(), call: &mut dyn FnMut()) -> [f64; 2] {
+    let slow = env::var_os(SLOW).is_some();
+    times([yardstick, &mut || {
+        call();
+        if slow {
+            call();
+        }
+    }])
+}
+
+/// The least time of one call of each, in seconds, taken in turns.
+pub(crate) fn times<const N: usize>(mut functions: [&mut dyn FnMut(); N]) -> [f64; N] {
+    let repeats: Vec<u32> = functions.iter_mut().map(|function| repeats(function)).collect();
+    let mut least = [f64::INFINITY; N];
+    for _ in 0..400 {
+        for ((function, &repeats), least) in functions.iter_mut().zip(&repeats).zip(&mut least) {
+            *least = least.min(time_of(function, repeats) / f64::from(repeats));
+        }
+    }
+    least
+}
+
+pub(crate) fn time(function: &mut dyn FnMut()) -> f64 {
+    let [time] = times([function]);
+    time
+}
+
+/// How many calls take some 50 microseconds: many times what the clock resolves.
+pub(crate) fn repeats(function: &mut dyn FnMut()) -> u32 {
+    let mut repeats = 1;
+    while time_of(function, repeats) < 50e-6 {
+        repeats *= 2;
+    }
+    repeats
+}
+
+pub(crate) fn time_of(function: &mut dyn FnMut(), repeats: u32) -> f64 {
+    let begin = Instant::now();
+    for _ in 0..repeats {
+        function();
+    }
+    begin.elapsed().as_secs_f64()
+}
+
+/// Floats between `-scale / 2` and `scale / 2`.
+pub(crate) fn data(n: usize, scale: f32) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 40) as f32 / 16_777_216.0 - 0.5) * scale
+    };
+    (0..n).map(|_| next()).collect()
+}

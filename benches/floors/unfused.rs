@@ -1,0 +1,110 @@
+//! The floors of `dot`, softmax and `scores`.
+
+use std::hint::black_box;
+
+use sdpa::{Backend, MatrixMut, MatrixRef};
+
+use crate::{
+    limits::{Aligned, PEAK_FLOP, load_both, peak},
+    measure::{Floor, Limit, data, yardstick_and_call},
+};
+
+pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
+    let share_of_peak = if backend.name() == "avx512" { 0.75 } else { 0.85 };
+    vec![
+        Floor {
+            what: "dot of 4096: share of the rate of loads",
+            limit: Limit::AtLeast(0.88),
+            ratio: Box::new(move || dot_of_loads(backend, 4096)),
+        },
+        Floor {
+            what: "dot of 1024: share of the rate of loads",
+            limit: Limit::AtLeast(0.80),
+            ratio: Box::new(move || dot_of_loads(backend, 1024)),
+        },
+        Floor {
+            what: "softmax of 1024: times its exponentials alone",
+            limit: Limit::AtMost(1.6),
+            ratio: Box::new(move || softmax_of_exp(backend)),
+        },
+        Floor {
+            what: "scores 128 x 128 x 64: share of the peak",
+            limit: Limit::AtLeast(share_of_peak),
+            ratio: Box::new(move || scores_of_peak(backend)),
+        },
+        Floor {
+            what: "column softmax 64 x 64: times row softmax",
+            limit: Limit::AtMost(1.0),
+            ratio: Box::new(move || columns_of_rows(backend)),
+        },
+        Floor {
+            what: "softmax of 1024 that underflows: times one that does not",
+            limit: Limit::AtMost(1.05),
+            ratio: Box::new(move || underflow_of_ordinary(backend)),
+        },
+    ]
+}
+
+fn dot_of_loads(backend: Backend, n: usize) -> f64 {
+    let (a, b) = (Aligned::new(n, 1.0), Aligned::new(n, 1.0));
+    let wide = backend.name() == "avx512";
+    let [loads, dot] = yardstick_and_call(&mut || load_both(&a, &b, wide), &mut || {
+        _ = black_box(backend.dot(black_box(a.floats()), black_box(b.floats())));
+    });
+    loads / dot
+}
+
+/// Nothing here is kept from the compiler call by call: what it calls is a function of its own,
+/// and the way of the addresses through `black_box` is longer than the softmax can hide.
+fn softmax_of_exp(backend: Backend) -> f64 {
+    let x = Aligned::new(1024, 10.0);
+    let (mut out, mut weights) = (Aligned::new(1024, 0.0), Aligned::new(1024, 0.0));
+    let (x, out, weights) = (x.floats(), out.floats_mut(), weights.floats_mut());
+    let [exp, softmax] =
+        yardstick_and_call(&mut || backend.exp_pass(x, weights).expect("shape"), &mut || {
+            backend.softmax(x, out).expect("shape")
+        });
+    softmax / exp
+}
+
+fn underflow_of_ordinary(backend: Backend) -> f64 {
+    let (x, far) = (data(1024, 10.0), data(1024, 300.0));
+    let (mut out, mut far_out) = (vec![0.0; 1024], vec![0.0; 1024]);
+    let [ordinary, underflow] = yardstick_and_call(
+        &mut || backend.softmax(black_box(&x), black_box(&mut out)).expect("shape"),
+        &mut || backend.softmax(black_box(&far), black_box(&mut far_out)).expect("shape"),
+    );
+    underflow / ordinary
+}
+
+fn columns_of_rows(backend: Backend) -> f64 {
+    let x = data(64 * 64, 10.0);
+    let (mut rows, mut columns) = (vec![0.0; 64 * 64], vec![0.0; 64 * 64]);
+    let [rows, columns] = yardstick_and_call(
+        &mut || backend.softmax_rows(view(&x, 64, 64), view_mut(&mut rows, 64, 64)).expect("shape"),
+        &mut || {
+            backend
+                .softmax_columns(view(&x, 64, 64), view_mut(&mut columns, 64, 64))
+                .expect("shape");
+        },
+    );
+    columns / rows
+}
+
+fn scores_of_peak(backend: Backend) -> f64 {
+    let (keys, queries) = (data(128 * 64, 1.0), data(128 * 64, 1.0));
+    let mut out = vec![0.0; 128 * 128];
+    let [peak, scores] = yardstick_and_call(&mut || peak(backend), &mut || {
+        let (keys, queries) = (view(&keys, 128, 64), view(&queries, 128, 64));
+        backend.scores(keys, queries, None, view_mut(&mut out, 128, 128)).expect("shape");
+    });
+    (2.0 * 128.0 * 128.0 * 64.0 / scores) / (PEAK_FLOP / peak)
+}
+
+fn view(x: &[f32], rows: usize, cols: usize) -> MatrixRef<'_> {
+    MatrixRef::new(black_box(x), rows, cols).expect("shape")
+}
+
+fn view_mut(x: &mut [f32], rows: usize, cols: usize) -> MatrixMut<'_> {
+    MatrixMut::new(black_box(x), rows, cols).expect("shape")
+}

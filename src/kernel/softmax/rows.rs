@@ -1,0 +1,139 @@
+//! Softmax of every row; lanes run along it.
+
+use super::{Sum, maximum, normalise, share};
+use crate::{
+    kernel::{
+        Kernel,
+        exp::rows::{NEAR, RowShift},
+        order,
+    },
+    simd::{
+        Vector, array,
+        strip::{InOut, Row},
+    },
+};
+
+/// Softmax of every row; lanes run along it.
+pub(crate) struct Rows<'a>(pub(crate) InOut<'a>);
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let Self(matrix) = self;
+        // 8 vectors at a time, of which a core that looks ahead overlaps the chains; 16
+        // where a round of the sum takes as many.
+        match (matrix.rows_are_dense(), G > 2) {
+            (true, false) => rows::<true, L, G, 8, V>(token, matrix),
+            (true, true) => rows::<true, L, G, 16, V>(token, matrix),
+            (false, false) => rows::<false, L, G, 8, V>(token, matrix),
+            (false, true) => rows::<false, L, G, 16, V>(token, matrix),
+        }
+    }
+}
+
+#[inline(always)]
+fn rows<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Vector<L>>(
+    token: V::Token,
+    mut matrix: InOut<'_>,
+) {
+    let (rows, cols) = matrix.shape();
+    for row in 0..if cols == 0 { 0 } else { rows } {
+        softmax::<DENSE, L, G, W, V>(token, &mut matrix.row(row));
+    }
+}
+
+/// Softmax of one row, `W` vectors at a time: whole rounds of the sum, `4 * G` vectors each.
+#[inline(always)]
+fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Vector<L>>(
+    token: V::Token,
+    row: &mut Row<'_, DENSE>,
+) {
+    let m: [V; 4] = maximum(token, row.source(0, 4 * L)); // 4 to hide latency
+    let mut m = order::maximum(token, m);
+    let largest = m.first();
+    if largest.abs() > NEAR {
+        if largest > f32::NEG_INFINITY {
+            bring_near(token, row, m);
+        }
+        m = V::splat(token, 0.0);
+    }
+    let sums = weigh::<DENSE, L, G, W, V>(token, row, RowShift::new(token, m));
+    let a: [V; G] = array!(|g| sums[g].unbiased(token));
+    let e: [V; G] = array!(|g| sums[g].e);
+    let sum = order::sum(token, a) + order::sum(token, e);
+    normalise(token, row.strip(0, G * L), [sum; G]);
+}
+
+/// Writes the row less its maximum `m`, which is exact where the weight is not 0, or where `m` is
+/// +∞ [`share`]s it; and leaves it in place.
+#[inline(always)]
+fn bring_near<const DENSE: bool, const L: usize, V: Vector<L>>(
+    token: V::Token,
+    row: &mut Row<'_, DENSE>,
+    m: V,
+) {
+    let base = m.select_gt(V::splat(token, f32::MAX), V::splat(token, 0.0), m);
+    row.strip(0, L).map(
+        token,
+        f32::NEG_INFINITY,
+        #[inline(always)]
+        |[x]: [V; 1]| [share(token, m, x) - base],
+    );
+    row.stay_in_place();
+}
+
+/// Writes the weights of a row, leaves it in place, and returns their sums.
+#[inline(always)]
+fn weigh<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Vector<L>>(
+    token: V::Token,
+    row: &mut Row<'_, DENSE>,
+    shift: RowShift<V>,
+) -> [Sum<V>; G] {
+    let mut sums = [Sum::new(token); G];
+    let full = row.strip(0, W * L).map_full(
+        token,
+        #[inline(always)]
+        |x: [V; W]| {
+            let w = shift.weights(token, x);
+            add(&mut sums, w);
+            w
+        },
+    );
+    let rest = full * (W * L);
+    if rest < row.cols() {
+        // A group at a time; what the last round lacks weighs nothing.
+        row.strip(rest, G * L).map(
+            token,
+            f32::NEG_INFINITY,
+            #[inline(always)]
+            |x: [V; G]| shift.weights(token, x),
+        );
+        row.stay_in_place();
+        row.source(rest, W * L).for_each(
+            token,
+            0.0,
+            #[inline(always)]
+            |w: [V; W]| add(&mut sums, w),
+        );
+    }
+    row.stay_in_place();
+    sums
+}
+
+/// Adds rounds of weights.
+#[inline(always)]
+fn add<const L: usize, const G: usize, const W: usize, V: Vector<L>>(
+    sums: &mut [Sum<V>; G],
+    w: [V; W],
+) {
+    for round in 0..W / (4 * G) {
+        for g in 0..G {
+            sums[g].add_four(array!(|i| w[(4 * round + i) * G + g]));
+        }
+    }
+}

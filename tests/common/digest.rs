@@ -1,0 +1,219 @@
+//! One number for an operation: a digest of every bit that it gives in a hundred random cases.
+//!
+//! Uses `core` alone and memory of the caller's, so that firmware takes these cases too,
+//! by `#[path]`, with `cases.rs` beside it. The digests are those of whoever runs them: from version 1
+//! on another digest is a major version.
+
+use sdpa::{Backend, Error, MatrixMut, MatrixRef};
+
+use super::cases::{Kind, Layout, Rng};
+
+/// How many cases an operation has.
+const CASES: u64 = 100;
+
+/// How many floats each buffer of a [`Room`] has at least.
+pub(crate) const FLOATS: usize = 4096;
+
+/// The digests, fused and unfused. `SDPA_PRINT_DIGESTS=1 cargo test --test digests -- --nocapture`
+/// prints them anew.
+#[rustfmt::skip]
+pub(crate) const DIGESTS: [(Operation, u64, u64); 10] = [
+    (Operation::Dot,                   0x38ac_bc92_c2fa_604b, 0x3cdb_82a6_c8ed_0b3e),
+    (Operation::Softmax,               0xff59_f18b_feac_09e6, 0x7d4d_e569_7f26_ab75),
+    (Operation::SoftmaxInPlace,        0xff59_f18b_feac_09e6, 0x7d4d_e569_7f26_ab75),
+    (Operation::SoftmaxRows,           0xac07_904a_7b7b_34c2, 0x2dac_3e61_6935_2aad),
+    (Operation::SoftmaxRowsInPlace,    0x007f_60d8_6988_cf53, 0xc9c3_63d9_7180_5f71),
+    (Operation::SoftmaxColumns,        0xe32b_d1f9_f16c_2bfb, 0x0b35_a183_a3ba_9a4d),
+    (Operation::SoftmaxColumnsInPlace, 0xa42f_8bba_2ed6_7c3a, 0x0c4a_6cb5_7f81_15da),
+    (Operation::Project,               0x6147_7eee_59e8_0484, 0xf9f9_010b_bb46_0eee),
+    (Operation::Scores,                0xb6d6_c029_19db_dc74, 0x75c8_8b0d_b9cc_2115),
+    (Operation::WeightedSum,           0x6d9d_94dc_53cd_3456, 0xacaf_ec9b_630a_8dab),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Dot,
+    Softmax,
+    SoftmaxInPlace,
+    SoftmaxRows,
+    SoftmaxRowsInPlace,
+    SoftmaxColumns,
+    SoftmaxColumnsInPlace,
+    Project,
+    Scores,
+    WeightedSum,
+}
+
+/// Where the operands lie, [`FLOATS`] each.
+pub(crate) struct Room<'a> {
+    pub(crate) left: &'a mut [f32],
+    pub(crate) right: &'a mut [f32],
+    pub(crate) out: &'a mut [f32],
+}
+
+impl Operation {
+    /// The digest of what `backend` gives. `broken` flips one bit of the first result, which
+    /// shows that one bit is seen.
+    pub(crate) fn digest(
+        self,
+        backend: Backend,
+        room: &mut Room<'_>,
+        broken: bool,
+    ) -> Result<u64, Error> {
+        let mut digest = Digest { hash: 0xcbf2_9ce4_8422_2325, flip: u32::from(broken) };
+        for case in 0..CASES {
+            self.run(&mut Rng::new(case), backend, room, &mut digest)?;
+        }
+        Ok(digest.hash)
+    }
+
+    fn run(
+        self,
+        rng: &mut Rng,
+        backend: Backend,
+        room: &mut Room<'_>,
+        digest: &mut Digest,
+    ) -> Result<(), Error> {
+        let Room { left, right, out } = room;
+        match self {
+            Self::Dot => {
+                let n = rng.below(1000);
+                let (a, b) = (slice(rng, left, n), slice(rng, right, n));
+                digest.add(backend.dot(a, b)?);
+            }
+            Self::Softmax => {
+                let n = rng.below(1000);
+                let (x, out) = (slice(rng, left, n), slice(rng, out, n));
+                backend.softmax(x, out)?;
+                out.iter().for_each(|&x| digest.add(x));
+            }
+            Self::SoftmaxInPlace => {
+                let n = rng.below(1000);
+                let x = slice(rng, out, n);
+                backend.softmax_in_place(x);
+                x.iter().for_each(|&x| digest.add(x));
+            }
+            Self::SoftmaxRows | Self::SoftmaxColumns => {
+                let [rows, cols, _] = sizes(rng);
+                let x = input(rng, left, rows, cols)?;
+                let mut out = output(rng, out, rows, cols)?;
+                match self {
+                    Self::SoftmaxRows => backend.softmax_rows(x, out.view_mut())?,
+                    _ => backend.softmax_columns(x, out.view_mut())?,
+                }
+                digest.add_all(out.view());
+            }
+            Self::SoftmaxRowsInPlace | Self::SoftmaxColumnsInPlace => {
+                let [rows, cols, _] = sizes(rng);
+                let mut x = output(rng, out, rows, cols)?;
+                match self {
+                    Self::SoftmaxRowsInPlace => backend.softmax_rows_in_place(x.view_mut()),
+                    _ => backend.softmax_columns_in_place(x.view_mut()),
+                }
+                digest.add_all(x.view());
+            }
+            Self::Project => {
+                let [tokens, outputs, inputs] = sizes(rng).map(|size| size.max(1));
+                let mut bias = [0.0; LONGEST];
+                let bias = slice(rng, &mut bias, outputs);
+                let bias = rng.one_in(2).then_some(&*bias);
+                let x = input(rng, left, tokens, inputs)?;
+                let w = input(rng, right, inputs, outputs)?;
+                let mut out = output(rng, out, tokens, outputs)?;
+                backend.project(x, w, bias, out.view_mut())?;
+                digest.add_all(out.view());
+            }
+            Self::Scores => {
+                let [keys, queries, dim] = sizes(rng);
+                let dim = dim.max(1);
+                let scale = rng.pick(&[None, Some(1.0), Some(-0.3), Some(0.0)]);
+                let k = input(rng, left, keys, dim)?;
+                let q = input(rng, right, queries, dim)?;
+                let mut out = output(rng, out, keys, queries)?;
+                backend.scores(k, q, scale, out.view_mut())?;
+                digest.add_all(out.view());
+            }
+            Self::WeightedSum => {
+                let [keys, queries, width] = sizes(rng);
+                let width = width.max(1);
+                let p = input(rng, left, keys, queries)?;
+                let v = input(rng, right, keys, width)?;
+                let mut out = output(rng, out, queries, width)?;
+                backend.weighted_sum(p, v, out.view_mut())?;
+                digest.add_all(out.view());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// FNV-1a, 64 bits, over the bits of floats from the lowest byte on; every NaN is the same.
+struct Digest {
+    hash: u64,
+    /// What the next float is changed by.
+    flip: u32,
+}
+
+impl Digest {
+    fn add(&mut self, x: f32) {
+        let bits = if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() };
+        for byte in (bits ^ self.flip).to_le_bytes() {
+            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        self.flip = 0;
+    }
+
+    fn add_all(&mut self, view: MatrixRef<'_>) {
+        for row in 0..view.rows() {
+            for col in 0..view.cols() {
+                view.get(row, col).into_iter().for_each(|x| self.add(x));
+            }
+        }
+    }
+}
+
+/// The most rows, columns and so on.
+const LONGEST: usize = 100;
+
+/// Three sizes, any two of which fit a buffer in any layout.
+fn sizes(rng: &mut Rng) -> [usize; 3] {
+    let long = rng.below(3);
+    let mut sizes = [0; 3];
+    for (i, size) in sizes.iter_mut().enumerate() {
+        *size = rng.below(if i == long { LONGEST + 1 } else { 11 });
+        if rng.one_in(4) {
+            *size = (*size).min(rng.pick(&[1, 4, 8]));
+        }
+    }
+    sizes
+}
+
+/// The first `n` floats of `room`, random ones.
+fn slice<'a>(rng: &mut Rng, room: &'a mut [f32], n: usize) -> &'a mut [f32] {
+    let floats = &mut room[..n];
+    rng.pick(&Kind::ALL).fill(rng, floats);
+    floats
+}
+
+fn input<'a>(
+    rng: &mut Rng,
+    room: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+) -> Result<MatrixRef<'a>, Error> {
+    let Layout { start, row_stride, col_stride, len, .. } = Layout::of_input(rng, rows, cols);
+    let floats = slice(rng, room, len);
+    MatrixRef::with_strides(&floats[start..], rows, cols, row_stride, col_stride)
+}
+
+/// An output, or a matrix that is overwritten: random too.
+fn output<'a>(
+    rng: &mut Rng,
+    room: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+) -> Result<MatrixMut<'a>, Error> {
+    let Layout { start, row_stride, col_stride, len, .. } = Layout::of_output(rng, rows, cols);
+    let floats = slice(rng, room, len);
+    MatrixMut::with_strides(&mut floats[start..], rows, cols, row_stride, col_stride)
+}
