@@ -13,6 +13,8 @@
 //! Exits with 1 when a floor is missed in each of five attempts.
 
 #[cfg(target_arch = "x86_64")]
+mod attention;
+#[cfg(target_arch = "x86_64")]
 mod limits;
 #[cfg(target_arch = "x86_64")]
 mod measure;
@@ -33,8 +35,8 @@ fn main() -> ExitCode {
             continue;
         };
         println!("\n{name}, {:.1} GFLOP/s at peak", 1e-9 / time(&mut || peak(backend)) * PEAK_FLOP);
-        missed +=
-            unfused::floors(backend).into_iter().map(Floor::holds).filter(|holds| !holds).count();
+        let floors = unfused::floors(backend).into_iter().chain(attention::floors(backend));
+        missed += floors.map(Floor::holds).filter(|holds| !holds).count();
     }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
