@@ -55,7 +55,8 @@ macro_rules! counts {
 }
 
 // Instructions at 8, 64 and 1024: the length of a slice, or 8 × 8 × 8, 64 × 64 × 64 and
-// 1024 × 8 × 64 keys, queries and dim. `benches/limits.sh` writes what is between the marks.
+// 1024 × 8 × 64 keys, queries and dim; of attention 8 × 8 × 64, 64 × 64 × 64, and one query over 256
+// keys of 64. `benches/limits.sh` writes what is between the marks.
 counts! {
     // counted
     DOT             dot             | scalar 137 203 2303 | portable 110 133 1273 | avx2 181 100 385;
@@ -65,6 +66,8 @@ counts! {
     SCORES          scores          | scalar 2438 511072 947746 | portable 1691 359027 671943 | avx2 1381 109177 298143;
     PROJECT         project         | scalar 2135 497665 945987 | portable 1404 347764 670452 | avx2 1224 104014 297692;
     WEIGHTED_SUM    weighted_sum    | scalar 2130 497660 1320316 | portable 1399 347759 859695 | avx2 1219 104009 405033;
+    ATTENTION       attention       | scalar 1 1 1 | portable 1 1 1 | avx2 1 1 1;
+    ATTENTION_CACHED attention_cached | scalar 1 1 1 | portable 1 1 1 | avx2 1 1 1;
     // end
 }
 
@@ -73,9 +76,12 @@ main!(library_benchmark_groups = kernels);
 /// The call that is counted. It keeps its data for good: nothing is freed while counting.
 fn prepared(operation: Operation, backend: &str, size: usize) -> Call<'static> {
     let size = if is_slow() { size + size / 20 } else { size };
+    let is_attention = operation.name.starts_with("attention");
     let shape = match size {
         _ if operation.of_slices => Shape::slice(size),
+        1024.. if is_attention => Shape::new(size / 4, 1, 64),
         1024.. => Shape::new(size, 8, 64),
+        ..64 if is_attention => Shape::new(size, size, 64),
         _ => Shape::new(size, size, size),
     };
     let case = Case::checked(operation, common::required(backend), shape);

@@ -21,7 +21,7 @@ table=$(awk '
     END {
         if (!n || seen != 9 * n) exit 1
         for (i = 1; i <= n; i++)
-            printf "    %-15s %-15s%s;\n", toupper(kernels[i]), kernels[i], rows[kernels[i]]
+            printf "    %-16s %-16s%s;\n", toupper(kernels[i]), kernels[i], rows[kernels[i]]
     }
 ' <<<"$output") || { echo "$output"; echo "not every benchmark was counted"; exit 1; }
 

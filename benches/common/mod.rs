@@ -9,11 +9,12 @@ mod tests;
 
 use std::fmt;
 
-use sdpa::Backend;
+use sdpa::{Attention, Backend, CacheSpan, KEY_BLOCK, KvCacheMut, KvCacheRef};
 
 use tests::{
     cases::{Kind, Rng},
     grid::Grid,
+    options::Options,
     oracle::{self, Sum},
 };
 
@@ -128,7 +129,7 @@ pub(crate) fn required(name: &str) -> Backend {
     Backend::by_name(name).unwrap_or_else(|| panic!("back end {name} is not on this machine"))
 }
 
-pub(crate) const OPERATIONS: [Operation; 10] = [
+pub(crate) const OPERATIONS: [Operation; 14] = [
     DOT,
     SOFTMAX,
     SOFTMAX_IN_PLACE,
@@ -139,6 +140,10 @@ pub(crate) const OPERATIONS: [Operation; 10] = [
     PROJECT,
     SCORES,
     WEIGHTED_SUM,
+    ATTENTION,
+    ATTENTION_CAUSAL,
+    ATTENTION_CACHED,
+    PATTERN,
 ];
 
 pub(crate) const DOT: Operation = Operation {
@@ -264,6 +269,77 @@ pub(crate) const WEIGHTED_SUM: Operation = Operation {
     truth: |Inputs { left, right }| oracle::weighted_sum(left, right),
     work: Shape::flops,
 };
+
+/// The keys are the values too.
+pub(crate) const ATTENTION: Operation = Operation {
+    name: "attention",
+    of_slices: false,
+    sizes: |Shape { keys, queries, dim }| [(queries, dim), (keys, dim), (queries, dim)],
+    prepare: |backend, inputs, out| attend(Attention::new().on(backend), inputs, out),
+    truth: |inputs| of_attention(&Options::new(), inputs),
+    work: |shape| 2 * shape.flops(),
+};
+
+/// Counts the operations of all keys, of which half are left out.
+pub(crate) const ATTENTION_CAUSAL: Operation = Operation {
+    name: "attention_causal",
+    prepare: |backend, inputs, out| attend(Attention::new().on(backend).causal(), inputs, out),
+    truth: |inputs| of_attention(&Options { causal: true, ..Options::new() }, inputs),
+    ..ATTENTION
+};
+
+/// From a cache, which is filled before.
+pub(crate) const ATTENTION_CACHED: Operation = Operation {
+    name: "attention_cached",
+    prepare: |backend, Inputs { left, right }, out| {
+        let dim = left.cols;
+        let room = right.rows.next_multiple_of(KEY_BLOCK) * dim;
+        let (mut keys, mut values) = (vec![0.0; room], vec![0.0; room]);
+        let mut span = CacheSpan::default();
+        KvCacheMut::new(&mut keys, &mut values, dim, dim, &mut span)
+            .and_then(|mut cache| cache.append(right.view(), right.view()))
+            .expect("room");
+        let mut workspace = vec![0.0; Attention::workspace(dim, dim)];
+        let attention = Attention::new().on(backend);
+        let (queries, mut out) = (left.view(), out.view_mut());
+        Box::new(move || {
+            KvCacheRef::new(&keys, &values, dim, dim, span)
+                .and_then(|cache| cache.attend(&attention, queries, out.view_mut(), &mut workspace))
+                .expect("sizes agree");
+        })
+    },
+    ..ATTENTION
+};
+
+/// The grid of weights, and what it takes to form it.
+pub(crate) const PATTERN: Operation = Operation {
+    name: "pattern",
+    sizes: |Shape { keys, queries, dim }| [(queries, dim), (keys, dim), (keys, queries)],
+    prepare: |backend, Inputs { left, right }, out| {
+        let (queries, keys, mut out) = (left.view(), right.view(), out.view_mut());
+        let attention = Attention::new().on(backend);
+        Box::new(move || attention.pattern(queries, keys, out.view_mut()).expect("sizes agree"))
+    },
+    truth: |Inputs { left, right }| {
+        let answer = oracle::attention::attention(&Options::new(), 0, [left, right, right]);
+        Grid::from_fn(right.rows, left.rows, |key, query| answer.pattern.at(key, query).sum)
+    },
+    work: Shape::flops,
+    ..ATTENTION
+};
+
+fn attend<'a>(attention: Attention<'static>, inputs: &'a Inputs, out: &'a mut Grid) -> Call<'a> {
+    let (queries, keys, mut out) = (inputs.left.view(), inputs.right.view(), out.view_mut());
+    let mut workspace = vec![0.0; Attention::workspace(queries.cols(), keys.cols())];
+    Box::new(move || {
+        attention.run(queries, keys, keys, out.view_mut(), &mut workspace).expect("sizes agree");
+    })
+}
+
+fn of_attention(options: &Options, Inputs { left, right }: &Inputs) -> Grid<Sum> {
+    let answer = oracle::attention::attention(options, 0, [left, right, right]);
+    Grid::from_fn(left.rows, right.cols, |query, col| answer.out.at(query, col).sum)
+}
 
 const fn of_softmax(size: Size) -> [Size; 3] {
     [size, (0, 0), size]

@@ -1,7 +1,7 @@
 //! Attention in plain f64 under all options, with what bounds need to know of it.
 
+use super::super::{grid::Grid, options::Options};
 use super::{Sum, sum};
-use crate::common::{grid::Grid, options::Options};
 
 /// 2⁻²⁴, the largest relative error of one rounding.
 const U: f64 = 1.0 / 16_777_216.0;

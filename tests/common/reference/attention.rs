@@ -1,7 +1,7 @@
 //! The section "Attention: blocks of keys" of `kernel/order.rs` in plain scalar code.
 
+use super::super::{grid::Grid, options::Options};
 use super::{Reference, Shift, share};
-use crate::common::{grid::Grid, options::Options};
 
 const BLOCK: usize = 64;
 
