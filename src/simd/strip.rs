@@ -434,3 +434,16 @@ unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
         }
     }
 }
+
+/// Calls `f` with each element of `a` and the one of `b` at its side, as far as both go.
+///
+/// `s` may leave the parts of a `zip` as calls.
+#[inline(always)]
+pub(crate) fn pairs<T>(a: &[T], b: &[T], mut f: impl FnMut(&T, &T)) {
+    let (mut at, mut beside) = (a.as_ptr(), b.as_ptr());
+    for _ in 0..a.len().min(b.len()) {
+        // SAFETY: as many elements as the shorter slice has have not been passed yet.
+        unsafe { f(&*at, &*beside) };
+        (at, beside) = (at.wrapping_add(1), beside.wrapping_add(1));
+    }
+}
