@@ -10,6 +10,8 @@ pub mod digest;
 #[cfg(target_os = "none")]
 pub mod machine;
 pub mod operations;
+#[cfg(target_arch = "arm")]
+pub mod preempt;
 
 /// How many floats a buffer has: 64 KiB, four of which the smallest board holds.
 pub const FLOATS: usize = 16 * 1024;

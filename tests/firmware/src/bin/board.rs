@@ -53,6 +53,11 @@ mod board {
                 }
             }
         }
+        #[cfg(target_arch = "arm")]
+        match firmware::preempt::run(arena) {
+            Some(times) => println!("preempted {times}"),
+            None => println!("a preempted call, or the interrupt, gave other bits"),
+        }
         #[cfg(feature = "silent")]
         process::exit(0);
         #[cfg(not(feature = "silent"))]
@@ -60,6 +65,12 @@ mod board {
             println!("done");
             process::exit(0)
         }
+    }
+
+    #[cfg(target_arch = "arm")]
+    #[cortex_m_rt::exception]
+    fn SysTick() {
+        firmware::preempt::interrupt();
     }
 
     #[panic_handler]
