@@ -24,7 +24,7 @@ use super::{
     order,
 };
 use crate::simd::{
-    Vector, array,
+    Vector, array, each,
     strip::{InOut, Source, Strip},
 };
 
@@ -118,11 +118,7 @@ fn maximum<const L: usize, const G: usize, V: Vector<L>>(
         token,
         f32::NEG_INFINITY,
         #[inline(always)]
-        |x: [V; G]| {
-            for g in 0..G {
-                m[g] = x[g].max(m[g]);
-            }
-        },
+        |x: [V; G]| m = array!(|g| x[g].max(m[g])),
     );
     m
 }
@@ -140,10 +136,13 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
         f32::NEG_INFINITY,
         #[inline(always)]
         |mut x: [V; G]| {
-            for g in 0..G {
-                x[g] = shift[g].weight(token, x[g]);
-                sums[g].add(x[g]);
-            }
+            each::<G>(
+                #[inline(always)]
+                |g| {
+                    x[g] = shift[g].weight(token, x[g]);
+                    sums[g].add(x[g]);
+                },
+            );
             x
         },
     );
@@ -166,12 +165,11 @@ fn share_infinity<const L: usize, const G: usize, V: Vector<L>>(
         token,
         f32::NEG_INFINITY,
         #[inline(always)]
-        |mut x: [V; G]| {
-            for g in 0..G {
+        |x: [V; G]| {
+            array!(|g| {
                 let share = x[g].select_gt(largest, zero, infinity.select_gt(x[g], lowest, x[g]));
-                x[g] = m[g].select_gt(largest, share, x[g]);
-            }
-            x
+                m[g].select_gt(largest, share, x[g])
+            })
         },
     );
     strip.stay_in_place();

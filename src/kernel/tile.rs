@@ -39,7 +39,7 @@ use super::Kernel;
 use crate::{
     MatrixMut, MatrixRef,
     simd::{
-        Vector, array,
+        Vector, array, each,
         strip::{self, Source, Taps},
     },
 };
@@ -176,12 +176,16 @@ impl Product<'_> {
                 #[inline(always)]
                 |right: [V; C]| {
                     let Some(left) = left.next() else { return };
-                    for r in 0..R {
-                        let left = V::splat(token, left[r]);
-                        for c in 0..C {
-                            sums[r][c] = left.mul_add(right[c], sums[r][c]);
-                        }
-                    }
+                    each::<R>(
+                        #[inline(always)]
+                        |r| {
+                            let left = V::splat(token, left[r]);
+                            each::<C>(
+                                #[inline(always)]
+                                |c| sums[r][c] = left.mul_add(right[c], sums[r][c]),
+                            );
+                        },
+                    );
                 },
             );
             strip::write(&mut self.out, row, col, sums);

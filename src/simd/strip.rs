@@ -13,7 +13,7 @@
 
 use core::marker::PhantomData;
 
-use super::{Vector, array};
+use super::{Vector, array, each};
 use crate::{Error, MatrixMut, MatrixRef};
 
 /// How many positions, and how many lanes at each: the last may have fewer.
@@ -288,9 +288,7 @@ impl<const R: usize> Iterator for Taps<'_, R> {
         // SAFETY: each pointer stands in one of the view's rows, `left` columns
         // before its end.
         let column = array!(|i| unsafe { *self.rows[i] });
-        for row in &mut self.rows {
-            *row = row.wrapping_add(self.step);
-        }
+        self.rows = array!(|i| self.rows[i].wrapping_add(self.step));
         Some(column)
     }
 }
@@ -329,19 +327,27 @@ pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>
     let stride = view.col_stride();
     let mut into = view.at(row, col);
     if stride == 1 && lanes == G * L {
-        for (r, group) in groups.into_iter().enumerate() {
-            if r < rows {
-                // SAFETY: the row has `G * L` lanes side by side from `col` on.
-                unsafe { store(into, group) };
-            }
-            into = into.wrapping_add(view.row_stride());
-        }
+        each::<R>(
+            #[inline(always)]
+            |r| {
+                if r < rows {
+                    // SAFETY: the row has `G * L` lanes side by side from `col` on.
+                    unsafe { store(into, groups[r]) };
+                }
+                into = into.wrapping_add(view.row_stride());
+            },
+        );
     } else {
-        for group in groups.into_iter().take(rows) {
-            // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
-            unsafe { scatter(into, stride, lanes, group) };
-            into = into.wrapping_add(view.row_stride());
-        }
+        each::<R>(
+            #[inline(always)]
+            |r| {
+                if r < rows {
+                    // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
+                    unsafe { scatter(into, stride, lanes, groups[r]) };
+                }
+                into = into.wrapping_add(view.row_stride());
+            },
+        );
     }
 }
 
@@ -369,9 +375,10 @@ unsafe fn load<const L: usize, const G: usize, V: Vector<L>>(
 unsafe fn store<const L: usize, const G: usize, V: Vector<L>>(into: *mut f32, group: [V; G]) {
     // SAFETY: the caller's promise, for `G * L` floats.
     let lanes: &mut [[f32; L]; G] = unsafe { &mut *into.cast() };
-    for (lanes, vector) in lanes.iter_mut().zip(group) {
-        vector.store(lanes);
-    }
+    each::<G>(
+        #[inline(always)]
+        |g| group[g].store(&mut lanes[g]),
+    );
 }
 
 /// `lanes` lanes, `stride` floats apart, the others `fill`.
