@@ -16,6 +16,7 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) mod neon;
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 pub(crate) mod portable;
 pub(crate) mod scalar;
 pub(crate) mod strip;

@@ -35,7 +35,7 @@ mod board {
             let cost = (operation.measure)(arena);
             println!("cost {} {} {}", operation.name, cost.instructions, cost.stack);
         }
-        for backend in [Backend::SCALAR, Backend::PORTABLE] {
+        for backend in Backend::available() {
             let mut bits = Digest::NEW;
             let notebook = answers::notebook(backend, &mut bits);
             let head = answers::head(backend, arena, &mut bits);
