@@ -24,6 +24,7 @@ use crate::simd::neon::{self, Neon};
 ///
 /// Inside a family the same input gives the same bits on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Family {
     /// Each multiply-add rounds once.
@@ -162,6 +163,13 @@ impl Backend {
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Backend({})", self.name())
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for Backend {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Backend({=str})", self.name());
     }
 }
 

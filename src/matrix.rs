@@ -24,6 +24,7 @@ use crate::Error;
 /// assert_eq!(m.view().t().get(0, 1), Some(4.0));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(transparent)]
 pub struct Matrix<const R: usize, const C: usize>(pub [[f32; C]; R]);
 
@@ -59,6 +60,7 @@ impl<const R: usize, const C: usize> From<[[f32; C]; R]> for Matrix<R, C> {
 /// The shape of a view and where its elements lie: element `(r, c)` is
 /// `r * row_stride + c * col_stride` floats behind the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Layout {
     rows: usize,
     cols: usize,
@@ -195,6 +197,20 @@ pub struct MatrixRef<'a> {
     first: *const f32,
     layout: Layout,
     borrow: PhantomData<&'a [f32]>,
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for MatrixRef<'_> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "MatrixRef({})", self.layout);
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for MatrixMut<'_> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "MatrixMut({})", self.layout);
+    }
 }
 
 // SAFETY: a `MatrixRef` gives what a `&[f32]` of its elements gives.

@@ -97,6 +97,11 @@ pub fn digest(run: Run, backend: Backend, values: Values, arena: &mut Arena) -> 
     for seed in 0..CASES as u64 {
         let mut case = Case { rng: Rng::new(seed), values, backend, arena };
         match run(&mut case) {
+            Ok(len) if cfg!(feature = "wrong") && len > 0 && seed == 3 => {
+                let (first, others) = (arena.output[0], &arena.output[1..len]);
+                digest.add(f32::from_bits(first.to_bits() ^ 1));
+                others.iter().for_each(|&x| digest.add(x));
+            }
             Ok(len) => arena.output[..len].iter().for_each(|&x| digest.add(x)),
             Err(_) => digest.add(-1.0),
         }

@@ -10,10 +10,10 @@ use sdpa::{Backend, MatrixMut, MatrixRef};
 
 use crate::{Arena, digest};
 
-/// How many scores the interrupt makes weights of, and how many ticks it waits: a few
-/// hundred instructions more than it takes.
+/// How many scores the interrupt makes weights of, and how many ticks it waits: enough for a few
+/// thousand instructions more than it takes.
 const SCORES: usize = 13;
-const TICKS: u32 = 12_000;
+const TICKS: u32 = if cfg!(target_abi = "eabihf") { 12_000 } else { 400_000 };
 
 static TIMES: AtomicU32 = AtomicU32::new(0);
 /// How often the interrupt's own result had other bits than the first.
