@@ -91,7 +91,7 @@ pub(crate) struct Shift<V> {
     magic: V,
 }
 
-impl<V> Shift<V> {
+impl<V: Copy> Shift<V> {
     /// The shift for the maximum `m` in each lane, which is neither NaN nor +∞.
     #[inline(always)]
     pub(crate) fn new<const L: usize>(token: V::Token, m: V) -> Self
@@ -107,6 +107,27 @@ impl<V> Shift<V> {
         let half = (m - base).mul_add(constant(LOG2_E / 2.0), constant(MAGIC)) - constant(MAGIC);
         let n = half + half - constant(BIAS);
         Self { base, lowest: n * constant(LN2), magic: constant(MAGIC) - n }
+    }
+
+    /// The shift for a maximum `m` that is at most 256 from 0, or −∞.
+    #[inline(always)]
+    pub(crate) fn near<const L: usize>(token: V::Token, m: V) -> Self
+    where
+        V: Vector<L>,
+    {
+        Self { base: V::splat(token, 0.0), ..Self::new(token, m) }
+    }
+
+    /// Below this the weight is +0.
+    #[inline(always)]
+    pub(crate) fn lowest(self) -> V {
+        self.lowest
+    }
+
+    /// This shift with another float of the same value for [`lowest`](Self::lowest).
+    #[inline(always)]
+    pub(crate) fn with_lowest(self, lowest: V) -> Self {
+        Self { lowest, ..self }
     }
 
     /// The weight of `x`, times [`WEIGHT_BIAS`].

@@ -18,14 +18,20 @@
 //! With the weights within 1 ULP, the sum within 1 and two roundings, a
 //! result is within 6 ULP; searches that climb hills found 4.2 at worst.
 
+mod narrow;
+
 use super::{
     Kernel,
     exp::{Shift, WEIGHT_BIAS},
     order,
 };
-use crate::simd::{
-    Vector, array, each,
-    strip::{InOut, Source, Strip},
+use crate::{
+    MatrixMut, MatrixRef,
+    simd::{
+        Vector, array, each,
+        line::Line,
+        strip::{InOut, Source, Strip},
+    },
 };
 
 /// A compensated sum of weights in each lane.
@@ -63,6 +69,19 @@ impl<V> Sum<V> {
         let t = self.a + w;
         self.e = self.e + (w - (t - self.a));
         self.a = t;
+    }
+
+    /// Adds four weights as two pairs.
+    #[inline(always)]
+    fn add_four<const L: usize>(&mut self, w: [V; 4])
+    where
+        V: Vector<L>,
+    {
+        let (first, second) = (w[0] + w[1], w[2] + w[3]);
+        let t = self.a + first;
+        let s = t + second;
+        self.e = self.e + ((first - (t - self.a)) + (second - (s - t)));
+        self.a = s;
     }
 
     /// The sum but for `e`.
@@ -149,6 +168,27 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
     sums
 }
 
+/// Writes the weights of a strip of four vectors a position, and returns their sums by rounds.
+#[inline(always)]
+fn weigh_rounds<const L: usize, V: Vector<L>>(
+    token: V::Token,
+    strip: &mut Strip<'_>,
+    shift: Shift<V>,
+) -> Sum<V> {
+    let mut sum = Sum::new(token);
+    strip.map(
+        token,
+        f32::NEG_INFINITY,
+        #[inline(always)]
+        |x: [V; 4]| {
+            let w = array!(|k| shift.weight(token, x[k]));
+            sum.add_four(w);
+            w
+        },
+    );
+    sum
+}
+
 /// Where the maximum is +∞ the elements that are share the weight: makes them
 /// 0 and the others −∞, NaN aside, leaves the strip in place, and gives the new
 /// maxima.
@@ -230,19 +270,65 @@ impl Kernel for Rows<'_> {
         let Self(mut matrix) = self;
         let (rows, cols) = matrix.shape();
         for row in 0..if cols == 0 { 0 } else { rows } {
+            if L == 1 {
+                let line = matrix.line(row);
+                if line.is_dense() {
+                    narrow::softmax::<true>(line);
+                } else {
+                    narrow::softmax::<false>(line);
+                }
+                continue;
+            }
             let m = maximum::<L, 4, V>(token, matrix.source_row(row, 4 * L)); // 4 to hide latency
             let mut m = order::maximum(m);
+            let mut far = false;
             let mut strip = matrix.row(row, G * L);
             if m == f32::INFINITY {
                 share_infinity(token, &mut strip, [V::splat(token, m); G]);
                 m = 0.0;
+                far = true;
             }
             let shift = Shift::new(token, V::splat(token, m));
-            let sums = weigh(token, &mut strip, [shift; G]);
+            let sums = if V::FUSED {
+                weigh(token, &mut strip, [shift; G])
+            } else {
+                let mut strip = matrix.row(row, 4 * L);
+                if far {
+                    strip.stay_in_place();
+                }
+                [weigh_rounds(token, &mut strip, shift); G]
+            };
+            let strip = matrix.row(row, G * L);
             let a: [V; G] = array!(|g| sums[g].unbiased(token));
             let e: [V; G] = array!(|g| sums[g].e);
             let sum = order::sum(a) + order::sum(e);
             normalise(token, strip, [V::splat(token, sum); G]);
+        }
+    }
+}
+
+/// Softmax of one row that lies side by side.
+pub(crate) struct Slice<'a> {
+    /// `None`: what is written is what is read.
+    pub(crate) from: Option<&'a [f32]>,
+    /// Of the length of `from`.
+    pub(crate) to: &'a mut [f32],
+}
+
+impl Kernel for Slice<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let Self { from, to } = self;
+        if L == 1 {
+            narrow::softmax::<true>(Line::new(from, to));
+        } else {
+            let from = from.map(MatrixRef::from_row);
+            Rows(InOut::of(from, MatrixMut::from_row(to))).run::<L, G, R, C, V>(token);
         }
     }
 }

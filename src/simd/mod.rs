@@ -14,6 +14,7 @@ use core::ops::{Add, Div, Mul, Sub};
 pub(crate) mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 pub(crate) mod avx512;
+pub(crate) mod line;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) mod neon;
 #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]

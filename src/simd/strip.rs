@@ -13,7 +13,7 @@
 
 use core::marker::PhantomData;
 
-use super::{Vector, array, each};
+use super::{Vector, array, each, line::Line};
 use crate::{Error, MatrixMut, MatrixRef};
 
 /// How many positions, and how many lanes at each: the last may have fewer.
@@ -207,6 +207,11 @@ impl<'a> InOut<'a> {
         Ok(Self { from: Some(from), to })
     }
 
+    /// From one matrix, if there is one, into another of its shape, or from that into itself.
+    pub(crate) fn of(from: Option<MatrixRef<'a>>, to: MatrixMut<'a>) -> Self {
+        Self { from, to }
+    }
+
     /// From a matrix into itself.
     pub(crate) fn in_place(to: MatrixMut<'a>) -> Self {
         Self { from: None, to }
@@ -222,6 +227,20 @@ impl<'a> InOut<'a> {
     #[inline(always)]
     pub(crate) fn source_row(&self, row: usize, width: usize) -> Source<'_> {
         Source::row(self.from.unwrap_or(self.to.view()), row, width)
+    }
+
+    /// Row `row`, float by float; it is one of the matrix.
+    #[inline(always)]
+    pub(crate) fn line(&mut self, row: usize) -> Line<'_> {
+        let from = self.from.unwrap_or(self.to.view());
+        Line {
+            from: from.at(row, 0),
+            from_step: from.col_stride(),
+            to: self.to.at(row, 0),
+            to_step: self.to.col_stride(),
+            len: self.to.cols(),
+            borrow: PhantomData,
+        }
     }
 
     /// Up to `width` columns from `col` on, a position a row.

@@ -103,11 +103,24 @@ impl Reference {
         let weights: Vec<f32> = x.iter().map(|&x| self.weight(&shift, x)).collect();
 
         let (mut a, mut e) = (vec![SUM_BIAS; count], vec![0.0; count]);
-        for (i, w) in weights.iter().enumerate() {
-            let i = i % count;
-            let t = a[i] + w;
-            e[i] += w - (t - a[i]);
-            a[i] = t;
+        if !self.fused && count > 1 {
+            for round in weights.chunks(4 * count) {
+                for i in 0..count {
+                    let w = |k| round.get(i + k * count).copied().unwrap_or(0.0);
+                    let (first, second) = (w(0) + w(1), w(2) + w(3));
+                    let t = a[i] + first;
+                    let s = t + second;
+                    e[i] += (first - (t - a[i])) + (second - (s - t));
+                    a[i] = s;
+                }
+            }
+        } else {
+            for (i, w) in weights.iter().enumerate() {
+                let i = i % count;
+                let t = a[i] + w;
+                e[i] += w - (t - a[i]);
+                a[i] = t;
+            }
         }
         let sum = fold(a.iter().map(|a| a - SUM_BIAS).collect()) + fold(e);
 
