@@ -58,13 +58,13 @@ macro_rules! counts {
 // 1024 × 8 × 64 keys, queries and dim. `benches/limits.sh` writes what is between the marks.
 counts! {
     // counted
-    DOT             dot             | scalar 137 203 2303 | portable 110 133 1273 | avx2 181 100 385;
-    SOFTMAX         softmax         | scalar 503 1758 23178 | portable 518 1210 13720 | avx2 722 755 5720;
-    SOFTMAX_ROWS    softmax_rows    | scalar 2945 102865 184345 | portable 2890 66218 108506 | avx2 4459 36531 44443;
-    SOFTMAX_COLUMNS softmax_columns | scalar 2297 115403 224293 | portable 1315 62432 121457 | avx2 644 23299 40141;
-    SCORES          scores          | scalar 2438 511072 947746 | portable 1691 359027 671943 | avx2 1381 109177 298143;
-    PROJECT         project         | scalar 2135 497665 945987 | portable 1404 347764 670452 | avx2 1224 104014 297692;
-    WEIGHTED_SUM    weighted_sum    | scalar 2130 497660 1320316 | portable 1399 347759 859695 | avx2 1219 104009 405033;
+    DOT             dot             | scalar 163 259 3319 | portable 116 132 1272 | avx2 181 100 385;
+    SOFTMAX         softmax         | scalar 354 1125 16410 | portable 528 1009 13339 | avx2 419 548 5423;
+    SOFTMAX_ROWS    softmax_rows    | scalar 3731 76979 129339 | portable 4910 64430 104926 | avx2 4518 37614 45054;
+    SOFTMAX_COLUMNS softmax_columns | scalar 2320 116462 226348 | portable 1319 62905 122477 | avx2 640 23054 40137;
+    SCORES          scores          | scalar 2523 516477 950819 | portable 1829 366676 676507 | avx2 1380 112796 297937;
+    PROJECT         project         | scalar 2220 503070 949060 | portable 1479 354909 674953 | avx2 1199 103237 297273;
+    WEIGHTED_SUM    weighted_sum    | scalar 2215 503065 1409081 | portable 1474 354904 961400 | avx2 1194 103232 372636;
     // end
 }
 

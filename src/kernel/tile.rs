@@ -39,7 +39,7 @@ use super::Kernel;
 use crate::{
     MatrixMut, MatrixRef,
     simd::{
-        Vector, array, each,
+        Vector, array,
         strip::{self, Source, Taps},
     },
 };
@@ -176,16 +176,10 @@ impl Product<'_> {
                 #[inline(always)]
                 |right: [V; C]| {
                     let Some(left) = left.next() else { return };
-                    each::<R>(
-                        #[inline(always)]
-                        |r| {
-                            let left = V::splat(token, left[r]);
-                            each::<C>(
-                                #[inline(always)]
-                                |c| sums[r][c] = left.mul_add(right[c], sums[r][c]),
-                            );
-                        },
-                    );
+                    for r in 0..R {
+                        let left = V::splat(token, left[r]);
+                        sums[r] = array!(|c| left.mul_add(right[c], sums[r][c]));
+                    }
                 },
             );
             strip::write(&mut self.out, row, col, sums);

@@ -307,7 +307,9 @@ impl<const R: usize> Iterator for Taps<'_, R> {
         // SAFETY: each pointer stands in one of the view's rows, `left` columns
         // before its end.
         let column = array!(|i| unsafe { *self.rows[i] });
-        self.rows = array!(|i| self.rows[i].wrapping_add(self.step));
+        for row in &mut self.rows {
+            *row = row.wrapping_add(self.step);
+        }
         Some(column)
     }
 }
@@ -466,10 +468,8 @@ unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
 /// `s` may leave the parts of a `zip` as calls.
 #[inline(always)]
 pub(crate) fn pairs<T>(a: &[T], b: &[T], mut f: impl FnMut(&T, &T)) {
-    let (mut at, mut beside) = (a.as_ptr(), b.as_ptr());
-    for _ in 0..a.len().min(b.len()) {
-        // SAFETY: as many elements as the shorter slice has have not been passed yet.
-        unsafe { f(&*at, &*beside) };
-        (at, beside) = (at.wrapping_add(1), beside.wrapping_add(1));
+    for i in 0..a.len().min(b.len()) {
+        // SAFETY: both have an element `i`.
+        unsafe { f(a.get_unchecked(i), b.get_unchecked(i)) };
     }
 }

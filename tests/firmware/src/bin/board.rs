@@ -27,7 +27,7 @@ mod board {
     #[cfg_attr(target_arch = "riscv32", riscv_rt::entry)]
     fn main() -> ! {
         // SAFETY: this function runs once, and nothing else names the arena.
-        let arena = unsafe { &mut *(&raw mut ARENA) };
+        let arena = unsafe { (&raw mut ARENA).as_mut_unchecked() };
         machine::start();
         digest::fill(arena);
         println!("best {}", Backend::best().name());
