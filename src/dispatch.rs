@@ -11,11 +11,11 @@ use crate::simd::{
 };
 use crate::{
     kernel::Kernel,
-    simd::{
-        portable::{F32x4, Portable},
-        scalar::{F32x1, Scalar},
-    },
+    simd::scalar::{F32x1, Scalar},
 };
+
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+use crate::simd::portable::{F32x4, Portable};
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 use crate::simd::neon::{self, Neon};
@@ -24,6 +24,7 @@ use crate::simd::neon::{self, Neon};
 ///
 /// Inside a family the same input gives the same bits on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Family {
     /// Each multiply-add rounds once.
@@ -51,6 +52,7 @@ pub struct Backend(Token);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Token {
     Scalar(Scalar),
+    #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
     Portable(Portable),
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     Avx2(Avx2),
@@ -64,8 +66,15 @@ impl Backend {
     /// Plain Rust, a lane at a time; the unfused family.
     pub const SCALAR: Self = Self(Token::Scalar(Scalar));
 
-    /// Vectors as far as the build allows; the unfused family.
-    pub const PORTABLE: Self = Self(Token::Portable(Portable));
+    /// Vectors as far as the build allows; the unfused family. On 32-bit Arm and RISC-V, where
+    /// the build never has any, this is [`SCALAR`](Self::SCALAR).
+    pub const PORTABLE: Self = {
+        #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+        let portable = Self(Token::Portable(Portable));
+        #[cfg(any(target_arch = "arm", target_arch = "riscv32"))]
+        let portable = Self::SCALAR;
+        portable
+    };
 
     /// The fastest that this machine has: what the plain functions use.
     #[inline]
@@ -79,17 +88,14 @@ impl Backend {
         #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
         return Self(Token::Neon(Neon));
         #[cfg(not(all(target_arch = "aarch64", target_feature = "neon")))]
-        if cfg!(any(target_arch = "arm", target_arch = "riscv32")) {
-            Self::SCALAR
-        } else {
-            Self::PORTABLE
-        }
+        Self::PORTABLE
     }
 
     /// All that this machine has.
     pub fn available() -> impl Iterator<Item = Self> {
         [
             Some(Self::SCALAR),
+            #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
             Some(Self::PORTABLE),
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Avx2::detect().map(|token| Self(Token::Avx2(token))),
@@ -111,6 +117,7 @@ impl Backend {
     pub const fn name(self) -> &'static str {
         match self.0 {
             Token::Scalar(_) => "scalar",
+            #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
             Token::Portable(_) => "portable",
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Token::Avx2(_) => "avx2",
@@ -124,7 +131,9 @@ impl Backend {
     /// Whose bits it gives.
     pub const fn family(self) -> Family {
         match self.0 {
-            Token::Scalar(_) | Token::Portable(_) => Family::Unfused,
+            Token::Scalar(_) => Family::Unfused,
+            #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+            Token::Portable(_) => Family::Unfused,
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             Token::Avx2(_) | Token::Avx512(_) => Family::Fused,
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
@@ -137,6 +146,7 @@ impl Backend {
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Token::Scalar(token) => scalar(kernel, token),
+            #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
             Token::Portable(token) => portable(kernel, token),
             #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
             // SAFETY: the token is the proof of AVX, AVX2 and FMA.
@@ -156,6 +166,13 @@ impl fmt::Debug for Backend {
     }
 }
 
+#[cfg(feature = "defmt")]
+impl defmt::Format for Backend {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "Backend({=str})", self.name());
+    }
+}
+
 // One function a back end, which switches its instructions on; never inlined, so that what
 // calls it is small enough to be, and operands are laid down once, where they are read. The
 // numbers: lanes, vectors of a group of partial sums, rows and vectors of a tile.
@@ -167,6 +184,7 @@ fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
 }
 
 /// 4 × 2 sums, 2 of `right`, 1 of `left` and 1 product: 12 of SSE2's 16 registers.
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 #[inline(never)]
 fn portable<K: Kernel>(kernel: K, token: Portable) -> K::Output {
     kernel.run::<4, 1, 4, 2, F32x4>(token)

@@ -7,6 +7,7 @@ use core::fmt;
 /// Every public function checks all of its arguments first; when it returns an
 /// error, no output has been touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Error {
     /// Sizes disagree with each other or with the length of a buffer, or a

@@ -28,6 +28,7 @@ use crate::Error;
 /// assert_eq!(m.view().t().get(0, 1), Some(4.0));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(transparent)]
 pub struct Matrix<const R: usize, const C: usize>(pub [[f32; C]; R]);
 
@@ -63,6 +64,7 @@ impl<const R: usize, const C: usize> From<[[f32; C]; R]> for Matrix<R, C> {
 /// The shape of a view and where its elements lie: element `(r, c)` is
 /// `r * row_stride + c * col_stride` floats behind the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Layout {
     rows: usize,
     cols: usize,
@@ -199,6 +201,20 @@ pub struct MatrixRef<'a, T = f32> {
     first: *const T,
     layout: Layout,
     borrow: PhantomData<&'a [T]>,
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for MatrixRef<'_> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "MatrixRef({})", self.layout);
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for MatrixMut<'_> {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "MatrixMut({})", self.layout);
+    }
 }
 
 // SAFETY: a `MatrixRef` gives what a `&[T]` of its elements gives.

@@ -2,7 +2,7 @@
 
 use crate::{
     Backend, Error, MatrixMut, MatrixRef,
-    kernel::softmax::{Columns, Exp, Rows},
+    kernel::softmax::{Columns, Exp, Rows, Slice},
     simd::strip::InOut,
 };
 
@@ -93,7 +93,11 @@ impl Backend {
     /// As [`softmax`].
     #[inline]
     pub fn softmax(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
-        self.softmax_rows(MatrixRef::from_row(x), MatrixMut::from_row(out))
+        if x.len() != out.len() {
+            return Err(Error::Shape);
+        }
+        self.run(Slice { from: Some(x), to: out });
+        Ok(())
     }
 
     /// The exponentials of [`softmax`] alone, times a power of two: for the benches,
@@ -107,7 +111,7 @@ impl Backend {
     /// [`softmax_in_place`] on this back end.
     #[inline]
     pub fn softmax_in_place(self, x: &mut [f32]) {
-        self.softmax_rows_in_place(MatrixMut::from_row(x));
+        self.run(Slice { from: None, to: x });
     }
 
     /// [`softmax_rows`] on this back end.

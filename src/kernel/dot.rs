@@ -5,13 +5,15 @@
 //! fold p
 //! ```
 //!
-//! `P` partial sums keep as many multiply-adds in flight: see [`order`].
+//! `P` partial sums keep as many multiply-adds in flight: see [`order`]. The loop takes
+//! [`DOT_GROUPS`] groups of elements a turn: fused each of them has partial sums of its
+//! own, unfused all go to the same.
 
 use super::{
     Kernel,
     order::{self, DOT_GROUPS},
 };
-use crate::simd::{Vector, array};
+use crate::simd::{Vector, array, each, strip};
 
 /// `a · b`; the slices are of one length.
 pub(crate) struct Dot<'a> {
@@ -27,35 +29,94 @@ impl Kernel for Dot<'_> {
         self,
         token: V::Token,
     ) -> f32 {
-        let zero = V::splat(token, 0.0);
-        let mut sums = [[zero; G]; DOT_GROUPS];
-        let (a, b) =
-            (self.a.chunks_exact(DOT_GROUPS * G * L), self.b.chunks_exact(DOT_GROUPS * G * L));
-        let (a_rest, b_rest) = (a.remainder(), b.remainder());
-        for (a, b) in a.zip(b) {
-            let ((a, _), (b, _)) = (a.as_chunks::<L>(), b.as_chunks::<L>());
-            for group in 0..DOT_GROUPS {
-                for g in 0..G {
-                    if let (Some(a), Some(b)) = (a.get(group * G + g), b.get(group * G + g)) {
-                        let (a, b) = (V::load(token, a), V::load(token, b));
-                        sums[group][g] = a.mul_add(b, sums[group][g]);
-                    }
-                }
-            }
-        }
-        if !a_rest.is_empty() {
-            for group in 0..DOT_GROUPS {
-                for g in 0..G {
-                    let a: V = rest(token, a_rest, (group * G + g) * L);
-                    let b: V = rest(token, b_rest, (group * G + g) * L);
-                    sums[group][g] = a.mul_add(b, sums[group][g]);
-                }
-            }
-        }
-        let [first, second, third, fourth] = sums;
-        let halves = [add(first, third), add(second, fourth)];
-        order::sum(token, add(halves[0], halves[1])).first()
+        if V::FUSED { self.wide::<L, G, V>(token) } else { self.narrow::<L, G, V>(token) }
     }
+}
+
+impl Dot<'_> {
+    /// With [`DOT_GROUPS`] groups of partial sums.
+    #[inline(always)]
+    fn wide<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
+        let mut sums = [[V::splat(token, 0.0); G]; DOT_GROUPS];
+        let ((a, a_rest), (b, b_rest)) = (turns(self.a), turns(self.b));
+        strip::pairs(
+            a,
+            b,
+            #[inline(always)]
+            |a: &Turn<L, G>, b| {
+                each::<DOT_GROUPS>(
+                    #[inline(always)]
+                    |i| add(token, &mut sums[i], &a[i], &b[i]),
+                );
+            },
+        );
+        if !a_rest.is_empty() {
+            each::<DOT_GROUPS>(
+                #[inline(always)]
+                |i| {
+                    each::<G>(
+                        #[inline(always)]
+                        |g| {
+                            let begin = (i * G + g) * L;
+                            let a: V = rest(token, a_rest, begin);
+                            sums[i][g] = a.mul_add(rest(token, b_rest, begin), sums[i][g]);
+                        },
+                    );
+                },
+            );
+        }
+        order::sum(token, order::groups(sums)).first()
+    }
+
+    /// With one group.
+    #[inline(always)]
+    fn narrow<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
+        let mut sums = [V::splat(token, 0.0); G];
+        let ((a, a_rest), (b, b_rest)) = (turns(self.a), turns(self.b));
+        strip::pairs(
+            a,
+            b,
+            #[inline(always)]
+            |a: &Turn<L, G>, b| {
+                // Written out where speed counts and a loop where size does.
+                for i in 0..DOT_GROUPS {
+                    add(token, &mut sums, &a[i], &b[i]);
+                }
+            },
+        );
+        // A vector at a time, which is the least code: its sum is the first one, and then
+        // all move up by one.
+        for i in 0..a_rest.len().div_ceil(G * L) * G {
+            let a: V = rest(token, a_rest, i * L);
+            let first = a.mul_add(rest(token, b_rest, i * L), sums[0]);
+            sums = array!(|g| if g + 1 < G { sums[g + 1] } else { first });
+        }
+        order::sum(token, sums).first()
+    }
+}
+
+/// What a turn of the loop takes.
+type Turn<const L: usize, const G: usize> = [[[f32; L]; G]; DOT_GROUPS];
+
+/// The whole turns of `floats`, and what is left.
+#[inline(always)]
+fn turns<const L: usize, const G: usize>(floats: &[f32]) -> (&[Turn<L, G>], &[f32]) {
+    let turns = floats.as_chunks().0.as_chunks().0.as_chunks().0;
+    (turns, floats.get(turns.len() * DOT_GROUPS * G * L..).unwrap_or(&[]))
+}
+
+/// Adds the products of one group of elements to one group of partial sums.
+#[inline(always)]
+fn add<const L: usize, const G: usize, V: Vector<L>>(
+    token: V::Token,
+    sums: &mut [V; G],
+    a: &[[f32; L]; G],
+    b: &[[f32; L]; G],
+) {
+    each::<G>(
+        #[inline(always)]
+        |g| sums[g] = V::load(token, &a[g]).mul_add(V::load(token, &b[g]), sums[g]),
+    );
 }
 
 /// What `floats` has from `begin` on, filled up with zeros.
@@ -67,9 +128,4 @@ fn rest<const L: usize, V: Vector<L>>(token: V::Token, floats: &[f32], begin: us
         Some(floats) if !floats.is_empty() => V::load_partial(token, floats, 0.0),
         _ => V::splat(token, 0.0),
     }
-}
-
-#[inline(always)]
-fn add<const L: usize, const G: usize, V: Vector<L>>(a: [V; G], b: [V; G]) -> [V; G] {
-    array!(|i| a[i] + b[i])
 }

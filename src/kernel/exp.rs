@@ -137,7 +137,7 @@ pub(crate) struct Shift<V, const WIDE: bool = false> {
     magic: V,
 }
 
-impl<V, const WIDE: bool> Shift<V, WIDE> {
+impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
     /// The shift for the maximum `m` in each lane, which is neither NaN nor +∞.
     #[inline(always)]
     pub(crate) fn new<const L: usize>(token: V::Token, m: V) -> Self
@@ -153,6 +153,27 @@ impl<V, const WIDE: bool> Shift<V, WIDE> {
         let half = (m - base).mul_add(constant(LOG2_E / 2.0), constant(MAGIC)) - constant(MAGIC);
         let n = half + half - constant(bias(WIDE));
         Self { base, lowest: n * constant(LN2), magic: constant(MAGIC) - n }
+    }
+
+    /// The shift for a maximum `m` that is at most 256 from 0, or −∞.
+    #[inline(always)]
+    pub(crate) fn near<const L: usize>(token: V::Token, m: V) -> Self
+    where
+        V: Vector<L>,
+    {
+        Self { base: V::splat(token, 0.0), ..Self::new(token, m) }
+    }
+
+    /// Below this the weight is +0.
+    #[inline(always)]
+    pub(crate) fn lowest(self) -> V {
+        self.lowest
+    }
+
+    /// This shift with another float of the same value for [`lowest`](Self::lowest).
+    #[inline(always)]
+    pub(crate) fn with_lowest(self, lowest: V) -> Self {
+        Self { lowest, ..self }
     }
 
     /// The weight of `x`, times 2 to the power of the bias.

@@ -50,7 +50,7 @@
 //!
 //! | sum | `P` fused | `P` unfused |
 //! | --- | --- | --- |
-//! | `dot` | 64 | 16 |
+//! | `dot` | 64 | 4 |
 //! | the weights of a slice or row, [compensated](super::softmax) | 16 | 4 |
 //!
 //! The weights come in rounds of four of each partial sum, `w0` to `w3`, as two pairs: with the sum
@@ -60,16 +60,30 @@
 //! Then the partial sums are folded in half until one is left:
 //! `p[i] = p[i] + p[i + P / 2]` for `i < P / 2`, and so on with `P / 2`.
 //!
-//! The weights have one **group** of partial sums, `dot` has [`DOT_GROUPS`]. A
-//! group of 16 is one vector of AVX-512, two of AVX2, four of NEON. `dot` is bound by
-//! its two loads a multiply-add: 64 sums hide the latency of the fused
-//! multiply-add (4 cycles) on a core that loads two vectors of 512 bits a cycle. The unfused
-//! family has fewer, so that they stay in the registers of a microcontroller.
+//! A **group** of 16 partial sums is one vector of AVX-512, two of AVX2, four of NEON; one of 4
+//! is one vector of `portable`. Fused, `dot` has [`DOT_GROUPS`] of them, and all other sums one.
+//! `dot` is bound by its two loads a multiply-add: 64 sums hide the latency of the fused
+//! multiply-add (4 cycles) on a core that loads two vectors of 512 bits a cycle. Unfused
+//! there are as many as a microcontroller wants: a vector of the Cortex-M55, whose
+//! additions are as slow as its loads, and on a core without vectors registers that no call has
+//! to save and the least code (8 sums: 400 bytes of flash in place of 270).
 
-use crate::simd::Vector;
+use crate::simd::{Vector, array, each};
 
-/// How many groups of partial sums `dot` has.
+/// How many groups of partial sums `dot` has in the fused family.
 pub(crate) const DOT_GROUPS: usize = 4;
+
+/// Adds groups of partial sums into one.
+#[inline(always)]
+pub(crate) fn groups<const L: usize, const G: usize, const N: usize, V: Vector<L>>(
+    groups: [[V; G]; N],
+) -> [V; G] {
+    halve(
+        groups,
+        #[inline(always)]
+        |a, b| array!(|g| a[g] + b[g]),
+    )
+}
 
 /// Folds a group of partial sums into one, which every lane gets.
 #[inline(always)]
@@ -99,15 +113,29 @@ pub(crate) fn maximum<const L: usize, const G: usize, V: Vector<L>>(
 #[inline(always)]
 fn fold<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
-    mut group: [V; G],
-    f: impl Fn(V, V) -> V,
+    group: [V; G],
+    f: impl Fn(V, V) -> V + Copy,
 ) -> V {
-    let mut half = G / 2;
-    while half > 0 {
-        for i in 0..half {
-            group[i] = f(group[i], group[i + half]);
-        }
-        half /= 2;
-    }
-    group[0].fold(token, f)
+    halve(group, f).fold(token, f)
+}
+
+/// Joins each of the lower half with the one of the upper half at its place, until one
+/// is left.
+#[inline(always)]
+fn halve<const N: usize, T: Copy>(mut parts: [T; N], join: impl Fn(T, T) -> T) -> T {
+    each::<4>(
+        #[inline(always)]
+        |level| {
+            let half = N >> (level + 1);
+            each::<N>(
+                #[inline(always)]
+                |i| {
+                    if i < half {
+                        parts[i] = join(parts[i], parts[i + half]);
+                    }
+                },
+            );
+        },
+    );
+    parts[0]
 }

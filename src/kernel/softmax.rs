@@ -24,12 +24,18 @@ use super::{
     Kernel,
     exp::{Shift, WEIGHT_BIAS},
 };
-use crate::simd::{
-    Vector, array,
-    strip::{InOut, Source, Strip},
+use crate::{
+    MatrixMut, MatrixRef,
+    simd::{
+        Vector, array, each,
+        line::Line,
+        strip::{InOut, Source, Strip},
+    },
 };
 
+mod narrow;
 mod rows;
+
 pub(crate) use rows::Rows;
 
 /// A compensated sum of weights in each lane.
@@ -138,11 +144,7 @@ fn maximum<const L: usize, const G: usize, V: Vector<L>>(
         token,
         f32::NEG_INFINITY,
         #[inline(always)]
-        |x: [V; G]| {
-            for g in 0..G {
-                m[g] = x[g].max(m[g]);
-            }
-        },
+        |x: [V; G]| m = array!(|g| x[g].max(m[g])),
     );
     m
 }
@@ -160,10 +162,13 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
         f32::NEG_INFINITY,
         #[inline(always)]
         |mut x: [V; G]| {
-            for g in 0..G {
-                x[g] = shift[g].weight(token, x[g]);
-                sums[g].add(x[g]);
-            }
+            each::<G>(
+                #[inline(always)]
+                |g| {
+                    x[g] = shift[g].weight(token, x[g]);
+                    sums[g].add(x[g]);
+                },
+            );
             x
         },
     );
@@ -249,6 +254,38 @@ pub(crate) struct Columns<'a> {
 impl<'a> Columns<'a> {
     pub(crate) fn new(matrix: InOut<'a>) -> Self {
         Self { matrix, sink: f32::NEG_INFINITY }
+    }
+}
+
+/// Softmax of one row that lies side by side.
+pub(crate) struct Slice<'a> {
+    /// `None`: what is written is what is read.
+    pub(crate) from: Option<&'a [f32]>,
+    /// Of the length of `from`.
+    pub(crate) to: &'a mut [f32],
+}
+
+impl Kernel for Slice<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let Self { from, to } = self;
+        if L == 1 {
+            narrow::softmax::<true>(Line::new(from, to));
+        } else {
+            let to = MatrixMut::from_row(to);
+            let row = match from {
+                Some(from) => InOut::new(MatrixRef::from_row(from), to),
+                None => Ok(InOut::in_place(to)),
+            };
+            if let Ok(row) = row {
+                Rows(row).run::<L, G, R, C, V>(token);
+            }
+        }
     }
 }
 

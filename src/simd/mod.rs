@@ -14,8 +14,10 @@ use core::ops::{Add, Div, Mul, Sub};
 pub(crate) mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 pub(crate) mod avx512;
+pub(crate) mod line;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) mod neon;
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 pub(crate) mod portable;
 pub(crate) mod scalar;
 pub(crate) mod strip;
@@ -42,13 +44,29 @@ pub(crate) use array;
 #[inline(always)]
 pub(crate) fn array_of<const N: usize, T: Copy>(mut f: impl FnMut(usize) -> T) -> [T; N] {
     let mut array = [const { MaybeUninit::uninit() }; N];
-    let mut i = 0;
-    while i < N {
-        array[i] = MaybeUninit::new(f(i));
-        i += 1;
-    }
-    // SAFETY: the loop has set every element, and `MaybeUninit<T>` lies as `T` does.
+    each::<N>(
+        #[inline(always)]
+        |i| array[i] = MaybeUninit::new(f(i)),
+    );
+    // SAFETY: `each` has set every element, and `MaybeUninit<T>` lies as `T` does.
     unsafe { (&raw const array).cast::<[T; N]>().read() }
+}
+
+/// Calls `f` with 0, 1, … below `N`: a loop that is written out at every opt-level.
+///
+/// `s` leaves the loops over the registers of a group or a tile as they are, and with them
+/// the registers in memory.
+#[inline(always)]
+pub(crate) fn each<const N: usize>(mut f: impl FnMut(usize)) {
+    macro_rules! calls {
+        ($($i:literal)+) => {
+            const { assert!(N <= [$($i),+].len()) };
+            $(if $i < N {
+                f($i);
+            })+
+        };
+    }
+    calls!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 }
 
 /// `L` lanes of `f32`.

@@ -13,7 +13,7 @@
 
 use core::{hint::black_box, marker::PhantomData};
 
-use super::{Vector, array};
+use super::{Vector, array, each, line::Line};
 use crate::{Error, MatrixMut, MatrixRef};
 
 /// How many positions, and how many lanes at each: the last may have fewer.
@@ -237,6 +237,19 @@ impl<'a> InOut<'a> {
     #[inline(always)]
     pub(crate) fn shape(&self) -> (usize, usize) {
         self.to.shape()
+    }
+
+    /// Row `row`, float by float: none behind the last.
+    #[inline(always)]
+    pub(crate) fn line(&mut self, row: usize) -> Line<'_> {
+        Line {
+            from: self.from.wrapping_add(row.wrapping_mul(self.from_row_stride)),
+            from_step: self.from_col_stride,
+            to: self.to.at(row, 0),
+            to_step: self.to.col_stride(),
+            len: if row < self.to.rows() { self.to.cols() } else { 0 },
+            borrow: PhantomData,
+        }
     }
 
     /// Up to `width` columns from `col` on, a position a row.
@@ -491,19 +504,27 @@ pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>
     let stride = view.col_stride();
     let mut into = view.at(row, col);
     if stride == 1 && lanes == G * L {
-        for (r, group) in groups.into_iter().enumerate() {
-            if r < rows {
-                // SAFETY: the row has `G * L` lanes side by side from `col` on.
-                unsafe { store(into, group) };
-            }
-            into = into.wrapping_add(view.row_stride());
-        }
+        each::<R>(
+            #[inline(always)]
+            |r| {
+                if r < rows {
+                    // SAFETY: the row has `G * L` lanes side by side from `col` on.
+                    unsafe { store(into, groups[r]) };
+                }
+                into = into.wrapping_add(view.row_stride());
+            },
+        );
     } else {
-        for group in groups.into_iter().take(rows) {
-            // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
-            unsafe { scatter(into, stride, lanes, group) };
-            into = into.wrapping_add(view.row_stride());
-        }
+        each::<R>(
+            #[inline(always)]
+            |r| {
+                if r < rows {
+                    // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
+                    unsafe { scatter(into, stride, lanes, groups[r]) };
+                }
+                into = into.wrapping_add(view.row_stride());
+            },
+        );
     }
 }
 
@@ -531,9 +552,10 @@ unsafe fn load<const L: usize, const G: usize, V: Vector<L>>(
 unsafe fn store<const L: usize, const G: usize, V: Vector<L>>(into: *mut f32, group: [V; G]) {
     // SAFETY: the caller's promise, for `G * L` floats.
     let lanes: &mut [[f32; L]; G] = unsafe { &mut *into.cast() };
-    for (lanes, vector) in lanes.iter_mut().zip(group) {
-        vector.store(lanes);
-    }
+    each::<G>(
+        #[inline(always)]
+        |g| group[g].store(&mut lanes[g]),
+    );
 }
 
 /// `lanes` lanes, `stride` floats apart, the others `fill`.
@@ -594,5 +616,16 @@ unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
                 unsafe { *into.wrapping_add(stride.wrapping_mul(i)) = lane };
             }
         }
+    }
+}
+
+/// Calls `f` with each element of `a` and the one of `b` at its side, as far as both go.
+///
+/// `s` may leave the parts of a `zip` as calls.
+#[inline(always)]
+pub(crate) fn pairs<T>(a: &[T], b: &[T], mut f: impl FnMut(&T, &T)) {
+    for i in 0..a.len().min(b.len()) {
+        // SAFETY: both have an element `i`.
+        unsafe { f(a.get_unchecked(i), b.get_unchecked(i)) };
     }
 }

@@ -46,11 +46,11 @@ pub(crate) struct Bound {
     pub(crate) reached: f64,
 }
 
-/// (⌈n / P⌉ + log₂ P)·u·Σ|a·b|, with P = 64 fused and 16 unfused: a chain, then the tree.
+/// (⌈n / P⌉ + log₂ P)·u·Σ|a·b|, with P = 64 fused and 4 unfused: a chain, then the tree.
 pub(crate) const DOT: Bound = Bound {
     name: "dot",
     allowed: |case| {
-        let (partial_sums, folds) = if case.fused { (64, 6) } else { (16, 4) };
+        let (partial_sums, folds) = if case.fused { (64, 6) } else { (4, 2) };
         roundings(case, case.n.div_ceil(partial_sums) + folds)
     },
     reached: 0.3,

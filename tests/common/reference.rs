@@ -52,7 +52,7 @@ impl Reference {
     }
 
     pub(crate) fn dot(self, a: &[f32], b: &[f32]) -> f32 {
-        let mut p = vec![0.0; if self.fused { 64 } else { 16 }];
+        let mut p = vec![0.0; if self.fused { 64 } else { 4 }];
         for i in 0..a.len().next_multiple_of(p.len()) {
             let [a, b] = [a, b].map(|x| x.get(i).copied().unwrap_or(0.0));
             let i = i % p.len();

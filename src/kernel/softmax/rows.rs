@@ -1,6 +1,6 @@
 //! Softmax of every row; lanes run along it.
 
-use super::{Sum, maximum, normalise, share};
+use super::{Sum, maximum, narrow, normalise, share};
 use crate::{
     kernel::{
         Kernel,
@@ -24,7 +24,19 @@ impl Kernel for Rows<'_> {
         self,
         token: V::Token,
     ) {
-        let Self(matrix) = self;
+        let Self(mut matrix) = self;
+        if L == 1 {
+            let (rows, cols) = matrix.shape();
+            for row in 0..if cols == 0 { 0 } else { rows } {
+                let line = matrix.line(row);
+                if line.is_dense() {
+                    narrow::softmax::<true>(line);
+                } else {
+                    narrow::softmax::<false>(line);
+                }
+            }
+            return;
+        }
         // 8 vectors at a time, of which a core that looks ahead overlaps the chains; 16
         // where a round of the sum takes as many.
         match (matrix.rows_are_dense(), G > 2) {

@@ -1,0 +1,100 @@
+//! Softmax of a row on a machine of one lane: the bits of [`Rows`](super::Rows) on wider
+//! ones.
+//!
+//! Four loops, one after the other: the maximum, the weights, their sum, the division. Fused into
+//! two they would need more registers than there are, and a Cortex-M55 would run none of them
+//! in its vectors.
+
+use super::{Normaliser, Sum};
+use crate::{
+    kernel::{exp::Shift, order},
+    simd::{
+        Vector, array,
+        line::Line,
+        scalar::{F32x1, Scalar},
+    },
+};
+
+/// Writes the softmax of `line`, which is dense if `DENSE`.
+#[inline(always)]
+pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
+    let token = Scalar;
+    let (mut m, mut left): ([f32; 4], f32) = (array!(|_j| f32::NEG_INFINITY), f32::NEG_INFINITY);
+    line.for_each::<DENSE>(
+        #[inline(always)]
+        |x| m = array!(|j| larger(x[j], m[j])),
+        #[inline(always)]
+        |x| left = larger(x, left),
+    );
+    let lanes = m;
+    let mut m = larger(larger(larger(m[0], m[2]), larger(m[1], m[3])), left);
+    if m.abs() > 256.0 && m > f32::NEG_INFINITY {
+        let far = m;
+        line.map_one_by_one::<DENSE>(
+            #[inline(always)]
+            |x| near(x, far),
+        );
+        line.stay_in_place();
+        m = 0.0;
+    }
+    let shift: Shift<F32x1> = Shift::near(token, F32x1::splat(token, m));
+    // The same in each lane, which the compiler may not know (a maximum might be NaN for all it
+    // knows): rustc 1.95 compares the lanes of a Cortex-M55 with a single float as if NaN were less,
+    // and so would lose it.
+    let lowest: [F32x1; 4] = array!(|j| if lanes[j] >= f32::NEG_INFINITY {
+        shift.lowest()
+    } else {
+        F32x1::splat(token, 0.0)
+    });
+    line.map::<DENSE>(
+        #[inline(always)]
+        |i, x| {
+            let [w] = shift.with_lowest(lowest[i]).weight(token, F32x1::splat(token, x)).to_array();
+            w
+        },
+    );
+    line.stay_in_place();
+    let mut sums: [Sum<F32x1>; 4] = array!(|_j| Sum::new(token));
+    line.rounds::<DENSE, [Sum<F32x1>; 4]>(
+        &mut sums,
+        #[inline(always)]
+        |sums, w| {
+            // Its sum is the first one, and then all move up by one.
+            let mut first = sums[0];
+            first.add_four(array!(|k| F32x1::splat(token, w[k])));
+            *sums = array!(|j| if j < 3 { sums[j + 1] } else { first });
+        },
+    );
+    let a: [F32x1; 4] = array!(|j| sums[j].unbiased(token));
+    let e: [F32x1; 4] = array!(|j| sums[j].e);
+    let sum = order::sum(token, a) + order::sum(token, e);
+    let normaliser = Normaliser::new(token, sum);
+    line.change::<DENSE>(
+        #[inline(always)]
+        |w| {
+            let [w] = normaliser.apply(F32x1::splat(token, w)).to_array();
+            w
+        },
+    );
+}
+
+#[inline(always)]
+fn larger(x: f32, m: f32) -> f32 {
+    if x > m { x } else { m }
+}
+
+/// What an element far from 0 becomes under the maximum `far`: `x − far`, which is exact where
+/// the weight is not 0. Where the maximum is +∞ the elements that are share the weight: 0, and
+/// −∞ for the others, NaN aside.
+#[inline(always)]
+fn near(x: f32, far: f32) -> f32 {
+    if far < f32::INFINITY {
+        x - far
+    } else if x == far {
+        0.0
+    } else if x >= f32::NEG_INFINITY {
+        f32::NEG_INFINITY
+    } else {
+        x
+    }
+}

@@ -1,0 +1,168 @@
+//! A row of floats, walked one by one: for machines of one lane.
+//!
+//! Loops of four turns over single floats are written out where speed counts, which a Cortex-M55
+//! then runs in its vectors, and stay loops where size does.
+
+use core::marker::PhantomData;
+
+use super::{array, each};
+
+/// `len` floats that are read, and as many that are written; both may be the same.
+///
+/// `DENSE` in the functions below says that they lie side by side.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    pub(super) from: *const f32,
+    pub(super) from_step: usize,
+    pub(super) to: *mut f32,
+    pub(super) to_step: usize,
+    pub(super) len: usize,
+    pub(super) borrow: PhantomData<&'a mut [f32]>,
+}
+
+/// How many floats a round has: four by four.
+const ROUND: usize = 16;
+
+impl<'a> Line<'a> {
+    /// One slice into another of its length, or into itself.
+    #[inline(always)]
+    pub(crate) fn new(from: Option<&'a [f32]>, to: &'a mut [f32]) -> Self {
+        let len = from.map_or(to.len(), |from| from.len().min(to.len()));
+        let to = to.as_mut_ptr();
+        let from = from.map_or(to.cast_const(), <[f32]>::as_ptr);
+        Self { from, from_step: 1, to, to_step: 1, len, borrow: PhantomData }
+    }
+
+    /// Whether both sides lie side by side.
+    #[inline(always)]
+    pub(crate) fn is_dense(&self) -> bool {
+        self.from_step == 1 && self.to_step == 1
+    }
+
+    /// From now on the line is read where it is written.
+    #[inline(always)]
+    pub(crate) fn stay_in_place(&mut self) {
+        (self.from, self.from_step) = (self.to, self.to_step);
+    }
+
+    /// How far it is from float to float, here and there.
+    #[inline(always)]
+    fn steps<const DENSE: bool>(&self) -> (usize, usize) {
+        if DENSE { (1, 1) } else { (self.from_step, self.to_step) }
+    }
+
+    /// Calls `four` with four floats at a time, and `one` with each that is left.
+    #[inline(always)]
+    pub(crate) fn for_each<const DENSE: bool>(
+        &self,
+        mut four: impl FnMut([f32; 4]),
+        mut one: impl FnMut(f32),
+    ) {
+        let (step, _) = self.steps::<DENSE>();
+        let mut from = self.from;
+        for _ in 0..self.len / 4 {
+            // SAFETY: so many times four floats, `step` apart, may be read.
+            four(array!(|i| unsafe { *from.wrapping_add(i * step) }));
+            from = from.wrapping_add(4 * step);
+        }
+        for _ in 0..self.len % 4 {
+            // SAFETY: so many are left.
+            one(unsafe { *from });
+            from = from.wrapping_add(step);
+        }
+    }
+
+    /// Writes `f` of each float and its place modulo 4.
+    #[inline(always)]
+    pub(crate) fn map<const DENSE: bool>(&mut self, f: impl Fn(usize, f32) -> f32) {
+        let (step, to_step) = self.steps::<DENSE>();
+        let (mut from, mut to) = (self.from, self.to);
+        for _ in 0..self.len / 8 {
+            for _ in 0..2 {
+                // SAFETY: so many times eight floats may be read, and then written.
+                let mut four: [f32; 4] = array!(|i| unsafe { *from.wrapping_add(i * step) });
+                for i in 0..4 {
+                    four[i] = f(i, four[i]);
+                }
+                each::<4>(
+                    #[inline(always)]
+                    |i| {
+                        // SAFETY: as above.
+                        unsafe { *to.wrapping_add(i * to_step) = four[i] };
+                    },
+                );
+                (from, to) = (from.wrapping_add(4 * step), to.wrapping_add(4 * to_step));
+            }
+        }
+        for i in 0..self.len % 8 {
+            // SAFETY: so many are left.
+            unsafe { *to = f(i % 4, *from) };
+            (from, to) = (from.wrapping_add(step), to.wrapping_add(to_step));
+        }
+    }
+
+    /// Writes `f` of each float over what was written.
+    ///
+    /// In place nothing is in the way of a loop over single floats.
+    #[inline(always)]
+    pub(crate) fn change<const DENSE: bool>(&mut self, f: impl Fn(f32) -> f32) {
+        let (_, step) = self.steps::<DENSE>();
+        let mut to = self.to;
+        for _ in 0..self.len / 8 {
+            for _ in 0..8 {
+                // SAFETY: so many times eight floats have been written.
+                unsafe { *to = f(*to) };
+                to = to.wrapping_add(step);
+            }
+        }
+        for _ in 0..self.len % 8 {
+            // SAFETY: so many are left.
+            unsafe { *to = f(*to) };
+            to = to.wrapping_add(step);
+        }
+    }
+
+    /// Likewise, in the least code.
+    #[inline(always)]
+    pub(crate) fn map_one_by_one<const DENSE: bool>(&mut self, f: impl Fn(f32) -> f32) {
+        let (step, to_step) = self.steps::<DENSE>();
+        let (mut from, mut to) = (self.from, self.to);
+        for _ in 0..self.len {
+            // SAFETY: so many may be read, and then written.
+            unsafe { *to = f(*from) };
+            (from, to) = (from.wrapping_add(step), to.wrapping_add(to_step));
+        }
+    }
+
+    /// Calls `quarter` with every fourth float of each round of 16: from the first, the second, the
+    /// third and the fourth on. What the last round lacks is 0.
+    #[inline(always)]
+    pub(crate) fn rounds<const DENSE: bool, S>(
+        &self,
+        sums: &mut S,
+        quarter: impl Fn(&mut S, [f32; 4]),
+    ) {
+        let (step, _) = self.steps::<DENSE>();
+        let mut from = self.from;
+        for _ in 0..self.len / ROUND {
+            for j in 0..4 {
+                // SAFETY: a whole round may be read.
+                let floats = array!(|k| unsafe { *from.wrapping_add((4 * k + j) * step) });
+                quarter(sums, floats);
+            }
+            from = from.wrapping_add(ROUND * step);
+        }
+        let rest = self.len % ROUND;
+        if rest > 0 {
+            for j in 0..4 {
+                let floats = array!(|k| if 4 * k + j < rest {
+                    // SAFETY: so many are left.
+                    unsafe { *from.wrapping_add((4 * k + j) * step) }
+                } else {
+                    0.0
+                });
+                quarter(sums, floats);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Builds the tests for microcontrollers, runs them in QEMU, and holds what they print to
+# the bits of this machine and to the limits.
+#
+#   run.sh                    every board, and the table in the README must be theirs
+#   run.sh BOARD…             those
+#   run.sh --readme           every board, and writes the table into the README
+#   run.sh --break WAY BOARD… a build that must fail: slow, wrong or silent
+#
+# Installs nothing. The exit status tells; a board that does not run to its end fails.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+# name, target, machine (virt is RISC-V), profile, CPU or -, memory of build.rs
+boards=(
+    "cortex-m4f thumbv7em-none-eabihf mps2-an386 release - mps2"
+    "cortex-m4f-s thumbv7em-none-eabihf mps2-an386 small - mps2"
+    "cortex-m4f-cpu thumbv7em-none-eabihf mps2-an386 release cortex-m4 mps2"
+    "cortex-m7 thumbv7em-none-eabihf mps2-an500 release - mps2"
+    "cortex-m7-cpu thumbv7em-none-eabihf mps2-an500 release cortex-m7 mps2"
+    "cortex-m33 thumbv8m.main-none-eabihf mps2-an505 release - cortex-m33"
+    "cortex-m33-cpu thumbv8m.main-none-eabihf mps2-an505 release cortex-m33 cortex-m33"
+    "cortex-m55 thumbv8m.main-none-eabihf mps3-an547 release - mps2"
+    "cortex-m55-mve thumbv8m.main-none-eabihf mps3-an547 release cortex-m55 mps2"
+    "cortex-m3 thumbv6m-none-eabi mps2-an385 release - mps2"
+    "riscv32imac riscv32imac-unknown-none-elf virt release - riscv32"
+    "riscv32imafc riscv32imafc-unknown-none-elf virt release - riscv32"
+)
+
+features=() readme=() chosen=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --readme) readme=(--readme ../../README.md) ;;
+        --break) features=(--features "$2") && shift ;;
+        -*) echo "no such option: $1" && exit 2 ;;
+        *) chosen+=("$1") ;;
+    esac
+    shift
+done
+if [ ${#chosen[@]} = 0 ]; then
+    for board in "${boards[@]}"; do chosen+=("${board%% *}"); done
+    [ ${#readme[@]} != 0 ] || readme=(--check ../../README.md)
+fi
+
+missing() { echo "missing: $1 ($2)" && exit 2; }
+llvm=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
+for qemu in qemu-system-arm qemu-system-riscv32; do
+    command -v $qemu >/dev/null ||
+        missing $qemu "apt-get install --no-install-recommends qemu-system-arm qemu-system-misc"
+done
+command -v timeout >/dev/null || missing timeout "apt-get install coreutils"
+[ -x "$llvm/llvm-size" ] || missing llvm-size "rustup component add llvm-tools"
+[ -x "$llvm/rust-lld" ] || missing rust-lld "part of the Rust toolchain"
+
+target=${CARGO_TARGET_DIR:-target}
+results=$target/results
+mkdir -p "$results"
+rm -f "$results"/*.txt
+
+find_board() {
+    for board in "${boards[@]}"; do
+        if [ "${board%% *}" = "$1" ]; then echo "$board" && return; fi
+    done
+    echo "no such board: $1" >&2
+    exit 2
+}
+
+run_board() {
+    local board triple machine profile cpu memory qemu flags=""
+    board=$(find_board "$1")
+    read -r _ triple machine profile cpu memory <<<"$board"
+    [ "$cpu" = - ] || flags="-C target-cpu=$cpu"
+    rustup target list --installed 2>/dev/null | grep -qx "$triple" ||
+        missing "$triple" "rustup target add $triple"
+    FIRMWARE_BOARD=$memory RUSTFLAGS=$flags cargo build --quiet --locked --bin board \
+        --target "$triple" --profile "$profile" "${features[@]}"
+    qemu=(qemu-system-arm -M "$machine")
+    [ "$machine" != virt ] || qemu=(qemu-system-riscv32 -M virt -bios none)
+    # Each instruction takes 128 ns of the board's time, so that its timer counts them.
+    timeout 60 "${qemu[@]}" -nographic -monitor none -serial none \
+        -semihosting-config enable=on,target=native -icount shift=7,align=off,sleep=off \
+        -kernel "$target/$triple/$profile/board" </dev/null >"$results/$1.txt" ||
+        echo "$1: exit status $?, and its last words: $(tail -n 1 "$results/$1.txt")"
+}
+
+# The size of each operation: an image of its symbol and all that it calls.
+measure_flash() {
+    local triple=thumbv7em-none-eabihf level profile operation image sections
+    for level in 3 s; do
+        [ $level = 3 ] && profile=release || profile=small
+        cargo rustc --quiet --locked --lib --crate-type staticlib --features flash \
+            --target $triple --profile $profile
+        for operation in $(cargo run --quiet --locked --bin report -- --operations); do
+            image=$results/$operation.$level.elf
+            "$llvm/rust-lld" -flavor gnu --gc-sections --entry="$operation" -u "$operation" \
+                "$target/$triple/$profile/libfirmware.a" -o "$image"
+            sections=$("$llvm/llvm-size" -A "$image")
+            awk -v name="$operation $level" '
+                /^\.(text|rodata|data)/ { bytes += $2 }
+                END { print name, bytes }' <<<"$sections" >>"$results/flash.txt"
+            if grep -E '^\.(data|bss)' <<<"$sections"; then
+                echo "$operation has the sections above: no state is allowed" && exit 1
+            fi
+            if "$llvm/llvm-nm" "$image" | grep -i panic; then
+                echo "$operation links the panics above" && exit 1
+            fi
+        done
+    done
+}
+
+measure_flash
+for name in "${chosen[@]}"; do run_board "$name"; done
+cargo run --quiet --locked --bin report -- "${readme[@]}" "$results" "${chosen[@]}"

@@ -1,0 +1,242 @@
+//! A digest of every output bit of some hundred random cases an operation.
+
+use sdpa::{Backend, Error, MatrixMut, MatrixRef};
+
+use crate::{
+    Arena,
+    cases::{self, Kind, Layout, Rng},
+};
+
+/// How many cases an operation.
+const CASES: usize = 40;
+
+/// What lies where no element does: it goes into the digest, so that a stray write
+/// shows.
+const CANARY: f32 = -7.25e20;
+
+/// No case has more multiply-adds or elements: a core without FPU emulates each.
+const MOST: usize = 30_000;
+
+/// Which values the cases have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Nothing subnormal is read, and nothing that shows is subnormal on the way.
+    Normal,
+    /// Subnormal inputs, products, sums or weights. The vector unit of a Cortex-M55 flushes them.
+    Subnormal,
+}
+
+impl Values {
+    fn kind(self, rng: &mut Rng) -> Kind {
+        match self {
+            Self::Subnormal => rng.pick(&[Kind::Deep, Kind::Tiny, Kind::Subnormal]),
+            Self::Normal if rng.one_in(3) => Kind::Ordinary,
+            Self::Normal => rng.pick(&[
+                Kind::Wide,
+                Kind::Masked,
+                Kind::AllMasked,
+                Kind::Equal,
+                Kind::Overflowing,
+                Kind::Underflowing,
+                Kind::Huge,
+                Kind::Zeros,
+                Kind::OneNan,
+                Kind::Infinite,
+            ]),
+        }
+    }
+}
+
+/// FNV-1a over 32 bits at a time.
+#[derive(Clone, Copy)]
+pub struct Digest(u64);
+
+impl Digest {
+    pub const NEW: Self = Self(0xcbf2_9ce4_8422_2325);
+
+    /// One NaN is as good as another.
+    pub fn add(&mut self, x: f32) {
+        let bits = if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() };
+        self.0 = (self.0 ^ u64::from(bits)).wrapping_mul(0x0000_0100_0000_01b3);
+        self.0 ^= self.0 >> 29;
+    }
+
+    pub fn finish(self) -> u64 {
+        self.0
+    }
+}
+
+/// One case: where its shapes and values come from, and its memory.
+pub struct Case<'a> {
+    rng: Rng,
+    values: Values,
+    backend: Backend,
+    arena: &'a mut Arena,
+}
+
+/// Fills what the operation reads, calls it, and says how many floats of the output
+/// buffer were its to write.
+pub type Run = fn(&mut Case<'_>) -> Result<usize, Error>;
+
+/// The operations, by the names of their functions.
+pub const OPERATIONS: [(&str, Run); 9] = [
+    ("dot", dot),
+    ("softmax", softmax),
+    ("softmax_in_place", softmax_in_place),
+    ("softmax_rows", |case| softmax_matrix(case, |b, x, out| b.softmax_rows(x, out))),
+    ("softmax_columns", |case| softmax_matrix(case, |b, x, out| b.softmax_columns(x, out))),
+    ("softmax_columns_in_place", softmax_columns_in_place),
+    ("project", project),
+    ("scores", scores),
+    ("weighted_sum", weighted_sum),
+];
+
+/// The digest of one operation's outputs.
+pub fn digest(run: Run, backend: Backend, values: Values, arena: &mut Arena) -> u64 {
+    let mut digest = Digest::NEW;
+    for seed in 0..CASES as u64 {
+        let mut case = Case { rng: Rng::new(seed), values, backend, arena };
+        match run(&mut case) {
+            Ok(len) if cfg!(feature = "wrong") && len > 0 && seed == 3 => {
+                let (first, others) = (arena.output[0], &arena.output[1..len]);
+                digest.add(f32::from_bits(first.to_bits() ^ 1));
+                others.iter().for_each(|&x| digest.add(x));
+            }
+            Ok(len) => arena.output[..len].iter().for_each(|&x| digest.add(x)),
+            Err(_) => digest.add(-1.0),
+        }
+    }
+    digest.finish()
+}
+
+impl Case<'_> {
+    /// Sizes that multiply to at most [`MOST`].
+    fn sizes<const N: usize>(&mut self) -> [usize; N] {
+        loop {
+            let sizes = [(); N].map(|()| cases::size(&mut self.rng));
+            if sizes.iter().product::<usize>() <= MOST && sizes.iter().all(|&size| size <= 70) {
+                return sizes;
+            }
+        }
+    }
+
+    /// Fills the first `len` floats of an input.
+    fn fill(&mut self, input: usize, len: usize) {
+        let kind = self.values.kind(&mut self.rng);
+        kind.fill(&mut self.rng, &mut self.arena.inputs[input][..len]);
+    }
+
+    /// Makes an input a random matrix that lies anyhow.
+    fn input(&mut self, input: usize, rows: usize, cols: usize) -> Layout {
+        let layout = Layout::of_input(&mut self.rng, rows, cols);
+        self.fill(input, layout.len);
+        layout
+    }
+
+    /// Makes the output a matrix that lies anyhow.
+    fn output(&mut self, rows: usize, cols: usize) -> Layout {
+        let layout = Layout::of_output(&mut self.rng, rows, cols);
+        self.arena.output[..layout.len].fill(CANARY);
+        layout
+    }
+}
+
+fn view(buffer: &[f32], layout: Layout) -> Result<MatrixRef<'_>, Error> {
+    let Layout { rows, cols, start, row_stride, col_stride, .. } = layout;
+    MatrixRef::with_strides(&buffer[start..], rows, cols, row_stride, col_stride)
+}
+
+fn view_mut(buffer: &mut [f32], layout: Layout) -> Result<MatrixMut<'_>, Error> {
+    let Layout { rows, cols, start, row_stride, col_stride, .. } = layout;
+    MatrixMut::with_strides(&mut buffer[start..], rows, cols, row_stride, col_stride)
+}
+
+fn dot(case: &mut Case<'_>) -> Result<usize, Error> {
+    let (n, start) = (cases::length(&mut case.rng), case.rng.below(4));
+    case.fill(0, n);
+    case.fill(1, start + n);
+    let [a, b, _] = &case.arena.inputs;
+    case.arena.output[0] = case.backend.dot(&a[..n], &b[start..][..n])?;
+    Ok(1)
+}
+
+fn softmax(case: &mut Case<'_>) -> Result<usize, Error> {
+    let (n, start) = (cases::length(&mut case.rng), case.rng.below(4));
+    case.fill(0, start + n);
+    case.arena.output[..n + 1].fill(CANARY);
+    case.backend.softmax(&case.arena.inputs[0][start..][..n], &mut case.arena.output[..n])?;
+    Ok(n + 1)
+}
+
+fn softmax_in_place(case: &mut Case<'_>) -> Result<usize, Error> {
+    let n = cases::length(&mut case.rng);
+    case.fill(0, n);
+    case.arena.output[..n].copy_from_slice(&case.arena.inputs[0][..n]);
+    case.backend.softmax_in_place(&mut case.arena.output[..n]);
+    Ok(n)
+}
+
+fn softmax_matrix(
+    case: &mut Case<'_>,
+    softmax: fn(Backend, MatrixRef<'_>, MatrixMut<'_>) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let [rows, cols] = case.sizes();
+    let (x, out) = (case.input(0, rows, cols), case.output(rows, cols));
+    let Arena { inputs: [input, ..], output } = &mut *case.arena;
+    softmax(case.backend, view(input, x)?, view_mut(output, out)?)?;
+    Ok(out.len)
+}
+
+fn softmax_columns_in_place(case: &mut Case<'_>) -> Result<usize, Error> {
+    let [rows, cols] = case.sizes();
+    let layout = Layout::of_output(&mut case.rng, rows, cols);
+    case.fill(0, layout.len);
+    let Arena { inputs: [input, ..], output } = &mut *case.arena;
+    output[..layout.len].copy_from_slice(&input[..layout.len]);
+    case.backend.softmax_columns_in_place(view_mut(output, layout)?);
+    Ok(layout.len)
+}
+
+fn project(case: &mut Case<'_>) -> Result<usize, Error> {
+    let [tokens, inputs, outputs] = case.sizes();
+    let (inputs, outputs) = (inputs.max(1), outputs.max(1));
+    let (x, w) = (case.input(0, tokens, inputs), case.input(1, inputs, outputs));
+    case.fill(2, outputs);
+    let out = case.output(tokens, outputs);
+    let with_bias = case.rng.one_in(2);
+    let Arena { inputs: [xs, ws, bias], output } = &mut *case.arena;
+    let bias = with_bias.then_some(&bias[..outputs]);
+    case.backend.project(view(xs, x)?, view(ws, w)?, bias, view_mut(output, out)?)?;
+    Ok(out.len)
+}
+
+fn scores(case: &mut Case<'_>) -> Result<usize, Error> {
+    let [keys, queries, dim] = case.sizes();
+    let dim = dim.max(1);
+    let (k, q) = (case.input(0, keys, dim), case.input(1, queries, dim));
+    let out = case.output(keys, queries);
+    let scale = match case.rng.below(4) {
+        0 => Some(1.0),
+        1 => Some(case.rng.between(-2.0, 2.0)),
+        _ => None,
+    };
+    let Arena { inputs: [ks, qs, _], output } = &mut *case.arena;
+    case.backend.scores(view(ks, k)?, view(qs, q)?, scale, view_mut(output, out)?)?;
+    Ok(out.len)
+}
+
+fn weighted_sum(case: &mut Case<'_>) -> Result<usize, Error> {
+    let [keys, queries, width] = case.sizes();
+    let width = width.max(1);
+    let (p, v) = (case.input(0, keys, queries), case.input(1, keys, width));
+    let out = case.output(queries, width);
+    let Arena { inputs: [ps, vs, _], output } = &mut *case.arena;
+    case.backend.weighted_sum(view(ps, p)?, view(vs, v)?, view_mut(output, out)?)?;
+    Ok(out.len)
+}
+
+/// Fills the inputs with ordinary values, for what is measured.
+pub fn fill(arena: &mut Arena) {
+    let mut rng = Rng::new(0);
+    arena.inputs.iter_mut().for_each(|input| Kind::Ordinary.fill(&mut rng, input));
+}

@@ -1,0 +1,116 @@
+//! What a call costs on the machine that this runs on.
+
+use core::{arch::asm, hint::black_box};
+
+use crate::{Arena, operations::Cost};
+
+/// How far below the stack pointer a call's low-water mark is looked for, in words.
+const PAINTED: usize = 2048;
+const PAINT: u32 = 0xa5c3_965a;
+
+/// Makes the clock run; before the first [`cost`].
+pub fn start() {
+    #[cfg(target_arch = "arm")]
+    {
+        use cortex_m::peripheral::{SYST, syst::SystClkSource};
+        // SAFETY: nothing else uses the timer.
+        let mut timer: SYST = unsafe { cortex_m::Peripherals::steal() }.SYST;
+        timer.set_clock_source(SystClkSource::Core);
+        timer.set_reload(0x00ff_ffff);
+        timer.clear_current();
+        timer.enable_counter();
+    }
+}
+
+/// Ticks of the clock; under QEMU's `-icount` a whole number of them an
+/// instruction, or nearly.
+#[inline(always)]
+fn now() -> u32 {
+    #[cfg(target_arch = "arm")]
+    return 0x00ff_ffff - cortex_m::peripheral::SYST::get_current();
+    #[cfg(target_arch = "riscv32")]
+    {
+        let count: u32;
+        // SAFETY: reads a counter.
+        unsafe { asm!("csrr {}, minstret", out(reg) count) };
+        count
+    }
+}
+
+#[inline(always)]
+fn ticks(call: impl FnOnce()) -> u32 {
+    let before = now();
+    call();
+    let after = now();
+    after.wrapping_sub(before) & if cfg!(target_arch = "arm") { 0x00ff_ffff } else { u32::MAX }
+}
+
+/// How many turns the loop of the calibration makes, of two instructions each.
+const TURNS: u32 = 100_000;
+
+/// How many ticks that loop takes, and how many an empty measurement.
+#[inline(never)]
+fn calibration() -> (u32, u32) {
+    let empty = ticks(|| ());
+    let turns = ticks(|| {
+        let turns = TURNS;
+        // SAFETY: counts down.
+        #[cfg(target_arch = "arm")]
+        unsafe {
+            asm!("2:", "subs {0}, {0}, #1", "bne 2b", inout(reg) turns => _)
+        };
+        // SAFETY: likewise.
+        #[cfg(target_arch = "riscv32")]
+        unsafe {
+            asm!("2:", "addi {0}, {0}, -1", "bnez {0}, 2b", inout(reg) turns => _)
+        };
+    });
+    (turns - empty, empty)
+}
+
+#[inline(always)]
+fn instructions(call: impl FnOnce()) -> u32 {
+    let (turns, empty) = calibration();
+    let call = u64::from(ticks(call) - empty) * u64::from(2 * TURNS);
+    ((call + u64::from(turns / 2)) / u64::from(turns)) as u32
+}
+
+/// Paints the memory below the stack pointer, calls, and looks how far down it was
+/// written to.
+#[inline(always)]
+fn stack(call: impl FnOnce()) -> usize {
+    let top: *mut u32;
+    // SAFETY: reads the stack pointer.
+    #[cfg(target_arch = "arm")]
+    unsafe {
+        asm!("mov {}, sp", out(reg) top)
+    };
+    // SAFETY: likewise.
+    #[cfg(target_arch = "riscv32")]
+    unsafe {
+        asm!("mv {}, sp", out(reg) top)
+    };
+    for word in 1..=PAINTED {
+        // SAFETY: the stack has room, and this function keeps nothing below its pointer.
+        unsafe { top.wrapping_sub(word).write_volatile(PAINT) };
+    }
+    call();
+    let mut used = PAINTED;
+    // SAFETY: as above.
+    while used > 0 && unsafe { top.wrapping_sub(used).read_volatile() } == PAINT {
+        used -= 1;
+    }
+    used * size_of::<u32>()
+}
+
+/// What `call` costs; inlined, so that nothing between this and the operation counts.
+#[inline(always)]
+pub fn cost<T>(arena: &mut Arena, mut call: impl FnMut(&mut Arena) -> T) -> Cost {
+    let arena = black_box(arena);
+    let mut once = || {
+        black_box(call(arena));
+        #[cfg(feature = "slow")]
+        black_box(call(arena));
+    };
+    Cost { instructions: instructions(&mut once), stack: stack(&mut once) }
+}
