@@ -122,7 +122,10 @@ step "an installed tree, by pkg-config and by CMake"
 root=$PWD/$bin/root
 rm -rf "$root"
 make -s install DESTDIR="$root" PREFIX=/opt/sdpa
-[ -f "$root/opt/sdpa/lib/libsdpa.a" ] && ! grep -r "$root" "$root/opt/sdpa/lib/pkgconfig" "$root/opt/sdpa/lib/cmake"
+if grep -r "$root" "$root/opt/sdpa/lib/pkgconfig" "$root/opt/sdpa/lib/cmake"; then
+    echo "DESTDIR stands in the files above" >&2
+    exit 1
+fi
 if has pkg-config; then
     export PKG_CONFIG_SYSROOT_DIR="$root" PKG_CONFIG_PATH="$root/opt/sdpa/lib/pkgconfig"
     [ "$(pkg-config --modversion sdpa)" = "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" ]

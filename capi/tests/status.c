@@ -315,6 +315,9 @@ static void caches(void) {
     CHECK(memcmp(&cache, &before, sizeof cache) == 0 && is_untouched(storage, n));
 
     CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, n) == SDPA_OK && cache.blocks == 2);
+    for (size_t i = 0; i < n; i++) {
+        CHECK(storage[i] == 0);
+    }
     static float many[129 * DIM], copy[SDPA_CACHE_FLOATS(DIM, WIDTH, 2)];
     CHECK(sdpa_cache_append(&cache, k(), v()) == SDPA_OK && cache.appended == KEYS);
     before = cache;

@@ -1,0 +1,11 @@
+//! For the shared library that cargo makes (`cargo cinstall`); make links its own.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
+        // `core` names this handler for unwinding, in what is dropped from the library.
+        println!("cargo::rustc-link-arg-cdylib=-Wl,--defsym=rust_eh_personality=0");
+        // Of memcpy and memset.
+        println!("cargo::rustc-link-arg-cdylib=-lc");
+    }
+}
