@@ -59,12 +59,12 @@ macro_rules! counts {
 counts! {
     // counted
     DOT             dot             | scalar 137 203 2303 | portable 110 133 1273 | avx2 181 100 385;
-    SOFTMAX         softmax         | scalar 503 1758 23178 | portable 518 1210 13720 | avx2 722 755 5720;
-    SOFTMAX_ROWS    softmax_rows    | scalar 2945 102865 184345 | portable 2890 66218 108506 | avx2 4459 36531 44443;
-    SOFTMAX_COLUMNS softmax_columns | scalar 2297 115403 224293 | portable 1315 62432 121457 | avx2 644 23299 40141;
-    SCORES          scores          | scalar 2438 511072 947746 | portable 1691 359027 671943 | avx2 1381 109177 298143;
-    PROJECT         project         | scalar 2135 497665 945987 | portable 1404 347764 670452 | avx2 1224 104014 297692;
-    WEIGHTED_SUM    weighted_sum    | scalar 2130 497660 1320316 | portable 1399 347759 859695 | avx2 1219 104009 405033;
+    SOFTMAX         softmax         | scalar 709 2471 32591 | portable 583 1116 12876 | avx2 578 628 4708;
+    SOFTMAX_ROWS    softmax_rows    | scalar 3449 138113 258505 | portable 3197 58197 101541 | avx2 3009 25641 36049;
+    SOFTMAX_COLUMNS softmax_columns | scalar 1226 55742 107398 | portable 1213 57115 111195 | avx2 623 22680 38342;
+    SCORES          scores          | scalar 2453 511101 947761 | portable 1704 359040 671956 | avx2 1375 109171 298137;
+    PROJECT         project         | scalar 2154 497698 946006 | portable 1421 347781 670469 | avx2 1224 104014 297692;
+    WEIGHTED_SUM    weighted_sum    | scalar 2149 497693 1321789 | portable 1416 347776 859712 | avx2 1219 104009 405033;
     // end
 }
 
