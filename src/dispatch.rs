@@ -210,7 +210,6 @@ fn avx512<K: Kernel>(kernel: K, token: Avx512) -> K::Output {
 /// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers; 16 sums hide 4
 /// cycles of latency on 4 ports.
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-#[inline(never)]
 fn neon<K: Kernel>(kernel: K, token: Neon) -> K::Output {
     kernel.run::<4, 4, 8, 2, neon::F32x4>(token)
 }

@@ -53,9 +53,13 @@
 //! | `dot` | 64 | 4 |
 //! | the weights of a slice or row, [compensated](super::softmax) | 16 | 4 |
 //!
-//! The weights come in rounds of four of each partial sum, `w0` to `w3`, as two pairs: with the sum
-//! in `a`, biased, and what its additions lose in `e`, `u = w0 + w1`, `v = w2 + w3`, `t = a + u`,
-//! `s = t + v`, then `e = e + ((u − (t − a)) + (v − (s − t)))` and `a = s`.
+//! The weights are added in pairs, the first and second of a partial sum, the third and fourth, and
+//! so on; where one is missing it is 0. With the sum in `a`, biased, and what additions
+//! to it lose in `e`:
+//!
+//! * unfused, for each pair: `u = w0 + w1`, `t = a + u`, `e = e + (u − (t − a))`, `a = t`;
+//! * fused, for each two pairs: `u = w0 + w1`, `v = w2 + w3`, `t = a + u`, `s = t + v`,
+//!   `e = e + ((u − (t − a)) + (v − (s − t)))`, `a = s`.
 //!
 //! Then the partial sums are folded in half until one is left:
 //! `p[i] = p[i] + p[i + P / 2]` for `i < P / 2`, and so on with `P / 2`.

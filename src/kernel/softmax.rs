@@ -75,14 +75,14 @@ impl<V> Sum<V> {
         self.a = t;
     }
 
-    /// Adds four weights as two: of each pair the rounded sum. What the two additions
-    /// to `a` lose is added up before it goes into `e`, whose chain is half as long.
+    /// Adds four weights as two pairs. What the two additions to `a` lose is added up before
+    /// it goes into `e`, whose chain is half as long.
     #[inline(always)]
-    fn add_four<const L: usize>(&mut self, w: [V; 4])
+    fn add_four<const L: usize>(&mut self, w0: V, w1: V, w2: V, w3: V)
     where
         V: Vector<L>,
     {
-        let (first, second) = (w[0] + w[1], w[2] + w[3]);
+        let (first, second) = (w0 + w1, w2 + w3);
         let t = self.a + first;
         let lost = first - (t - self.a);
         let a = t + second;

@@ -143,19 +143,17 @@ pub(crate) trait Vector<const L: usize>:
 
     /// Folds the lanes in half until one is left, and gives that in every lane: lane `i` with
     /// lane `i + L / 2` for `i < L / 2`, and so on. `f` acts on each lane alone, and
-    /// its operands may change places.
+    /// its operands may change places: so each lane is folded with its partner in the other half.
     #[inline(always)]
     fn fold(self, token: Self::Token, f: impl Fn(Self, Self) -> Self) -> Self {
-        let mut lanes = self.to_array();
+        let mut folded = self;
         let mut half = L / 2;
         while half > 0 {
-            for i in 0..half {
-                let [a, b] = [lanes[i], lanes[i + half]].map(|lane| Self::splat(token, lane));
-                lanes[i] = f(a, b).first();
-            }
+            let lanes = folded.to_array();
+            folded = f(folded, Self::load(token, &array!(|i| lanes[i ^ half])));
             half /= 2;
         }
-        Self::splat(token, lanes[0])
+        folded
     }
 
     /// The first lane.

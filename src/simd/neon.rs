@@ -67,16 +67,6 @@ impl Vector<4> for F32x4 {
         Self(unsafe { vbslq_f32(vcgtq_f32(self.0, other.0), then.0, otherwise.0) })
     }
 
-    /// Lanes change places with their partners, so that each ends with the same.
-    #[inline(always)]
-    fn fold(self, _: Neon, f: impl Fn(Self, Self) -> Self) -> Self {
-        // SAFETY: the build has NEON.
-        unsafe {
-            let twos = f(self, Self(vextq_f32::<2>(self.0, self.0)));
-            f(twos, Self(vrev64q_f32(twos.0)))
-        }
-    }
-
     #[inline(always)]
     fn times_above(self, factor: Self, floor: Self) -> Self {
         // SAFETY: the build has NEON.

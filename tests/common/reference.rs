@@ -86,14 +86,19 @@ impl Reference {
         let count = if self.fused { 16 } else { 4 };
         self.softmax_by(x, |weights| {
             let (mut a, mut e) = (vec![SUM_BIAS; count], vec![0.0; count]);
-            for round in weights.chunks(4 * count) {
+            for round in weights.chunks(if self.fused { 4 } else { 2 } * count) {
                 for i in 0..count {
                     let w = |k| round.get(i + k * count).copied().unwrap_or(0.0);
-                    let (first, second) = (w(0) + w(1), w(2) + w(3));
+                    let first = w(0) + w(1);
                     let t = a[i] + first;
-                    let lost = first - (t - a[i]);
-                    a[i] = t + second;
-                    e[i] += lost + (second - (a[i] - t));
+                    let mut lost = first - (t - a[i]);
+                    a[i] = t;
+                    if self.fused {
+                        let second = w(2) + w(3);
+                        a[i] = t + second;
+                        lost += second - (a[i] - t);
+                    }
+                    e[i] += lost;
                 }
             }
             fold(a.iter().map(|a| a - SUM_BIAS).collect()) + fold(e)

@@ -61,7 +61,8 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
         |sums, w| {
             // Its sum is the first one, and then all move up by one.
             let mut first = sums[0];
-            first.add_four(array!(|k| F32x1::splat(token, w[k])));
+            let [a, b, c, d] = array!(|k| F32x1::splat(token, w[k]));
+            first.add_four(a, b, c, d);
             *sums = array!(|j| if j < 3 { sums[j + 1] } else { first });
         },
     );

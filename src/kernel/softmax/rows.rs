@@ -39,7 +39,7 @@ impl Kernel for Rows<'_> {
         }
         // 8 vectors at a time, of which a core that looks ahead overlaps the chains; 16
         // where a round of the sum takes as many.
-        match (matrix.rows_are_dense(), G > 2) {
+        match (matrix.rows_are_dense(), V::FUSED && G > 2) {
             (true, false) => rows::<true, L, G, 8, V>(token, matrix),
             (true, true) => rows::<true, L, G, 16, V>(token, matrix),
             (false, false) => rows::<false, L, G, 8, V>(token, matrix),
@@ -59,7 +59,7 @@ fn rows<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Ve
     }
 }
 
-/// Softmax of one row, `W` vectors at a time: whole rounds of the sum, `4 * G` vectors each.
+/// Softmax of one row, `W` vectors at a time: whole rounds of the sum.
 #[inline(always)]
 fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Vector<L>>(
     token: V::Token,
@@ -143,9 +143,15 @@ fn add<const L: usize, const G: usize, const W: usize, V: Vector<L>>(
     sums: &mut [Sum<V>; G],
     w: [V; W],
 ) {
-    for round in 0..W / (4 * G) {
+    let each = if V::FUSED { 4 } else { 2 };
+    for round in 0..W / (each * G) {
         for g in 0..G {
-            sums[g].add_four(array!(|i| w[(4 * round + i) * G + g]));
+            let at = each * round * G + g;
+            if V::FUSED {
+                sums[g].add_four(w[at], w[at + G], w[at + 2 * G], w[at + 3 * G]);
+            } else {
+                sums[g].add(w[at] + w[at + G]);
+            }
         }
     }
 }
