@@ -17,6 +17,7 @@ use sdpa::{Backend, HeadsRef, MatrixRef};
 
 suite! {
     is_the_reference,
+    sums_that_underflow,
     scores_and_pattern_are_the_reference,
     a_query_is_alone,
     a_head_is_alone,
@@ -157,6 +158,27 @@ fn is_the_reference(backend: Backend) {
         for (got, want) in outputs.iter().zip(&heads) {
             assert_same_bits(&case.what, &got.0.data, &want.0.data);
         }
+    }
+}
+
+/// Scores that rise from block to block, so that a sum of subnormal values is rescaled to nothing:
+/// what is left is the sign of a zero.
+fn sums_that_underflow(backend: Backend) {
+    let reference = Reference::of(backend.family());
+    let mut rng = Rng::new(29);
+    let options = Options { scale: Some(1.0), ..Options::new() };
+    for _ in 0..300 {
+        let (tokens, step) = (1 + rng.below(20), rng.between(0.0, 60.0));
+        let queries = Grid::from_fn(tokens, 1, |_, _| 1.0);
+        let keys = Grid::from_fn(1 + rng.below(192), 1, |key, _| step * (key / 64) as f32);
+        let mut values = Grid::random(&mut rng, Kind::Zeros, keys.rows, 9);
+        Kind::Subnormal.fill(&mut rng, &mut values.data[..9]);
+        values.data[..9].iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits() & 0x8000_00ff));
+        let operands = [&queries, &keys, &values];
+        let (out, logarithms) = run(backend, &options, operands);
+        let Answer { out: want, log_sum_exp } = reference.attention(&options, 0, operands);
+        assert_same_bits(&format!("steps of {step}"), &out.data, &want.data);
+        assert_same_bits(&format!("steps of {step}"), &logarithms, &log_sum_exp);
     }
 }
 
