@@ -95,15 +95,18 @@ fn weigh<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: V
     shift: RowShift<V>,
 ) -> [Sum<V>; G] {
     let mut sums = [Sum::new(token); G];
-    let full = row.strip(0, W * L).map_full(
-        token,
-        #[inline(always)]
-        |x: [V; W]| {
-            let w = shift.weights(token, x);
-            add(&mut sums, w);
-            w
-        },
-    );
+    let mut full = 0;
+    if DENSE {
+        full = row.strip(0, W * L).map_full(
+            token,
+            #[inline(always)]
+            |x: [V; W]| {
+                let w = shift.weights(token, x);
+                add(&mut sums, w);
+                w
+            },
+        );
+    }
     let rest = full * (W * L);
     if rest < row.cols() {
         // A group at a time; what the last round lacks weighs nothing.
