@@ -558,21 +558,17 @@ fn the_shorter_storage_counts() {
     }
 }
 
-/// A span that belongs to a larger cache gives no panic and stays in its storage.
+/// A span that belongs to a larger cache is refused.
 #[test]
-fn a_span_of_another_cache_is_harmless() {
+fn a_span_of_another_cache_is_refused() {
     let mut larger = Storage::new(1, 1, 5);
     let many = Grid::zeros(300, 1);
     larger.cache().append(many.view(), many.view()).unwrap();
-    let mut smaller = Storage::new(1, 1, 1);
-    smaller.span = larger.span;
-    let mut workspace = vec![0.0; Attention::workspace(1, 1)];
-    let mut out = Grid::zeros(1, 1);
-    let query = Grid::zeros(1, 1);
-    let attention = Attention::new();
-    smaller.view().attend(&attention, query.view(), out.view_mut(), &mut workspace).unwrap();
-    let result = smaller.cache().append(query.view(), query.view());
-    assert_eq!(result, Err(Error::Capacity));
+    let Storage { mut keys, mut values, .. } = Storage::new(1, 1, 1);
+    let refused = KvCacheRef::new(&keys, &values, 1, 1, larger.span).err();
+    assert_eq!(refused, Some(Error::Capacity));
+    let refused = KvCacheMut::new(&mut keys, &mut values, 1, 1, &mut larger.span).err();
+    assert_eq!(refused, Some(Error::Capacity));
 }
 
 /// A slide or truncation to more keys than it holds leaves it as it is; one to none leaves

@@ -16,28 +16,42 @@ use core::{hint::black_box, marker::PhantomData};
 use super::{Vector, array, each, line::Line};
 use crate::{Error, MatrixMut, MatrixRef};
 
-/// How many positions, and how many lanes at each: the last may have fewer.
+/// How many positions have how many lanes, and how many lanes one more position has: 0
+/// where there is none.
 #[derive(Clone, Copy)]
 struct Extent {
     positions: usize,
     lanes: usize,
-    last: usize,
+    rest: usize,
 }
 
 impl Extent {
+    /// `lanes` lanes along the positions, `width` at each. `width` is not 0.
+    #[inline(always)]
+    fn along(lanes: usize, width: usize) -> Self {
+        Self { positions: lanes / width, lanes: width, rest: lanes % width }
+    }
+
+    /// `lanes` lanes across each of the positions.
+    #[inline(always)]
+    fn across(positions: usize, lanes: usize) -> Self {
+        Self { positions: if lanes == 0 { 0 } else { positions }, lanes, rest: 0 }
+    }
+
     /// How many positions, from the first on, have exactly `width` lanes.
     #[inline(always)]
     fn full(self, width: usize) -> usize {
-        match (self.lanes == width, self.last == width) {
-            (true, true) => self.positions,
-            (true, false) => self.positions.saturating_sub(1),
-            _ => 0,
-        }
+        if self.lanes == width { self.positions } else { 0 }
     }
 
+    /// The lanes of each position from `first` on.
     #[inline(always)]
-    fn lanes_at(self, position: usize) -> usize {
-        if position + 1 == self.positions { self.last } else { self.lanes }
+    fn from(self, first: usize) -> impl Iterator<Item = usize> {
+        let rest = usize::from(self.rest > 0);
+        (first..self.positions + rest).map(
+            #[inline(always)]
+            move |position| if position < self.positions { self.lanes } else { self.rest },
+        )
     }
 }
 
@@ -63,11 +77,7 @@ impl<'a> Source<'a> {
             first: view.at(0, col),
             step: view.row_stride(),
             stride: view.col_stride(),
-            extent: Extent {
-                positions: if lanes == 0 { 0 } else { view.rows() },
-                lanes,
-                last: lanes,
-            },
+            extent: Extent::across(view.rows(), lanes),
             borrow: PhantomData,
         }
     }
@@ -79,7 +89,7 @@ impl<'a> Source<'a> {
             first: floats.as_ptr(),
             step: width,
             stride: 1,
-            extent: Extent { positions: floats.len() / width, lanes: width, last: width },
+            extent: Extent::across(floats.len() / width, width),
             borrow: PhantomData,
         }
     }
@@ -102,8 +112,7 @@ impl<'a> Source<'a> {
                 at = at.wrapping_add(self.step);
             }
         }
-        for position in full..self.extent.positions {
-            let lanes = self.extent.lanes_at(position);
+        for lanes in self.extent.from(full) {
             // SAFETY: this position has `lanes` lanes, `stride` apart, inside the borrow.
             f(unsafe { gather::<L, G, V>(token, at, self.stride, lanes, fill) });
             at = at.wrapping_add(self.step);
@@ -180,8 +189,7 @@ impl Strip<'_> {
         let Self { from: Source { first, step, stride, extent, .. }, ref to } = *self;
         let mut at = first.wrapping_add(step.wrapping_mul(full));
         let mut into = to.first.wrapping_add(to.step.wrapping_mul(full));
-        for position in full..extent.positions {
-            let lanes = extent.lanes_at(position);
+        for lanes in extent.from(full) {
             // SAFETY: this position has `lanes` lanes inside the borrow, `stride` apart here and
             // `to.stride` there; what is read is a copy before anything is written.
             unsafe {
@@ -262,7 +270,7 @@ impl<'a> InOut<'a> {
                 first: self.from.wrapping_add(self.from_col_stride.wrapping_mul(col)),
                 step: self.from_row_stride,
                 stride: self.from_col_stride,
-                extent: Extent { positions: if lanes == 0 { 0 } else { rows }, lanes, last: lanes },
+                extent: Extent::across(rows, lanes),
                 borrow: PhantomData,
             },
             to: Destination {
@@ -326,16 +334,11 @@ impl<const DENSE: bool> Row<'_, DENSE> {
     pub(crate) fn source(&self, begin: usize, width: usize) -> Source<'_> {
         let stride = if DENSE { 1 } else { self.from_stride };
         let lanes = self.cols.saturating_sub(begin);
-        let positions = lanes.div_ceil(width);
         Source {
             first: self.from.wrapping_add(stride.wrapping_mul(begin)),
             step: stride.wrapping_mul(width),
             stride,
-            extent: Extent {
-                positions,
-                lanes: width,
-                last: lanes.wrapping_sub(positions.saturating_sub(1).wrapping_mul(width)),
-            },
+            extent: Extent::along(lanes, width),
             borrow: PhantomData,
         }
     }

@@ -1,6 +1,6 @@
 //! Softmax of every row; lanes run along it.
 
-use super::{Sum, maximum, narrow, normalise, share};
+use super::{Sum, narrow, normalise, share};
 use crate::{
     kernel::{
         Kernel,
@@ -9,7 +9,7 @@ use crate::{
     },
     simd::{
         Vector, array,
-        strip::{InOut, Row},
+        strip::{InOut, Row, Source},
     },
 };
 
@@ -65,7 +65,7 @@ fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V:
     token: V::Token,
     row: &mut Row<'_, DENSE>,
 ) {
-    let m: [V; 4] = maximum(token, row.source(0, 4 * L)); // 4 to hide latency
+    let m: [V; 4] = largest(token, row.source(0, 4 * L)); // 4 to hide latency
     let mut m = order::maximum(token, m);
     let largest = m.first();
     if largest.abs() > NEAR {
@@ -79,6 +79,28 @@ fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V:
     let e: [V; G] = array!(|g| sums[g].e);
     let sum = order::sum(token, a) + order::sum(token, e);
     normalise(token, row.strip(0, G * L), [sum; G]);
+}
+
+/// The largest element in each lane, or anything where one is NaN: the sum is too, whatever the shift.
+///
+/// These operands of the maximum, and not the others, let x86 take the element from memory.
+#[inline(always)]
+fn largest<const L: usize, const G: usize, V: Vector<L>>(
+    token: V::Token,
+    strip: Source<'_>,
+) -> [V; G] {
+    let mut m = [V::splat(token, f32::NEG_INFINITY); G];
+    strip.for_each(
+        token,
+        f32::NEG_INFINITY,
+        #[inline(always)]
+        |x: [V; G]| {
+            for g in 0..G {
+                m[g] = m[g].max(x[g]);
+            }
+        },
+    );
+    m
 }
 
 /// Writes the row less its maximum `m`, which is exact where the weight is not 0, or where `m` is
@@ -107,15 +129,18 @@ fn weigh<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: V
     shift: RowShift<V>,
 ) -> [Sum<V>; G] {
     let mut sums = [Sum::new(token); G];
-    let full = row.strip(0, W * L).map_full(
-        token,
-        #[inline(always)]
-        |x: [V; W]| {
-            let w = shift.weights(token, x);
-            add(&mut sums, w);
-            w
-        },
-    );
+    let mut full = 0;
+    if DENSE {
+        full = row.strip(0, W * L).map_full(
+            token,
+            #[inline(always)]
+            |x: [V; W]| {
+                let w = shift.weights(token, x);
+                add(&mut sums, w);
+                w
+            },
+        );
+    }
     let rest = full * (W * L);
     if rest < row.cols() {
         // A group at a time; what the last round lacks weighs nothing.
