@@ -558,21 +558,30 @@ fn the_shorter_storage_counts() {
     }
 }
 
-/// A span that belongs to a larger cache gives no panic and stays in its storage.
+/// A span that belongs to a larger cache is refused, or harmless: no panic, and nothing outside
+/// the storage is read.
 #[test]
 fn a_span_of_another_cache_is_harmless() {
     let mut larger = Storage::new(1, 1, 5);
     let many = Grid::zeros(300, 1);
     larger.cache().append(many.view(), many.view()).unwrap();
-    let mut smaller = Storage::new(1, 1, 1);
-    smaller.span = larger.span;
-    let mut workspace = vec![0.0; Attention::workspace(1, 1)];
-    let mut out = Grid::zeros(1, 1);
-    let query = Grid::zeros(1, 1);
-    let attention = Attention::new();
-    smaller.view().attend(&attention, query.view(), out.view_mut(), &mut workspace).unwrap();
-    let result = smaller.cache().append(query.view(), query.view());
-    assert_eq!(result, Err(Error::Capacity));
+    let one = Grid::zeros(1, 1);
+    for blocks in 1..5 {
+        let Storage { mut keys, mut values, .. } = Storage::new(1, 1, blocks);
+        let mut span = larger.span;
+        match KvCacheRef::new(&keys, &values, 1, 1, span) {
+            Ok(cache) => {
+                let mut workspace = vec![0.0; Attention::workspace(1, 1)];
+                let (attention, mut out) = (Attention::new(), Grid::zeros(1, 1));
+                let into = out.view_mut();
+                assert_eq!(cache.attend(&attention, one.view(), into, &mut workspace), Ok(()));
+            }
+            Err(error) => assert_eq!(error, Error::Capacity),
+        }
+        let cache = KvCacheMut::new(&mut keys, &mut values, 1, 1, &mut span);
+        let result = cache.and_then(|mut cache| cache.append(one.view(), one.view()));
+        assert_eq!(result, Err(Error::Capacity));
+    }
 }
 
 /// A slide or truncation to more keys than it holds leaves it as it is; one to none leaves
