@@ -59,15 +59,15 @@ macro_rules! counts {
 // keys of 64. `benches/limits.sh` writes what is between the marks.
 counts! {
     // counted
-    DOT             dot             | scalar 137 203 2303 | portable 110 133 1273 | avx2 181 100 385;
-    SOFTMAX         softmax         | scalar 503 1758 23178 | portable 518 1210 13720 | avx2 722 755 5720;
-    SOFTMAX_ROWS    softmax_rows    | scalar 2945 102865 184345 | portable 2890 66218 108506 | avx2 4459 36531 44443;
-    SOFTMAX_COLUMNS softmax_columns | scalar 2297 115403 224293 | portable 1315 62432 121457 | avx2 644 23299 40141;
-    SCORES          scores          | scalar 2438 511072 947746 | portable 1691 359027 671943 | avx2 1381 109177 298143;
-    PROJECT         project         | scalar 2135 497665 945987 | portable 1404 347764 670452 | avx2 1224 104014 297692;
-    WEIGHTED_SUM    weighted_sum    | scalar 2130 497660 1320316 | portable 1399 347759 859695 | avx2 1219 104009 405033;
-    ATTENTION       attention       | scalar 1 1 1 | portable 1 1 1 | avx2 1 1 1;
-    ATTENTION_CACHED attention_cached | scalar 1 1 1 | portable 1 1 1 | avx2 1 1 1;
+    DOT              dot              | scalar 248 143 1283 | portable 161 143 1283 | avx2 181 100 385;
+    SOFTMAX          softmax          | scalar 369 1134 16420 | portable 482 968 12908 | avx2 437 440 4235;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3922 80698 137570 | portable 3553 58217 102225 | avx2 2948 24132 33548;
+    SOFTMAX_COLUMNS  softmax_columns  | scalar 2521 118679 228073 | portable 1332 59432 114362 | avx2 707 22429 45792;
+    SCORES           scores           | scalar 2528 516006 949808 | portable 1675 359599 673705 | avx2 1243 106622 297634;
+    PROJECT          project          | scalar 2216 502590 948040 | portable 1457 353872 672899 | avx2 1139 103266 297551;
+    WEIGHTED_SUM     weighted_sum     | scalar 2211 502585 1408569 | portable 1452 353867 961859 | avx2 1134 103261 373529;
+    ATTENTION        attention        | scalar 56265 1316265 160274 | portable 21293 779561 116899 | avx2 9407 237878 43880;
+    ATTENTION_CACHED attention_cached | scalar 56330 1316512 160361 | portable 21344 779703 61005 | avx2 9459 237970 18224;
     // end
 }
 
