@@ -237,7 +237,9 @@ pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: 
             let Some(left) = left.next() else { return };
             for r in 0..R {
                 let left = V::splat(token, left[r]);
-                sums[r] = array!(|c| left.mul_add(right[c], sums[r][c]));
+                for c in 0..C {
+                    sums[r][c] = left.mul_add(right[c], sums[r][c]);
+                }
             }
             also();
         },
