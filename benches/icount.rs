@@ -59,9 +59,9 @@ macro_rules! counts {
 counts! {
     // counted
     DOT             dot             | scalar 137 203 2303 | portable 110 133 1273 | avx2 181 100 385;
-    SOFTMAX         softmax         | scalar 709 2471 32591 | portable 583 1116 12876 | avx2 578 628 4708;
-    SOFTMAX_ROWS    softmax_rows    | scalar 3449 138113 258505 | portable 3197 58197 101541 | avx2 3009 25641 36049;
-    SOFTMAX_COLUMNS softmax_columns | scalar 1226 55742 107398 | portable 1213 57115 111195 | avx2 623 22680 38342;
+    SOFTMAX         softmax         | scalar 684 2457 32817 | portable 530 1092 13092 | avx2 518 568 4408;
+    SOFTMAX_ROWS    softmax_rows    | scalar 3417 138729 260481 | portable 3039 59055 103535 | avx2 2844 24636 33964;
+    SOFTMAX_COLUMNS softmax_columns | scalar 1295 59885 115595 | portable 1254 60572 118348 | avx2 613 20576 38332;
     SCORES          scores          | scalar 2453 511101 947761 | portable 1704 359040 671956 | avx2 1375 109171 298137;
     PROJECT         project         | scalar 2154 497698 946006 | portable 1421 347781 670469 | avx2 1224 104014 297692;
     WEIGHTED_SUM    weighted_sum    | scalar 2149 497693 1321789 | portable 1416 347776 859712 | avx2 1219 104009 405033;
