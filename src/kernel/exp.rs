@@ -37,7 +37,7 @@
 
 use crate::simd::{Vector, array};
 
-pub(super) mod rows;
+pub(super) mod near;
 #[cfg(test)]
 mod tests;
 

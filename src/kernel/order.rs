@@ -104,7 +104,7 @@ pub(crate) fn sum<const L: usize, const G: usize, V: Vector<L>>(
     )
 }
 
-/// Folds maxima, none of them NaN, into one, which every lane gets; their order shows
+/// Folds maxima into one, which every lane gets; their order shows
 /// nowhere.
 #[inline(always)]
 pub(crate) fn maximum<const L: usize, const G: usize, V: Vector<L>>(

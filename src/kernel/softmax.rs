@@ -7,14 +7,14 @@
 //! ```
 //!
 //! 1. The shift goes into the exponent ([`exp`](super::exp)): nothing is rounded
-//!    by it. Along rows it goes in last ([`exp::rows`](super::exp::rows)), so that the first two
+//!    by it. It goes in last ([`exp::near`](super::exp::near)), so that the first two
 //!    passes overlap.
 //! 2. The sum is compensated ([`Sum`]): a plain one is off by 40 ULP at 1024 elements, this
 //!    one by less than 1 along columns, where every weight is added so, and by less than 2 along
 //!    rows, where pairs are.
 //! 3. Weights that would be subnormal are set to +0 *before* the
 //!    multiplication, because an x86 core takes a slow path for each subnormal result.
-//! 4. A NaN makes the sum NaN, and with it every weight. The maximum skips it.
+//! 4. A NaN makes the sum NaN, and with it every weight.
 //! 5. Where the maximum is −∞ or there is no element the sum is 0, and so are the weights.
 //!
 //! With the weights within 1 ULP, the sum within 2 and two roundings, a
@@ -22,7 +22,10 @@
 
 use super::{
     Kernel,
-    exp::{Shift, WEIGHT_BIAS},
+    exp::{
+        Shift, WEIGHT_BIAS,
+        near::{NEAR, NearShift},
+    },
 };
 use crate::{
     MatrixMut, MatrixRef,
@@ -133,7 +136,10 @@ impl<V> Normaliser<V> {
     }
 }
 
-/// The largest element in each lane; NaN is skipped, and −∞ is what no element gives.
+/// The largest element in each lane, −∞ where there is none, and anything where one is NaN:
+/// the sum is too then, whatever the shift.
+///
+/// These operands of `max`, and not the others, let x86 take the element from memory.
 #[inline(always)]
 fn maximum<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
@@ -144,7 +150,7 @@ fn maximum<const L: usize, const G: usize, V: Vector<L>>(
         token,
         f32::NEG_INFINITY,
         #[inline(always)]
-        |x: [V; G]| m = array!(|g| x[g].max(m[g])),
+        |x: [V; G]| m = array!(|g| m[g].max(x[g])),
     );
     m
 }
@@ -154,7 +160,7 @@ fn maximum<const L: usize, const G: usize, V: Vector<L>>(
 fn weigh<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     strip: &mut Strip<'_>,
-    shift: [Shift<V>; G],
+    shift: [NearShift<V>; G],
 ) -> [Sum<V>; G] {
     let mut sums = [Sum::new(token); G];
     strip.map(
@@ -165,7 +171,7 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
             each::<G>(
                 #[inline(always)]
                 |g| {
-                    x[g] = shift[g].weight(token, x[g]);
+                    [x[g]] = shift[g].weights(token, [x[g]]);
                     sums[g].add(x[g]);
                 },
             );
@@ -186,22 +192,39 @@ pub(super) fn share<const L: usize, V: Vector<L>>(token: V::Token, m: V, x: V) -
     m.select_gt(largest, share, x)
 }
 
-/// [`share`]s a strip, leaves it in place, and gives the new maxima.
+/// Brings the maxima `m` of a strip near 0 where one is not: writes the strip less those, which is
+/// exact where the weight is not 0, or where they are +∞ [`share`]s it, and leaves it in place. Gives
+/// the new maxima, and what becomes of the elements `beside` that are not in the strip.
 #[inline(always)]
-fn share_infinity<const L: usize, const G: usize, V: Vector<L>>(
+fn bring_near<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     strip: &mut Strip<'_>,
     m: [V; G],
-) -> [V; G] {
-    strip.map(
-        token,
-        f32::NEG_INFINITY,
-        #[inline(always)]
-        |x: [V; G]| array!(|g| share(token, m[g], x[g])),
-    );
-    strip.stay_in_place();
-    let (largest, zero) = (V::splat(token, f32::MAX), V::splat(token, 0.0));
-    array!(|g| m[g].select_gt(largest, zero, m[g]))
+    beside: [V; G],
+) -> ([V; G], [V; G]) {
+    let constant = |c| V::splat(token, c);
+    let zero = constant(0.0);
+    // −∞, where every weight is +0, serves like any other.
+    let m: [V; G] = array!(|g| m[g].select_gt(constant(f32::NEG_INFINITY), m[g], zero));
+    let far: [V; G] = array!(|g| {
+        let below = constant(-NEAR).select_gt(m[g], m[g], zero);
+        m[g].select_gt(constant(NEAR), m[g], below)
+    });
+    if far.iter().any(|far| far.to_array() != [0.0; L]) {
+        let base: [V; G] = array!(|g| far[g].select_gt(constant(f32::MAX), zero, far[g]));
+        strip.map(
+            token,
+            f32::NEG_INFINITY,
+            #[inline(always)]
+            |x: [V; G]| array!(|g| share(token, m[g], x[g]) - base[g]),
+        );
+        strip.stay_in_place();
+        return (
+            array!(|g| far[g].select_gt(constant(f32::MAX), zero, m[g] - base[g])),
+            array!(|g| share(token, m[g], beside[g]) - base[g]),
+        );
+    }
+    (m, beside)
 }
 
 /// Divides the weights of a strip by their sums.
@@ -221,7 +244,7 @@ fn normalise<const L: usize, const G: usize, V: Vector<L>>(
     );
 }
 
-/// The second pass of the softmax of a row alone, under the maximum 0 and
+/// The weights of a row by [`Shift`] alone, under the maximum 0 and
 /// without the sum: what the benches hold the whole against.
 pub(crate) struct Exp<'a>(pub(crate) InOut<'a>);
 
@@ -321,15 +344,13 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
 ) {
     let mut strip = matrix.columns(col, C * L);
     let m: [V; C] = maximum(token, strip.source());
-    let mut m: [V; C] = array!(|c| sink.max(m[c]));
-    let sinks: [V; C] = array!(|c| share(token, m[c], sink));
-    if m.iter().any(|m| m.to_array().contains(&f32::INFINITY)) {
-        m = share_infinity(token, &mut strip, m);
-    }
-    let shifts: [Shift<V>; C] = array!(|c| Shift::new(token, m[c]));
+    let m: [V; C] = array!(|c| sink.max(m[c]));
+    let (m, sinks) = bring_near(token, &mut strip, m, [sink; C]);
+    let shifts: [NearShift<V>; C] = array!(|c| NearShift::new(token, m[c]));
     let mut sums = weigh(token, &mut strip, shifts);
     for c in 0..C {
-        sums[c].add(shifts[c].weight(token, sinks[c]));
+        let [w] = shifts[c].weights(token, [sinks[c]]);
+        sums[c].add(w);
     }
     let totals: [V; C] = array!(|c| sums[c].unbiased(token) + sums[c].e);
     normalise(token, strip, totals);

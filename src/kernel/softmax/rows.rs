@@ -1,15 +1,15 @@
 //! Softmax of every row; lanes run along it.
 
-use super::{Sum, narrow, normalise, share};
+use super::{Sum, bring_near, maximum, narrow, normalise};
 use crate::{
     kernel::{
         Kernel,
-        exp::rows::{NEAR, RowShift},
+        exp::near::{NEAR, NearShift},
         order,
     },
     simd::{
         Vector, array,
-        strip::{InOut, Row, Source},
+        strip::{InOut, Row},
     },
 };
 
@@ -65,60 +65,21 @@ fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V:
     token: V::Token,
     row: &mut Row<'_, DENSE>,
 ) {
-    let m: [V; 4] = largest(token, row.source(0, 4 * L)); // 4 to hide latency
+    let m: [V; 4] = maximum(token, row.source(0, 4 * L)); // 4 to hide latency
     let mut m = order::maximum(token, m);
     let largest = m.first();
     if largest.abs() > NEAR {
+        let lowest = V::splat(token, f32::NEG_INFINITY);
+        ([m], _) = bring_near(token, &mut row.strip(0, L), [m], [lowest]);
         if largest > f32::NEG_INFINITY {
-            bring_near(token, row, m);
+            row.stay_in_place();
         }
-        m = V::splat(token, 0.0);
     }
-    let sums = weigh::<DENSE, L, G, W, V>(token, row, RowShift::new(token, m));
+    let sums = weigh::<DENSE, L, G, W, V>(token, row, NearShift::new(token, m));
     let a: [V; G] = array!(|g| sums[g].unbiased(token));
     let e: [V; G] = array!(|g| sums[g].e);
     let sum = order::sum(token, a) + order::sum(token, e);
     normalise(token, row.strip(0, G * L), [sum; G]);
-}
-
-/// The largest element in each lane, or anything where one is NaN: the sum is too, whatever the shift.
-///
-/// These operands of the maximum, and not the others, let x86 take the element from memory.
-#[inline(always)]
-fn largest<const L: usize, const G: usize, V: Vector<L>>(
-    token: V::Token,
-    strip: Source<'_>,
-) -> [V; G] {
-    let mut m = [V::splat(token, f32::NEG_INFINITY); G];
-    strip.for_each(
-        token,
-        f32::NEG_INFINITY,
-        #[inline(always)]
-        |x: [V; G]| {
-            for g in 0..G {
-                m[g] = m[g].max(x[g]);
-            }
-        },
-    );
-    m
-}
-
-/// Writes the row less its maximum `m`, which is exact where the weight is not 0, or where `m` is
-/// +∞ [`share`]s it; and leaves it in place.
-#[inline(always)]
-fn bring_near<const DENSE: bool, const L: usize, V: Vector<L>>(
-    token: V::Token,
-    row: &mut Row<'_, DENSE>,
-    m: V,
-) {
-    let base = m.select_gt(V::splat(token, f32::MAX), V::splat(token, 0.0), m);
-    row.strip(0, L).map(
-        token,
-        f32::NEG_INFINITY,
-        #[inline(always)]
-        |[x]: [V; 1]| [share(token, m, x) - base],
-    );
-    row.stay_in_place();
 }
 
 /// Writes the weights of a row, leaves it in place, and returns their sums.
@@ -126,7 +87,7 @@ fn bring_near<const DENSE: bool, const L: usize, V: Vector<L>>(
 fn weigh<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Vector<L>>(
     token: V::Token,
     row: &mut Row<'_, DENSE>,
-    shift: RowShift<V>,
+    shift: NearShift<V>,
 ) -> [Sum<V>; G] {
     let mut sums = [Sum::new(token); G];
     let mut full = 0;

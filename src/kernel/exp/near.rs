@@ -1,13 +1,15 @@
-//! The weights of a row: those of [`Shift`](super::Shift), bit for bit, in another order of steps.
+//! The weights under a maximum near 0: those of [`Shift`](super::Shift), bit for bit, in another
+//! order of steps.
 //!
-//! The shift of a row waits for the maximum to be folded, some 40 cycles, and every step
-//! of `Shift::weight` waits for the shift. Here `t = x · log2 e + MAGIC` knows nothing of it, and the
+//! The shift waits for the maximum, which along a row is folded first, some 40 cycles; and every
+//! step of `Shift::weight` waits for the shift. Here `t = x · log2 e + MAGIC` knows nothing of it, and the
 //! shift comes in with the very last step, as `t − floor` in the exponent: until then a core that
-//! looks ahead works on the polynomials.
+//! looks ahead works on the polynomials. And a column keeps one vector of its own in a
+//! register, not three.
 //!
 //! 1. `x` is raised to [`LOWEST`], which is below all that matters under any shift; what is
 //!    below under this one saturates to the exponent 0, and so to the weight +0.
-//! 2. `|m|` is at most [`NEAR`]. Rows further out are brought there first, by a pass of their own.
+//! 2. `|m|` is at most [`NEAR`]: what is further out is brought there first, by a pass of its own.
 
 use super::{LOG2_E, MAGIC, bias, e_to_r};
 use crate::simd::{Vector, array};
@@ -22,15 +24,16 @@ const LOWEST: f32 = -400.0;
 /// differ in the lower half alone: see [`Vector::exponent_above`].
 const MIDDLE: f32 = MAGIC + 1024.0;
 
-/// What a maximum makes of the shift of a row.
+/// What a maximum near 0 makes of the shift, in each lane.
 #[derive(Clone, Copy)]
-pub(crate) struct RowShift<V> {
+pub(crate) struct NearShift<V> {
     /// `MIDDLE + (N − bias)`.
     floor: V,
 }
 
-impl<V> RowShift<V> {
-    /// The shift for the maximum `m`, the same in each lane and at most [`NEAR`] from 0.
+impl<V> NearShift<V> {
+    /// The shift for the maximum `m` in each lane, which is at most [`NEAR`] from 0. Where that is NaN
+    /// a weight may be anything.
     #[inline(always)]
     pub(crate) fn new<const L: usize>(token: V::Token, m: V) -> Self
     where
