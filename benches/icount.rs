@@ -60,14 +60,14 @@ macro_rules! counts {
 counts! {
     // counted
     DOT              dot              | scalar 248 143 1283 | portable 161 143 1283 | avx2 181 100 385;
-    SOFTMAX          softmax          | scalar 369 1134 16420 | portable 482 968 12908 | avx2 437 440 4235;
-    SOFTMAX_ROWS     softmax_rows     | scalar 3922 80698 137570 | portable 3553 58217 102225 | avx2 2948 24132 33548;
-    SOFTMAX_COLUMNS  softmax_columns  | scalar 2521 118679 228073 | portable 1332 59432 114362 | avx2 707 22429 45792;
-    SCORES           scores           | scalar 2528 516006 949808 | portable 1675 359599 673705 | avx2 1243 106622 297634;
-    PROJECT          project          | scalar 2216 502590 948040 | portable 1457 353872 672899 | avx2 1139 103266 297551;
-    WEIGHTED_SUM     weighted_sum     | scalar 2211 502585 1408569 | portable 1452 353867 961859 | avx2 1134 103261 373529;
-    ATTENTION        attention        | scalar 56265 1316265 160274 | portable 21293 779561 116899 | avx2 9407 237878 43880;
-    ATTENTION_CACHED attention_cached | scalar 56330 1316512 160361 | portable 21344 779703 61005 | avx2 9459 237970 18224;
+    SOFTMAX          softmax          | scalar 373 1138 16425 | portable 515 976 12946 | avx2 434 445 4315;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3831 80063 135575 | portable 3763 59179 104027 | avx2 2918 24630 33718;
+    SOFTMAX_COLUMNS  softmax_columns  | scalar 2395 113205 217787 | portable 1386 62286 119496 | avx2 651 20393 42434;
+    SCORES           scores           | scalar 2505 512721 948433 | portable 1648 359320 672944 | avx2 1225 106776 297630;
+    PROJECT          project          | scalar 2193 499305 946665 | portable 1374 350233 671718 | avx2 1119 103528 297531;
+    WEIGHTED_SUM     weighted_sum     | scalar 2188 499300 1357492 | portable 1369 350228 897356 | avx2 1114 103523 381207;
+    ATTENTION        attention        | scalar 53749 1296137 159938 | portable 21245 778162 112977 | avx2 9392 237036 44735;
+    ATTENTION_CACHED attention_cached | scalar 53814 1296384 160025 | portable 21296 778304 49535 | avx2 9444 237128 19011;
     // end
 }
 

@@ -173,12 +173,12 @@ impl defmt::Format for Backend {
     }
 }
 
-// One function a back end, which switches its instructions on; never inlined, so that what
-// calls it is small enough to be, and operands are laid down once, where they are read. The
-// numbers: lanes, vectors of a group of partial sums, rows and vectors of a tile.
+// One function a back end, which switches its instructions on; where there are several, never
+// inlined, so that what calls it is small enough to be, and operands are laid down once, where they
+// are read. The numbers: lanes, vectors of a group of partial sums, rows and vectors of a tile.
 
 /// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
-#[inline(never)]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(never))]
 fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
     kernel.run::<1, 4, 4, 4, F32x1>(token)
 }

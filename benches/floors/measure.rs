@@ -16,12 +16,12 @@ pub(crate) enum Limit {
 }
 
 impl Floor<'_> {
-    pub(crate) fn holds(mut self) -> bool {
+    pub(crate) fn holds(mut self, slack: f64) -> bool {
         for attempt in 1..=5 {
             let ratio = (self.ratio)();
             let (holds, limit) = match self.limit {
-                Limit::AtLeast(limit) => (ratio >= limit, format!("at least {limit}")),
-                Limit::AtMost(limit) => (ratio <= limit, format!("at most {limit}")),
+                Limit::AtLeast(limit) => (ratio * slack >= limit, format!("at least {limit}")),
+                Limit::AtMost(limit) => (ratio <= limit * slack, format!("at most {limit}")),
             };
             if holds || attempt == 5 {
                 let verdict = if holds { "ok" } else { "MISSED" };
@@ -35,6 +35,14 @@ impl Floor<'_> {
 
 /// Set, every call that is held to a floor is made twice, which shows that floors can be missed.
 const SLOW: &str = "SDPA_SLOW";
+
+/// By what factor a floor may be missed: above 1 on a machine that is shared with others or
+/// is none of those that CONTRIBUTING.md names, where only a kernel gone wrong is to be seen.
+const SLACK: &str = "SDPA_SLACK";
+
+pub(crate) fn slack() -> f64 {
+    env::var(SLACK).map_or(1.0, |slack| slack.parse().expect("SDPA_SLACK is a number"))
+}
 
 /// The least times of a yardstick and of the call that is held to it.
 pub(crate) fn yardstick_and_call(yardstick: &mut dyn FnMut(), call: &mut dyn FnMut()) -> [f64; 2] {
@@ -70,8 +78,10 @@ pub(crate) fn time(function: &mut dyn FnMut()) -> f64 {
 
 /// How many calls take some 50 microseconds: many times what the clock resolves.
 pub(crate) fn repeats(function: &mut dyn FnMut()) -> u32 {
+    // The first calls meet pages and caches that the others find in place.
+    time_of(function, 3);
     let mut repeats = 1;
-    while time_of(function, repeats) < 50e-6 {
+    while (0..3).any(|_| time_of(function, repeats) < 50e-6) {
         repeats *= 2;
     }
     repeats

@@ -327,7 +327,11 @@ impl<const C: usize, V> State<C, V> {
     where
         V: Vector<L>,
     {
-        m.iter().any(|m| m.to_array().contains(&f32::INFINITY))
+        let mut is_infinite = false;
+        for m in m {
+            is_infinite |= m.to_array().contains(&f32::INFINITY);
+        }
+        is_infinite
     }
 
     /// Goes on to the largest scores `m`; gives what sums and accumulators are to be

@@ -101,7 +101,7 @@ fn e_to_r<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
     n: [V; N],
 ) -> [V; N] {
     let constant = |c| V::splat(token, c);
-    let [ln2_high, ln2_low] = ln2(WIDE, V::FUSED);
+    let [ln2_high, ln2_low] = const { ln2(WIDE, V::FUSED) };
     let one = constant(1.0);
     let r: [V; N] = array!(|i| n[i].mul_add(constant(-ln2_high), x[i]));
     let r: [V; N] = array!(|i| n[i].mul_add(constant(-ln2_low), r[i]));
@@ -148,10 +148,10 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
         let zero = constant(0.0);
         // −∞, where every weight is +0, serves like any other.
         let m = m.select_gt(constant(f32::NEG_INFINITY), m, zero);
-        let negative = constant(-limit(WIDE)).select_gt(m, m, zero);
-        let base = m.select_gt(constant(limit(WIDE)), m, negative);
+        let negative = constant(const { -limit(WIDE) }).select_gt(m, m, zero);
+        let base = m.select_gt(constant(const { limit(WIDE) }), m, negative);
         let half = (m - base).mul_add(constant(LOG2_E / 2.0), constant(MAGIC)) - constant(MAGIC);
-        let n = half + half - constant(bias(WIDE));
+        let n = half + half - constant(const { bias(WIDE) });
         Self { base, lowest: n * constant(LN2), magic: constant(MAGIC) - n }
     }
 
@@ -200,7 +200,7 @@ impl<V> Shift<V, true> {
     {
         let constant = |c| V::splat(token, c);
         // The exponent field of 2^(N − N of other).
-        let k = other.magic - self.magic + constant(bias(true));
+        let k = other.magic - self.magic + constant(const { bias(true) });
         let x = (constant(0.0) - k * constant(LN2)).max(self.base - other.base);
         let magic = constant(MAGIC) + k;
         let t = x.mul_add(constant(LOG2_E), magic);
@@ -223,6 +223,6 @@ impl<V> Shift<V, true> {
     where
         V: Vector<L>,
     {
-        [self.base, V::splat(token, MAGIC) - self.magic + V::splat(token, bias(true))]
+        [self.base, V::splat(token, MAGIC) - self.magic + V::splat(token, const { bias(true) })]
     }
 }

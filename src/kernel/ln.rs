@@ -43,7 +43,7 @@ const SQRT_HALF: u32 = 0x3f35_04f4;
 pub(super) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V, n: V) -> V {
     let constant = |c| V::splat(token, c);
     let (zero, one) = (constant(0.0), constant(1.0));
-    let [high, low] = ln2(false, V::FUSED);
+    let [high, low] = const { ln2(false, V::FUSED) };
 
     let lanes = x.to_array();
     let k: [i32; L] = array!(|i| lanes[i].to_bits().wrapping_sub(SQRT_HALF).cast_signed() >> 23);

@@ -155,12 +155,43 @@ fn maximum<const L: usize, const G: usize, V: Vector<L>>(
     m
 }
 
+/// The shift of a column, whose maximum is near 0: [`NearShift`], which has fewer steps, and the plain
+/// one, of the same bits, on one lane: rustc 1.95 compares the lanes of a Cortex-M55 with a
+/// constant as if NaN were less, and so would lose it.
+#[derive(Clone, Copy)]
+struct ColumnShift<V> {
+    near: NearShift<V>,
+    plain: Shift<V>,
+}
+
+impl<V> ColumnShift<V> {
+    #[inline(always)]
+    fn new<const L: usize>(token: V::Token, m: V) -> Self
+    where
+        V: Vector<L>,
+    {
+        Self { near: NearShift::new(token, m), plain: Shift::near(token, m) }
+    }
+
+    #[inline(always)]
+    fn weight<const L: usize>(self, token: V::Token, x: V) -> V
+    where
+        V: Vector<L>,
+    {
+        if L == 1 {
+            return self.plain.weight(token, x);
+        }
+        let [w] = self.near.weights(token, [x]);
+        w
+    }
+}
+
 /// Writes the weights of a strip, and returns their sums.
 #[inline(always)]
 fn weigh<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     strip: &mut Strip<'_>,
-    shift: [NearShift<V>; G],
+    shift: [ColumnShift<V>; G],
 ) -> [Sum<V>; G] {
     let mut sums = [Sum::new(token); G];
     strip.map(
@@ -171,7 +202,7 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
             each::<G>(
                 #[inline(always)]
                 |g| {
-                    [x[g]] = shift[g].weights(token, [x[g]]);
+                    x[g] = shift[g].weight(token, x[g]);
                     sums[g].add(x[g]);
                 },
             );
@@ -210,7 +241,11 @@ fn bring_near<const L: usize, const G: usize, V: Vector<L>>(
         let below = constant(-NEAR).select_gt(m[g], m[g], zero);
         m[g].select_gt(constant(NEAR), m[g], below)
     });
-    if far.iter().any(|far| far.to_array() != [0.0; L]) {
+    let mut is_far = false;
+    for far in far {
+        is_far |= far.to_array() != [0.0; L];
+    }
+    if is_far {
         let base: [V; G] = array!(|g| far[g].select_gt(constant(f32::MAX), zero, far[g]));
         strip.map(
             token,
@@ -346,11 +381,10 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
     let m: [V; C] = maximum(token, strip.source());
     let m: [V; C] = array!(|c| sink.max(m[c]));
     let (m, sinks) = bring_near(token, &mut strip, m, [sink; C]);
-    let shifts: [NearShift<V>; C] = array!(|c| NearShift::new(token, m[c]));
+    let shifts: [ColumnShift<V>; C] = array!(|c| ColumnShift::new(token, m[c]));
     let mut sums = weigh(token, &mut strip, shifts);
     for c in 0..C {
-        let [w] = shifts[c].weights(token, [sinks[c]]);
-        sums[c].add(w);
+        sums[c].add(shifts[c].weight(token, sinks[c]));
     }
     let totals: [V; C] = array!(|c| sums[c].unbiased(token) + sums[c].e);
     normalise(token, strip, totals);

@@ -11,7 +11,7 @@ pub(crate) struct Scalar;
 
 /// One lane.
 #[derive(Clone, Copy)]
-pub(crate) struct F32x1(f32);
+pub(crate) struct F32x1(pub(crate) f32);
 
 macro_rules! operator {
     ($trait:ident, $function:ident, $op:tt) => {
@@ -63,6 +63,16 @@ impl Vector<1> for F32x1 {
     #[inline(always)]
     fn times_above(self, factor: Self, floor: Self) -> Self {
         Self(if self.0 <= floor.0 { 0.0 } else { self.0 } * factor.0)
+    }
+
+    #[inline(always)]
+    fn fold(self, _: Scalar, _: impl Fn(Self, Self) -> Self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn first(self) -> f32 {
+        self.0
     }
 
     #[inline(always)]

@@ -179,13 +179,21 @@ impl Strip<'_> {
     /// Writes `f` of each position's vectors; lanes that are not there are
     /// read as `fill` and not written.
     #[inline(always)]
+    #[expect(
+        clippy::redundant_closure,
+        reason = "core calls `&mut f` by a function that may not be inlined"
+    )]
     pub(crate) fn map<const L: usize, const G: usize, V: Vector<L>>(
         &mut self,
         token: V::Token,
         fill: f32,
         mut f: impl FnMut([V; G]) -> [V; G],
     ) {
-        let full = self.map_full(token, &mut f);
+        let full = self.map_full(
+            token,
+            #[inline(always)]
+            |x| f(x),
+        );
         let Self { from: Source { first, step, stride, extent, .. }, ref to } = *self;
         let mut at = first.wrapping_add(step.wrapping_mul(full));
         let mut into = to.first.wrapping_add(to.step.wrapping_mul(full));
@@ -507,27 +515,19 @@ pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>
     let stride = view.col_stride();
     let mut into = view.at(row, col);
     if stride == 1 && lanes == G * L {
-        each::<R>(
-            #[inline(always)]
-            |r| {
-                if r < rows {
-                    // SAFETY: the row has `G * L` lanes side by side from `col` on.
-                    unsafe { store(into, groups[r]) };
-                }
-                into = into.wrapping_add(view.row_stride());
-            },
-        );
+        for (r, group) in groups.into_iter().enumerate() {
+            if r < rows {
+                // SAFETY: the row has `G * L` lanes side by side from `col` on.
+                unsafe { store(into, group) };
+            }
+            into = into.wrapping_add(view.row_stride());
+        }
     } else {
-        each::<R>(
-            #[inline(always)]
-            |r| {
-                if r < rows {
-                    // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
-                    unsafe { scatter(into, stride, lanes, groups[r]) };
-                }
-                into = into.wrapping_add(view.row_stride());
-            },
-        );
+        for group in groups.into_iter().take(rows) {
+            // SAFETY: the row has `lanes` lanes from `col` on, `stride` apart.
+            unsafe { scatter(into, stride, lanes, group) };
+            into = into.wrapping_add(view.row_stride());
+        }
     }
 }
 
@@ -576,7 +576,9 @@ unsafe fn gather<const L: usize, const G: usize, V: Vector<L>>(
 ) -> [V; G] {
     array!(|g| {
         let here = lanes.saturating_sub(g * L).min(L);
-        let at = at.wrapping_add(stride.wrapping_mul(g * L));
+        // Inside the caller's lanes even where none of them is here: the compiler may load
+        // under an empty mask, which costs 450 ns where the address is not mapped.
+        let at = at.wrapping_add(stride.wrapping_mul((g * L).min(lanes.saturating_sub(1))));
         if here == 0 {
             V::splat(token, fill)
         } else if stride == 1 {
@@ -605,21 +607,25 @@ unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
     lanes: usize,
     group: [V; G],
 ) {
-    for (g, vector) in group.into_iter().enumerate() {
-        let here = lanes.saturating_sub(g * L).min(L);
-        let into = into.wrapping_add(stride.wrapping_mul(g * L));
-        if here == 0 {
-            break;
-        } else if stride == 1 {
-            // SAFETY: `here` of the caller's lanes, side by side.
-            vector.store_partial(unsafe { core::slice::from_raw_parts_mut(into, here) });
-        } else {
-            for (i, lane) in vector.to_array().into_iter().enumerate().take(here) {
-                // SAFETY: one of the caller's lanes.
-                unsafe { *into.wrapping_add(stride.wrapping_mul(i)) = lane };
+    // By constants alone, or all that the group was part of moves to memory.
+    each::<G>(
+        #[inline(always)]
+        |g| {
+            let here = lanes.saturating_sub(g * L).min(L);
+            // Inside the caller's lanes, as above.
+            let first = (g * L).min(lanes.saturating_sub(1));
+            let into = into.wrapping_add(stride.wrapping_mul(first));
+            if here > 0 && stride == 1 {
+                // SAFETY: `here` of the caller's lanes, side by side.
+                group[g].store_partial(unsafe { core::slice::from_raw_parts_mut(into, here) });
+            } else if here > 0 {
+                for (i, lane) in group[g].to_array().into_iter().enumerate().take(here) {
+                    // SAFETY: one of the caller's lanes.
+                    unsafe { *into.wrapping_add(stride.wrapping_mul(i)) = lane };
+                }
             }
-        }
-    }
+        },
+    );
 }
 
 /// Calls `f` with each element of `a` and the one of `b` at its side, as far as both go.

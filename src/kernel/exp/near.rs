@@ -42,7 +42,7 @@ impl<V> NearShift<V> {
         let constant = |c| V::splat(token, c);
         let half = m.mul_add(constant(LOG2_E / 2.0), constant(MAGIC));
         // 2 · MAGIC + N, less the rest: exact.
-        Self { floor: half + half - constant(2.0 * MAGIC - MIDDLE + bias(false)) }
+        Self { floor: half + half - constant(const { 2.0 * MAGIC - MIDDLE + bias(false) }) }
     }
 
     /// The weight of each `x`, times [`WEIGHT_BIAS`](super::WEIGHT_BIAS).
@@ -58,7 +58,7 @@ impl<V> NearShift<V> {
         let (lowest, middle) = (V::splat(token, LOWEST), V::splat(token, MIDDLE));
         let x: [V; N] = array!(|i| lowest.max(x[i]));
         let t: [V; N] = array!(|i| x[i].mul_add(V::splat(token, LOG2_E), middle));
-        let p: [V; N] = e_to_r::<false, L, _, V>(token, x, array!(|i| t[i] - middle));
+        let p: [V; N] = e_to_r::<false, L, N, V>(token, x, array!(|i| t[i] - middle));
         array!(|i| p[i] * t[i].exponent_above(self.floor))
     }
 }

@@ -53,7 +53,7 @@ const LIMITS: &[Limit] = &[
     limit("cortex-m4f-s", "dot", What::Flash, 300),
     // Four lanes that a Cortex-M55 takes for a vector, their compensated sums and the rows far
     // from 0 are each as much code as a plain softmax.
-    Limit { aim: Some(900), ..limit("cortex-m4f-s", "softmax", What::Flash, 1720) },
+    Limit { aim: Some(900), ..limit("cortex-m4f-s", "softmax", What::Flash, 1740) },
 ];
 
 /// What others need, on the same boards and counted in the same way: CMSIS-DSP and
