@@ -7,7 +7,7 @@ use crate::{
     kernel::{
         attention::{self, Fused, Logits},
         ln::LogSumExp,
-        mask::{Adjust, Blocks, Sight},
+        mask::{Adjust, Blocks, Queries, Sight},
     },
 };
 
@@ -50,10 +50,14 @@ pub struct Attention<'a> {
     softcap: Option<Softcap>,
     bias: Option<Bias<'a>>,
     keep: Option<Keep<'a>>,
+    /// Where one of these three is set.
+    adjust: Option<AsAdjust>,
 }
 
 // An option that has code of its own carries it, so that an image that never sets the
 // option does not link it.
+
+type AsAdjust = for<'a> fn(&'a Adjusted<'a>) -> &'a dyn Adjust;
 
 #[derive(Clone, Copy, Debug)]
 struct Softcap {
@@ -96,6 +100,7 @@ impl<'a> Attention<'a> {
             softcap: None,
             bias: None,
             keep: None,
+            adjust: None,
         }
     }
 
@@ -116,7 +121,8 @@ impl<'a> Attention<'a> {
     /// negative; 0 is none.
     #[must_use]
     pub fn softcap(self, cap: f32) -> Self {
-        Self { softcap: Some(Softcap { cap, apply: adjust::cap }), ..self }
+        let softcap = Softcap { cap, apply: adjust::cap };
+        Self { softcap: Some(softcap), adjust: Some(as_adjust), ..self }
     }
 
     /// A query sees the keys up to its own position. Query `i` sits at
@@ -145,14 +151,16 @@ impl<'a> Attention<'a> {
     #[must_use]
     pub fn keep(self, keep: MatrixRef<'a, u8>) -> Self {
         let (mark, hides) = (adjust::mark_dropped, adjust::drops_all);
-        Self { keep: Some(Keep { keep, mark, hides }), ..self }
+        let keep = Keep { keep, mark, hides };
+        Self { keep: Some(keep), adjust: Some(as_adjust), ..self }
     }
 
     /// Keys × queries, added to the scores, for all heads; −∞ masks.
     #[must_use]
     pub fn bias(self, bias: MatrixRef<'a>) -> Self {
         let (mark, hides) = (adjust::mark_biased_out, adjust::biases_all_out);
-        Self { bias: Some(Bias { bias, apply: adjust::bias, mark, hides }), ..self }
+        let bias = Bias { bias, apply: adjust::bias, mark, hides };
+        Self { bias: Some(bias), adjust: Some(as_adjust), ..self }
     }
 
     /// One more logit in the denominator of every query, which takes its share and has
@@ -239,7 +247,10 @@ impl<'a> Attention<'a> {
     ) -> Result<(), Error> {
         let (backend, sight) = self.check_grid(keys, queries)?;
         backend.scores(keys, queries, self.scale, out.view_mut())?;
-        Adjusted { options: self, backend, first: 0 }.apply(0, 0, out.view_mut());
+        if let Some(as_adjust) = self.adjust {
+            let adjusted = Adjusted { options: self, backend, first: 0 };
+            as_adjust(&adjusted).apply(0, Queries::of_one_head(out.cols()), out.view_mut());
+        }
         mark_unseen(sight, f32::NEG_INFINITY, out);
         Ok(())
     }
@@ -261,7 +272,10 @@ impl<'a> Attention<'a> {
         let sink = self.sinks.and_then(|sinks| sinks.first().copied()).unwrap_or(self.sink);
         backend.softmax_columns_beside(sink, out.view_mut());
         // A NaN elsewhere in the column has reached these too.
-        Adjusted { options: self, backend, first: 0 }.mark(0, 0, 0.0, out.view_mut());
+        if let Some(as_adjust) = self.adjust {
+            let adjusted = Adjusted { options: self, backend, first: 0 };
+            as_adjust(&adjusted).mark(0, Queries::of_one_head(out.cols()), 0.0, out.view_mut());
+        }
         mark_unseen(sight, 0.0, out);
         Ok(())
     }
@@ -337,7 +351,7 @@ impl<'a> Attention<'a> {
             return Ok(()); // any number of heads
         }
         let adjusted = Adjusted { options: self, backend, first };
-        let adjust = self.has_adjustments().then_some(&adjusted as &dyn Adjust);
+        let adjust = self.adjust.map(|as_adjust| as_adjust(&adjusted));
         let scale = self.scale.unwrap_or_else(|| 1.0 / libm::sqrtf(dim as f32));
         let mut log_sum_exp = call.log_sum_exp;
         for head in 0..key_heads {
@@ -390,10 +404,6 @@ impl<'a> Attention<'a> {
         let backend = self.backend.unwrap_or_else(Backend::best);
         Ok((backend, Sight { origin: self.query_offset, left, right, keys: [0, keys] }))
     }
-
-    fn has_adjustments(&self) -> bool {
-        self.softcap.is_some() || self.bias.is_some() || self.keep.is_some()
-    }
 }
 
 /// What one call of many heads works on.
@@ -435,18 +445,32 @@ fn part<T: Copy>(
     Some(rows.split_columns(tokens.start).ok()?.1.split_columns(tokens.len()).ok()?.0)
 }
 
+fn as_adjust<'a>(adjusted: &'a Adjusted<'a>) -> &'a dyn Adjust {
+    adjusted
+}
+
 impl Adjusted<'_> {
-    /// Calls `f` with the scores whose keys there are, and the part of bias and keep that
-    /// belongs to them.
-    fn parts(&self, key: usize, token: usize, scores: MatrixMut<'_>, f: impl FnOnce(Parts<'_>)) {
+    /// Calls `f` for each head with its scores whose keys there are, and the part of bias and keep
+    /// that belongs to them.
+    fn parts(
+        &self,
+        key: usize,
+        queries: Queries,
+        mut scores: MatrixMut<'_>,
+        mut f: impl FnMut(Parts<'_>),
+    ) {
         let gone = self.first.saturating_sub(key);
-        let Ok((_, scores)) = scores.split_rows(gone) else { return };
         let row = (key + gone).saturating_sub(self.first);
-        let (keys, tokens) = (row..row + scores.rows(), token..token + scores.cols());
-        let Attention { bias, keep, .. } = self.options;
-        let bias = bias.and_then(|of| Some((of, part(of.bias, keys.clone(), tokens.clone())?)));
-        let keep = keep.and_then(|of| Some((of, part(of.keep, keys, tokens)?)));
-        f(Parts { scores, bias, keep });
+        for (lane, tokens) in queries.heads() {
+            let Ok((_, scores)) = scores.view_mut().split_rows(gone) else { return };
+            let Ok((_, right)) = scores.split_columns(lane) else { return };
+            let Ok((scores, _)) = right.split_columns(tokens.len()) else { return };
+            let keys = row..row + scores.rows();
+            let Attention { bias, keep, .. } = self.options;
+            let bias = bias.and_then(|of| Some((of, part(of.bias, keys.clone(), tokens.clone())?)));
+            let keep = keep.and_then(|of| Some((of, part(of.keep, keys, tokens)?)));
+            f(Parts { scores, bias, keep });
+        }
     }
 }
 
@@ -458,21 +482,23 @@ struct Parts<'a> {
 }
 
 impl Adjust for Adjusted<'_> {
-    fn hides(&self, keys: Range<usize>, tokens: Range<usize>) -> bool {
+    fn hides(&self, keys: Range<usize>, queries: Queries) -> bool {
         let row = |key: usize| key.saturating_sub(self.first);
         let keys = row(keys.start)..row(keys.end);
         let Attention { bias, keep, .. } = self.options;
-        let part_of_keep = keep.and_then(|of| part(of.keep, keys.clone(), tokens.clone()));
-        let part_of_bias = bias.and_then(|of| part(of.bias, keys, tokens));
-        keep.zip(part_of_keep).is_some_and(|(of, part)| (of.hides)(part))
-            || bias.zip(part_of_bias).is_some_and(|(of, part)| (of.hides)(part))
+        queries.heads().all(|(_, tokens)| {
+            let part_of_keep = keep.and_then(|of| part(of.keep, keys.clone(), tokens.clone()));
+            let part_of_bias = bias.and_then(|of| part(of.bias, keys.clone(), tokens));
+            keep.zip(part_of_keep).is_some_and(|(of, part)| (of.hides)(part))
+                || bias.zip(part_of_bias).is_some_and(|(of, part)| (of.hides)(part))
+        })
     }
 
-    fn apply(&self, key: usize, token: usize, mut scores: MatrixMut<'_>) {
+    fn apply(&self, key: usize, queries: Queries, mut scores: MatrixMut<'_>) {
         if let Some(Softcap { cap, apply }) = self.options.softcap {
             apply(self.backend, cap, scores.view_mut());
         }
-        self.parts(key, token, scores, |Parts { mut scores, bias, keep }| {
+        self.parts(key, queries, scores, |Parts { mut scores, bias, keep }| {
             if let Some((of, bias)) = bias {
                 (of.apply)(self.backend, bias, scores.view_mut());
             }
@@ -482,8 +508,8 @@ impl Adjust for Adjusted<'_> {
         });
     }
 
-    fn mark(&self, key: usize, token: usize, mark: f32, scores: MatrixMut<'_>) {
-        self.parts(key, token, scores, |Parts { mut scores, bias, keep }| {
+    fn mark(&self, key: usize, queries: Queries, mark: f32, scores: MatrixMut<'_>) {
+        self.parts(key, queries, scores, |Parts { mut scores, bias, keep }| {
             if let Some((of, bias)) = bias {
                 (of.mark)(bias, mark, scores.view_mut());
             }

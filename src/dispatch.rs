@@ -179,6 +179,7 @@ impl defmt::Format for Backend {
 
 /// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
 #[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(never))]
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(always))]
 fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
     kernel.run::<1, 4, 4, 4, F32x1>(token)
 }

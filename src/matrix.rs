@@ -509,8 +509,8 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-impl<'a, const C: usize> From<&'a [[f32; C]]> for MatrixRef<'a> {
-    fn from(rows: &'a [[f32; C]]) -> Self {
+impl<'a, T: Copy, const C: usize> From<&'a [[T; C]]> for MatrixRef<'a, T> {
+    fn from(rows: &'a [[T; C]]) -> Self {
         Self {
             first: rows.as_ptr().cast(),
             layout: Layout::dense(rows.len(), C),

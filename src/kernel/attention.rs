@@ -36,7 +36,7 @@ use heapless::Vec;
 use super::{
     Kernel,
     exp::Shift,
-    mask::{Adjust, Blocks, KEY_BLOCK, Sight},
+    mask::{Adjust, Blocks, KEY_BLOCK, Queries, Sight},
 };
 use crate::{
     HeadsMut, HeadsRef, MatrixMut, MatrixRef,
@@ -44,9 +44,11 @@ use crate::{
 };
 use few::Few;
 use many::Many;
+use narrow::Narrow;
 
 mod few;
 mod many;
+mod narrow;
 
 /// How many queries share a tile at most: 2 vectors of the widest back end of a target.
 const QUERY_BLOCK: usize =
@@ -98,7 +100,9 @@ impl Kernel for Fused<'_> {
         let mut first = 0;
         while first < queries {
             let rest = queries - first;
-            first += if rest > L {
+            first += if L == 1 {
+                self.narrow(first, rest.min(narrow::width(rest)))
+            } else if rest > L {
                 self.many::<L, R, C, V>(token, first, rest.min(C * L))
             } else if rest > R || 2 * rest >= L {
                 self.many::<L, NARROW, 1, V>(token, first, rest)
@@ -164,6 +168,19 @@ impl Fused<'_> {
         count
     }
 
+    /// Attends with `count` queries from `first` on, without lanes; gives `count`.
+    #[inline(always)]
+    fn narrow(&mut self, first: usize, count: usize) -> usize {
+        let tile = self.tile(first, count);
+        let workspace = core::mem::take(&mut self.workspace);
+        if let Some(mut narrow) = Narrow::new(self, &tile, workspace) {
+            self.over_blocks(&tile, &mut narrow);
+            narrow.finish(self, &tile);
+        }
+        self.workspace = workspace;
+        count
+    }
+
     /// Attends with `count` queries from `first` on, lanes being keys; gives `count`.
     #[inline(always)]
     fn few<const L: usize, const R: usize, V: Vector<L>>(
@@ -184,14 +201,24 @@ impl Fused<'_> {
 
     #[inline(always)]
     fn over_blocks(&self, tile: &Tile, lanes: &mut impl Lanes) {
-        let seen = || tile.sights.iter().filter(|keys| !keys.is_empty());
-        let begin = seen().map(|keys| keys.start).min().unwrap_or(0);
-        let end = seen().map(|keys| keys.end).max().unwrap_or(0);
+        let (mut begin, mut end) = (usize::MAX, 0);
+        for keys in &tile.sights {
+            if !keys.is_empty() {
+                (begin, end) = (begin.min(keys.start), end.max(keys.end));
+            }
+        }
+        let tokens = self.queries.rows();
+        let queries = Queries { first: tile.first, count: tile.sights.len(), tokens };
         for block in begin / KEY_BLOCK..end.div_ceil(KEY_BLOCK) {
             let first = block * KEY_BLOCK;
             let keys = first..self.sight.keys[1].min(first + KEY_BLOCK);
-            let is_seen = seen().any(|seen| seen.start < keys.end && keys.start < seen.end);
-            if !is_seen || self.is_hidden(&keys, tile) {
+            let (mut is_seen, mut whole) = (false, true);
+            for seen in &tile.sights {
+                is_seen |= seen.start < keys.end && keys.start < seen.end;
+                whole &= seen.start <= keys.start && keys.end <= seen.end;
+            }
+            let hides = |adjust: &dyn Adjust| adjust.hides(keys.clone(), queries);
+            if !is_seen || self.adjust.is_some_and(hides) {
                 continue;
             }
             let dim = self.queries.cols();
@@ -201,12 +228,10 @@ impl Fused<'_> {
             let next = self.sight.keys[1].saturating_sub(keys.end).min(KEY_BLOCK);
             let next = self.blocks.block(block + 1, next, dim);
             let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
-            let sees_all = |seen: &Range<usize>| seen.start <= keys.start && keys.end <= seen.end;
-            let whole = tile.sights.iter().all(sees_all);
             lanes.score(key_rows, values);
-            self.each_head(tile, lanes, |adjust, token, scores| {
-                adjust.apply(keys.start, token, scores);
-            });
+            if let Some((adjust, scores)) = self.adjust.zip(lanes.grid()) {
+                adjust.apply(keys.start, queries, scores);
+            }
             if !whole {
                 lanes.mark(keys.start, &tile.sights, f32::NEG_INFINITY);
             }
@@ -214,9 +239,9 @@ impl Fused<'_> {
             if (whole && self.adjust.is_none()) || lanes.are_finite(values) {
                 lanes.add(values, next);
             } else {
-                self.each_head(tile, lanes, |adjust, token, weights| {
-                    adjust.mark(keys.start, token, -1.0, weights);
-                });
+                if let Some((adjust, weights)) = self.adjust.zip(lanes.grid()) {
+                    adjust.mark(keys.start, queries, -1.0, weights);
+                }
                 lanes.mark(keys.start, &tile.sights, -1.0);
                 lanes.add_visible(values);
             }
@@ -240,46 +265,11 @@ impl Fused<'_> {
         Tile { first, sights }
     }
 
-    /// Whether bias and keep hide all of `keys` from these queries.
+    /// The sink of query `i`.
     #[inline(always)]
-    fn is_hidden(&self, keys: &Range<usize>, tile: &Tile) -> bool {
-        let Some(adjust) = self.adjust else { return false };
-        self.heads_of(tile).all(|(_, tokens)| adjust.hides(keys.clone(), tokens))
-    }
-
-    /// The queries of a tile head for head: the place of a head's first, and its tokens.
-    #[inline(always)]
-    fn heads_of(&self, tile: &Tile) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let (tokens, count) = (self.queries.rows(), tile.sights.len());
-        let (_, mut token) = self.locate(tile.first);
-        let mut lane = 0;
-        core::iter::from_fn(move || {
-            if lane >= count {
-                return None;
-            }
-            let here = (count - lane).min(tokens - token);
-            let item = (lane, token..token + here);
-            (lane, token) = (lane + here, 0);
-            Some(item)
-        })
-    }
-
-    /// Calls `f`, if there is something to adjust, with each head's first token and its
-    /// scores (keys × tokens).
-    #[inline(always)]
-    fn each_head(
-        &self,
-        tile: &Tile,
-        lanes: &mut impl Lanes,
-        f: impl Fn(&dyn Adjust, usize, MatrixMut<'_>),
-    ) {
-        let Some(adjust) = self.adjust else { return };
-        for (lane, tokens) in self.heads_of(tile) {
-            let Some(grid) = lanes.grid() else { return };
-            let Ok((_, right)) = grid.split_columns(lane) else { return };
-            let Ok((scores, _)) = right.split_columns(tokens.len()) else { return };
-            f(adjust, tokens.start, scores);
-        }
+    fn sink_of(&self, i: usize) -> f32 {
+        let (head, _) = self.locate(i);
+        self.sinks.get(head).copied().unwrap_or(self.sink)
     }
 
     /// The sinks of `C` vectors of queries from `first` on.
@@ -293,10 +283,7 @@ impl Fused<'_> {
             return [V::splat(token, self.sink); C];
         }
         array!(|c| {
-            let lanes = array!(|lane| {
-                let (head, _) = self.locate(first + c * L + lane);
-                self.sinks.get(head).copied().unwrap_or(self.sink)
-            });
+            let lanes = array!(|lane| self.sink_of(first + c * L + lane));
             V::load(token, &lanes)
         })
     }

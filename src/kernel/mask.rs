@@ -43,18 +43,50 @@ impl Sight {
     }
 }
 
+/// Queries in a row, token after token, head after head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queries {
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    /// How many of a head.
+    pub(crate) tokens: usize,
+}
+
+impl Queries {
+    /// All of one head.
+    pub(crate) fn of_one_head(tokens: usize) -> Self {
+        Self { first: 0, count: tokens, tokens }
+    }
+
+    /// Head for head: the place of its first query among these, and its tokens.
+    pub(crate) fn heads(self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let Self { first, count, tokens } = self;
+        let mut token = first.checked_rem(tokens).unwrap_or(0);
+        let mut lane = 0;
+        core::iter::from_fn(move || {
+            if lane >= count {
+                return None;
+            }
+            let here = (count - lane).min(tokens - token);
+            let item = (lane, token..token + here);
+            (lane, token) = (lane + here, 0);
+            Some(item)
+        })
+    }
+}
+
 /// What is done to scores by softcap, bias and keep. A trait object, so that
 /// kernels hold none of their code.
 pub(crate) trait Adjust {
     /// Whether each of these scores is masked.
-    fn hides(&self, keys: Range<usize>, tokens: Range<usize>) -> bool;
+    fn hides(&self, keys: Range<usize>, queries: Queries) -> bool;
 
-    /// Caps the scores of keys from `key` on and tokens from `token` on (keys × tokens), adds
+    /// Caps the scores of keys from `key` on and of `queries` (keys × queries), adds
     /// the bias, and makes −∞ of those that are masked.
-    fn apply(&self, key: usize, token: usize, scores: MatrixMut<'_>);
+    fn apply(&self, key: usize, queries: Queries, scores: MatrixMut<'_>);
 
     /// Writes `mark` where scores are masked, and nothing elsewhere.
-    fn mark(&self, key: usize, token: usize, mark: f32, scores: MatrixMut<'_>);
+    fn mark(&self, key: usize, queries: Queries, mark: f32, scores: MatrixMut<'_>);
 }
 
 /// Keys and values, block by block.

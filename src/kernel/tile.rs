@@ -235,10 +235,18 @@ pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: 
         #[inline(always)]
         |right: [V; C]| {
             let Some(left) = left.next() else { return };
-            for r in 0..R {
-                let left = V::splat(token, left[r]);
-                for c in 0..C {
-                    sums[r][c] = left.mul_add(right[c], sums[r][c]);
+            if L == 1 {
+                // Written out at every opt-level, or the sums are in memory.
+                sums = array!(|r| {
+                    let left = V::splat(token, left[r]);
+                    array!(|c| left.mul_add(right[c], sums[r][c]))
+                });
+            } else {
+                for r in 0..R {
+                    let left = V::splat(token, left[r]);
+                    for c in 0..C {
+                        sums[r][c] = left.mul_add(right[c], sums[r][c]);
+                    }
                 }
             }
             also();

@@ -33,6 +33,15 @@ impl<'a> Line<'a> {
         Self { from, from_step: 1, to, to_step: 1, len, borrow: PhantomData }
     }
 
+    /// Every `step`th float from the `first` on, into itself.
+    #[inline(always)]
+    pub(crate) fn strided(floats: &'a mut [f32], first: usize, step: usize) -> Self {
+        let floats_behind = floats.len().saturating_sub(first);
+        let len = (floats_behind + step).saturating_sub(1).checked_div(step).unwrap_or(0);
+        let to = floats.as_mut_ptr().wrapping_add(first);
+        Self { from: to, from_step: step, to, to_step: step, len, borrow: PhantomData }
+    }
+
     /// Whether both sides lie side by side.
     #[inline(always)]
     pub(crate) fn is_dense(&self) -> bool {
@@ -122,9 +131,20 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// Calls `f` with each float.
+    #[inline(always)]
+    pub(crate) fn visit(&self, mut f: impl FnMut(f32)) {
+        let mut from = self.from;
+        for _ in 0..self.len {
+            // SAFETY: so many may be read.
+            f(unsafe { *from });
+            from = from.wrapping_add(self.from_step);
+        }
+    }
+
     /// Likewise, in the least code.
     #[inline(always)]
-    pub(crate) fn map_one_by_one<const DENSE: bool>(&mut self, f: impl Fn(f32) -> f32) {
+    pub(crate) fn map_one_by_one<const DENSE: bool>(&mut self, mut f: impl FnMut(f32) -> f32) {
         let (step, to_step) = self.steps::<DENSE>();
         let (mut from, mut to) = (self.from, self.to);
         for _ in 0..self.len {

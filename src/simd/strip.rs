@@ -311,6 +311,25 @@ impl<'a> InOut<'a> {
     }
 }
 
+/// A row of one matrix into a row of another, float by float, as far as both go.
+#[inline(always)]
+pub(crate) fn line<'a>(
+    from: MatrixRef<'a>,
+    row: usize,
+    to: &'a mut MatrixMut<'_>,
+    to_row: usize,
+) -> Line<'a> {
+    let is_there = row < from.rows() && to_row < to.rows();
+    Line {
+        from: from.at(row, 0),
+        from_step: from.col_stride(),
+        to: to.at(to_row, 0),
+        to_step: to.col_stride(),
+        len: if is_there { from.cols().min(to.cols()) } else { 0 },
+        borrow: PhantomData,
+    }
+}
+
 /// A row and where what becomes of it goes.
 ///
 /// Strides that the compiler knows (`DENSE`) leave nothing to work out before the first
@@ -402,11 +421,49 @@ impl<const R: usize> Iterator for Taps<'_, R> {
         // SAFETY: each pointer stands in one of the view's rows, `left` columns
         // before its end.
         let column = array!(|i| unsafe { *self.rows[i] });
-        for row in &mut self.rows {
-            *row = row.wrapping_add(self.step);
-        }
+        self.rows = array!(|i| self.rows[i].wrapping_add(self.step));
         Some(column)
     }
+}
+
+/// Folds the elements of four rows of `left` from `row` on with the row of `right` at their
+/// side, column by column; rows that are not there are anything.
+///
+/// Rows that lie side by side need one pointer, rows whose elements do four; others are fetched one
+/// by one.
+#[inline(always)]
+pub(crate) fn fold_four_rows<const C: usize, S>(
+    left: MatrixRef<'_>,
+    row: usize,
+    right: &[[f32; C]],
+    mut sums: S,
+    f: impl Fn(S, [f32; 4], [f32; C]) -> S,
+) -> S {
+    let columns = left.cols().min(right.len());
+    let last = left.rows().saturating_sub(1);
+    let mut beside = right.as_ptr();
+    if left.row_stride() == 1 && row.saturating_add(3) <= last {
+        let mut four: *const [f32; 4] = left.at(row, 0).cast();
+        for _ in 0..columns {
+            // SAFETY: so many columns have four rows side by side, and as many rows lie in `right`.
+            sums = unsafe { f(sums, *four, *beside) };
+            four = four.cast::<f32>().wrapping_add(left.col_stride()).cast();
+            beside = beside.wrapping_add(1);
+        }
+    } else if left.col_stride() == 1 && left.rows() > 0 {
+        let mut rows: [*const f32; 4] = array!(|i| left.at((row + i).min(last), 0));
+        for _ in 0..columns {
+            // SAFETY: the rows have so many elements side by side, and `right` as many rows.
+            sums = unsafe { f(sums, array!(|i| *rows[i]), *beside) };
+            rows = array!(|i| rows[i].wrapping_add(1));
+            beside = beside.wrapping_add(1);
+        }
+    } else {
+        for (col, beside) in right.iter().enumerate().take(columns) {
+            sums = f(sums, array!(|i| left.get(row + i, col).unwrap_or(0.0)), *beside);
+        }
+    }
+    sums
 }
 
 /// A walk along memory that asks for cache lines before they are read.

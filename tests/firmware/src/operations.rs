@@ -1,9 +1,8 @@
-//! The operations that are measured: each a symbol of its own, which calls the plain
-//! function of the crate, and one call of it.
+//! The operations that are measured: each a symbol of its own, and one call of it.
 //!
 //! A new operation is a new entry of the list.
 
-use sdpa::{Error, MatrixMut, MatrixRef};
+use sdpa::{Attention, CacheSpan, Error, KvCacheMut, MatrixMut, MatrixRef};
 
 /// What one call costs.
 #[derive(Clone, Copy, Debug)]
@@ -21,9 +20,11 @@ pub struct Operation {
     pub measure: fn(&mut crate::Arena) -> Cost,
 }
 
+/// The arguments of a symbol, what it calls, and the shape and arguments of one call, which come from the three
+/// inputs and the output.
 macro_rules! operations {
-    ($($name:ident($($arg:ident: $type:ty),+) -> $result:ty, $shape:literal,
-        |$a:pat_param, $b:pat_param, $out:pat_param| ($($value:expr),+);)+) => {
+    ($($name:ident($($arg:ident: $type:ty),+) -> $result:ty: $call:expr, $shape:literal,
+        |$a:pat_param, $b:pat_param, $c:pat_param, $out:pat_param| ($($value:expr),+);)+) => {
         /// The symbols: what is measured, and all that it calls.
         pub mod symbols {
             use super::*;
@@ -31,7 +32,7 @@ macro_rules! operations {
                 #[cfg_attr(target_os = "none", unsafe(no_mangle))]
                 #[inline(never)]
                 pub fn $name($($arg: $type),+) -> $result {
-                    sdpa::$name($($arg),+)
+                    $call($($arg),+)
                 }
             )+
         }
@@ -47,7 +48,7 @@ macro_rules! operations {
                         arena,
                         #[inline(always)]
                         |arena| {
-                            let crate::Arena { inputs: [$a, $b, _], output: $out } = arena;
+                            let crate::Arena { inputs: [$a, $b, $c], output: $out } = arena;
                             symbols::$name($($value),+)
                         },
                     )
@@ -59,24 +60,105 @@ macro_rules! operations {
 }
 
 operations! {
-    dot(a: &[f32], b: &[f32]) -> Result<f32, Error>, "n = 1024",
-        |a, b, _| (&a[..1024], &b[..1024]);
-    softmax(x: &[f32], out: &mut [f32]) -> Result<(), Error>, "n = 1024",
-        |a, _, out| (&a[..1024], &mut out[..1024]);
-    softmax_rows(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error>, "8 × 128",
-        |a, _, out| (matrix::<8, 128>(a), matrix_mut::<8, 128>(out));
-    softmax_columns(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error>, "128 × 8",
-        |a, _, out| (matrix::<128, 8>(a), matrix_mut::<128, 8>(out));
+    dot(a: &[f32], b: &[f32]) -> Result<f32, Error>: sdpa::dot, "n = 1024",
+        |a, b, _, _| (&a[..1024], &b[..1024]);
+    softmax(x: &[f32], out: &mut [f32]) -> Result<(), Error>: sdpa::softmax, "n = 1024",
+        |a, _, _, out| (&a[..1024], &mut out[..1024]);
+    softmax_rows(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error>: sdpa::softmax_rows,
+        "8 × 128", |a, _, _, out| (matrix::<8, 128>(a), matrix_mut::<8, 128>(out));
+    softmax_columns(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error>: sdpa::softmax_columns,
+        "128 × 8", |a, _, _, out| (matrix::<128, 8>(a), matrix_mut::<128, 8>(out));
     project(x: MatrixRef<'_>, w: MatrixRef<'_>, bias: Option<&[f32]>, out: MatrixMut<'_>)
-        -> Result<(), Error>, "8 × 64 × 32",
-        |a, b, out| (matrix::<8, 64>(a), matrix::<64, 32>(b), Some(&a[..32]), matrix_mut::<8, 32>(out));
+        -> Result<(), Error>: sdpa::project, "8 × 64 × 32", |a, b, _, out|
+        (matrix::<8, 64>(a), matrix::<64, 32>(b), Some(&a[..32]), matrix_mut::<8, 32>(out));
     scores(keys: MatrixRef<'_>, queries: MatrixRef<'_>, scale: Option<f32>, out: MatrixMut<'_>)
-        -> Result<(), Error>, "8 × 8 × 64",
-        |a, b, out| (matrix::<8, 64>(a), matrix::<8, 64>(b), None, matrix_mut::<8, 8>(out));
+        -> Result<(), Error>: sdpa::scores, "8 × 8 × 64", |a, b, _, out|
+        (matrix::<8, 64>(a), matrix::<8, 64>(b), None, matrix_mut::<8, 8>(out));
     weighted_sum(pattern: MatrixRef<'_>, values: MatrixRef<'_>, out: MatrixMut<'_>)
-        -> Result<(), Error>, "8 × 8 × 64",
-        |a, b, out| (matrix::<8, 8>(a), matrix::<8, 64>(b), matrix_mut::<8, 64>(out));
+        -> Result<(), Error>: sdpa::weighted_sum, "8 × 8 × 64", |a, b, _, out|
+        (matrix::<8, 8>(a), matrix::<8, 64>(b), matrix_mut::<8, 64>(out));
+    attention(window: [usize; 2], of: [MatrixRef<'_>; 3], out: MatrixMut<'_>, workspace: &mut [f32])
+        -> Result<(), Error>: attend, "8 × 8 × 64", |a, b, workspace, out|
+        ([usize::MAX; 2], heads(a, b), matrix_mut::<8, 64>(out), workspace);
+    attention_with_all(
+        options: Options<'_>, of: [MatrixRef<'_>; 3], out: MatrixMut<'_>, workspace: &mut [f32]
+    ) -> Result<(), Error>: attend_with_all, "8 × 8 × 64", |a, b, workspace, out|
+        (Options::of(a), heads(a, b), matrix_mut::<8, 64>(out), workspace);
+    attention_cached(
+        keys: &mut [f32], values: &mut [f32], token: MatrixRef<'_>, out: MatrixMut<'_>,
+        workspace: &mut [f32]
+    ) -> Result<(), Error>: append_and_attend, "1 × 64 × 64", |keys, values, workspace, out|
+        (keys, values, MatrixRef::from_row(&TOKEN), matrix_mut::<1, 64>(out), workspace);
 }
+
+/// Attention that links no option but these.
+fn attend(
+    [left, right]: [usize; 2],
+    [queries, keys, values]: [MatrixRef<'_>; 3],
+    out: MatrixMut<'_>,
+    workspace: &mut [f32],
+) -> Result<(), Error> {
+    let attention = Attention::new().window(left, right);
+    attention.run(queries, keys, values, out, workspace)
+}
+
+/// The options that have code of their own.
+pub struct Options<'a> {
+    softcap: f32,
+    bias: MatrixRef<'a>,
+    keep: MatrixRef<'a, u8>,
+    sinks: &'a [f32],
+}
+
+fn attend_with_all(
+    options: Options<'_>,
+    [queries, keys, values]: [MatrixRef<'_>; 3],
+    out: MatrixMut<'_>,
+    workspace: &mut [f32],
+) -> Result<(), Error> {
+    let Options { softcap, bias, keep, sinks } = options;
+    let attention = Attention::new().softcap(softcap).bias(bias).keep(keep).sinks(sinks);
+    let mut log_sum_exp = [0.0; 8];
+    attention.causal().run_with_log_sum_exp(queries, keys, values, out, &mut log_sum_exp, workspace)
+}
+
+/// One step of decoding: the newest of 64 keys is appended, and its query attends.
+fn append_and_attend(
+    keys: &mut [f32],
+    values: &mut [f32],
+    token: MatrixRef<'_>,
+    out: MatrixMut<'_>,
+    workspace: &mut [f32],
+) -> Result<(), Error> {
+    let mut span = CacheSpan::new(63, 0)?;
+    let mut cache = KvCacheMut::new(keys, values, 64, 64, &mut span)?;
+    cache.append(token, token)?;
+    cache.view().attend(&Attention::new(), token, out, workspace)
+}
+
+/// Queries, keys and values.
+#[cfg(target_os = "none")]
+#[inline(always)]
+fn heads<'a>(a: &'a [f32; crate::FLOATS], b: &'a [f32; crate::FLOATS]) -> [MatrixRef<'a>; 3] {
+    [matrix::<8, 64>(a), matrix::<8, 64>(b), matrix::<8, 64>(a)]
+}
+
+#[cfg(target_os = "none")]
+impl<'a> Options<'a> {
+    #[inline(always)]
+    fn of(a: &'a [f32; crate::FLOATS]) -> Self {
+        static KEEP: [[u8; 8]; 8] = [[1; 8]; 8];
+        Self {
+            softcap: 30.0,
+            bias: matrix::<8, 8>(a),
+            keep: MatrixRef::from(KEEP.as_slice()),
+            sinks: &a[..1],
+        }
+    }
+}
+
+#[cfg(target_os = "none")]
+static TOKEN: [f32; 64] = [0.5; 64];
 
 /// The first floats of a buffer, as a dense matrix.
 #[cfg(target_os = "none")]
