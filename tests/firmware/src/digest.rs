@@ -1,9 +1,9 @@
 //! A digest of every output bit of some hundred random cases an operation.
 
-use sdpa::{Backend, Error, MatrixMut, MatrixRef};
+use sdpa::{Attention, Backend, CacheSpan, Error, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef};
 
 use crate::{
-    Arena,
+    Arena, FLOATS,
     cases::{self, Kind, Layout, Rng},
 };
 
@@ -79,7 +79,7 @@ pub struct Case<'a> {
 pub type Run = fn(&mut Case<'_>) -> Result<usize, Error>;
 
 /// The operations, by the names of their functions.
-pub const OPERATIONS: [(&str, Run); 9] = [
+pub const OPERATIONS: [(&str, Run); 11] = [
     ("dot", dot),
     ("softmax", softmax),
     ("softmax_in_place", softmax_in_place),
@@ -89,6 +89,8 @@ pub const OPERATIONS: [(&str, Run); 9] = [
     ("project", project),
     ("scores", scores),
     ("weighted_sum", weighted_sum),
+    ("attention", attention),
+    ("attention_cached", attention_cached),
 ];
 
 /// The digest of one operation's outputs.
@@ -233,6 +235,87 @@ fn weighted_sum(case: &mut Case<'_>) -> Result<usize, Error> {
     let Arena { inputs: [ps, vs, _], output } = &mut *case.arena;
     case.backend.weighted_sum(view(ps, p)?, view(vs, v)?, view_mut(output, out)?)?;
     Ok(out.len)
+}
+
+/// The most keys, three blocks of them, queries, and columns of a head.
+const KEYS: usize = 150;
+const QUERIES: usize = 12;
+const COLUMNS: usize = 20;
+
+/// Where masks and biases lie, in the buffer of the queries: behind all of those.
+const BEHIND: usize = FLOATS / 2;
+
+/// One head under any options, and its log-sum-exps.
+fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
+    let (keys, queries) = (case.rng.below(KEYS), case.rng.below(QUERIES));
+    let (dim, width) = (1 + case.rng.below(COLUMNS), 1 + case.rng.below(COLUMNS));
+    let q = case.input(0, queries, dim);
+    let (k, v) = (case.input(1, keys, dim), case.input(2, keys, width));
+    let out = case.output(queries, width);
+    let rng = &mut case.rng;
+    let mut keep = [0; KEYS * QUERIES];
+    keep.iter_mut().for_each(|keep| *keep = u8::from(!rng.one_in(4)));
+    let keep = MatrixRef::new(&keep[..keys * queries], keys, queries)?;
+    let Arena { inputs: [qs, ks, vs], output } = &mut *case.arena;
+    let (qs, bias) = qs.split_at_mut(BEHIND);
+    let bias = &mut bias[..keys * queries];
+    Kind::Masked.fill(rng, bias);
+    let mut options = Attention::new().on(case.backend);
+    options = options.query_offset(rng.below(2 * KEYS) as isize - KEYS as isize);
+    if rng.one_in(3) {
+        options = options.causal();
+    }
+    if rng.one_in(3) {
+        options = options.window(rng.below(KEYS), rng.below(KEYS));
+    }
+    if rng.one_in(3) {
+        options = options.softcap(rng.between(0.5, 30.0));
+    }
+    if rng.one_in(3) {
+        options = options.sink(rng.between(-3.0, 3.0));
+    }
+    if rng.one_in(3) {
+        options = options.keep(keep);
+    }
+    if rng.one_in(3) {
+        options = options.bias(MatrixRef::new(bias, keys, queries)?);
+    }
+    let (to, behind) = output.split_at_mut(out.len + queries);
+    let (to, log_sum_exp) = to.split_at_mut(out.len);
+    let (queries, keys, values) = (view(qs, q)?, view(ks, k)?, view(vs, v)?);
+    options.run_with_log_sum_exp(queries, keys, values, view_mut(to, out)?, log_sum_exp, behind)?;
+    Ok(out.len + queries.rows())
+}
+
+/// Tokens that are appended a few at a time to a cache that slides; its queries attend.
+fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
+    const BLOCKS: usize = 2;
+    let rng = &mut case.rng;
+    let (dim, width) = (1 + rng.below(COLUMNS), 1 + rng.below(COLUMNS));
+    let (tokens, left) = (rng.below(KEYS), rng.below(KEY_BLOCK - QUERIES));
+    let kind = case.values.kind(rng);
+    let Arena { inputs: [rows, keys, values], output } = &mut *case.arena;
+    kind.fill(rng, &mut rows[..tokens * COLUMNS]);
+    let row = |first: usize, count: usize, cols| {
+        MatrixRef::with_strides(&rows[first * COLUMNS..], count, cols, COLUMNS, 1)
+    };
+    let (keys, values) =
+        (&mut keys[..BLOCKS * KEY_BLOCK * dim], &mut values[..BLOCKS * KEY_BLOCK * width]);
+    let mut span = CacheSpan::default();
+    let mut cache = KvCacheMut::new(keys, values, dim, width, &mut span)?;
+    let options = Attention::new().on(case.backend).causal().window(left, 0);
+    let (to, workspace) = output.split_at_mut(BEHIND);
+    let mut written = 0;
+    while cache.appended() < tokens {
+        let first = cache.appended();
+        let chunk = (1 + rng.below(QUERIES)).min(tokens - first);
+        cache.append(row(first, chunk, dim)?, row(first, chunk, width)?)?;
+        let out = MatrixMut::new(&mut to[written..], chunk, width)?;
+        cache.view().attend(&options, row(first, chunk, dim)?, out, workspace)?;
+        written += chunk * width;
+        cache.slide(left);
+    }
+    Ok(written)
 }
 
 /// Fills the inputs with ordinary values, for what is measured.
