@@ -63,11 +63,11 @@ counts! {
     SOFTMAX          softmax          | scalar 373 1138 16425 | portable 515 976 12946 | avx2 434 445 4315;
     SOFTMAX_ROWS     softmax_rows     | scalar 3831 80063 135575 | portable 3763 59179 104027 | avx2 2918 24630 33718;
     SOFTMAX_COLUMNS  softmax_columns  | scalar 2395 113205 217787 | portable 1386 62286 119496 | avx2 651 20393 42434;
-    SCORES           scores           | scalar 2505 512721 948433 | portable 1648 359320 672944 | avx2 1225 106776 297630;
-    PROJECT          project          | scalar 2193 499305 946665 | portable 1374 350233 671718 | avx2 1119 103528 297531;
-    WEIGHTED_SUM     weighted_sum     | scalar 2188 499300 1357492 | portable 1369 350228 897356 | avx2 1114 103523 381207;
-    ATTENTION        attention        | scalar 53749 1296137 159938 | portable 21245 778162 112977 | avx2 9392 237036 44735;
-    ATTENTION_CACHED attention_cached | scalar 53814 1296384 160025 | portable 21296 778304 49535 | avx2 9444 237128 19011;
+    SCORES           scores           | scalar 2573 531409 985809 | portable 1604 335000 624304 | avx2 1149 92876 243083;
+    PROJECT          project          | scalar 2261 517993 984041 | portable 1330 325913 623078 | avx2 1042 89544 242983;
+    WEIGHTED_SUM     weighted_sum     | scalar 2256 517988 1394868 | portable 1325 325908 848476 | avx2 1037 89539 340571;
+    ATTENTION        attention        | scalar 32660 1282034 122319 | portable 20704 725611 113794 | avx2 8516 205101 45216;
+    ATTENTION_CACHED attention_cached | scalar 32939 1295795 101220 | portable 20767 725779 51078 | avx2 8580 205207 19382;
     // end
 }
 

@@ -391,6 +391,9 @@ impl<const DENSE: bool> Row<'_, DENSE> {
 #[derive(Clone, Copy)]
 pub(crate) struct Taps<'a, const R: usize> {
     rows: [*const f32; R],
+    /// How far the column is from the first, in floats: what all rows share goes into the
+    /// addresses of loads, where pointers that move are an addition each.
+    offset: usize,
     /// How many floats from one column to the next.
     step: usize,
     left: usize,
@@ -405,6 +408,7 @@ impl<'a, const R: usize> Taps<'a, R> {
         let last = view.rows().saturating_sub(1);
         Self {
             rows: array!(|i| view.at((row + i).min(last), col)),
+            offset: 0,
             step: view.col_stride(),
             left: if view.rows() == 0 { 0 } else { view.cols().saturating_sub(col) },
             borrow: PhantomData,
@@ -418,10 +422,10 @@ impl<const R: usize> Iterator for Taps<'_, R> {
     #[inline(always)]
     fn next(&mut self) -> Option<[f32; R]> {
         self.left = self.left.checked_sub(1)?;
-        // SAFETY: each pointer stands in one of the view's rows, `left` columns
+        // SAFETY: this far from each pointer is in one of the view's rows, `left` columns
         // before its end.
-        let column = array!(|i| unsafe { *self.rows[i] });
-        self.rows = array!(|i| self.rows[i].wrapping_add(self.step));
+        let column = array!(|i| unsafe { *self.rows[i].wrapping_add(self.offset) });
+        self.offset = self.offset.wrapping_add(self.step);
         Some(column)
     }
 }

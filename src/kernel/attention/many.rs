@@ -79,11 +79,10 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, 
                     strip::write::<L, 1, L, V>(&mut out, row, i * L, array!(|i| [square[i]]));
                     continue;
                 }
-                let queries = tile.sights.len().saturating_sub(c * L);
-                for (lane, vector) in square.into_iter().enumerate().take(queries) {
+                for lane in 0..L.min(tile.sights.len().saturating_sub(c * L)) {
                     let (head, row) = fused.locate(first + lane);
                     let Some(mut out) = fused.out.head_mut(head) else { break };
-                    strip::write::<L, 1, 1, V>(&mut out, row, i * L, [[vector]]);
+                    strip::write::<L, 1, 1, V>(&mut out, row, i * L, [[square[lane]]]);
                 }
             }
         }

@@ -166,7 +166,10 @@ impl Lanes for Narrow<'_> {
         for (i, state) in self.states.iter_mut().enumerate() {
             let mut line = Line::strided(scores, i, self.width);
             let [mut m] = state.m;
-            line.visit(#[inline(always)] |x| m = F32x1(x).max(m));
+            line.visit(
+                #[inline(always)]
+                |x| m = F32x1(x).max(m),
+            );
             if State::is_infinite([m]) {
                 line.map_one_by_one::<false>(|x| share(Scalar, m, F32x1(x)).0);
             }
