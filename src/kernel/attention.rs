@@ -45,10 +45,14 @@ use crate::{
 use few::Few;
 use many::Many;
 use narrow::Narrow;
+use one::One;
 
+mod across;
 mod few;
 mod many;
 mod narrow;
+mod one;
+mod outputs;
 
 /// How many queries share a tile at most: 2 vectors of the widest back end of a target.
 const QUERY_BLOCK: usize =
@@ -104,12 +108,16 @@ impl Kernel for Fused<'_> {
                 self.narrow(first, rest.min(narrow::width(rest)))
             } else if rest > L {
                 self.many::<L, R, C, V>(token, first, rest.min(C * L))
-            } else if rest > R || 2 * rest >= L {
-                self.many::<L, NARROW, 1, V>(token, first, rest)
-            } else if rest > 1 {
-                self.few::<L, R, V>(token, first, rest)
-            } else {
+            } else if rest == 1 {
                 self.few::<L, 1, V>(token, first, rest)
+            } else if 2 * rest > L {
+                self.many::<L, ROWS_OF_ONE, 1, V>(token, first, rest)
+            } else if 2 * rest < L && rest <= R {
+                self.few::<L, R, V>(token, first, rest)
+            } else if L > 8 {
+                self.one::<L, ROWS_OF_ONE, 8, V>(token, first, rest)
+            } else {
+                self.one::<L, ROWS_OF_ONE, 4, V>(token, first, rest)
             };
         }
     }
@@ -117,7 +125,7 @@ impl Kernel for Fused<'_> {
 
 /// Rows of a tile of one vector: as many chains as hide the latency of a multiply-add (4
 /// cycles) on two ports.
-const NARROW: usize = if QUERY_BLOCK == 4 { 4 } else { 8 };
+const ROWS_OF_ONE: usize = 8;
 
 /// What lanes are: of the queries of a tile and the keys of a block.
 trait Lanes {
@@ -163,6 +171,24 @@ impl Fused<'_> {
         if let Some(mut many) = Many::<L, R, C, V>::new(token, self, &tile, workspace) {
             self.over_blocks(&tile, &mut many);
             many.finish(self, &tile);
+        }
+        self.workspace = workspace;
+        count
+    }
+
+    /// Attends with `count` queries from `first` on, lanes being queries and columns; gives `count`.
+    #[inline(always)]
+    fn one<const L: usize, const R: usize, const Q: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        first: usize,
+        count: usize,
+    ) -> usize {
+        let tile = self.tile(first, count);
+        let workspace = core::mem::take(&mut self.workspace);
+        if let Some(mut one) = One::<L, R, Q, V>::new(token, self, &tile, workspace) {
+            self.over_blocks(&tile, &mut one);
+            one.finish(self, &tile);
         }
         self.workspace = workspace;
         count

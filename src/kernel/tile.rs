@@ -202,11 +202,11 @@ impl Product<'_> {
     }
 }
 
-/// A tile and the products of all `k`: `sums[r][c] + Σ left[r][k] · right[k][c]`.
+/// A tile and the products of all `k`: `sums[r][c] + Σ left[k][r] · right[k][c]`.
 #[inline(always)]
 pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
-    left: Taps<'_, R>,
+    left: impl Iterator<Item = [f32; R]>,
     right: Source<'_>,
     sums: [[V; C]; R],
 ) -> [[V; C]; R] {
@@ -224,7 +224,7 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
 #[inline(always)]
 pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
-    mut left: Taps<'_, R>,
+    mut left: impl Iterator<Item = [f32; R]>,
     right: Source<'_>,
     mut sums: [[V; C]; R],
     mut also: impl FnMut(),

@@ -430,6 +430,43 @@ impl<const R: usize> Iterator for Taps<'_, R> {
     }
 }
 
+/// As [`Taps`], of rows that lie side by side: one pointer for all.
+#[derive(Clone, Copy)]
+pub(crate) struct AdjacentTaps<'a, const R: usize> {
+    at: *const [f32; R],
+    /// How many floats from one column to the next.
+    step: usize,
+    left: usize,
+    borrow: PhantomData<&'a [f32]>,
+}
+
+impl<'a, const R: usize> AdjacentTaps<'a, R> {
+    /// Rows `row .. row + R`, if all are there and lie so.
+    #[inline(always)]
+    pub(crate) fn new(view: MatrixRef<'a>, row: usize) -> Option<Self> {
+        let are_there = row.checked_add(R).is_some_and(|end| end <= view.rows());
+        (are_there && view.row_stride() == 1).then(|| Self {
+            at: view.at(row, 0).cast(),
+            step: view.col_stride(),
+            left: view.cols(),
+            borrow: PhantomData,
+        })
+    }
+}
+
+impl<const R: usize> Iterator for AdjacentTaps<'_, R> {
+    type Item = [f32; R];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<[f32; R]> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: a column that the view has, of `R` floats side by side.
+        let column = unsafe { *self.at };
+        self.at = self.at.cast::<f32>().wrapping_add(self.step).cast();
+        Some(column)
+    }
+}
+
 /// Folds the elements of four rows of `left` from `row` on with the row of `right` at their
 /// side, column by column; rows that are not there are anything.
 ///

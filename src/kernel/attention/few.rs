@@ -11,7 +11,11 @@
 
 use core::ops::Range;
 
-use super::{Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold, parts};
+use super::{
+    Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold,
+    outputs::{Outputs, vectors},
+    parts,
+};
 use crate::{
     MatrixMut, MatrixRef,
     kernel::{
@@ -33,8 +37,7 @@ pub(super) struct Few<'a, const L: usize, const R: usize, V: Vector<L>> {
     scores: &'a mut [f32],
     /// How many keys this block has.
     keys: usize,
-    /// Queries × width of the values.
-    acc: MatrixMut<'a>,
+    outputs: Outputs<'a, L, V>,
     state: State<1, V>,
     factors: [f32; L],
 }
@@ -51,7 +54,6 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
         let count = tile.sights.len();
         let lengths = [dim, KEY_BLOCK, value_dim].map(|width| count * width);
         let [queries, scores, acc] = parts(workspace, lengths)?;
-        acc.fill(0.0);
         let mut scaled = MatrixMut::new(&mut *queries, count, dim).ok()?;
         let scale = V::splat(token, fused.scale);
         for i in 0..count {
@@ -67,7 +69,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
             queries: MatrixRef::new(queries, count, dim).ok()?,
             scores,
             keys: 0,
-            acc: MatrixMut::new(acc, count, value_dim).ok()?,
+            outputs: Outputs::new(token, acc, count, value_dim)?,
             state: State::new(token, fused.sinks_from(token, tile.first)),
             factors: [0.0; L],
         })
@@ -76,17 +78,9 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
     pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
-        let Self { token, acc, state, .. } = self;
+        let Self { token, outputs, state, .. } = self;
         let [factors] = state.normalisers(token).map(V::to_array);
-        for (i, factor) in factors.into_iter().enumerate().take(acc.rows()) {
-            let (head, row) = fused.locate(tile.first + i);
-            let Some(mut head) = fused.out.head_mut(head) else { return };
-            for col in (0..acc.cols()).step_by(L) {
-                let [sum]: [V; 1] = strip::read(token, acc.view(), i, col);
-                let out = sum.mul_add(V::splat(token, factor), V::splat(token, 0.0));
-                strip::write(&mut head, row, col, [[out]]);
-            }
-        }
+        outputs.finish(fused, tile, factors);
         if let Some(take) = &mut fused.log_sum_exp {
             state.give_logits(token, tile.first, tile.sights.len(), take);
         }
@@ -204,49 +198,6 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
             }
         }
     }
-
-    /// Adds `N` vectors of weighted values from column `col` on; gives how many columns.
-    #[inline(always)]
-    fn add_vectors<const N: usize>(
-        &mut self,
-        values: MatrixRef<'_>,
-        col: usize,
-        ahead: &mut Ahead<'_>,
-    ) -> usize {
-        let (token, queries) = (self.token, self.queries.rows());
-        let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
-        let Ok(weights) = weights else { return N * L };
-        let right = Source::columns(values, col, N * L);
-        let zeros = [[V::splat(token, 0.0); N]; R];
-        let left = Taps::new(weights, 0, 0);
-        let sums = accumulate_and::<L, R, N, V>(
-            token,
-            left,
-            right,
-            zeros,
-            #[inline(always)]
-            || ahead.fetch(N * L),
-        );
-        for r in 0..R {
-            let factor = V::splat(token, self.factors[r]);
-            let acc: [V; N] = strip::read(token, self.acc.view(), r, col);
-            let acc: [V; N] = array!(|n| acc[n].mul_add(factor, sums[r][n]));
-            strip::write(&mut self.acc, r, col, [acc]);
-        }
-        N * L
-    }
-}
-
-/// How many vectors of `lanes` lanes go together: 2, as in a tile, and with one query up to 8, so that whole rows are read one after another and the latency of a
-/// multiply-add is hidden.
-#[inline(always)]
-fn vectors<const L: usize, const R: usize>(lanes: usize) -> usize {
-    match lanes.div_ceil(L) {
-        8.. if R == 1 => 8,
-        4.. if R == 1 => 4,
-        2.. => 2,
-        _ => 1,
-    }
 }
 
 impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
@@ -301,9 +252,10 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
         self.factors = factors.to_array();
         let [shift] = self.state.shift;
         let mut sums = [0.0; L];
-        for (i, (scores, sum)) in self.scores.chunks_mut(KEY_BLOCK).zip(&mut sums).enumerate() {
+        let queries = self.scores.chunks_mut(KEY_BLOCK).zip(largest).zip(&mut sums);
+        for (i, ((scores, m), sum)) in queries.enumerate() {
             let shift = shift.lane(token, i);
-            let m = V::splat(token, largest[i]);
+            let m = V::splat(token, m);
             let Some(scores) = scores.get_mut(..keys) else { return };
             for x in scores.chunks_mut(L) {
                 let mut s = V::load_partial(token, x, f32::NEG_INFINITY);
@@ -330,34 +282,23 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
 
     #[inline(always)]
     fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
-        let mut ahead = Ahead::new(next);
-        let mut col = 0;
-        while col < values.cols() {
-            col += match vectors::<L, R>(values.cols() - col) {
-                8 => self.add_vectors::<8>(values, col, &mut ahead),
-                4 => self.add_vectors::<4>(values, col, &mut ahead),
-                2 => self.add_vectors::<2>(values, col, &mut ahead),
-                _ => self.add_vectors::<1>(values, col, &mut ahead),
-            };
-        }
+        let queries = self.queries.rows();
+        let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
+        let weights = weights.unwrap_or(MatrixRef::EMPTY);
+        self.outputs.add(
+            0,
+            #[inline(always)]
+            || Taps::<R>::new(weights, 0, 0),
+            values,
+            &self.factors,
+            &mut Ahead::new(next),
+        );
     }
 
     #[inline(always)]
     fn add_visible(&mut self, values: MatrixRef<'_>) {
-        let (token, zero) = (self.token, V::splat(self.token, 0.0));
-        for (i, weights) in self.scores.chunks(KEY_BLOCK).enumerate() {
-            let factor = V::splat(token, self.factors.get(i).copied().unwrap_or(0.0));
-            for col in (0..values.cols()).step_by(L) {
-                let mut sum = zero;
-                for (key, w) in weights.iter().enumerate().take(self.keys) {
-                    let [value]: [V; 1] = strip::read(token, values, key, col);
-                    let w = V::splat(token, *w);
-                    sum = zero.select_gt(w, sum, w.mul_add(value, sum));
-                }
-                let [acc]: [V; 1] = strip::read(token, self.acc.view(), i, col);
-                strip::write(&mut self.acc, i, col, [[acc.mul_add(factor, sum)]]);
-            }
-        }
+        let weight = |query, key| self.scores.get(query * KEY_BLOCK + key).copied().unwrap_or(-1.0);
+        self.outputs.add_visible(weight, values, &self.factors);
     }
 
     #[inline(always)]

@@ -1,0 +1,191 @@
+//! Scores whose lanes are queries: nothing is folded, and the state of a query is one lane.
+//!
+//! ```text
+//! Qt[i][query] = scale · queries[query][i]    transposed once
+//! s[key][query] = Σ key[i] · Qt[i][query]     broadcasts of the keys as they lie
+//! ```
+
+use core::ops::Range;
+
+use super::{Fused, KEY_BLOCK, PARTS, State, Tile, fold};
+use crate::{
+    MatrixMut, MatrixRef,
+    kernel::{exp::Shift, softmax::share, tile::accumulate},
+    simd::{
+        Vector, array,
+        strip::{self, Source, Taps},
+    },
+};
+
+/// The scores of `C` vectors of queries, `R` keys at a time.
+pub(super) struct Across<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> {
+    pub(super) token: V::Token,
+    /// dim × queries.
+    packed: &'a [f32],
+    /// Keys × queries.
+    scores: &'a mut [f32],
+    /// How many floats of them the keys of this block have.
+    here: usize,
+    pub(super) state: State<C, V>,
+    pub(super) factors: [V; C],
+}
+
+impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Across<'a, L, R, C, V> {
+    /// `packed` has room for dim × queries, `scores` for a block.
+    #[inline(always)]
+    pub(super) fn new(
+        token: V::Token,
+        fused: &Fused<'_>,
+        tile: &Tile,
+        [packed, scores]: [&'a mut [f32]; 2],
+    ) -> Self {
+        pack::<L, C, V>(token, fused, tile.first, packed);
+        let state = State::new(token, fused.sinks_from(token, tile.first));
+        Self { token, packed, scores, here: 0, state, factors: [V::splat(token, 0.0); C] }
+    }
+
+    /// Hands over what log-sum-exps are made of.
+    #[inline(always)]
+    pub(super) fn give_logits(&self, fused: &mut Fused<'_>, tile: &Tile) {
+        if let Some(take) = &mut fused.log_sum_exp {
+            self.state.give_logits(self.token, tile.first, tile.sights.len(), take);
+        }
+    }
+
+    /// The weights of this block, keys × queries.
+    #[inline(always)]
+    pub(super) fn weights(&self) -> &[f32] {
+        self.scores.get(..self.here).unwrap_or_default()
+    }
+
+    /// See [`Lanes`](super::Lanes).
+    #[inline(always)]
+    pub(super) fn score(&mut self, keys: MatrixRef<'_>) {
+        let token = self.token;
+        self.here = keys.rows() * C * L;
+        let right = Source::dense(self.packed, C * L);
+        let Some(scores) = self.scores.get_mut(..self.here) else { return };
+        for (i, rows) in scores.chunks_mut(R * C * L).enumerate() {
+            let left = Taps::<R>::new(keys, i * R, 0);
+            let sums = accumulate::<L, R, C, V>(token, left, right, [[V::splat(token, 0.0); C]; R]);
+            for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
+                for (to, sum) in row.iter_mut().zip(sums) {
+                    sum.store(to);
+                }
+            }
+        }
+    }
+
+    /// Likewise.
+    #[inline(always)]
+    pub(super) fn grid(&mut self) -> Option<MatrixMut<'_>> {
+        MatrixMut::new(self.scores, self.here / (C * L), C * L).ok()
+    }
+
+    /// Likewise.
+    #[inline(always)]
+    pub(super) fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
+        let token = self.token;
+        // Whole numbers up to KEY_BLOCK: exact.
+        let within = |at: usize| at.saturating_sub(first).min(KEY_BLOCK) as f32;
+        let mark = V::splat(token, mark);
+        let Some(scores) = self.scores.get_mut(..self.here) else { return };
+        for c in 0..C {
+            let sight = |lane: usize| sights.get(c * L + lane);
+            let from: [f32; L] = array!(|lane| sight(lane).map_or(0.0, |keys| within(keys.start)));
+            let to: [f32; L] = array!(|lane| sight(lane).map_or(0.0, |keys| within(keys.end)));
+            let (from, to) = (V::load(token, &from), V::load(token, &to));
+            let rows = scores.as_chunks_mut::<L>().0.iter_mut().skip(c).step_by(C);
+            for (key, row) in rows.enumerate() {
+                let key = V::splat(token, key as f32);
+                let s = from.select_gt(key, mark, V::load(token, row));
+                to.select_gt(key, s, mark).store(row);
+            }
+        }
+    }
+
+    /// Likewise.
+    #[inline(always)]
+    pub(super) fn weigh(&mut self) {
+        let token = self.token;
+        let Some(scores) = self.scores.get_mut(..self.here) else { return };
+        let mut m = self.state.m;
+        for row in scores.as_chunks::<L>().0.chunks_exact(C) {
+            for c in 0..C {
+                if let Some(x) = row.get(c) {
+                    m[c] = V::load(token, x).max(m[c]);
+                }
+            }
+        }
+        if State::is_infinite(m) {
+            for row in scores.as_chunks_mut::<L>().0.chunks_exact_mut(C) {
+                for (x, m) in row.iter_mut().zip(m) {
+                    share(token, m, V::load(token, x)).store(x);
+                }
+            }
+        }
+        self.factors = self.state.raise(token, m);
+        for c in 0..C {
+            let mut parts = [V::splat(token, 0.0); PARTS];
+            let mut rows = scores.as_chunks_mut::<L>().0.chunks_exact_mut(PARTS * C);
+            for rows in rows.by_ref() {
+                weigh_rows::<L, C, V>(token, self.state.shift[c], c, rows, &mut parts);
+            }
+            let rest = rows.into_remainder();
+            weigh_rows::<L, C, V>(token, self.state.shift[c], c, rest, &mut parts);
+            self.state.sum[c] = self.state.sum[c].mul_add(self.factors[c], fold(parts));
+        }
+    }
+}
+
+/// Lays `C` vectors of queries from `first` on side by side, times the scale; what is
+/// behind the last is 0.
+#[inline(always)]
+fn pack<const L: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    fused: &Fused<'_>,
+    first: usize,
+    packed: &mut [f32],
+) {
+    let scale = V::splat(token, fused.scale);
+    for c in 0..C {
+        let lane = first + c * L;
+        let (head, row) = fused.locate(lane);
+        let is_one_head = row + L <= fused.queries.rows() || head + 1 == fused.queries.heads();
+        let of_head = |head| fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+        let queries = of_head(head);
+        for (i, to) in packed.chunks_mut(L * C * L).enumerate() {
+            let square = if is_one_head {
+                strip::read_square(token, queries, row, i * L)
+            } else {
+                array!(|i_lane| {
+                    let (head, row) = fused.locate(lane + i_lane);
+                    let [vector] = strip::read(token, of_head(head), row, i * L);
+                    vector
+                })
+            };
+            let to = to.as_chunks_mut::<L>().0.iter_mut().skip(c).step_by(C);
+            for (to, vector) in to.zip(V::transpose(square)) {
+                (vector * scale).store(to);
+            }
+        }
+    }
+}
+
+/// Makes weights of vector `c` of up to [`PARTS`] rows, each added to a partial sum of its own.
+#[inline(always)]
+fn weigh_rows<const L: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    shift: Shift<V, true>,
+    c: usize,
+    rows: &mut [[f32; L]],
+    parts: &mut [V; PARTS],
+) {
+    for part in 0..PARTS {
+        if let Some(x) = rows.get_mut(part * C + c) {
+            let w = shift.weight(token, V::load(token, x));
+            w.store(x);
+            parts[part] = parts[part] + w;
+        }
+    }
+}

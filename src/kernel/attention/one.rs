@@ -1,0 +1,101 @@
+//! Half a vector of queries: lanes are queries for the scores and columns for the values, where
+//! all of them are in use, and nothing is transposed at last.
+
+use core::ops::Range;
+
+use super::{Fused, KEY_BLOCK, Lanes, Tile, across::Across, are_finite, outputs::Outputs, parts};
+use crate::{
+    MatrixMut, MatrixRef,
+    simd::{
+        Vector,
+        strip::{AdjacentTaps, Ahead},
+    },
+};
+
+/// Up to a vector of queries; `R` keys and `Q` queries at a time.
+pub(super) struct One<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> {
+    scores: Across<'a, L, R, 1, V>,
+    outputs: Outputs<'a, L, V>,
+    queries: usize,
+}
+
+impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L, R, Q, V> {
+    #[inline(always)]
+    pub(super) fn new(
+        token: V::Token,
+        fused: &Fused<'_>,
+        tile: &Tile,
+        workspace: &'a mut [f32],
+    ) -> Option<Self> {
+        let (dim, value_dim) = (fused.queries.cols(), fused.out.cols());
+        let queries = tile.sights.len();
+        let lengths = [dim * L, KEY_BLOCK * L, value_dim * queries];
+        let [packed, scores, acc] = parts(workspace, lengths)?;
+        let scores = Across::new(token, fused, tile, [packed, scores]);
+        let outputs = Outputs::new(token, acc, queries, value_dim)?;
+        Some(Self { scores, outputs, queries })
+    }
+
+    /// Writes the outputs and hands over what log-sum-exps are made of.
+    #[inline(always)]
+    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
+        let Self { scores, outputs, .. } = self;
+        let [factors] = scores.state.normalisers(scores.token).map(V::to_array);
+        outputs.finish(fused, tile, factors);
+        scores.give_logits(fused, tile);
+    }
+}
+
+impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> Lanes for One<'_, L, R, Q, V> {
+    #[inline(always)]
+    fn score(&mut self, keys: MatrixRef<'_>, _next: MatrixRef<'_>) {
+        self.scores.score(keys);
+    }
+
+    #[inline(always)]
+    fn grid(&mut self) -> Option<MatrixMut<'_>> {
+        self.scores.grid()
+    }
+
+    #[inline(always)]
+    fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
+        self.scores.mark(first, sights, mark);
+    }
+
+    #[inline(always)]
+    fn weigh(&mut self) {
+        self.scores.weigh();
+    }
+
+    #[inline(always)]
+    fn add(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
+        let Ok(weights) = MatrixRef::new(self.scores.weights(), values.rows(), L) else { return };
+        let [factors] = self.scores.factors.map(V::to_array);
+        for first in (0..self.queries).step_by(Q) {
+            // Q divides L, and weights there are of every lane.
+            let Some(taps) = AdjacentTaps::<Q>::new(weights.t(), first) else { return };
+            let mut ahead = Ahead::new(MatrixRef::EMPTY);
+            self.outputs.add(
+                first,
+                #[inline(always)]
+                || taps,
+                values,
+                &factors,
+                &mut ahead,
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn add_visible(&mut self, values: MatrixRef<'_>) {
+        let weights = self.scores.weights();
+        let weight = |query, key| weights.get(key * L + query).copied().unwrap_or(-1.0);
+        let [factors] = self.scores.factors.map(V::to_array);
+        self.outputs.add_visible(weight, values, &factors);
+    }
+
+    #[inline(always)]
+    fn are_finite(&self, values: MatrixRef<'_>) -> bool {
+        are_finite::<L, V>(self.scores.token, values)
+    }
+}

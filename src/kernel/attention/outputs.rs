@@ -1,0 +1,139 @@
+//! Outputs whose lanes are columns of the values: written as they lie, and nothing is
+//! transposed.
+
+use super::{Fused, Tile};
+use crate::{
+    MatrixMut, MatrixRef,
+    kernel::tile::accumulate_and,
+    simd::{
+        Vector, array,
+        strip::{self, Ahead, Source},
+    },
+};
+
+/// The accumulators of up to a vector of queries.
+pub(super) struct Outputs<'a, const L: usize, V: Vector<L>> {
+    token: V::Token,
+    /// Queries × columns of the values.
+    acc: MatrixMut<'a>,
+}
+
+impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
+    #[inline(always)]
+    pub(super) fn new(
+        token: V::Token,
+        acc: &'a mut [f32],
+        queries: usize,
+        columns: usize,
+    ) -> Option<Self> {
+        acc.fill(0.0);
+        Some(Self { token, acc: MatrixMut::new(acc, queries, columns).ok()? })
+    }
+
+    /// Adds the weighted values of `R` queries from `first` on; `weights` gives theirs key for
+    /// key.
+    #[inline(always)]
+    pub(super) fn add<const R: usize, W: Iterator<Item = [f32; R]>>(
+        &mut self,
+        first: usize,
+        weights: impl Fn() -> W,
+        values: MatrixRef<'_>,
+        factors: &[f32; L],
+        ahead: &mut Ahead<'_>,
+    ) {
+        let mut col = 0;
+        while col < values.cols() {
+            let (left, at) = (weights(), [first, col]);
+            col += match vectors::<L, R>(values.cols() - col) {
+                8 => self.add_vectors::<R, 8>(at, left, values, factors, ahead),
+                4 => self.add_vectors::<R, 4>(at, left, values, factors, ahead),
+                2 => self.add_vectors::<R, 2>(at, left, values, factors, ahead),
+                _ => self.add_vectors::<R, 1>(at, left, values, factors, ahead),
+            };
+        }
+    }
+
+    /// `N` vectors of columns of that; gives how many columns.
+    #[inline(always)]
+    fn add_vectors<const R: usize, const N: usize>(
+        &mut self,
+        [first, col]: [usize; 2],
+        weights: impl Iterator<Item = [f32; R]>,
+        values: MatrixRef<'_>,
+        factors: &[f32; L],
+        ahead: &mut Ahead<'_>,
+    ) -> usize {
+        let token = self.token;
+        let right = Source::columns(values, col, N * L);
+        let zeros = [[V::splat(token, 0.0); N]; R];
+        let sums = accumulate_and::<L, R, N, V>(
+            token,
+            weights,
+            right,
+            zeros,
+            #[inline(always)]
+            || ahead.fetch(N * L),
+        );
+        let acc: [[V; N]; R] = array!(|r| {
+            let factor = factors.get(first + r).copied().unwrap_or(0.0);
+            let factor = V::splat(token, factor);
+            let acc: [V; N] = strip::read(token, self.acc.view(), first + r, col);
+            array!(|n| acc[n].mul_add(factor, sums[r][n]))
+        });
+        strip::write(&mut self.acc, first, col, acc);
+        N * L
+    }
+
+    /// As [`add`](Self::add), for all queries and without the products whose weight is marked by a negative
+    /// number; `weight` is that of a query and a key.
+    #[inline(always)]
+    pub(super) fn add_visible(
+        &mut self,
+        weight: impl Fn(usize, usize) -> f32,
+        values: MatrixRef<'_>,
+        factors: &[f32; L],
+    ) {
+        let (token, zero) = (self.token, V::splat(self.token, 0.0));
+        for (i, factor) in factors.iter().enumerate().take(self.acc.rows()) {
+            let factor = V::splat(token, *factor);
+            for col in (0..values.cols()).step_by(L) {
+                let mut sum = zero;
+                for key in 0..values.rows() {
+                    let [value]: [V; 1] = strip::read(token, values, key, col);
+                    let w = V::splat(token, weight(i, key));
+                    sum = zero.select_gt(w, sum, w.mul_add(value, sum));
+                }
+                let [acc]: [V; 1] = strip::read(token, self.acc.view(), i, col);
+                strip::write(&mut self.acc, i, col, [[acc.mul_add(factor, sum)]]);
+            }
+        }
+    }
+
+    /// Writes the outputs, times a factor each.
+    #[inline(always)]
+    pub(super) fn finish(&self, fused: &mut Fused<'_>, tile: &Tile, factors: [f32; L]) {
+        let token = self.token;
+        for (i, factor) in factors.into_iter().enumerate().take(self.acc.rows()) {
+            let (head, row) = fused.locate(tile.first + i);
+            let Some(mut head) = fused.out.head_mut(head) else { return };
+            let (factor, zero) = (V::splat(token, factor), V::splat(token, 0.0));
+            for col in (0..self.acc.cols()).step_by(4 * L) {
+                let sums: [V; 4] = strip::read(token, self.acc.view(), i, col);
+                let out: [V; 4] = array!(|n| sums[n].mul_add(factor, zero));
+                strip::write(&mut head, row, col, [out]);
+            }
+        }
+    }
+}
+
+/// How many vectors of `lanes` lanes go together: 2, as in a tile, and with one query up to 8, so that whole rows are read one after another and the latency of a
+/// multiply-add is hidden.
+#[inline(always)]
+pub(super) fn vectors<const L: usize, const R: usize>(lanes: usize) -> usize {
+    match lanes.div_ceil(L) {
+        8.. if R == 1 => 8,
+        4.. if R == 1 => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
