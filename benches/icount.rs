@@ -66,8 +66,8 @@ counts! {
     SCORES           scores           | scalar 2573 531409 985809 | portable 1604 335000 624304 | avx2 1149 92876 243083;
     PROJECT          project          | scalar 2261 517993 984041 | portable 1330 325913 623078 | avx2 1042 89544 242983;
     WEIGHTED_SUM     weighted_sum     | scalar 2256 517988 1394868 | portable 1325 325908 848476 | avx2 1037 89539 340571;
-    ATTENTION        attention        | scalar 32660 1282034 122319 | portable 20068 741243 114245 | avx2 8179 206958 45166;
-    ATTENTION_CACHED attention_cached | scalar 32939 1295795 101220 | portable 20131 741411 49657 | avx2 8243 207068 19232;
+    ATTENTION        attention        | scalar 32880 1290934 122807 | portable 20111 741349 114114 | avx2 8220 206962 45166;
+    ATTENTION_CACHED attention_cached | scalar 33159 1304695 101708 | portable 20174 741517 50582 | avx2 8284 207076 19232;
     // end
 }
 

@@ -1,6 +1,6 @@
 //! Which back end runs: detected once, entered here and nowhere else.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "functions that detection allows to be called")]
 
 use core::fmt;
 

@@ -12,8 +12,10 @@
 //! what it writes. An `sdpa_cache` has what `sdpa_cache_init` wrote, or zeros.
 
 #![no_std]
-// The comments are the header's: what they leave to the caller stands above.
-#![allow(clippy::missing_safety_doc)]
+#![allow(
+    clippy::missing_safety_doc,
+    reason = "the comments are the header's: what they leave to the caller stands above"
+)]
 
 mod region;
 

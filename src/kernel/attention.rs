@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     HeadsMut, HeadsRef, MatrixMut, MatrixRef,
-    simd::{Vector, array, strip},
+    simd::{Vector, array, scalar::Scalar, strip},
 };
 use few::Few;
 use many::Many;
@@ -92,6 +92,21 @@ pub(crate) struct Fused<'a> {
     pub(crate) workspace: &'a mut [f32],
 }
 
+/// Attends with `$count` queries of `$fused` from `$first` on, by the lanes of `$lanes`; gives `$count`.
+macro_rules! attend {
+    ($fused:ident, $lanes:ty, $token:expr, $first:expr, $count:expr) => {{
+        let count = $count;
+        let tile = $fused.tile($first, count);
+        let workspace = core::mem::take(&mut $fused.workspace);
+        if let Some(mut lanes) = <$lanes>::new($token, &$fused, &tile, workspace) {
+            $fused.over_blocks(&tile, &mut lanes);
+            lanes.finish(&mut $fused, &tile);
+        }
+        $fused.workspace = workspace;
+        count
+    }};
+}
+
 impl Kernel for Fused<'_> {
     type Output = ();
 
@@ -105,19 +120,19 @@ impl Kernel for Fused<'_> {
         while first < queries {
             let rest = queries - first;
             first += if L == 1 {
-                self.narrow(first, rest.min(narrow::width(rest)))
+                attend!(self, Narrow<'_>, Scalar, first, rest.min(narrow::width(rest)))
             } else if rest > L {
-                self.many::<L, R, C, V>(token, first, rest.min(C * L))
+                attend!(self, Many<'_, L, R, C, V>, token, first, rest.min(C * L))
             } else if rest == 1 {
-                self.few::<L, 1, V>(token, first, rest)
+                attend!(self, Few<'_, L, 1, V>, token, first, rest)
             } else if 2 * rest > L {
-                self.many::<L, ROWS_OF_ONE, 1, V>(token, first, rest)
+                attend!(self, Many<'_, L, ROWS_OF_ONE, 1, V>, token, first, rest)
             } else if 2 * rest < L && rest <= R {
-                self.few::<L, R, V>(token, first, rest)
+                attend!(self, Few<'_, L, R, V>, token, first, rest)
             } else if L > 8 {
-                self.one::<L, ROWS_OF_ONE, 8, V>(token, first, rest)
+                attend!(self, One<'_, L, ROWS_OF_ONE, 8, V>, token, first, rest)
             } else {
-                self.one::<L, ROWS_OF_ONE, 4, V>(token, first, rest)
+                attend!(self, One<'_, L, ROWS_OF_ONE, 4, V>, token, first, rest)
             };
         }
     }
@@ -158,73 +173,6 @@ struct Tile {
 }
 
 impl Fused<'_> {
-    /// Attends with `count` queries from `first` on, lanes being queries; gives `count`.
-    #[inline(always)]
-    fn many<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
-        &mut self,
-        token: V::Token,
-        first: usize,
-        count: usize,
-    ) -> usize {
-        let tile = self.tile(first, count);
-        let workspace = core::mem::take(&mut self.workspace);
-        if let Some(mut many) = Many::<L, R, C, V>::new(token, self, &tile, workspace) {
-            self.over_blocks(&tile, &mut many);
-            many.finish(self, &tile);
-        }
-        self.workspace = workspace;
-        count
-    }
-
-    /// Attends with `count` queries from `first` on, lanes being queries and columns; gives `count`.
-    #[inline(always)]
-    fn one<const L: usize, const R: usize, const Q: usize, V: Vector<L>>(
-        &mut self,
-        token: V::Token,
-        first: usize,
-        count: usize,
-    ) -> usize {
-        let tile = self.tile(first, count);
-        let workspace = core::mem::take(&mut self.workspace);
-        if let Some(mut one) = One::<L, R, Q, V>::new(token, self, &tile, workspace) {
-            self.over_blocks(&tile, &mut one);
-            one.finish(self, &tile);
-        }
-        self.workspace = workspace;
-        count
-    }
-
-    /// Attends with `count` queries from `first` on, without lanes; gives `count`.
-    #[inline(always)]
-    fn narrow(&mut self, first: usize, count: usize) -> usize {
-        let tile = self.tile(first, count);
-        let workspace = core::mem::take(&mut self.workspace);
-        if let Some(mut narrow) = Narrow::new(self, &tile, workspace) {
-            self.over_blocks(&tile, &mut narrow);
-            narrow.finish(self, &tile);
-        }
-        self.workspace = workspace;
-        count
-    }
-
-    /// Attends with `count` queries from `first` on, lanes being keys; gives `count`.
-    #[inline(always)]
-    fn few<const L: usize, const R: usize, V: Vector<L>>(
-        &mut self,
-        token: V::Token,
-        first: usize,
-        count: usize,
-    ) -> usize {
-        let tile = self.tile(first, count);
-        let workspace = core::mem::take(&mut self.workspace);
-        if let Some(mut few) = Few::<L, R, V>::new(token, self, &tile, workspace) {
-            self.over_blocks(&tile, &mut few);
-            few.finish(self, &tile);
-        }
-        self.workspace = workspace;
-        count
-    }
-
     #[inline(always)]
     fn over_blocks(&self, tile: &Tile, lanes: &mut impl Lanes) {
         let (mut begin, mut end) = (usize::MAX, 0);

@@ -40,7 +40,8 @@ use crate::{
     MatrixMut, MatrixRef,
     simd::{
         Vector, array,
-        strip::{self, Source, Taps},
+        strip::{self, Source},
+        taps::Taps,
     },
 };
 

@@ -6,6 +6,7 @@
 use core::marker::PhantomData;
 
 use super::{array, each};
+use crate::{MatrixMut, MatrixRef};
 
 /// `len` floats that are read, and as many that are written; both may be the same.
 ///
@@ -33,13 +34,31 @@ impl<'a> Line<'a> {
         Self { from, from_step: 1, to, to_step: 1, len, borrow: PhantomData }
     }
 
-    /// Every `step`th float from the `first` on, into itself.
+    /// Every `step`th float from the `first` on, into itself. `step` is not 0.
     #[inline(always)]
     pub(crate) fn strided(floats: &'a mut [f32], first: usize, step: usize) -> Self {
-        let floats_behind = floats.len().saturating_sub(first);
-        let len = (floats_behind + step).saturating_sub(1).checked_div(step).unwrap_or(0);
-        let to = floats.as_mut_ptr().wrapping_add(first);
+        let floats = floats.get_mut(first..).unwrap_or_default();
+        let (to, len) = (floats.as_mut_ptr(), floats.len().div_ceil(step.max(1)));
         Self { from: to, from_step: step, to, to_step: step, len, borrow: PhantomData }
+    }
+
+    /// A row of one matrix into a row of another, as far as both go.
+    #[inline(always)]
+    pub(crate) fn between(
+        from: MatrixRef<'a>,
+        row: usize,
+        to: &'a mut MatrixMut<'_>,
+        to_row: usize,
+    ) -> Self {
+        let are_there = row < from.rows() && to_row < to.rows();
+        Self {
+            from: from.at(row, 0),
+            from_step: from.col_stride(),
+            to: to.at(to_row, 0),
+            to_step: to.col_stride(),
+            len: if are_there { from.cols().min(to.cols()) } else { 0 },
+            borrow: PhantomData,
+        }
     }
 
     /// Whether both sides lie side by side.

@@ -5,7 +5,7 @@
 //! token. Who holds either may use the instructions; so every operation below
 //! is safe to call.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "pointers into strided memory, and instructions")]
 
 use core::mem::MaybeUninit;
 use core::ops::{Add, Div, Mul, Sub};
@@ -21,6 +21,7 @@ pub(crate) mod neon;
 pub(crate) mod portable;
 pub(crate) mod scalar;
 pub(crate) mod strip;
+pub(crate) mod taps;
 
 #[cfg(test)]
 mod contract;

@@ -13,7 +13,8 @@ use crate::{
     kernel::{exp::Shift, softmax::share, tile::accumulate},
     simd::{
         Vector, array,
-        strip::{self, Source, Taps},
+        strip::{self, Source},
+        taps::Taps,
     },
 };
 

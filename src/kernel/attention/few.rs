@@ -24,7 +24,8 @@ use crate::{
     },
     simd::{
         Vector, array,
-        strip::{self, Ahead, Source, Taps},
+        strip::{self, Ahead, Source},
+        taps::Taps,
     },
 };
 

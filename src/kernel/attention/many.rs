@@ -13,7 +13,8 @@ use crate::{
     kernel::tile::accumulate,
     simd::{
         Vector, array,
-        strip::{self, AdjacentTaps, Source, Taps},
+        strip::{self, Source},
+        taps::{AdjacentTaps, Taps},
     },
 };
 

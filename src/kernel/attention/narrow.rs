@@ -1,8 +1,8 @@
 //! One lane: queries by four or alone, the state of one after the other.
 //!
-//! The steps and the bits of [`Many`](super::many::Many), for machines without vectors: tiles of four keys by
-//! four queries, of which a Cortex-M4F holds all sums in registers, and one text for the state of a
-//! query, however many there are.
+//! The steps and the bits of [`Many`](super::many::Many), for machines without vectors: tiles of
+//! four keys by four queries, of which a Cortex-M4F holds all sums in registers, and one text for the
+//! state of a query, however many there are.
 
 use core::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::{
         Vector, array,
         line::Line,
         scalar::{F32x1, Scalar},
-        strip::{fold_four_rows, line},
+        taps::fold_four_rows,
     },
 };
 
@@ -48,7 +48,12 @@ pub(super) struct Narrow<'a> {
 
 impl<'a> Narrow<'a> {
     #[inline(always)]
-    pub(super) fn new(fused: &Fused<'_>, tile: &Tile, workspace: &'a mut [f32]) -> Option<Self> {
+    pub(super) fn new(
+        _: Scalar,
+        fused: &Fused<'_>,
+        tile: &Tile,
+        workspace: &'a mut [f32],
+    ) -> Option<Self> {
         let (dim, value_dim) = (fused.queries.cols(), fused.out.cols());
         let width = width(tile.sights.len());
         let lengths = [dim, KEY_BLOCK, value_dim].map(|rows| rows * width);
@@ -62,7 +67,7 @@ impl<'a> Narrow<'a> {
         for i in 0..tile.sights.len() {
             let (head, row) = fused.locate(tile.first + i);
             let mut packed = MatrixMut::new(packed, dim, width).ok()?.t();
-            line(fused.queries.head(head)?, row, &mut packed, i)
+            Line::between(fused.queries.head(head)?, row, &mut packed, i)
                 .map_one_by_one::<false>(|x| x * fused.scale);
         }
         let factors = [0.0; SIDE];
@@ -82,7 +87,8 @@ impl<'a> Narrow<'a> {
             let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
             let [F32x1(factor)] = state.normalisers(Scalar);
-            line(acc.t(), i, &mut out, row).map_one_by_one::<false>(|sum| sum * factor + 0.0);
+            Line::between(acc.t(), i, &mut out, row)
+                .map_one_by_one::<false>(|sum| sum * factor + 0.0);
             if let Some(take) = &mut fused.log_sum_exp {
                 state.give_logits(Scalar, tile.first + i, 1, take);
             }

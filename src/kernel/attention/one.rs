@@ -6,10 +6,7 @@ use core::ops::Range;
 use super::{Fused, KEY_BLOCK, Lanes, Tile, across::Across, are_finite, outputs::Outputs, parts};
 use crate::{
     MatrixMut, MatrixRef,
-    simd::{
-        Vector,
-        strip::{AdjacentTaps, Ahead},
-    },
+    simd::{Vector, strip::Ahead, taps::AdjacentTaps},
 };
 
 /// Up to a vector of queries; `R` keys and `Q` queries at a time.

@@ -84,8 +84,8 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         N * L
     }
 
-    /// As [`add`](Self::add), for all queries and without the products whose weight is marked by a negative
-    /// number; `weight` is that of a query and a key.
+    /// As [`add`](Self::add), for all queries and without the products whose weight is marked by a
+    /// negative number; `weight` is that of a query and a key.
     #[inline(always)]
     pub(super) fn add_visible(
         &mut self,
@@ -126,8 +126,8 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     }
 }
 
-/// How many vectors of `lanes` lanes go together: 2, as in a tile, and with one query up to 8, so that whole rows are read one after another and the latency of a
-/// multiply-add is hidden.
+/// How many vectors of `lanes` lanes go together: 2, as in a tile, and with one query up to 8, so
+/// that whole rows are read one after another and the latency of a multiply-add is hidden.
 #[inline(always)]
 pub(super) fn vectors<const L: usize, const R: usize>(lanes: usize) -> usize {
     match lanes.div_ceil(L) {

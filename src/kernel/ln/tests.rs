@@ -44,7 +44,7 @@ fn ln_is_within_two_ulp() {
 }
 
 #[test]
-#[ignore = "minutes"]
+#[ignore = "takes a minute; .ci/run runs it"]
 fn ln_is_within_two_ulp_for_every_f32() {
     check([BEGIN, END, 1]);
 }

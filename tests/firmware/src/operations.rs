@@ -20,8 +20,8 @@ pub struct Operation {
     pub measure: fn(&mut crate::Arena) -> Cost,
 }
 
-/// The arguments of a symbol, what it calls, and the shape and arguments of one call, which come from the three
-/// inputs and the output.
+/// The arguments of a symbol, what it calls, and the shape and arguments of one call, which come from
+/// the three inputs and the output.
 macro_rules! operations {
     ($($name:ident($($arg:ident: $type:ty),+) -> $result:ty: $call:expr, $shape:literal,
         |$a:pat_param, $b:pat_param, $c:pat_param, $out:pat_param| ($($value:expr),+);)+) => {

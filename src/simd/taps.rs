@@ -1,0 +1,127 @@
+//! The elements that a tile broadcasts: some rows of a matrix, column by column.
+
+use core::marker::PhantomData;
+
+use super::array;
+use crate::MatrixRef;
+
+/// `R` rows of a matrix side by side, walked column by column: what the tile
+/// broadcasts.
+#[derive(Clone, Copy)]
+pub(crate) struct Taps<'a, const R: usize> {
+    rows: [*const f32; R],
+    /// How far the column is from the first, in floats: what all rows share goes into the
+    /// addresses of loads, where pointers that move are an addition each.
+    offset: usize,
+    /// How many floats from one column to the next.
+    step: usize,
+    left: usize,
+    borrow: PhantomData<&'a [f32]>,
+}
+
+impl<'a, const R: usize> Taps<'a, R> {
+    /// Rows `row .. row + R` from column `col` on; the last row stands for
+    /// those behind it.
+    #[inline(always)]
+    pub(crate) fn new(view: MatrixRef<'a>, row: usize, col: usize) -> Self {
+        let last = view.rows().saturating_sub(1);
+        Self {
+            rows: array!(|i| view.at((row + i).min(last), col)),
+            offset: 0,
+            step: view.col_stride(),
+            left: if view.rows() == 0 { 0 } else { view.cols().saturating_sub(col) },
+            borrow: PhantomData,
+        }
+    }
+}
+
+impl<const R: usize> Iterator for Taps<'_, R> {
+    type Item = [f32; R];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<[f32; R]> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: this far from each pointer is in one of the view's rows, `left` columns
+        // before its end.
+        let column = array!(|i| unsafe { *self.rows[i].wrapping_add(self.offset) });
+        self.offset = self.offset.wrapping_add(self.step);
+        Some(column)
+    }
+}
+
+/// As [`Taps`], of rows that lie side by side: one pointer for all.
+#[derive(Clone, Copy)]
+pub(crate) struct AdjacentTaps<'a, const R: usize> {
+    at: *const [f32; R],
+    /// How many floats from one column to the next.
+    step: usize,
+    left: usize,
+    borrow: PhantomData<&'a [f32]>,
+}
+
+impl<'a, const R: usize> AdjacentTaps<'a, R> {
+    /// Rows `row .. row + R`, if all are there and lie so.
+    #[inline(always)]
+    pub(crate) fn new(view: MatrixRef<'a>, row: usize) -> Option<Self> {
+        let are_there = row.checked_add(R).is_some_and(|end| end <= view.rows());
+        (are_there && view.row_stride() == 1).then(|| Self {
+            at: view.at(row, 0).cast(),
+            step: view.col_stride(),
+            left: view.cols(),
+            borrow: PhantomData,
+        })
+    }
+}
+
+impl<const R: usize> Iterator for AdjacentTaps<'_, R> {
+    type Item = [f32; R];
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<[f32; R]> {
+        self.left = self.left.checked_sub(1)?;
+        // SAFETY: a column that the view has, of `R` floats side by side.
+        let column = unsafe { *self.at };
+        self.at = self.at.cast::<f32>().wrapping_add(self.step).cast();
+        Some(column)
+    }
+}
+
+/// Folds the elements of four rows of `left` from `row` on with the row of `right` at their
+/// side, column by column; rows that are not there are anything.
+///
+/// Rows that lie side by side need one pointer, rows whose elements do four; others are fetched one
+/// by one.
+#[inline(always)]
+pub(crate) fn fold_four_rows<const C: usize, S>(
+    left: MatrixRef<'_>,
+    row: usize,
+    right: &[[f32; C]],
+    mut sums: S,
+    f: impl Fn(S, [f32; 4], [f32; C]) -> S,
+) -> S {
+    let columns = left.cols().min(right.len());
+    let last = left.rows().saturating_sub(1);
+    let mut beside = right.as_ptr();
+    if left.row_stride() == 1 && row.saturating_add(3) <= last {
+        let mut four: *const [f32; 4] = left.at(row, 0).cast();
+        for _ in 0..columns {
+            // SAFETY: so many columns have four rows side by side, and as many rows lie in `right`.
+            sums = unsafe { f(sums, *four, *beside) };
+            four = four.cast::<f32>().wrapping_add(left.col_stride()).cast();
+            beside = beside.wrapping_add(1);
+        }
+    } else if left.col_stride() == 1 && left.rows() > 0 {
+        let mut rows: [*const f32; 4] = array!(|i| left.at((row + i).min(last), 0));
+        for _ in 0..columns {
+            // SAFETY: the rows have so many elements side by side, and `right` as many rows.
+            sums = unsafe { f(sums, array!(|i| *rows[i]), *beside) };
+            rows = array!(|i| rows[i].wrapping_add(1));
+            beside = beside.wrapping_add(1);
+        }
+    } else {
+        for (col, beside) in right.iter().enumerate().take(columns) {
+            sums = f(sums, array!(|i| left.get(row + i, col).unwrap_or(0.0)), *beside);
+        }
+    }
+    sums
+}
