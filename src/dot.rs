@@ -15,7 +15,6 @@ use crate::{Backend, Error, kernel::dot::Dot};
 /// # Errors
 ///
 /// [`Error::Shape`] when the lengths differ.
-#[inline]
 pub fn dot(a: &[f32], b: &[f32]) -> Result<f32, Error> {
     Backend::best().dot(a, b)
 }
@@ -26,7 +25,6 @@ impl Backend {
     /// # Errors
     ///
     /// As [`dot`].
-    #[inline]
     pub fn dot(self, a: &[f32], b: &[f32]) -> Result<f32, Error> {
         if a.len() != b.len() {
             return Err(Error::Shape);

@@ -25,13 +25,11 @@ use crate::{
 /// # Errors
 ///
 /// [`Error::Shape`] when the lengths differ.
-#[inline]
 pub fn softmax(x: &[f32], out: &mut [f32]) -> Result<(), Error> {
     Backend::best().softmax(x, out)
 }
 
 /// [`softmax`] of `x`, written over it.
-#[inline]
 pub fn softmax_in_place(x: &mut [f32]) {
     Backend::best().softmax_in_place(x);
 }
@@ -43,13 +41,11 @@ pub fn softmax_in_place(x: &mut [f32]) {
 /// # Errors
 ///
 /// [`Error::Shape`] when the shapes differ.
-#[inline]
 pub fn softmax_rows(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
     Backend::best().softmax_rows(x, out)
 }
 
 /// [`softmax_rows`] of `x`, written over it.
-#[inline]
 pub fn softmax_rows_in_place(x: MatrixMut<'_>) {
     Backend::best().softmax_rows_in_place(x);
 }
@@ -74,13 +70,11 @@ pub fn softmax_rows_in_place(x: MatrixMut<'_>) {
 /// # Errors
 ///
 /// [`Error::Shape`] when the shapes differ.
-#[inline]
 pub fn softmax_columns(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
     Backend::best().softmax_columns(x, out)
 }
 
 /// [`softmax_columns`] of `x`, written over it.
-#[inline]
 pub fn softmax_columns_in_place(x: MatrixMut<'_>) {
     Backend::best().softmax_columns_in_place(x);
 }
@@ -91,7 +85,6 @@ impl Backend {
     /// # Errors
     ///
     /// As [`softmax`].
-    #[inline]
     pub fn softmax(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
         if x.len() != out.len() {
             return Err(Error::Shape);
@@ -109,7 +102,6 @@ impl Backend {
     }
 
     /// [`softmax_in_place`] on this back end.
-    #[inline]
     pub fn softmax_in_place(self, x: &mut [f32]) {
         self.run(Slice { from: None, to: x });
     }
@@ -119,14 +111,12 @@ impl Backend {
     /// # Errors
     ///
     /// As [`softmax_rows`].
-    #[inline]
     pub fn softmax_rows(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
         self.run(Rows(InOut::new(x, out)?));
         Ok(())
     }
 
     /// [`softmax_rows_in_place`] on this back end.
-    #[inline]
     pub fn softmax_rows_in_place(self, x: MatrixMut<'_>) {
         self.run(Rows(InOut::in_place(x)));
     }
@@ -136,14 +126,12 @@ impl Backend {
     /// # Errors
     ///
     /// As [`softmax_columns`].
-    #[inline]
     pub fn softmax_columns(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
         self.run(Columns::new(InOut::new(x, out)?));
         Ok(())
     }
 
     /// [`softmax_columns_in_place`] on this back end.
-    #[inline]
     pub fn softmax_columns_in_place(self, x: MatrixMut<'_>) {
         self.run(Columns::new(InOut::in_place(x)));
     }

@@ -94,15 +94,22 @@ pub(crate) struct Fused<'a> {
 
 /// Attends with `$count` queries of `$fused` from `$first` on, by the lanes of `$lanes`; gives `$count`.
 macro_rules! attend {
-    ($fused:ident, $lanes:ty, $token:expr, $first:expr, $count:expr) => {{
+    ($fused:ident, $lanes:ty, $apart:expr, $token:expr, $first:expr, $count:expr) => {{
         let count = $count;
-        let tile = $fused.tile($first, count);
-        let workspace = core::mem::take(&mut $fused.workspace);
-        if let Some(mut lanes) = <$lanes>::new($token, &$fused, &tile, workspace) {
-            $fused.over_blocks(&tile, &mut lanes);
-            lanes.finish(&mut $fused, &tile);
-        }
-        $fused.workspace = workspace;
+        V::apart(
+            $apart,
+            (&mut $fused, $first),
+            #[inline(always)]
+            |(fused, first): (&mut Fused<'_>, usize)| {
+                let tile = fused.tile(first, count);
+                let workspace = core::mem::take(&mut fused.workspace);
+                if let Some(mut lanes) = <$lanes>::new($token, fused, &tile, workspace) {
+                    fused.over_blocks(&tile, &mut lanes);
+                    lanes.finish(fused, &tile);
+                }
+                fused.workspace = workspace;
+            },
+        );
         count
     }};
 }
@@ -119,20 +126,20 @@ impl Kernel for Fused<'_> {
         let mut first = 0;
         while first < queries {
             let rest = queries - first;
-            first += if L == 1 {
-                attend!(self, Narrow<'_>, Scalar, first, rest.min(narrow::width(rest)))
+            first += if const { L == 1 } {
+                attend!(self, Narrow<'_>, token, Scalar, first, rest.min(narrow::width(rest)))
             } else if rest > L {
-                attend!(self, Many<'_, L, R, C, V>, token, first, rest.min(C * L))
+                attend!(self, Many<'_, L, R, C, V>, token, token, first, rest.min(C * L))
             } else if rest == 1 {
-                attend!(self, Few<'_, L, 1, V>, token, first, rest)
+                attend!(self, Few<'_, L, 1, V>, token, token, first, rest)
             } else if 2 * rest > L {
-                attend!(self, Many<'_, L, ROWS_OF_ONE, 1, V>, token, first, rest)
+                attend!(self, Many<'_, L, ROWS_OF_ONE, 1, V>, token, token, first, rest)
             } else if 2 * rest < L && rest <= R {
-                attend!(self, Few<'_, L, R, V>, token, first, rest)
-            } else if L > 8 {
-                attend!(self, One<'_, L, ROWS_OF_ONE, 8, V>, token, first, rest)
+                attend!(self, Few<'_, L, R, V>, token, token, first, rest)
+            } else if const { L > 8 } {
+                attend!(self, One<'_, L, ROWS_OF_ONE, 8, V>, token, token, first, rest)
             } else {
-                attend!(self, One<'_, L, ROWS_OF_ONE, 4, V>, token, first, rest)
+                attend!(self, One<'_, L, ROWS_OF_ONE, 4, V>, token, token, first, rest)
             };
         }
     }

@@ -64,6 +64,17 @@ impl Vector<8> for F32x8 {
     const FUSED: bool = true;
 
     #[inline(always)]
+    fn apart<T, O>(_: Avx2, operands: T, f: impl FnOnce(T) -> O) -> O {
+        #[target_feature(enable = "avx,avx2,fma")]
+        #[inline(never)]
+        fn call<T, O>(operands: T, f: impl FnOnce(T) -> O) -> O {
+            f(operands)
+        }
+        // SAFETY: AVX, AVX2 and FMA are there: the token is the proof.
+        unsafe { call(operands, f) }
+    }
+
+    #[inline(always)]
     fn splat(_: Avx2, x: f32) -> Self {
         // SAFETY: AVX is there: the token is the proof.
         Self(unsafe { _mm256_set1_ps(x) })

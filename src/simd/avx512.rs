@@ -57,6 +57,17 @@ impl Vector<16> for F32x16 {
     const FUSED: bool = true;
 
     #[inline(always)]
+    fn apart<T, O>(_: Avx512, operands: T, f: impl FnOnce(T) -> O) -> O {
+        #[target_feature(enable = "avx512f,avx512bw")]
+        #[inline(never)]
+        fn call<T, O>(operands: T, f: impl FnOnce(T) -> O) -> O {
+            f(operands)
+        }
+        // SAFETY: AVX-512F and BW are there: the token is the proof.
+        unsafe { call(operands, f) }
+    }
+
+    #[inline(always)]
     fn splat(_: Avx512, x: f32) -> Self {
         // SAFETY: AVX-512F is there: the token is the proof.
         Self(unsafe { _mm512_set1_ps(x) })

@@ -83,6 +83,16 @@ pub(crate) trait Vector<const L: usize>:
     /// Whether [`mul_add`](Self::mul_add) rounds once.
     const FUSED: bool;
 
+    /// `f(operands)` as a function of its own, which may use the instructions; `f` is a closure marked
+    /// `#[inline(always)]`.
+    ///
+    /// For what is called seldom: the compiler takes a time that grows faster than a function does, and
+    /// all that lies in one shares its registers.
+    #[inline(never)]
+    fn apart<T, O>(_token: Self::Token, operands: T, f: impl FnOnce(T) -> O) -> O {
+        f(operands)
+    }
+
     /// `x` in each lane.
     fn splat(token: Self::Token, x: f32) -> Self;
 
