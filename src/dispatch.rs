@@ -142,7 +142,7 @@ impl Backend {
     }
 
     /// Runs `kernel` on this back end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Token::Scalar(token) => scalar(kernel, token),

@@ -15,6 +15,7 @@ use crate::{Backend, Error, kernel::dot::Dot};
 /// # Errors
 ///
 /// [`Error::Shape`] when the lengths differ.
+#[inline]
 pub fn dot(a: &[f32], b: &[f32]) -> Result<f32, Error> {
     Backend::best().dot(a, b)
 }

@@ -73,8 +73,15 @@ struct Layout {
 }
 
 impl Layout {
+    /// Row after row.
     const fn dense(rows: usize, cols: usize) -> Self {
         Self { rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// Likewise, if all elements lie inside `len`.
+    fn dense_in(rows: usize, cols: usize, len: usize) -> Result<Self, Error> {
+        let elements = rows.checked_mul(cols).filter(|elements| *elements <= len);
+        elements.map(|_| Self::dense(rows, cols)).ok_or(Error::Shape)
     }
 
     const fn t(self) -> Self {
@@ -247,7 +254,8 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
     ///
     /// [`Error::Shape`] when `data` is shorter.
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self, Error> {
-        Self::checked(data, Layout::dense(rows, cols)).map_err(|_| Error::Shape)
+        let layout = Layout::dense_in(rows, cols, data.len())?;
+        Ok(Self { first: data.as_ptr(), layout, borrow: PhantomData })
     }
 
     /// Element `(r, c)` is `data[r * row_stride + c * col_stride]`.
@@ -365,7 +373,8 @@ impl<'a> MatrixMut<'a> {
     ///
     /// [`Error::Shape`] when `data` is shorter.
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Result<Self, Error> {
-        Self::checked(data, Layout::dense(rows, cols)).map_err(|_| Error::Shape)
+        let layout = Layout::dense_in(rows, cols, data.len())?;
+        Ok(Self { first: data.as_mut_ptr(), layout, borrow: PhantomData })
     }
 
     /// Element `(r, c)` is `data[r * row_stride + c * col_stride]`.

@@ -25,11 +25,13 @@ use crate::{
 /// # Errors
 ///
 /// [`Error::Shape`] when the lengths differ.
+#[inline]
 pub fn softmax(x: &[f32], out: &mut [f32]) -> Result<(), Error> {
     Backend::best().softmax(x, out)
 }
 
 /// [`softmax`] of `x`, written over it.
+#[inline]
 pub fn softmax_in_place(x: &mut [f32]) {
     Backend::best().softmax_in_place(x);
 }
@@ -41,11 +43,13 @@ pub fn softmax_in_place(x: &mut [f32]) {
 /// # Errors
 ///
 /// [`Error::Shape`] when the shapes differ.
+#[inline]
 pub fn softmax_rows(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
     Backend::best().softmax_rows(x, out)
 }
 
 /// [`softmax_rows`] of `x`, written over it.
+#[inline]
 pub fn softmax_rows_in_place(x: MatrixMut<'_>) {
     Backend::best().softmax_rows_in_place(x);
 }
@@ -70,11 +74,13 @@ pub fn softmax_rows_in_place(x: MatrixMut<'_>) {
 /// # Errors
 ///
 /// [`Error::Shape`] when the shapes differ.
+#[inline]
 pub fn softmax_columns(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
     Backend::best().softmax_columns(x, out)
 }
 
 /// [`softmax_columns`] of `x`, written over it.
+#[inline]
 pub fn softmax_columns_in_place(x: MatrixMut<'_>) {
     Backend::best().softmax_columns_in_place(x);
 }

@@ -103,7 +103,10 @@ macro_rules! attend {
             |(fused, first): (&mut Fused<'_>, usize)| {
                 let tile = fused.tile(first, count);
                 let workspace = core::mem::take(&mut fused.workspace);
-                if let Some(mut lanes) = <$lanes>::new($token, fused, &tile, workspace) {
+                let lengths = <$lanes>::lengths(fused.queries.cols(), fused.out.cols(), count);
+                if let Some(floats) = parts(workspace, lengths) {
+                    let mut lanes = <$lanes>::new($token, fused, &tile, floats);
+                    lanes.begin(fused, &tile);
                     fused.over_blocks(&tile, &mut lanes);
                     lanes.finish(fused, &tile);
                 }
@@ -151,6 +154,9 @@ const ROWS_OF_ONE: usize = 8;
 
 /// What lanes are: of the queries of a tile and the keys of a block.
 trait Lanes {
+    /// Lays the queries down, where that is not done when this is made: here it is done in place.
+    fn begin(&mut self, _fused: &Fused<'_>, _tile: &Tile) {}
+
     /// Forms the scores of `keys`; `next` is what is read after that.
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>);
 
@@ -271,6 +277,7 @@ impl Fused<'_> {
 }
 
 /// What an online softmax knows of `C` vectors of queries.
+#[derive(Clone, Copy)]
 struct State<const C: usize, V> {
     m: [V; C],
     shift: [Shift<V, true>; C],

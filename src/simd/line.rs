@@ -100,7 +100,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Writes `f` of each float and its place modulo 4.
+    /// Writes `f` of each float and its place among four; those of the rest are alone.
     #[inline(always)]
     pub(crate) fn map<const DENSE: bool>(&mut self, f: impl Fn(usize, f32) -> f32) {
         let (step, to_step) = self.steps::<DENSE>();
@@ -122,9 +122,9 @@ impl<'a> Line<'a> {
                 (from, to) = (from.wrapping_add(4 * step), to.wrapping_add(4 * to_step));
             }
         }
-        for i in 0..self.len % 8 {
+        for _ in 0..self.len % 8 {
             // SAFETY: so many are left.
-            unsafe { *to = f(i % 4, *from) };
+            unsafe { *to = f(0, *from) };
             (from, to) = (from.wrapping_add(step), to.wrapping_add(to_step));
         }
     }

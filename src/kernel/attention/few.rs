@@ -14,7 +14,6 @@ use core::ops::Range;
 use super::{
     Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold,
     outputs::{Outputs, vectors},
-    parts,
 };
 use crate::{
     MatrixMut, MatrixRef,
@@ -44,36 +43,38 @@ pub(super) struct Few<'a, const L: usize, const R: usize, V: Vector<L>> {
 }
 
 impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
+    /// How long the parts of the workspace are.
+    #[inline(always)]
+    pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
+        [dim, KEY_BLOCK, value_dim].map(|width| width * queries)
+    }
+
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
         fused: &Fused<'_>,
         tile: &Tile,
-        workspace: &'a mut [f32],
-    ) -> Option<Self> {
-        let (dim, value_dim) = (fused.queries.cols(), fused.out.cols());
-        let count = tile.sights.len();
-        let lengths = [dim, KEY_BLOCK, value_dim].map(|width| count * width);
-        let [queries, scores, acc] = parts(workspace, lengths)?;
-        let mut scaled = MatrixMut::new(&mut *queries, count, dim).ok()?;
+        [queries, scores, acc]: [&'a mut [f32]; 3],
+    ) -> Self {
+        let (count, dim) = (tile.sights.len(), fused.queries.cols());
         let scale = V::splat(token, fused.scale);
-        for i in 0..count {
+        for (i, to) in queries.chunks_mut(dim.max(1)).enumerate() {
             let (head, row) = fused.locate(tile.first + i);
-            let head = fused.queries.head(head)?;
-            for col in (0..dim).step_by(L) {
+            let head = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+            for (col, to) in (0..dim).step_by(L).zip(to.chunks_mut(L)) {
                 let [x]: [V; 1] = strip::read(token, head, row, col);
-                strip::write(&mut scaled, i, col, [[x * scale]]);
+                (x * scale).store_partial(to);
             }
         }
-        Some(Self {
+        Self {
             token,
-            queries: MatrixRef::new(queries, count, dim).ok()?,
+            queries: MatrixRef::new(queries, count, dim).unwrap_or(MatrixRef::EMPTY),
             scores,
             keys: 0,
-            outputs: Outputs::new(token, acc, count, value_dim)?,
+            outputs: Outputs::new(token, acc, count, fused.out.cols()),
             state: State::new(token, fused.sinks_from(token, tile.first)),
             factors: [0.0; L],
-        })
+        }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.

@@ -7,7 +7,7 @@
 
 use core::ops::Range;
 
-use super::{Fused, KEY_BLOCK, Lanes, Tile, across::Across, are_finite, parts};
+use super::{Fused, KEY_BLOCK, Lanes, Tile, across::Across, are_finite};
 use crate::{
     MatrixMut, MatrixRef,
     kernel::tile::accumulate,
@@ -28,18 +28,21 @@ pub(super) struct Many<'a, const L: usize, const R: usize, const C: usize, V: Ve
 }
 
 impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, L, R, C, V> {
+    /// How long the parts of the workspace are.
+    #[inline(always)]
+    pub(super) fn lengths(dim: usize, value_dim: usize, _queries: usize) -> [usize; 3] {
+        [dim, KEY_BLOCK, value_dim].map(|rows| rows * C * L)
+    }
+
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
         fused: &Fused<'_>,
         tile: &Tile,
-        workspace: &'a mut [f32],
-    ) -> Option<Self> {
-        let (dim, value_dim) = (fused.queries.cols(), fused.out.cols());
-        let lengths = [dim, KEY_BLOCK, value_dim].map(|rows| rows * C * L);
-        let [packed, scores, acc] = parts(workspace, lengths)?;
+        [packed, scores, acc]: [&'a mut [f32]; 3],
+    ) -> Self {
         let scores = Across::new(token, fused, tile, [packed, scores]);
-        Some(Self { scores, acc, is_empty: true })
+        Self { scores, acc, is_empty: true }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.

@@ -6,9 +6,7 @@
 
 use core::ops::Range;
 
-use heapless::Vec;
-
-use super::{Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, fold, parts};
+use super::{Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, fold};
 use crate::{
     MatrixMut, MatrixRef,
     kernel::softmax::share,
@@ -42,58 +40,78 @@ pub(super) struct Narrow<'a> {
     acc: &'a mut [f32],
     /// Whether that stands for zeros, whatever it holds.
     is_empty: bool,
-    states: Vec<State<1, F32x1>, SIDE>,
+    states: [State<1, F32x1>; SIDE],
     factors: [f32; SIDE],
 }
 
 impl<'a> Narrow<'a> {
+    /// How long the parts of the workspace are.
+    #[inline(always)]
+    pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
+        [dim, KEY_BLOCK, value_dim].map(|rows| rows * width(queries))
+    }
+
     #[inline(always)]
     pub(super) fn new(
         _: Scalar,
-        fused: &Fused<'_>,
+        _fused: &Fused<'_>,
         tile: &Tile,
-        workspace: &'a mut [f32],
-    ) -> Option<Self> {
-        let (dim, value_dim) = (fused.queries.cols(), fused.out.cols());
+        [packed, scores, acc]: [&'a mut [f32]; 3],
+    ) -> Self {
         let width = width(tile.sights.len());
-        let lengths = [dim, KEY_BLOCK, value_dim].map(|rows| rows * width);
-        let [packed, scores, acc] = parts(workspace, lengths)?;
-        packed.fill(0.0);
-        let mut states = Vec::new();
-        for i in 0..width {
-            // Cannot fail: at most SIDE.
-            let _ = states.push(State::new(Scalar, [F32x1(fused.sink_of(tile.first + i))]));
-        }
-        for i in 0..tile.sights.len() {
-            let (head, row) = fused.locate(tile.first + i);
-            let mut packed = MatrixMut::new(packed, dim, width).ok()?.t();
-            Line::between(fused.queries.head(head)?, row, &mut packed, i)
-                .map_one_by_one::<false>(|x| x * fused.scale);
-        }
+        let states = array!(|_i| State::new(Scalar, [F32x1(f32::NEG_INFINITY)]));
         let factors = [0.0; SIDE];
-        Some(Self { width, packed, scores, keys: 0, acc, is_empty: true, states, factors })
+        Self { width, packed, scores, keys: 0, acc, is_empty: true, states, factors }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
-        let Self { acc, states, width, .. } = self;
-        if self.is_empty {
-            acc.fill(0.0);
-        }
-        let columns = acc.len().checked_div(width).unwrap_or(0);
-        let Ok(acc) = MatrixRef::new(acc, columns, width) else { return };
-        for (i, state) in states.iter().enumerate().take(tile.sights.len()) {
+    pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile) {
+        let columns = self.acc.len().checked_div(self.width).unwrap_or(0);
+        let Ok(acc) = MatrixRef::new(self.acc, columns, self.width) else { return };
+        for (i, state) in self.states.iter().enumerate().take(tile.sights.len()) {
             let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
             let [F32x1(factor)] = state.normalisers(Scalar);
-            Line::between(acc.t(), i, &mut out, row)
-                .map_one_by_one::<false>(|sum| sum * factor + 0.0);
+            Line::between(acc.t(), i, &mut out, row).map_one_by_one::<false>(|sum| {
+                if self.is_empty { 0.0 } else { sum * factor + 0.0 }
+            });
             if let Some(take) = &mut fused.log_sum_exp {
                 state.give_logits(Scalar, tile.first + i, 1, take);
             }
         }
     }
+}
+
+/// Makes weights of the scores of a query, adds them to its sum, and gives the factor of its
+/// accumulators.
+#[inline(never)]
+fn weigh(mut scores: Line<'_>, state: &mut State<1, F32x1>) -> f32 {
+    let [mut m] = state.m;
+    scores.visit(
+        #[inline(always)]
+        |x| m = F32x1(x).max(m),
+    );
+    if State::is_infinite([m]) {
+        scores.map_one_by_one::<false>(|x| share(Scalar, m, F32x1(x)).0);
+    }
+    let [F32x1(factor)] = state.raise(Scalar, [m]);
+    let [shift] = state.shift;
+    // The next partial sum is the first one, and then all move up by one: where the
+    // last move leaves them changes nothing in their fold.
+    let mut parts = [0.0; PARTS];
+    scores.map_one_by_one::<false>(
+        #[inline(always)]
+        |x| {
+            let F32x1(w) = shift.weight(Scalar, F32x1(x));
+            let [first, second, third, fourth] = parts;
+            parts = [second, third, fourth, first + w];
+            w
+        },
+    );
+    let [F32x1(sum)] = state.sum;
+    state.sum = [F32x1(sum * factor + fold(parts))];
+    factor
 }
 
 /// `to = to · factors + left · right`, with no factors without the first term. `right` and `to` have
@@ -142,6 +160,23 @@ fn tiles<const C: usize>(
 
 impl Lanes for Narrow<'_> {
     #[inline(always)]
+    fn begin(&mut self, fused: &Fused<'_>, tile: &Tile) {
+        let packed = MatrixMut::new(self.packed, fused.queries.cols(), self.width);
+        let Ok(mut packed) = packed.map(MatrixMut::t) else { return };
+        for (i, state) in self.states.iter_mut().enumerate().take(self.width) {
+            // What is not there is a copy of the last.
+            let (head, row) = fused.locate(tile.first + i.min(tile.sights.len() - 1));
+            let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
+            if sink > [f32::NEG_INFINITY] {
+                weigh(Line::new(None, &mut sink), state);
+            }
+            let queries = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+            Line::between(queries, row, &mut packed, i)
+                .map_one_by_one::<false>(|x| x * fused.scale);
+        }
+    }
+
+    #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, _next: MatrixRef<'_>) {
         self.keys = keys.rows();
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
@@ -153,7 +188,7 @@ impl Lanes for Narrow<'_> {
         MatrixMut::new(self.scores, self.keys, self.width).ok()
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
         for (i, sight) in sights.iter().enumerate() {
             for key in 0..self.keys {
@@ -169,33 +204,8 @@ impl Lanes for Narrow<'_> {
     #[inline(always)]
     fn weigh(&mut self) {
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
-        for (i, state) in self.states.iter_mut().enumerate() {
-            let mut line = Line::strided(scores, i, self.width);
-            let [mut m] = state.m;
-            line.visit(
-                #[inline(always)]
-                |x| m = F32x1(x).max(m),
-            );
-            if State::is_infinite([m]) {
-                line.map_one_by_one::<false>(|x| share(Scalar, m, F32x1(x)).0);
-            }
-            let [F32x1(factor)] = state.raise(Scalar, [m]);
-            let [shift] = state.shift;
-            // The next partial sum is the first one, and then all move up by one: where the
-            // last move leaves them changes nothing in their fold.
-            let mut parts = [0.0; PARTS];
-            line.map_one_by_one::<false>(
-                #[inline(always)]
-                |x| {
-                    let F32x1(w) = shift.weight(Scalar, F32x1(x));
-                    let [first, second, third, fourth] = parts;
-                    parts = [second, third, fourth, first + w];
-                    w
-                },
-            );
-            let [F32x1(sum)] = state.sum;
-            state.sum = [F32x1(sum * factor + fold(parts))];
-            self.factors[i % SIDE] = factor;
+        for i in 0..SIDE.min(self.width) {
+            self.factors[i] = weigh(Line::strided(scores, i, self.width), &mut self.states[i]);
         }
     }
 
@@ -208,9 +218,7 @@ impl Lanes for Narrow<'_> {
 
     #[inline(always)]
     fn add_visible(&mut self, values: MatrixRef<'_>) {
-        if core::mem::take(&mut self.is_empty) {
-            self.acc.fill(0.0);
-        }
+        let is_empty = core::mem::take(&mut self.is_empty);
         for (i, acc) in self.acc.iter_mut().enumerate() {
             let (col, query) = (i / self.width.max(1), i % self.width.max(1));
             let mut sum = 0.0;
@@ -220,7 +228,8 @@ impl Lanes for Narrow<'_> {
                     sum += w * values.get(key, col).unwrap_or(0.0);
                 }
             }
-            *acc = *acc * self.factors[query % SIDE] + sum;
+            let before = if is_empty { 0.0 } else { *acc };
+            *acc = before * self.factors[query % SIDE] + sum;
         }
     }
 

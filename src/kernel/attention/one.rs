@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::{Fused, KEY_BLOCK, Lanes, Tile, across::Across, are_finite, outputs::Outputs, parts};
+use super::{Fused, KEY_BLOCK, Lanes, Tile, across::Across, are_finite, outputs::Outputs};
 use crate::{
     MatrixMut, MatrixRef,
     simd::{Vector, strip::Ahead, taps::AdjacentTaps},
@@ -17,20 +17,23 @@ pub(super) struct One<'a, const L: usize, const R: usize, const Q: usize, V: Vec
 }
 
 impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L, R, Q, V> {
+    /// How long the parts of the workspace are.
+    #[inline(always)]
+    pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
+        [dim * L, KEY_BLOCK * L, value_dim * queries]
+    }
+
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
         fused: &Fused<'_>,
         tile: &Tile,
-        workspace: &'a mut [f32],
-    ) -> Option<Self> {
-        let (dim, value_dim) = (fused.queries.cols(), fused.out.cols());
-        let queries = tile.sights.len();
-        let lengths = [dim * L, KEY_BLOCK * L, value_dim * queries];
-        let [packed, scores, acc] = parts(workspace, lengths)?;
+        [packed, scores, acc]: [&'a mut [f32]; 3],
+    ) -> Self {
         let scores = Across::new(token, fused, tile, [packed, scores]);
-        let outputs = Outputs::new(token, acc, queries, value_dim)?;
-        Some(Self { scores, outputs, queries })
+        let queries = tile.sights.len();
+        let outputs = Outputs::new(token, acc, queries, fused.out.cols());
+        Self { scores, outputs, queries }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.

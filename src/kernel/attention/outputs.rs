@@ -20,14 +20,10 @@ pub(super) struct Outputs<'a, const L: usize, V: Vector<L>> {
 
 impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     #[inline(always)]
-    pub(super) fn new(
-        token: V::Token,
-        acc: &'a mut [f32],
-        queries: usize,
-        columns: usize,
-    ) -> Option<Self> {
+    pub(super) fn new(token: V::Token, acc: &'a mut [f32], queries: usize, columns: usize) -> Self {
         acc.fill(0.0);
-        Some(Self { token, acc: MatrixMut::new(acc, queries, columns).ok()? })
+        let empty = MatrixMut::from_row(&mut []);
+        Self { token, acc: MatrixMut::new(acc, queries, columns).unwrap_or(empty) }
     }
 
     /// Adds the weighted values of `R` queries from `first` on; `weights` gives theirs key for

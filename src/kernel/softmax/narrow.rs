@@ -41,11 +41,12 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
     // The same in each lane, which the compiler may not know (a maximum might be NaN for all it
     // knows): rustc 1.95 compares the lanes of a Cortex-M55 with a single float as if NaN were less,
     // and so would lose it.
-    let lowest: [F32x1; 4] = array!(|j| if lanes[j] >= f32::NEG_INFINITY {
-        shift.lowest()
-    } else {
-        F32x1::splat(token, 0.0)
-    });
+    let mut lowest = [F32x1::splat(token, 0.0); 4];
+    for (lowest, lane) in lowest.iter_mut().zip(lanes) {
+        if lane >= f32::NEG_INFINITY {
+            *lowest = shift.lowest();
+        }
+    }
     line.map::<DENSE>(
         #[inline(always)]
         |i, x| {
