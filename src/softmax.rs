@@ -91,6 +91,8 @@ impl Backend {
     /// # Errors
     ///
     /// As [`softmax`].
+    // In the crate of its caller the kernel has one caller, whose slices lie apart: 5 % on one lane.
+    #[inline]
     pub fn softmax(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
         if x.len() != out.len() {
             return Err(Error::Shape);
@@ -108,6 +110,7 @@ impl Backend {
     }
 
     /// [`softmax_in_place`] on this back end.
+    #[inline]
     pub fn softmax_in_place(self, x: &mut [f32]) {
         self.run(Slice { from: None, to: x });
     }
