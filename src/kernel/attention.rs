@@ -239,7 +239,9 @@ impl Fused<'_> {
     #[inline(always)]
     fn locate(&self, i: usize) -> (usize, usize) {
         let tokens = self.queries.rows();
-        (i.checked_div(tokens).unwrap_or(0), i.checked_rem(tokens).unwrap_or(0))
+        // A division takes longer than all else.
+        let head = if i < tokens { 0 } else { i.checked_div(tokens).unwrap_or(0) };
+        (head, i.wrapping_sub(head.wrapping_mul(tokens)))
     }
 
     #[inline(always)]
@@ -259,20 +261,20 @@ impl Fused<'_> {
         self.sinks.get(head).copied().unwrap_or(self.sink)
     }
 
-    /// The sinks of `C` vectors of queries from `first` on.
+    /// The sinks of `C` vectors of queries from `first` on, where there are any.
     #[inline(always)]
     fn sinks_from<const L: usize, const C: usize, V: Vector<L>>(
         &self,
         token: V::Token,
         first: usize,
-    ) -> [V; C] {
-        if self.sinks.is_empty() {
-            return [V::splat(token, self.sink); C];
+    ) -> Option<[V; C]> {
+        if !self.sinks.is_empty() {
+            return Some(array!(|c| {
+                let lanes = array!(|lane| self.sink_of(first + c * L + lane));
+                V::load(token, &lanes)
+            }));
         }
-        array!(|c| {
-            let lanes = array!(|lane| self.sink_of(first + c * L + lane));
-            V::load(token, &lanes)
-        })
+        (self.sink > f32::NEG_INFINITY).then(|| [V::splat(token, self.sink); C])
     }
 }
 
@@ -285,15 +287,19 @@ struct State<const C: usize, V> {
 }
 
 impl<const C: usize, V> State<C, V> {
-    /// Before the first key there is the sink.
+    /// Before the first key there is the sink, if any.
     #[inline(always)]
-    fn new<const L: usize>(token: V::Token, sink: [V; C]) -> Self
+    fn new<const L: usize>(token: V::Token, sinks: Option<[V; C]>) -> Self
     where
         V: Vector<L>,
     {
-        let shift: [Shift<V, true>; C] = array!(|c| Shift::new(token, sink[c]));
-        let sum = array!(|c| shift[c].weight(token, sink[c]));
-        Self { m: sink, shift, sum }
+        let m = sinks.unwrap_or([V::splat(token, f32::NEG_INFINITY); C]);
+        let shift: [Shift<V, true>; C] = array!(|c| Shift::new(token, m[c]));
+        let sum = match sinks {
+            Some(sinks) => array!(|c| shift[c].weight(token, sinks[c])),
+            None => [V::splat(token, 0.0); C],
+        };
+        Self { m, shift, sum }
     }
 
     /// Whether a query of which `m` are the largest scores has one that is +∞.

@@ -59,7 +59,7 @@ impl<'a> Narrow<'a> {
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
         let width = width(tile.sights.len());
-        let states = array!(|_i| State::new(Scalar, [F32x1(f32::NEG_INFINITY)]));
+        let states = array!(|_i| State::new(Scalar, None));
         let factors = [0.0; SIDE];
         Self { width, packed, scores, keys: 0, acc, is_empty: true, states, factors }
     }
