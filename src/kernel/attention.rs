@@ -239,17 +239,31 @@ impl Fused<'_> {
     #[inline(always)]
     fn locate(&self, i: usize) -> (usize, usize) {
         let tokens = self.queries.rows();
-        // A division takes longer than all else.
-        let head = if i < tokens { 0 } else { i.checked_div(tokens).unwrap_or(0) };
-        (head, i.wrapping_sub(head.wrapping_mul(tokens)))
+        (i.checked_div(tokens).unwrap_or(0), i.checked_rem(tokens).unwrap_or(0))
+    }
+
+    /// The same of query `first` and of those behind it, without a division for each.
+    #[inline(always)]
+    fn places(&self, first: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let tokens = self.queries.rows();
+        let mut place = self.locate(first);
+        core::iter::repeat_with(
+            #[inline(always)]
+            move || {
+                let (head, token) = place;
+                let is_last = token + 1 == tokens;
+                place = if is_last { (head + 1, 0) } else { (head, token + 1) };
+                (head, token)
+            },
+        )
     }
 
     #[inline(always)]
     fn tile(&self, first: usize, count: usize) -> Tile {
         let mut sights = Vec::new();
-        for i in first..first + count {
+        for (_, token) in self.places(first).take(count) {
             // Cannot fail: a tile has at most QUERY_BLOCK queries.
-            let _ = sights.push(self.sight.of(self.locate(i).1));
+            let _ = sights.push(self.sight.of(token));
         }
         Tile { first, sights }
     }

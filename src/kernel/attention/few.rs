@@ -58,8 +58,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
     ) -> Self {
         let (count, dim) = (tile.sights.len(), fused.queries.cols());
         let scale = V::splat(token, fused.scale);
-        for (i, to) in queries.chunks_mut(dim.max(1)).enumerate() {
-            let (head, row) = fused.locate(tile.first + i);
+        for ((head, row), to) in fused.places(tile.first).zip(queries.chunks_mut(dim.max(1))) {
             let head = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
             for (col, to) in (0..dim).step_by(L).zip(to.chunks_mut(L)) {
                 let [x]: [V; 1] = strip::read(token, head, row, col);

@@ -69,8 +69,8 @@ impl<'a> Narrow<'a> {
     pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile) {
         let columns = self.acc.len().checked_div(self.width).unwrap_or(0);
         let Ok(acc) = MatrixRef::new(self.acc, columns, self.width) else { return };
-        for (i, state) in self.states.iter().enumerate().take(tile.sights.len()) {
-            let (head, row) = fused.locate(tile.first + i);
+        let places = fused.places(tile.first).zip(&self.states);
+        for (i, ((head, row), state)) in places.enumerate().take(tile.sights.len()) {
             let Some(mut out) = fused.out.head_mut(head) else { return };
             let [F32x1(factor)] = state.normalisers(Scalar);
             Line::between(acc.t(), i, &mut out, row).map_one_by_one::<false>(|sum| {
@@ -163,9 +163,11 @@ impl Lanes for Narrow<'_> {
     fn begin(&mut self, fused: &Fused<'_>, tile: &Tile) {
         let packed = MatrixMut::new(self.packed, fused.queries.cols(), self.width);
         let Ok(mut packed) = packed.map(MatrixMut::t) else { return };
-        for (i, state) in self.states.iter_mut().enumerate().take(self.width) {
-            // What is not there is a copy of the last.
-            let (head, row) = fused.locate(tile.first + i.min(tile.sights.len() - 1));
+        // What is not there is a copy of the first.
+        let first = fused.locate(tile.first);
+        let places = fused.places(tile.first).take(tile.sights.len());
+        let places = places.chain(core::iter::repeat(first)).zip(&mut self.states);
+        for (i, ((head, row), state)) in places.enumerate().take(self.width) {
             let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
             if sink > [f32::NEG_INFINITY] {
                 weigh(Line::new(None, &mut sink), state);

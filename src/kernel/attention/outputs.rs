@@ -109,8 +109,8 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     #[inline(always)]
     pub(super) fn finish(&self, fused: &mut Fused<'_>, tile: &Tile, factors: [f32; L]) {
         let token = self.token;
-        for (i, factor) in factors.into_iter().enumerate().take(self.acc.rows()) {
-            let (head, row) = fused.locate(tile.first + i);
+        let places = fused.places(tile.first).zip(factors);
+        for (i, ((head, row), factor)) in places.enumerate().take(self.acc.rows()) {
             let Some(mut head) = fused.out.head_mut(head) else { return };
             let (factor, zero) = (V::splat(token, factor), V::splat(token, 0.0));
             for col in (0..self.acc.cols()).step_by(4 * L) {
