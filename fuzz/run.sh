@@ -14,7 +14,7 @@ for target in "$@"; do
     [ -n "$(ls "fuzz/regressions/$target")" ] || { echo "fuzz/regressions/$target: empty" >&2; exit 1; }
     mkdir -p "fuzz/corpus/$target"
     echo "== $target: $seconds s"
-    cargo +nightly fuzz run --dev "$target" "fuzz/corpus/$target" "fuzz/regressions/$target" -- \
+    cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/regressions/$target" -- \
         -max_total_time="$seconds" -timeout=10 -len_control=0 -max_len=600 ||
         { echo "fuzz/run.sh: $target FAILED" >&2; exit 1; }
 done
