@@ -287,7 +287,6 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
         let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
         let weights = weights.unwrap_or(MatrixRef::EMPTY);
         self.outputs.add(
-            0,
             #[inline(always)]
             || Taps::<R>::new(weights, 0, 0),
             values,

@@ -9,11 +9,10 @@ use crate::{
     simd::{Vector, strip::Ahead, taps::AdjacentTaps},
 };
 
-/// Up to a vector of queries; `R` keys and `Q` queries at a time.
+/// Up to half a vector of queries, no more than `Q`; `R` keys at a time.
 pub(super) struct One<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> {
     scores: Across<'a, L, R, 1, V>,
     outputs: Outputs<'a, L, V>,
-    queries: usize,
 }
 
 impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L, R, Q, V> {
@@ -31,9 +30,8 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
         let scores = Across::new(token, fused, tile, [packed, scores]);
-        let queries = tile.sights.len();
-        let outputs = Outputs::new(token, acc, queries, fused.out.cols());
-        Self { scores, outputs, queries }
+        let outputs = Outputs::new(token, acc, tile.sights.len(), fused.out.cols());
+        Self { scores, outputs }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
@@ -71,19 +69,16 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> Lanes for One
     fn add(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
         let Ok(weights) = MatrixRef::new(self.scores.weights(), values.rows(), L) else { return };
         let [factors] = self.scores.factors.map(V::to_array);
-        for first in (0..self.queries).step_by(Q) {
-            // Q divides L, and weights there are of every lane.
-            let Some(taps) = AdjacentTaps::<Q>::new(weights.t(), first) else { return };
-            let mut ahead = Ahead::new(MatrixRef::EMPTY);
-            self.outputs.add(
-                first,
-                #[inline(always)]
-                || taps,
-                values,
-                &factors,
-                &mut ahead,
-            );
-        }
+        // Q is not above L, and weights there are of every lane.
+        let Some(taps) = AdjacentTaps::<Q>::new(weights.t(), 0) else { return };
+        let mut ahead = Ahead::new(MatrixRef::EMPTY);
+        self.outputs.add(
+            #[inline(always)]
+            || taps,
+            values,
+            &factors,
+            &mut ahead,
+        );
     }
 
     #[inline(always)]

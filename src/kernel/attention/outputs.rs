@@ -26,12 +26,10 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         Self { token, acc: MatrixMut::new(acc, queries, columns).unwrap_or(empty) }
     }
 
-    /// Adds the weighted values of `R` queries from `first` on; `weights` gives theirs key for
-    /// key.
+    /// Adds the weighted values of all queries, up to `R`; `weights` gives theirs key for key.
     #[inline(always)]
     pub(super) fn add<const R: usize, W: Iterator<Item = [f32; R]>>(
         &mut self,
-        first: usize,
         weights: impl Fn() -> W,
         values: MatrixRef<'_>,
         factors: &[f32; L],
@@ -39,12 +37,12 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     ) {
         let mut col = 0;
         while col < values.cols() {
-            let (left, at) = (weights(), [first, col]);
+            let left = weights();
             col += match vectors::<L, R>(values.cols() - col) {
-                8 => self.add_vectors::<R, 8>(at, left, values, factors, ahead),
-                4 => self.add_vectors::<R, 4>(at, left, values, factors, ahead),
-                2 => self.add_vectors::<R, 2>(at, left, values, factors, ahead),
-                _ => self.add_vectors::<R, 1>(at, left, values, factors, ahead),
+                8 => self.add_vectors::<R, 8>(col, left, values, factors, ahead),
+                4 => self.add_vectors::<R, 4>(col, left, values, factors, ahead),
+                2 => self.add_vectors::<R, 2>(col, left, values, factors, ahead),
+                _ => self.add_vectors::<R, 1>(col, left, values, factors, ahead),
             };
         }
     }
@@ -53,7 +51,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     #[inline(always)]
     fn add_vectors<const R: usize, const N: usize>(
         &mut self,
-        [first, col]: [usize; 2],
+        col: usize,
         weights: impl Iterator<Item = [f32; R]>,
         values: MatrixRef<'_>,
         factors: &[f32; L],
@@ -71,12 +69,12 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
             || ahead.fetch(N * L),
         );
         let acc: [[V; N]; R] = array!(|r| {
-            let factor = factors.get(first + r).copied().unwrap_or(0.0);
+            let factor = factors.get(r).copied().unwrap_or(0.0);
             let factor = V::splat(token, factor);
-            let acc: [V; N] = strip::read(token, self.acc.view(), first + r, col);
+            let acc: [V; N] = strip::read(token, self.acc.view(), r, col);
             array!(|n| acc[n].mul_add(factor, sums[r][n]))
         });
-        strip::write(&mut self.acc, first, col, acc);
+        strip::write(&mut self.acc, 0, col, acc);
         N * L
     }
 
