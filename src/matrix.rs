@@ -5,7 +5,7 @@
 //! made by [`split_columns`](MatrixMut::split_columns) lie interleaved in
 //! memory, and no slice may cover what belongs to another view.
 
-#![allow(unsafe_code, reason = "a view is a pointer and a proof of its extent")]
+#![expect(unsafe_code, reason = "a view is a pointer and a proof of its extent")]
 
 mod heads;
 

@@ -154,7 +154,7 @@ const ROWS_OF_ONE: usize = 8;
 
 /// What lanes are: of the queries of a tile and the keys of a block.
 trait Lanes {
-    /// Lays the queries down, where that is not done when this is made: here it is done in place.
+    /// Lays the queries down, where that was not done as this was made: nothing is moved then.
     fn begin(&mut self, _fused: &Fused<'_>, _tile: &Tile) {}
 
     /// Forms the scores of `keys`; `next` is what is read after that.

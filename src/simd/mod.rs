@@ -5,7 +5,7 @@
 //! token. Who holds either may use the instructions; so every operation below
 //! is safe to call.
 
-#![allow(unsafe_code, reason = "pointers into strided memory, and instructions")]
+#![expect(unsafe_code, reason = "pointers into strided memory, and instructions")]
 
 use core::mem::MaybeUninit;
 use core::ops::{Add, Div, Mul, Sub};

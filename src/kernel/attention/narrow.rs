@@ -190,6 +190,7 @@ impl Lanes for Narrow<'_> {
         MatrixMut::new(self.scores, self.keys, self.width).ok()
     }
 
+    // Called twice, and seldom: one copy.
     #[inline(never)]
     fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
         for (i, sight) in sights.iter().enumerate() {

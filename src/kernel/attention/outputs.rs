@@ -78,7 +78,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         N * L
     }
 
-    /// As [`add`](Self::add), for all queries and without the products whose weight is marked by a
+    /// As [`add`](Self::add), without the products whose weight is marked by a
     /// negative number; `weight` is that of a query and a key.
     #[inline(always)]
     pub(super) fn add_visible(
