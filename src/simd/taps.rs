@@ -33,6 +33,20 @@ impl<'a, const R: usize> Taps<'a, R> {
             borrow: PhantomData,
         }
     }
+
+    /// The next `N` columns, if all are there.
+    #[inline(always)]
+    pub(crate) fn columns<const N: usize>(&self) -> Option<[[f32; R]; N]> {
+        // SAFETY: so far from each pointer is in one of the view's rows, `left` columns before
+        // its end.
+        let tap = |i: usize, offset| unsafe { *self.rows[i].wrapping_add(offset) };
+        (self.left >= N).then(|| {
+            array!(|k| {
+                let offset = self.offset.wrapping_add(self.step.wrapping_mul(k));
+                array!(|i| tap(i, offset))
+            })
+        })
+    }
 }
 
 impl<const R: usize> Iterator for Taps<'_, R> {

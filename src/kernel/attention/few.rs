@@ -11,16 +11,15 @@
 
 use core::ops::Range;
 
+use heapless::Vec;
+
 use super::{
     Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold,
     outputs::{Outputs, vectors},
 };
 use crate::{
     MatrixMut, MatrixRef,
-    kernel::{
-        softmax::share,
-        tile::{accumulate, accumulate_and},
-    },
+    kernel::{softmax::share, tile::accumulate_and},
     simd::{
         Vector, array,
         strip::{self, Ahead, Source},
@@ -87,7 +86,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
         }
     }
 
-    /// The scores of `N` vectors of keys from `first` on; gives how many keys.
+    /// The scores of `N` vectors of keys from `first` on, which lie side by side; gives how many keys.
     #[inline(always)]
     fn score_vectors<const N: usize>(
         &mut self,
@@ -95,94 +94,51 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
         first: usize,
         ahead: &mut Ahead<'_>,
     ) -> usize {
-        let (token, queries) = (self.token, self.queries);
-        let zeros = [[V::splat(token, 0.0); N]; R];
-        if keys.row_stride() == 1 {
-            let right = Source::columns(keys.t(), first, N * L);
-            let left = Taps::new(queries, 0, 0);
-            self.write_scores(
-                first,
-                accumulate_and::<L, R, N, V>(
-                    token,
-                    left,
-                    right,
-                    zeros,
-                    #[inline(always)]
-                    || ahead.fetch(N * L),
-                ),
-            );
-            return N * L;
-        }
-        if R == 1 {
-            let sums = self.score_squares::<N>(keys, first, ahead);
-            self.write_scores(first, array!(|_r| sums));
-            return N * L;
-        }
-        // The sums wait among the scores while a square is transposed, which takes all registers.
-        self.write_scores(first, zeros);
-        let mut panel = [[[0.0; L]; N]; L];
-        let squares = (self.keys - first).div_ceil(L).min(N);
-        for i in (0..queries.cols()).step_by(L) {
-            for n in 0..squares {
-                let square: [V; L] =
-                    V::transpose(strip::read_square(token, keys, first + n * L, i));
-                for j in 0..L {
-                    if let Some(to) = panel[j].get_mut(n) {
-                        square[j].store(to);
-                    }
-                }
-            }
-            let depth = (queries.cols() - i).min(L);
-            let rows = panel.as_flattened().as_flattened();
-            let right = Source::dense(rows.get(..depth * N * L).unwrap_or_default(), N * L);
-            let left = Taps::new(queries, 0, i);
-            let sums = self.read_scores::<N>(first);
-            self.write_scores(first, accumulate::<L, R, N, V>(token, left, right, sums));
-        }
+        let token = self.token;
+        let sums = accumulate_and::<L, R, N, V>(
+            token,
+            Taps::new(self.queries, 0, 0),
+            Source::columns(keys.t(), first, N * L),
+            [[V::splat(token, 0.0); N]; R],
+            #[inline(always)]
+            || ahead.fetch(N * L),
+        );
+        self.write_scores(first, sums);
         N * L
     }
 
-    /// The scores of one query: each square is used up in registers.
+    /// The scores of keys whose elements lie side by side: squares are transposed and used up in
+    /// registers, while the sums of the others wait.
     #[inline(always)]
-    fn score_squares<const N: usize>(
-        &self,
-        keys: MatrixRef<'_>,
-        first: usize,
-        ahead: &mut Ahead<'_>,
-    ) -> [V; N] {
+    fn score_squares(&mut self, keys: MatrixRef<'_>, ahead: &mut Ahead<'_>) {
         let token = self.token;
-        let (whole, rest) = self.queries.row(0).unwrap_or_default().as_chunks::<L>();
-        let mut sums = [V::splat(token, 0.0); N];
-        for (i, query) in whole.iter().enumerate() {
-            for n in 0..N {
-                let square = strip::read_square::<L, V>(token, keys, first + n * L, i * L);
-                let square = V::transpose(square);
+        let mut waiting = Vec::<[[f32; L]; R], { KEY_BLOCK / 4 }>::new();
+        // Cannot fail: no vector has less than 4 lanes.
+        let _ = waiting.resize(self.keys.div_ceil(L), [[0.0; L]; R]);
+        for i in (0..self.queries.cols()).step_by(L) {
+            let taps = Taps::<R>::new(self.queries, 0, i);
+            let columns = taps.columns::<L>();
+            for (n, waiting) in waiting.iter_mut().enumerate() {
+                let square: [V; L] = V::transpose(strip::read_square(token, keys, n * L, i));
                 ahead.fetch(L * L);
-                for j in 0..L {
-                    sums[n] = V::splat(token, query[j]).mul_add(square[j], sums[n]);
+                let mut sums: [V; R] = array!(|r| V::load(token, &waiting[r]));
+                if let Some(columns) = columns {
+                    for j in 0..L {
+                        sums = multiply_add(token, columns[j], square[j], sums);
+                    }
+                } else {
+                    for (queries, keys) in taps.zip(square) {
+                        sums = multiply_add(token, queries, keys, sums);
+                    }
+                }
+                for r in 0..R {
+                    sums[r].store(&mut waiting[r]);
                 }
             }
         }
-        for n in 0..N {
-            let square = strip::read_square(token, keys, first + n * L, whole.len() * L);
-            for (vector, x) in V::transpose(square).into_iter().zip(rest) {
-                sums[n] = V::splat(token, *x).mul_add(vector, sums[n]);
-            }
+        for (n, sums) in waiting.iter().enumerate() {
+            self.write_scores(n * L, array!(|r| [V::load(token, &sums[r])]));
         }
-        sums
-    }
-
-    #[inline(always)]
-    fn read_scores<const N: usize>(&self, first: usize) -> [[V; N]; R] {
-        let rows = self.scores.as_chunks::<KEY_BLOCK>().0;
-        array!(|r| {
-            let row = rows.get(r).map_or(&[][..], |row| row.get(first..).unwrap_or_default());
-            let vectors = row.as_chunks::<L>().0;
-            array!(|n| match vectors.get(n) {
-                Some(vector) => V::load(self.token, vector),
-                None => V::splat(self.token, 0.0),
-            })
-        })
     }
 
     /// A row of scores is whole vectors, whatever the number of keys.
@@ -201,11 +157,25 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
     }
 }
 
+/// One step of `R` chains.
+#[inline(always)]
+fn multiply_add<const L: usize, const R: usize, V: Vector<L>>(
+    token: V::Token,
+    queries: [f32; R],
+    keys: V,
+    sums: [V; R],
+) -> [V; R] {
+    array!(|r| V::splat(token, queries[r]).mul_add(keys, sums[r]))
+}
+
 impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
         let mut ahead = Ahead::new(next);
         self.keys = keys.rows();
+        if keys.row_stride() != 1 {
+            return self.score_squares(keys, &mut ahead);
+        }
         let mut first = 0;
         while first < self.keys {
             first += match vectors::<L, R>(self.keys - first) {
