@@ -21,7 +21,7 @@ use crate::{
     MatrixMut, MatrixRef,
     kernel::{softmax::share, tile::accumulate_and},
     simd::{
-        Vector, array,
+        Vector, array, each,
         strip::{self, Ahead, Source},
         taps::Taps,
     },
@@ -117,15 +117,15 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
         let _ = waiting.resize(self.keys.div_ceil(L), [[0.0; L]; R]);
         for i in (0..self.queries.cols()).step_by(L) {
             let taps = Taps::<R>::new(self.queries, 0, i);
-            let columns = taps.columns::<L>();
             for (n, waiting) in waiting.iter_mut().enumerate() {
                 let square: [V; L] = V::transpose(strip::read_square(token, keys, n * L, i));
                 ahead.fetch(L * L);
                 let mut sums: [V; R] = array!(|r| V::load(token, &waiting[r]));
-                if let Some(columns) = columns {
-                    for j in 0..L {
-                        sums = multiply_add(token, columns[j], square[j], sums);
-                    }
+                if let Some(columns) = taps.columns::<L>() {
+                    each::<L>(
+                        #[inline(always)]
+                        |j| sums = multiply_add(token, columns[j], square[j], sums),
+                    );
                 } else {
                     for (queries, keys) in taps.zip(square) {
                         sums = multiply_add(token, queries, keys, sums);
