@@ -4,7 +4,10 @@
 extern crate std;
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread, vec,
     vec::Vec,
 };
@@ -15,76 +18,73 @@ use crate::Backend;
 pub(super) type Run = fn(Backend, &[f32]) -> Vec<f32>;
 
 /// The worst error in ULP that `run` makes of the positive floats with the bits `from`,
-/// `from + step` … below `to`, for the first back end of each family. The others must have its
-/// bits, and negative floats what `mirror` makes of those.
+/// `from + step` … below `to`, for the widest back end of each family.
 pub(super) fn worst_errors(
-    [from, to, step]: [u32; 3],
+    range: [u32; 3],
     run: Run,
     truth: fn(f64) -> f64,
-    mirror: fn(f32) -> f32,
 ) -> Vec<(Backend, f64)> {
+    let worst = Mutex::new(vec![0.0f64; widest().len()]);
+    for_each_block(range, |x| {
+        let truths: Vec<f64> = x.iter().map(|&x| truth(f64::from(x))).collect();
+        let errors = widest().into_iter().map(|backend| {
+            let got = run(backend, x);
+            got.iter().zip(&truths).map(|(&got, &truth)| ulps(got, truth)).fold(0.0, f64::max)
+        });
+        let mut worst = worst.lock().expect("what a worker asserts");
+        worst.iter_mut().zip(errors).for_each(|(worst, error)| *worst = worst.max(error));
+    });
+    widest().into_iter().zip(worst.into_inner().expect("what a worker asserts")).collect()
+}
+
+/// Holds every back end to the bits of its family, and negative floats to what `mirror` makes
+/// of the positive ones, for the same floats.
+pub(super) fn assert_alike(range: [u32; 3], run: Run, mirror: fn(f32) -> f32) {
+    for_each_block(range, |x| {
+        let negative: Vec<f32> = x.iter().map(|x| -x).collect();
+        for first in widest() {
+            let got = run(first, x);
+            let mirrored: Vec<f32> = got.iter().map(|&got| mirror(got)).collect();
+            for backend in Backend::available().filter(|b| b.family() == first.family()) {
+                assert_same(x, &run(backend, x), &got);
+                assert_same(x, &run(backend, &negative), &mirrored);
+            }
+        }
+    });
+}
+
+/// Hands out the floats, a block at a time, on every core.
+fn for_each_block([from, to, step]: [u32; 3], f: impl Fn(&[f32]) + Sync) {
     let next = AtomicU32::new(from);
-    let mut worst = vec![0.0f64; firsts().len()];
     thread::scope(|scope| {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let worker = || {
-            let mut worst = vec![0.0f64; firsts().len()];
             loop {
                 let begin = next.fetch_add(BLOCK * step, Ordering::Relaxed);
                 if begin >= to {
-                    break worst;
+                    break;
                 }
-                block([begin, to, step], run, truth, mirror, &mut worst);
+                // The last block is filled up with the last float.
+                let bits = (0..BLOCK).map(|i| (begin + i * step).min(to - 1));
+                f(&bits.map(f32::from_bits).collect::<Vec<f32>>());
             }
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        for worker in workers {
-            let errors = worker.join().expect("what a worker asserts");
-            worst.iter_mut().zip(errors).for_each(|(worst, error)| *worst = worst.max(error));
-        }
+        workers.into_iter().for_each(|worker| worker.join().expect("what a worker asserts"));
     });
-    firsts().into_iter().zip(worst).collect()
 }
 
 /// So many floats stay in the first-level cache with all that becomes of them.
 const BLOCK: u32 = 1 << 11;
 
-fn block(
-    [begin, to, step]: [u32; 3],
-    run: Run,
-    truth: fn(f64) -> f64,
-    mirror: fn(f32) -> f32,
-    worst: &mut [f64],
-) {
-    // The last block is filled up with the last float.
-    let bits = (0..BLOCK).map(|i| (begin + i * step).min(to - 1));
-    let x: Vec<f32> = bits.map(f32::from_bits).collect();
-    let negative: Vec<f32> = x.iter().map(|x| -x).collect();
-    let truths: Vec<f64> = x.iter().map(|&x| truth(f64::from(x))).collect();
-    for (first, worst) in firsts().into_iter().zip(worst) {
-        let got = run(first, &x);
-        let error = got.iter().zip(&truths).map(|(&got, &truth)| ulps(got, truth));
-        *worst = error.fold(*worst, f64::max);
-        let mirrored: Vec<f32> = got.iter().map(|&got| mirror(got)).collect();
-        assert_same(&x, &run(first, &negative), &mirrored);
-        for other in Backend::available() {
-            if other.family() == first.family() && other != first {
-                assert_same(&x, &run(other, &x), &got);
-                assert_same(&x, &run(other, &negative), &mirrored);
-            }
-        }
-    }
-}
-
-/// The first back end of each family.
-fn firsts() -> Vec<Backend> {
-    let mut firsts: Vec<Backend> = Vec::new();
+/// The widest back end of each family: the last one.
+fn widest() -> Vec<Backend> {
+    let mut widest: Vec<Backend> = Vec::new();
     for backend in Backend::available() {
-        if firsts.iter().all(|first| first.family() != backend.family()) {
-            firsts.push(backend);
-        }
+        widest.retain(|other| other.family() != backend.family());
+        widest.push(backend);
     }
-    firsts
+    widest
 }
 
 fn assert_same(x: &[f32], got: &[f32], want: &[f32]) {
@@ -101,6 +101,7 @@ pub(super) fn ulps(got: f32, truth: f64) -> f64 {
         return 0.0; // infinities too
     }
     let exponent = (truth.abs().to_bits() >> 52).max(1023 - 126);
-    let error = (f64::from(got) - truth).abs() / f64::from_bits((exponent - 23) << 52);
+    let per_ulp = f64::from_bits((2 * 1023 + 23 - exponent) << 52);
+    let error = (f64::from(got) - truth).abs() * per_ulp;
     if error.is_nan() { f64::INFINITY } else { error }
 }
