@@ -13,10 +13,7 @@ use core::ops::Range;
 
 use heapless::Vec;
 
-use super::{
-    Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold,
-    outputs::{Outputs, vectors},
-};
+use super::{Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold, outputs::Outputs};
 use crate::{
     MatrixMut, MatrixRef,
     kernel::{softmax::share, tile::accumulate_and},
@@ -178,11 +175,16 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
         }
         let mut first = 0;
         while first < self.keys {
-            first += match vectors::<L, R>(self.keys - first) {
-                8 => self.score_vectors::<8>(keys, first, &mut ahead),
-                4 => self.score_vectors::<4>(keys, first, &mut ahead),
-                2 => self.score_vectors::<2>(keys, first, &mut ahead),
-                _ => self.score_vectors::<1>(keys, first, &mut ahead),
+            // As many as of columns: see `Outputs::add`.
+            let vectors = (self.keys - first).div_ceil(L);
+            first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
+                self.score_vectors::<8>(keys, first, &mut ahead)
+            } else if const { R == 1 } && vectors >= 4 {
+                self.score_vectors::<4>(keys, first, &mut ahead)
+            } else if vectors >= 2 {
+                self.score_vectors::<2>(keys, first, &mut ahead)
+            } else {
+                self.score_vectors::<1>(keys, first, &mut ahead)
             };
         }
     }

@@ -27,6 +27,9 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     }
 
     /// Adds the weighted values of all queries, up to `R`; `weights` gives theirs key for key.
+    ///
+    /// Two vectors of columns go together, as in a tile, and with one query up to 8, so that whole
+    /// rows are read one after another and the latency of a multiply-add is hidden.
     #[inline(always)]
     pub(super) fn add<const R: usize, W: Iterator<Item = [f32; R]>>(
         &mut self,
@@ -37,12 +40,15 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     ) {
         let mut col = 0;
         while col < values.cols() {
-            let left = weights();
-            col += match vectors::<L, R>(values.cols() - col) {
-                8 => self.add_vectors::<R, 8>(col, left, values, factors, ahead),
-                4 => self.add_vectors::<R, 4>(col, left, values, factors, ahead),
-                2 => self.add_vectors::<R, 2>(col, left, values, factors, ahead),
-                _ => self.add_vectors::<R, 1>(col, left, values, factors, ahead),
+            let (left, vectors) = (weights(), (values.cols() - col).div_ceil(L));
+            col += if const { R == 1 } && vectors >= 8 {
+                self.add_vectors::<R, 8>(col, left, values, factors, ahead)
+            } else if const { R == 1 } && vectors >= 4 {
+                self.add_vectors::<R, 4>(col, left, values, factors, ahead)
+            } else if vectors >= 2 {
+                self.add_vectors::<R, 2>(col, left, values, factors, ahead)
+            } else {
+                self.add_vectors::<R, 1>(col, left, values, factors, ahead)
             };
         }
     }
@@ -117,17 +123,5 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
                 strip::write(&mut head, row, col, [out]);
             }
         }
-    }
-}
-
-/// How many vectors of `lanes` lanes go together: 2, as in a tile, and with one query up to 8, so
-/// that whole rows are read one after another and the latency of a multiply-add is hidden.
-#[inline(always)]
-pub(super) fn vectors<const L: usize, const R: usize>(lanes: usize) -> usize {
-    match lanes.div_ceil(L) {
-        8.. if R == 1 => 8,
-        4.. if R == 1 => 4,
-        2.. => 2,
-        _ => 1,
     }
 }
