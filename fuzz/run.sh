@@ -13,9 +13,20 @@ seconds=${1:-20}
 for target in "$@"; do
     [ -n "$(ls "fuzz/regressions/$target")" ] || { echo "fuzz/regressions/$target: empty" >&2; exit 1; }
     mkdir -p "fuzz/corpus/$target"
-    echo "== $target: $seconds s"
-    cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/regressions/$target" -- \
-        -max_total_time="$seconds" -timeout=10 -len_control=0 -max_len=600 ||
-        { echo "fuzz/run.sh: $target FAILED" >&2; exit 1; }
 done
+cargo +nightly fuzz build
+# A target a core; what it prints is shown when it has ended, all of it where it failed.
+printf '%s\n' "$@" | SECONDS_EACH=$seconds xargs -P "$(nproc)" -I TARGET sh -c '
+    log=$(mktemp)
+    if cargo +nightly fuzz run TARGET fuzz/corpus/TARGET fuzz/regressions/TARGET -- \
+        -max_total_time="$SECONDS_EACH" -timeout=10 -len_control=0 -max_len=600 >"$log" 2>&1
+    then
+        echo "TARGET: $(tail -n 1 "$log")"
+        rm "$log"
+    else
+        cat "$log"
+        rm "$log"
+        echo "fuzz/run.sh: TARGET FAILED"
+        exit 255 # the others are not begun
+    fi'
 echo "fuzz/run.sh: no target failed"
