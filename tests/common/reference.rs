@@ -146,12 +146,22 @@ impl Reference {
 
     /// Of a whole column: weights carry 2⁶³.
     fn shift(self, m: f32) -> Shift {
-        self.shift_within(m, 256.0, 190.0, NARROW)
+        self.shift_within(m, 256.0, self.wide_bias() + 63.0, NARROW)
     }
 
     /// Of blocks of keys: weights carry nothing, and scores may be far from 0.
     fn wide_shift(self, m: f32) -> Shift {
-        self.shift_within(m, 1_048_576.0, 127.0, if self.fused { WIDE_FUSED } else { WIDE_UNFUSED })
+        self.shift_within(
+            m,
+            1_048_576.0,
+            self.wide_bias(),
+            if self.fused { WIDE_FUSED } else { WIDE_UNFUSED },
+        )
+    }
+
+    /// The exponent field of 1, fused less 1, for there the polynomial is twice e^r.
+    fn wide_bias(self) -> f32 {
+        if self.fused { 126.0 } else { 127.0 }
     }
 
     fn shift_within(self, m: f32, limit: f32, bias: f32, ln2: [u32; 2]) -> Shift {
@@ -169,7 +179,7 @@ impl Reference {
         self.exp(shift, x, self.mul_add(x, LOG2_E, shift.magic), shift.magic)
     }
 
-    /// e^r · 2^k for x = n·ln 2 + r, with n and k in `t`.
+    /// e^r · 2^k for x = n·ln 2 + r, with n and k in `t`, k less 1 where fused.
     fn exp(self, shift: &Shift, x: f32, t: f32, magic: f32) -> f32 {
         let n = t - magic;
         let [high, low] = shift.ln2;
@@ -178,7 +188,7 @@ impl Reference {
         let [first, rest @ ..] = C.map(f32::from_bits);
         let q = rest.iter().fold(first, |q, &c| self.mul_add(q, r, c));
         let p = if self.fused {
-            self.mul_add(self.mul_add(q, r, 1.0), r, 1.0)
+            2.0 * self.mul_add(self.mul_add(q, r, 1.0), r, 1.0)
         } else {
             1.0 + (r * r * q + r)
         };

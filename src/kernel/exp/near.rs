@@ -42,7 +42,9 @@ impl<V> NearShift<V> {
         let constant = |c| V::splat(token, c);
         let half = m.mul_add(constant(LOG2_E / 2.0), constant(MAGIC));
         // 2 · MAGIC + N, less the rest: exact.
-        Self { floor: half + half - constant(const { 2.0 * MAGIC - MIDDLE + bias(false) }) }
+        Self {
+            floor: half + half - constant(const { 2.0 * MAGIC - MIDDLE + bias(false, V::FUSED) }),
+        }
     }
 
     /// The weight of each `x`, times [`WEIGHT_BIAS`](super::WEIGHT_BIAS).

@@ -29,7 +29,7 @@ impl Kernel for Weights<'_> {
         for ((x, m), (weights, n)) in x.iter().zip(m).zip(outs) {
             let shift: Shift<V> = Shift::new(token, V::load(token, m));
             shift.weight(token, V::load(token, x)).store(weights);
-            (V::splat(token, MAGIC + bias(false)) - shift.magic).store(n);
+            (V::splat(token, MAGIC + bias(false, V::FUSED)) - shift.magic).store(n);
         }
     }
 }
@@ -140,6 +140,23 @@ fn far_below_the_maximum_there_is_nothing() {
                     assert_eq!(weight.to_bits(), 0, "{x} under {m}");
                 }
             }
+        }
+    }
+}
+
+/// Fused, a weight is +0 or normal, where a polynomial of `e^r` alone would make some subnormal.
+#[test]
+fn no_weight_is_subnormal() {
+    for backend in Backend::available().filter(|b| b.family() == crate::Family::Fused) {
+        for m in [0.0, 0.3, -97.0, 255.0] {
+            let x: Vec<f32> = (0..1 << 14).map(|i| m - 128.0 - i as f32 / 2048.0).collect();
+            let (weights, _) = weights(backend, &x, &vec![m; x.len()]);
+            assert!(
+                weights.iter().all(|w| *w == 0.0 || w.is_normal()),
+                "{} under {m}",
+                backend.name()
+            );
+            assert!(weights.iter().any(|w| *w == 0.0) && weights.iter().any(|w| *w > 0.0));
         }
     }
 }

@@ -68,27 +68,40 @@ fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V:
     let m: [V; 4] = maximum(token, row.source(0, 4 * L)); // 4 to hide latency
     let mut m = order::maximum(token, m);
     let largest = m.first();
-    if largest.abs() > NEAR {
-        let lowest = V::splat(token, f32::NEG_INFINITY);
-        ([m], _) = bring_near(token, &mut row.strip(0, L), [m], [lowest]);
-        if largest > f32::NEG_INFINITY {
-            row.stay_in_place();
+    let sums = if largest.abs() > NEAR && largest.is_finite() {
+        weigh::<DENSE, true, L, G, W, V>(token, row, m)
+    } else {
+        if largest.is_infinite() {
+            let lowest = V::splat(token, f32::NEG_INFINITY);
+            ([m], _) = bring_near(token, &mut row.strip(0, L), [m], [lowest]);
+            if largest > f32::NEG_INFINITY {
+                row.stay_in_place();
+            }
         }
-    }
-    let sums = weigh::<DENSE, L, G, W, V>(token, row, NearShift::new(token, m));
+        weigh::<DENSE, false, L, G, W, V>(token, row, m)
+    };
     let a: [V; G] = array!(|g| sums[g].unbiased(token));
     let e: [V; G] = array!(|g| sums[g].e);
     let sum = order::sum(token, a) + order::sum(token, e);
     normalise(token, row.strip(0, G * L), [sum; G]);
 }
 
-/// Writes the weights of a row, leaves it in place, and returns their sums.
+/// Writes the weights of a row under the maximum `m`, leaves it in place, and returns their sums. One that
+/// is `FAR` from 0 is taken off first, which is exact where the weight is not 0.
 #[inline(always)]
-fn weigh<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Vector<L>>(
+fn weigh<
+    const DENSE: bool,
+    const FAR: bool,
+    const L: usize,
+    const G: usize,
+    const W: usize,
+    V: Vector<L>,
+>(
     token: V::Token,
     row: &mut Row<'_, DENSE>,
-    shift: NearShift<V>,
+    m: V,
 ) -> [Sum<V>; G] {
+    let shift = NearShift::new(token, if FAR { V::splat(token, 0.0) } else { m });
     let mut sums = [Sum::new(token); G];
     let mut full = 0;
     if DENSE {
@@ -96,6 +109,7 @@ fn weigh<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: V
             token,
             #[inline(always)]
             |x: [V; W]| {
+                let x = if FAR { array!(|i| x[i] - m) } else { x };
                 let w = shift.weights(token, x);
                 add(&mut sums, w);
                 w
@@ -109,7 +123,10 @@ fn weigh<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: V
             token,
             f32::NEG_INFINITY,
             #[inline(always)]
-            |x: [V; G]| shift.weights(token, x),
+            |x: [V; G]| {
+                let x = if FAR { array!(|g| x[g] - m) } else { x };
+                shift.weights(token, x)
+            },
         );
         row.stay_in_place();
         row.source(rest, W * L).for_each(

@@ -90,7 +90,7 @@ impl Reference {
 
     /// 2^(N of `from` − N of `to`), times what the taking off of maxima leaves.
     fn factor(self, from: &Shift, to: &Shift) -> f32 {
-        let k = to.magic - from.magic + 127.0;
+        let k = to.magic - from.magic + self.wide_bias();
         let (lowest, x) = (0.0 - k * super::LN2, from.base - to.base);
         let x = if lowest > x { lowest } else { x };
         let magic = super::MAGIC + k;
@@ -100,7 +100,7 @@ impl Reference {
     fn log_sum_exp(self, state: &State) -> f32 {
         let infinite = if state.m == f32::INFINITY { state.m } else { 0.0 };
         let base = state.shift.base + infinite;
-        let n = super::MAGIC - state.shift.magic + 127.0;
+        let n = super::MAGIC - state.shift.magic + self.wide_bias();
         base + self.ln(state.sum, n)
     }
 
@@ -148,7 +148,7 @@ impl Reference {
         let magnitude = x.abs();
         if magnitude > 0.625 {
             let y = if magnitude > 10.0 { 10.0 } else { magnitude };
-            let magic = super::MAGIC + 127.0;
+            let magic = super::MAGIC + self.wide_bias();
             let t = self.mul_add(y + y, super::LOG2_E, magic);
             let power = self.exp(&self.shift(0.0), y + y, t, magic);
             let large = 1.0 - 2.0 / (power + 1.0);
