@@ -24,13 +24,26 @@ pub(super) fn worst_errors(
     run: Run,
     truth: fn(f64) -> f64,
 ) -> Vec<(Backend, f64)> {
+    worst_of(range, truth, |backend, x, truths| {
+        run(backend, x)
+            .iter()
+            .zip(truths)
+            .map(|(&got, &truth)| ulps(got, truth))
+            .fold(0.0, f64::max)
+    })
+}
+
+/// The largest of what `error` says of a back end, floats and what is true of them.
+pub(super) fn worst_of(
+    range: [u32; 3],
+    truth: impl Fn(f64) -> f64 + Sync,
+    error: impl Fn(Backend, &[f32], &[f64]) -> f64 + Sync,
+) -> Vec<(Backend, f64)> {
     let worst = Mutex::new(vec![0.0f64; widest().len()]);
     for_each_block(range, |x| {
         let truths: Vec<f64> = x.iter().map(|&x| truth(f64::from(x))).collect();
-        let errors = widest().into_iter().map(|backend| {
-            let got = run(backend, x);
-            got.iter().zip(&truths).map(|(&got, &truth)| ulps(got, truth)).fold(0.0, f64::max)
-        });
+        let errors: Vec<f64> =
+            widest().into_iter().map(|backend| error(backend, x, &truths)).collect();
         let mut worst = worst.lock().expect("what a worker asserts");
         worst.iter_mut().zip(errors).for_each(|(worst, error)| *worst = worst.max(error));
     });

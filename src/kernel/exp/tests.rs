@@ -2,10 +2,14 @@
 
 extern crate std;
 
-use std::{println, thread, vec, vec::Vec};
+use std::{println, vec, vec::Vec};
 
 use super::{MAGIC, Shift, WEIGHT_BIAS, bias};
-use crate::{Backend, kernel::Kernel, simd::Vector};
+use crate::{
+    Backend,
+    kernel::{Kernel, every},
+    simd::Vector,
+};
 
 /// Writes the weight of each `x` under the shift of the maximum `m` at its
 /// side, and `N`, what the shift takes off the exponent.
@@ -47,62 +51,39 @@ fn two_to_the(power: i32) -> f64 {
     f64::from_bits(((1023 + power) as u64) << 52)
 }
 
-/// The worst error in ULP over the f32 with the bits `from..to` and their negatives, each
-/// as its own maximum.
-fn worst_error(backend: Backend, from: u32, to: u32) -> f64 {
-    const BLOCK: u32 = 1 << 12;
-    /// `e^x` is 1 within half an ULP: 2⁻²⁵.
-    const TINY: f32 = f32::from_bits(102 << 23);
-    let mut worst: f64 = 0.0;
-    for begin in (from..to).step_by(BLOCK as usize) {
-        for sign in [0, 1 << 31] {
-            let x: Vec<f32> =
-                (begin..to.min(begin + BLOCK)).map(|bits| f32::from_bits(bits | sign)).collect();
-            let (weights, n) = weights(backend, &x, &x);
-            if x.iter().all(|x| x.abs() < TINY) {
-                assert!(weights.iter().all(|&weight| weight == WEIGHT_BIAS), "half an ULP");
-                continue;
-            }
-            for ((&x, weight), n) in x.iter().zip(weights).zip(n) {
-                let wide = f64::from(x);
-                let truth = wide.exp() * two_to_the(-n);
-                let got = f64::from(weight) * two_to_the(-63);
-                let ulp = if truth >= 2.0 {
-                    two_to_the(-22)
-                } else if truth >= 1.0 {
-                    two_to_the(-23)
-                } else {
-                    two_to_the(-24)
-                };
-                worst = worst.max((got - truth).abs() / ulp);
-            }
-        }
-    }
-    worst
+/// The worst error in ULP over the weights of `x`, each under itself.
+fn worst_error(backend: Backend, x: &[f32], truths: &[f64]) -> f64 {
+    let (weights, n) = weights(backend, x, x);
+    let errors = weights.into_iter().zip(n).zip(truths).map(|((weight, n), truth)| {
+        every::ulps(weight * two_to_the(-63) as f32, truth * two_to_the(-n))
+    });
+    errors.fold(0.0, f64::max)
 }
 
-/// Every f32 between −256 and 256, in both arithmetics: 2.2 · 10⁹ each.
+/// Every f32 between −256 and 256, in both arithmetics: below 2⁻²⁵ `e^x` is 1 within half an ULP.
 #[test]
 fn e_to_the_x_is_within_one_ulp() {
-    let end = 256.0f32.to_bits();
-    let mid = two_to_the(-10) as f32;
-    for backend in one_of_each_family() {
-        // Equal shares of the part that takes longest.
-        let parts = [(0, mid.to_bits()), (mid.to_bits(), end)];
-        let worst = thread::scope(|scope| {
-            let halves =
-                parts.map(|(from, to)| scope.spawn(move || worst_error(backend, from, to)));
-            halves.map(|half| half.join().unwrap()).into_iter().fold(0.0, f64::max)
-        });
+    let [tiny, end] = [f32::from_bits(102 << 23), 256.0].map(f32::to_bits);
+    let negated = |x: &[f32]| x.iter().map(|x| -x).collect::<Vec<f32>>();
+    let above = every::worst_of([tiny, end, 1], f64::exp, worst_error);
+    let below = every::worst_of(
+        [tiny, end, 1],
+        |x| (-x).exp(),
+        |backend, x, truths| worst_error(backend, &negated(x), truths),
+    );
+    for ((backend, above), (_, below)) in above.into_iter().zip(below) {
+        let worst = above.max(below);
         println!("{}: {worst:.4} ULP at worst", backend.name());
         assert!(worst <= 1.0, "{}: {worst} ULP", backend.name());
         assert!(worst > 0.85, "the errors of a whole family are not this small");
     }
-}
-
-fn one_of_each_family() -> impl Iterator<Item = Backend> {
-    let fused = Backend::available().find(|backend| backend.family() == crate::Family::Fused);
-    [Backend::PORTABLE].into_iter().chain(fused)
+    for backend in Backend::available() {
+        let x: Vec<f32> = (0..tiny).step_by(61).map(f32::from_bits).collect();
+        let x = &x[..x.len() / 16 * 16];
+        for x in [x, &negated(x)] {
+            assert!(weights(backend, x, x).0.iter().all(|&weight| weight == WEIGHT_BIAS));
+        }
+    }
 }
 
 /// A shift of the exponent rounds nothing: the weight of `x` under any maximum
