@@ -101,10 +101,10 @@ impl<const R: usize> Iterator for AdjacentTaps<'_, R> {
 }
 
 /// Folds the elements of four rows of `left` from `row` on with the row of `right` at their
-/// side, column by column; rows that are not there are anything.
+/// side, column by column; the last row stands for those behind it.
 ///
-/// Rows that lie side by side need one pointer, rows whose elements do four; others are fetched one
-/// by one.
+/// Rows that lie side by side need one pointer, others four. Both loops turn at least once: the sums
+/// that they begin with are laid down once then.
 #[inline(always)]
 pub(crate) fn fold_four_rows<const C: usize, S>(
     left: MatrixRef<'_>,
@@ -113,29 +113,34 @@ pub(crate) fn fold_four_rows<const C: usize, S>(
     mut sums: S,
     f: impl Fn(S, [f32; 4], [f32; C]) -> S,
 ) -> S {
-    let columns = left.cols().min(right.len());
-    let last = left.rows().saturating_sub(1);
+    let mut columns = left.cols().min(right.len());
+    if left.rows() == 0 || columns == 0 {
+        return sums;
+    }
+    let (last, step) = (left.rows() - 1, left.col_stride());
     let mut beside = right.as_ptr();
     if left.row_stride() == 1 && row.saturating_add(3) <= last {
         let mut four: *const [f32; 4] = left.at(row, 0).cast();
-        for _ in 0..columns {
+        loop {
             // SAFETY: so many columns have four rows side by side, and as many rows lie in `right`.
             sums = unsafe { f(sums, *four, *beside) };
-            four = four.cast::<f32>().wrapping_add(left.col_stride()).cast();
+            four = four.cast::<f32>().wrapping_add(step).cast();
             beside = beside.wrapping_add(1);
-        }
-    } else if left.col_stride() == 1 && left.rows() > 0 {
-        let mut rows: [*const f32; 4] = array!(|i| left.at((row + i).min(last), 0));
-        for _ in 0..columns {
-            // SAFETY: the rows have so many elements side by side, and `right` as many rows.
-            sums = unsafe { f(sums, array!(|i| *rows[i]), *beside) };
-            rows = array!(|i| rows[i].wrapping_add(1));
-            beside = beside.wrapping_add(1);
-        }
-    } else {
-        for (col, beside) in right.iter().enumerate().take(columns) {
-            sums = f(sums, array!(|i| left.get(row + i, col).unwrap_or(0.0)), *beside);
+            columns -= 1;
+            if columns == 0 {
+                return sums;
+            }
         }
     }
-    sums
+    let mut rows: [*const f32; 4] = array!(|i| left.at((row + i).min(last), 0));
+    loop {
+        // SAFETY: the rows have so many columns, and `right` as many rows.
+        sums = unsafe { f(sums, array!(|i| *rows[i]), *beside) };
+        rows = array!(|i| rows[i].wrapping_add(step));
+        beside = beside.wrapping_add(1);
+        columns -= 1;
+        if columns == 0 {
+            return sums;
+        }
+    }
 }

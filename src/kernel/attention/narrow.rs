@@ -11,7 +11,7 @@ use crate::{
     MatrixMut, MatrixRef,
     kernel::softmax::share,
     simd::{
-        Vector, array,
+        Vector, array, each,
         line::Line,
         scalar::{F32x1, Scalar},
         taps::fold_four_rows,
@@ -139,6 +139,9 @@ fn tiles<const C: usize>(
     factors: Option<&[f32; SIDE]>,
 ) {
     let right = right.as_chunks::<C>().0;
+    if left.is_empty() || right.is_empty() {
+        return;
+    }
     for (i, rows) in to.as_chunks_mut::<C>().0.chunks_mut(SIDE).enumerate() {
         let zeros: [[f32; C]; SIDE] = array!(|_r| array!(|_c| 0.0));
         let sums = fold_four_rows(
@@ -149,12 +152,18 @@ fn tiles<const C: usize>(
             #[inline(always)]
             |sums, left, right| array!(|r| array!(|c| left[r] * right[c] + sums[r][c])),
         );
-        for (row, sums) in rows.iter_mut().zip(sums) {
-            *row = match factors {
-                Some(factors) => array!(|c| row[c] * factors[c] + sums[c]),
-                None => sums,
-            };
-        }
+        // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
+        each::<SIDE>(
+            #[inline(always)]
+            |r| {
+                if let Some(row) = rows.get_mut(r) {
+                    *row = match factors {
+                        Some(factors) => array!(|c| row[c] * factors[c] + sums[r][c]),
+                        None => sums[r],
+                    };
+                }
+            },
+        );
     }
 }
 
