@@ -209,8 +209,9 @@ impl<'a> Attention<'a> {
         out: impl Into<HeadsMut<'b>>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let (queries, out) = (queries.into(), out.into());
-        self.run_heads(queries, keys.into(), values.into(), out, None, workspace)
+        let blocks = Blocks { keys: keys.into(), values: values.into(), ring: None };
+        let mut call = Call { queries: queries.into(), blocks, out: out.into(), workspace };
+        self.run_call(&mut call, None)
     }
 
     /// [`run`](Self::run), and the log-sum-exp of each query's scores, the sink included:
@@ -228,9 +229,9 @@ impl<'a> Attention<'a> {
         log_sum_exp: &mut [f32],
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let (queries, out) = (queries.into(), out.into());
-        let log_sum_exp = Some((log_sum_exp, LOGARITHM));
-        self.run_heads(queries, keys.into(), values.into(), out, log_sum_exp, workspace)
+        let blocks = Blocks { keys: keys.into(), values: values.into(), ring: None };
+        let mut call = Call { queries: queries.into(), blocks, out: out.into(), workspace };
+        self.run_call(&mut call, Some((log_sum_exp, LOGARITHM)))
     }
 
     /// The grid of scores under these options, keys × queries: −∞ where masked. A sink
@@ -249,7 +250,8 @@ impl<'a> Attention<'a> {
         backend.scores(keys, queries, self.scale, out.view_mut())?;
         if let Some(as_adjust) = self.adjust {
             let adjusted = Adjusted { options: self, backend, first: 0 };
-            as_adjust(&adjusted).apply(0, Queries::of_one_head(out.cols()), out.view_mut());
+            let queries = Queries::of_one_head(out.cols());
+            as_adjust(&adjusted).apply(0, queries, None, out.view_mut());
         }
         mark_unseen(sight, f32::NEG_INFINITY, out);
         Ok(())
@@ -274,7 +276,8 @@ impl<'a> Attention<'a> {
         // A NaN elsewhere in the column has reached these too.
         if let Some(as_adjust) = self.adjust {
             let adjusted = Adjusted { options: self, backend, first: 0 };
-            as_adjust(&adjusted).mark(0, Queries::of_one_head(out.cols()), 0.0, out.view_mut());
+            let queries = Queries::of_one_head(out.cols());
+            as_adjust(&adjusted).apply(0, queries, Some(0.0), out.view_mut());
         }
         mark_unseen(sight, 0.0, out);
         Ok(())
@@ -285,106 +288,67 @@ impl<'a> Attention<'a> {
         keys: MatrixRef<'_>,
         queries: MatrixRef<'_>,
     ) -> Result<(Backend, Sight), Error> {
-        self.check([keys.rows(), queries.rows()], 1)
+        let backend = self.check(keys.rows(), queries.rows(), 1)?;
+        Ok((backend, self.sight([0, keys.rows()], 0)))
     }
 
-    pub(crate) fn run_heads(
+    /// Runs over the keys and values of a call.
+    pub(crate) fn run_call(
         &self,
-        queries: HeadsRef<'_>,
-        keys: HeadsRef<'_>,
-        values: HeadsRef<'_>,
-        out: HeadsMut<'_>,
+        call: &mut Call<'_>,
         log_sum_exp: Option<(&mut [f32], Logarithm)>,
-        workspace: &mut [f32],
     ) -> Result<(), Error> {
-        if keys.heads() != values.heads() || keys.rows() != values.rows() {
-            return Err(Error::Shape);
-        }
-        let blocks = |head| {
-            let (keys, values) = (keys.head(head)?, values.head(head)?);
-            Some(Blocks { keys, values, ring: None })
-        };
-        let call = Call {
-            queries,
-            out,
-            key_heads: keys.heads(),
-            dim: keys.cols(),
-            value_dim: values.cols(),
-            keys: [0, keys.rows()],
-            newest: false,
-            log_sum_exp,
-            workspace,
-        };
-        self.run_call(call, blocks)
-    }
-
-    /// Runs over the keys and values that `blocks` gives for each key head.
-    pub(crate) fn run_call<'b>(
-        &self,
-        call: Call<'_>,
-        blocks: impl Fn(usize) -> Option<Blocks<'b>>,
-    ) -> Result<(), Error> {
-        let Call { queries, mut out, key_heads, dim, value_dim, keys, .. } = call;
-        let (heads, tokens) = (queries.heads(), queries.rows());
-        let group = match heads.checked_rem(key_heads) {
-            Some(0) => heads / key_heads.max(1),
-            _ => return Err(Error::Shape),
-        };
-        let agree = queries.cols() == dim
+        let Call { queries, blocks, out, workspace } = call;
+        let (heads, tokens, dim) = (queries.heads(), queries.rows(), queries.cols());
+        let (keys, values) = (&blocks.keys, &blocks.values);
+        let (key_heads, value_dim) = (keys.heads(), values.cols());
+        // Where keys lie in a ring, the cache has seen to it.
+        let agree = blocks.ring.is_some()
+            || (keys.rows(), keys.cols(), key_heads) == (values.rows(), dim, values.heads());
+        let agree = agree
+            && heads.checked_rem(key_heads) == Some(0)
             && (out.heads(), out.rows(), out.cols()) == (heads, tokens, value_dim)
-            && call.log_sum_exp.as_ref().is_none_or(|(out, _)| {
+            && log_sum_exp.as_ref().is_none_or(|(out, _)| {
                 heads.checked_mul(tokens).is_some_and(|queries| out.len() == queries)
             });
         if !agree || dim == 0 || value_dim == 0 {
             return Err(Error::Shape);
         }
-        let [first, end] = keys;
-        let (backend, sight) = self.check([end - first, tokens], heads)?;
-        let signed = |n| isize::try_from(n).unwrap_or(isize::MAX);
-        let newest = signed(end).saturating_sub(signed(tokens));
-        let origin = self.query_offset.saturating_add(if call.newest { newest } else { 0 });
-        let sight = Sight { keys, origin, ..sight };
-        if call.workspace.len() < Self::workspace(dim, value_dim) {
+        let there = blocks.ring.map_or([0, keys.rows()], |ring| ring.there);
+        let backend = self.check(there[1] - there[0], tokens, heads)?;
+        if workspace.len() < Self::workspace(dim, value_dim) {
             return Err(Error::Workspace);
         }
         if tokens == 0 {
             return Ok(()); // any number of heads
         }
-        let adjusted = Adjusted { options: self, backend, first };
-        let adjust = self.adjust.map(|as_adjust| as_adjust(&adjusted));
-        let scale = self.scale.unwrap_or_else(|| 1.0 / libm::sqrtf(dim as f32));
-        let mut log_sum_exp = call.log_sum_exp;
-        for head in 0..key_heads {
-            let Some(blocks) = blocks(head) else { break };
-            let first = head * group;
-            let queries = queries.split_heads(first)?.1.split_heads(group)?.0;
-            let out = out.view_mut().split_heads(first)?.1.split_heads(group)?.0;
-            let sinks = self.sinks.and_then(|sinks| sinks.get(first..first + group));
-            let mut logarithms = log_sum_exp.as_mut().and_then(|(out, logarithm)| {
-                let out = out.get_mut(first * tokens..(first + group) * tokens)?;
-                Some(move |at: usize, logits: Logits<'_>| {
-                    logarithm(backend, logits, out.get_mut(at..).unwrap_or_default())
-                })
-            });
-            backend.run(Fused {
-                queries,
-                blocks,
-                scale,
-                sight,
-                adjust,
-                sink: self.sink,
-                sinks: sinks.unwrap_or_default(),
-                out,
-                log_sum_exp: logarithms.as_mut().map(|f| f as _),
-                workspace: &mut *call.workspace,
-            });
-        }
+        let signed = |n| isize::try_from(n).unwrap_or(isize::MAX);
+        let newest = signed(there[1]).saturating_sub(signed(tokens));
+        let origin = if blocks.ring.is_some() { newest } else { 0 };
+        let adjusted = Adjusted { options: self, backend, first: there[0] };
+        let mut take_logits = log_sum_exp.map(|(out, logarithm)| {
+            move |at: usize, logits: Logits<'_>| {
+                logarithm(backend, logits, out.get_mut(at..).unwrap_or_default())
+            }
+        });
+        backend.run(Fused {
+            queries,
+            blocks,
+            share: heads / key_heads.max(1) * tokens,
+            scale: self.scale.unwrap_or_else(|| 1.0 / libm::sqrtf(dim as f32)),
+            sight: self.sight(there, origin),
+            adjust: self.adjust.map(|as_adjust| as_adjust(&adjusted)),
+            sink: self.sink,
+            sinks: self.sinks.unwrap_or_default(),
+            out: out.view_mut(),
+            log_sum_exp: take_logits.as_mut().map(|f| f as _),
+            workspace,
+        });
         Ok(())
     }
 
-    /// The back end and the sight, where every option is in its range and of its shape.
-    fn check(&self, grid: [usize; 2], heads: usize) -> Result<(Backend, Sight), Error> {
-        let [keys, tokens] = grid;
+    /// The back end, where every option is in its range and of its shape.
+    fn check(&self, keys: usize, tokens: usize, heads: usize) -> Result<Backend, Error> {
         let shaped = self.bias.is_none_or(|bias| bias.bias.shape() == (keys, tokens))
             && self.keep.is_none_or(|keep| keep.keep.shape() == (keys, tokens))
             && self.sinks.is_none_or(|sinks| sinks.len() == heads);
@@ -399,25 +363,22 @@ impl<'a> Attention<'a> {
         if !in_range {
             return Err(Error::Option);
         }
+        Ok(self.backend.unwrap_or_else(Backend::best))
+    }
+
+    /// What is seen of `keys`, where query 0 sits at `origin` before the offset.
+    fn sight(&self, keys: [usize; 2], origin: isize) -> Sight {
         let [left, right] = self.window;
         let right = if self.causal { 0 } else { right };
-        let backend = self.backend.unwrap_or_else(Backend::best);
-        Ok((backend, Sight { origin: self.query_offset, left, right, keys: [0, keys] }))
+        Sight { origin: origin.saturating_add(self.query_offset), left, right, keys }
     }
 }
 
 /// What one call of many heads works on.
 pub(crate) struct Call<'a> {
     pub(crate) queries: HeadsRef<'a>,
+    pub(crate) blocks: Blocks<'a>,
     pub(crate) out: HeadsMut<'a>,
-    pub(crate) key_heads: usize,
-    pub(crate) dim: usize,
-    pub(crate) value_dim: usize,
-    /// The first key that there is, and the end.
-    pub(crate) keys: [usize; 2],
-    /// Whether the queries sit at the newest positions, not from 0 on.
-    pub(crate) newest: bool,
-    pub(crate) log_sum_exp: Option<(&'a mut [f32], Logarithm)>,
     pub(crate) workspace: &'a mut [f32],
 }
 
@@ -494,27 +455,18 @@ impl Adjust for Adjusted<'_> {
         })
     }
 
-    fn apply(&self, key: usize, queries: Queries, mut scores: MatrixMut<'_>) {
-        if let Some(Softcap { cap, apply }) = self.options.softcap {
+    fn apply(&self, key: usize, queries: Queries, mark: Option<f32>, mut scores: MatrixMut<'_>) {
+        if let (Some(Softcap { cap, apply }), None) = (self.options.softcap, mark) {
             apply(self.backend, cap, scores.view_mut());
         }
         self.parts(key, queries, scores, |Parts { mut scores, bias, keep }| {
-            if let Some((of, bias)) = bias {
-                (of.apply)(self.backend, bias, scores.view_mut());
+            match (bias, mark) {
+                (Some((of, bias)), None) => (of.apply)(self.backend, bias, scores.view_mut()),
+                (Some((of, bias)), Some(mark)) => (of.mark)(bias, mark, scores.view_mut()),
+                (None, _) => {}
             }
             if let Some((of, keep)) = keep {
-                (of.mark)(keep, f32::NEG_INFINITY, scores);
-            }
-        });
-    }
-
-    fn mark(&self, key: usize, queries: Queries, mark: f32, scores: MatrixMut<'_>) {
-        self.parts(key, queries, scores, |Parts { mut scores, bias, keep }| {
-            if let Some((of, bias)) = bias {
-                (of.mark)(bias, mark, scores.view_mut());
-            }
-            if let Some((of, keep)) = keep {
-                (of.mark)(keep, mark, scores);
+                (of.mark)(keep, mark.unwrap_or(f32::NEG_INFINITY), scores);
             }
         });
     }

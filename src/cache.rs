@@ -5,7 +5,7 @@ use heapless::Vec;
 use crate::{
     Attention, Error, HeadsMut, HeadsRef, MatrixRef,
     attention::{Call, LOGARITHM, Logarithm},
-    kernel::mask::{self, Blocks},
+    kernel::mask::{self, Blocks, Ring},
 };
 
 /// How many keys a block of a cache holds.
@@ -380,18 +380,12 @@ impl<'a> KvCacheRef<'a> {
         let keys = MatrixRef::new(self.keys, self.keys.len() / KEY_BLOCK, KEY_BLOCK)?;
         let rows = self.values.len().checked_div(value_dim).ok_or(Error::Shape)?;
         let values = MatrixRef::new(self.values, rows, value_dim)?;
+        if queries.cols() != dim {
+            return Err(Error::Shape);
+        }
         let CacheSpan { appended, dropped } = self.span;
-        let call = Call {
-            queries,
-            out,
-            key_heads: 1,
-            dim,
-            value_dim,
-            keys: [dropped, appended],
-            newest: true,
-            log_sum_exp,
-            workspace,
-        };
-        attention.run_call(call, |_| Some(Blocks { keys, values, ring: Some(blocks) }))
+        let ring = Ring { blocks, there: [dropped, appended] };
+        let blocks = Blocks { keys: keys.into(), values: values.into(), ring: Some(&ring) };
+        attention.run_call(&mut Call { queries, blocks, out, workspace }, log_sum_exp)
     }
 }

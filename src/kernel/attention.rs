@@ -75,11 +75,12 @@ pub(crate) struct Logits<'a> {
 /// Takes the first of some queries in a row, and what their log-sum-exp is made of.
 pub(crate) type TakeLogits<'a> = &'a mut dyn FnMut(usize, Logits<'_>);
 
-/// The queries of heads that share keys and values, one query after another, head
-/// after head; all sizes agree.
+/// The queries of all heads, one after another, head after head; all sizes agree.
 pub(crate) struct Fused<'a> {
-    pub(crate) queries: HeadsRef<'a>,
-    pub(crate) blocks: Blocks<'a>,
+    pub(crate) queries: &'a HeadsRef<'a>,
+    pub(crate) blocks: &'a Blocks<'a>,
+    /// How many queries in a row share a key head.
+    pub(crate) share: usize,
     pub(crate) scale: f32,
     pub(crate) sight: Sight,
     pub(crate) adjust: Option<&'a dyn Adjust>,
@@ -128,7 +129,7 @@ impl Kernel for Fused<'_> {
         let queries = self.queries.heads() * self.queries.rows();
         let mut first = 0;
         while first < queries {
-            let rest = queries - first;
+            let rest = self.share - first.checked_rem(self.share).unwrap_or(0);
             first += if const { L == 1 } {
                 attend!(self, Narrow<'_>, token, Scalar, first, rest.min(narrow::width(rest)))
             } else if rest > L {
@@ -163,6 +164,14 @@ trait Lanes {
     /// The scores, or their weights, as keys × queries.
     fn grid(&mut self) -> Option<MatrixMut<'_>>;
 
+    /// Adjusts the scores, or writes `mark` where they are masked: the first key is `key`.
+    #[inline(always)]
+    fn adjust(&mut self, adjust: &dyn Adjust, key: usize, queries: Queries, mark: Option<f32>) {
+        if let Some(scores) = self.grid() {
+            adjust.apply(key, queries, mark, scores);
+        }
+    }
+
     /// Writes `mark` where a query does not see a key: the first key is `first`.
     fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32);
 
@@ -196,6 +205,7 @@ impl Fused<'_> {
         }
         let tokens = self.queries.rows();
         let queries = Queries { first: tile.first, count: tile.sights.len(), tokens };
+        let head = tile.first.checked_div(self.share).unwrap_or(0);
         for block in begin / KEY_BLOCK..end.div_ceil(KEY_BLOCK) {
             let first = block * KEY_BLOCK;
             let keys = first..self.sight.keys[1].min(first + KEY_BLOCK);
@@ -209,15 +219,15 @@ impl Fused<'_> {
                 continue;
             }
             let dim = self.queries.cols();
-            let Some([key_rows, values]) = self.blocks.block(block, keys.len(), dim) else {
+            let Some([key_rows, values]) = self.blocks.block(head, block, keys.len(), dim) else {
                 continue;
             };
             let next = self.sight.keys[1].saturating_sub(keys.end).min(KEY_BLOCK);
-            let next = self.blocks.block(block + 1, next, dim);
+            let next = self.blocks.block(head, block + 1, next, dim);
             let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
             lanes.score(key_rows, values);
-            if let Some((adjust, scores)) = self.adjust.zip(lanes.grid()) {
-                adjust.apply(keys.start, queries, scores);
+            if let Some(adjust) = self.adjust {
+                lanes.adjust(adjust, keys.start, queries, None);
             }
             if !whole {
                 lanes.mark(keys.start, &tile.sights, f32::NEG_INFINITY);
@@ -226,8 +236,8 @@ impl Fused<'_> {
             if (whole && self.adjust.is_none()) || lanes.are_finite(values) {
                 lanes.add(values, next);
             } else {
-                if let Some((adjust, weights)) = self.adjust.zip(lanes.grid()) {
-                    adjust.mark(keys.start, queries, -1.0, weights);
+                if let Some(adjust) = self.adjust {
+                    lanes.adjust(adjust, keys.start, queries, Some(-1.0));
                 }
                 lanes.mark(keys.start, &tile.sights, -1.0);
                 lanes.add_visible(values);
@@ -260,12 +270,12 @@ impl Fused<'_> {
 
     #[inline(always)]
     fn tile(&self, first: usize, count: usize) -> Tile {
-        let mut sights = Vec::new();
+        let mut tile = Tile { first, sights: Vec::new() };
         for (_, token) in self.places(first).take(count) {
             // Cannot fail: a tile has at most QUERY_BLOCK queries.
-            let _ = sights.push(self.sight.of(token));
+            let _ = tile.sights.push(self.sight.of(token));
         }
-        Tile { first, sights }
+        tile
     }
 
     /// The sink of query `i`.

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::{MatrixMut, MatrixRef};
+use crate::{HeadsRef, MatrixMut, MatrixRef};
 
 /// How many keys a block has: blocks are counted from absolute key 0, and their
 /// size is one number for all back ends, because it shows in the bits.
@@ -82,41 +82,47 @@ pub(crate) trait Adjust {
     fn hides(&self, keys: Range<usize>, queries: Queries) -> bool;
 
     /// Caps the scores of keys from `key` on and of `queries` (keys × queries), adds
-    /// the bias, and makes −∞ of those that are masked.
-    fn apply(&self, key: usize, queries: Queries, scores: MatrixMut<'_>);
-
-    /// Writes `mark` where scores are masked, and nothing elsewhere.
-    fn mark(&self, key: usize, queries: Queries, mark: f32, scores: MatrixMut<'_>);
+    /// the bias, and makes −∞ of those that are masked. With a `mark`, writes that where they are
+    /// masked, and nothing elsewhere.
+    fn apply(&self, key: usize, queries: Queries, mark: Option<f32>, scores: MatrixMut<'_>);
 }
 
-/// Keys and values, block by block.
+/// Keys and values of every key head, block by block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blocks<'a> {
-    pub(crate) keys: MatrixRef<'a>,
-    pub(crate) values: MatrixRef<'a>,
-    /// `None`: rows of plain matrices. Else the number of blocks in a ring: the keys of
-    /// a block lie transposed, so that `keys` is (blocks · dim) × [`KEY_BLOCK`], and
-    /// may lack the last blocks while nothing lies there.
-    pub(crate) ring: Option<usize>,
+    pub(crate) keys: HeadsRef<'a>,
+    pub(crate) values: HeadsRef<'a>,
+    /// `None`: rows of plain matrices, all of them.
+    pub(crate) ring: Option<&'a Ring>,
+}
+
+/// Blocks in a ring: the keys of a block lie transposed, so that all keys are
+/// (blocks · dim) × [`KEY_BLOCK`], and may lack the last blocks while nothing lies there.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    pub(crate) blocks: usize,
+    /// The first key that there is, and the end.
+    pub(crate) there: [usize; 2],
 }
 
 impl<'a> Blocks<'a> {
-    /// The keys (keys × dim) and values of block `block`, of which there are `count`.
+    /// The keys (keys × dim) and values of block `block` of a head, of which there are `count`.
     #[inline(always)]
     pub(crate) fn block(
         &self,
+        head: usize,
         block: usize,
         count: usize,
         dim: usize,
     ) -> Option<[MatrixRef<'a>; 2]> {
-        let Self { keys, values, ring } = *self;
-        match ring {
+        let (keys, values) = (self.keys.head(head)?, self.values.head(head)?);
+        match self.ring {
             None => {
                 let first = block * KEY_BLOCK;
                 Some([rows(keys, first, count)?, rows(values, first, count)?])
             }
-            Some(blocks) => {
-                let slot = block.checked_rem(blocks)?;
+            Some(ring) => {
+                let slot = block.checked_rem(ring.blocks)?;
                 let block = rows(keys, slot * dim, dim)?.t();
                 Some([rows(block, 0, count)?, rows(values, slot * KEY_BLOCK, count)?])
             }

@@ -34,11 +34,11 @@ impl<'a> Line<'a> {
         Self { from, from_step: 1, to, to_step: 1, len, borrow: PhantomData }
     }
 
-    /// Every `step`th float from the `first` on, into itself. `step` is not 0.
+    /// A column, into itself.
     #[inline(always)]
-    pub(crate) fn strided(floats: &'a mut [f32], first: usize, step: usize) -> Self {
-        let floats = floats.get_mut(first..).unwrap_or_default();
-        let (to, len) = (floats.as_mut_ptr(), floats.len().div_ceil(step.max(1)));
+    pub(crate) fn column(matrix: &'a mut MatrixMut<'_>, col: usize) -> Self {
+        let (to, step) = (matrix.at(0, col), matrix.row_stride());
+        let len = if col < matrix.cols() { matrix.rows() } else { 0 };
         Self { from: to, from_step: step, to, to_step: step, len, borrow: PhantomData }
     }
 

@@ -35,6 +35,12 @@ impl Vector<1> for F32x1 {
 
     const FUSED: bool = false;
 
+    // A kernel of one lane has one such part: alone it would only have a frame of its own.
+    #[inline(always)]
+    fn apart<T, O>(_: Scalar, operands: T, f: impl FnOnce(T) -> O) -> O {
+        f(operands)
+    }
+
     #[inline(always)]
     fn splat(_: Scalar, x: f32) -> Self {
         Self(x)

@@ -40,7 +40,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Across<'a
         tile: &Tile,
         [packed, scores]: [&'a mut [f32]; 2],
     ) -> Self {
-        pack::<L, C, V>(token, fused, tile.first, packed);
+        pack::<L, C, V>(token, fused, tile, packed);
         let state = State::new(token, fused.sinks_from(token, tile.first));
         Self { token, packed, scores, here: 0, state, factors: [V::splat(token, 0.0); C] }
     }
@@ -139,20 +139,20 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Across<'a
     }
 }
 
-/// Lays `C` vectors of queries from `first` on side by side, times the scale; what is
-/// behind the last is 0.
+/// Lays the queries of a tile side by side, times the scale; what is behind the last is anything.
 #[inline(always)]
 fn pack<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     fused: &Fused<'_>,
-    first: usize,
+    tile: &Tile,
     packed: &mut [f32],
 ) {
     let scale = V::splat(token, fused.scale);
     for c in 0..C {
-        let lane = first + c * L;
+        let lane = tile.first + c * L;
         let (head, row) = fused.locate(lane);
-        let is_one_head = row + L <= fused.queries.rows() || head + 1 == fused.queries.heads();
+        let is_one_head =
+            row + L.min(tile.sights.len().saturating_sub(c * L)) <= fused.queries.rows();
         let of_head = |head| fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
         let queries = of_head(head);
         for (i, to) in packed.chunks_mut(L * C * L).enumerate() {

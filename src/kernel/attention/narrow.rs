@@ -9,7 +9,10 @@ use core::ops::Range;
 use super::{Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, fold};
 use crate::{
     MatrixMut, MatrixRef,
-    kernel::softmax::share,
+    kernel::{
+        mask::{Adjust, Queries},
+        softmax::share,
+    },
     simd::{
         Vector, array, each,
         line::Line,
@@ -48,7 +51,8 @@ impl<'a> Narrow<'a> {
     /// How long the parts of the workspace are.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
-        [dim, KEY_BLOCK, value_dim].map(|rows| rows * width(queries))
+        let width = width(queries);
+        [dim * width, KEY_BLOCK * width, value_dim * width]
     }
 
     #[inline(always)]
@@ -67,15 +71,15 @@ impl<'a> Narrow<'a> {
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
     pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile) {
+        let is_empty = self.is_empty;
         let columns = self.acc.len().checked_div(self.width).unwrap_or(0);
         let Ok(acc) = MatrixRef::new(self.acc, columns, self.width) else { return };
-        let places = fused.places(tile.first).zip(&self.states);
-        for (i, ((head, row), state)) in places.enumerate().take(tile.sights.len()) {
+        for (i, state) in self.states.iter().enumerate().take(tile.sights.len()) {
+            let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
             let [F32x1(factor)] = state.normalisers(Scalar);
-            Line::between(acc.t(), i, &mut out, row).map_one_by_one::<false>(|sum| {
-                if self.is_empty { 0.0 } else { sum * factor + 0.0 }
-            });
+            Line::between(acc.t(), i, &mut out, row)
+                .map_one_by_one::<false>(|sum| if is_empty { 0.0 } else { sum * factor + 0.0 });
             if let Some(take) = &mut fused.log_sum_exp {
                 state.give_logits(Scalar, tile.first + i, 1, take);
             }
@@ -92,7 +96,7 @@ fn weigh(mut scores: Line<'_>, state: &mut State<1, F32x1>) -> f32 {
         #[inline(always)]
         |x| m = F32x1(x).max(m),
     );
-    if State::is_infinite([m]) {
+    if m.0 == f32::INFINITY {
         scores.map_one_by_one::<false>(|x| share(Scalar, m, F32x1(x)).0);
     }
     let [F32x1(factor)] = state.raise(Scalar, [m]);
@@ -115,7 +119,7 @@ fn weigh(mut scores: Line<'_>, state: &mut State<1, F32x1>) -> f32 {
 }
 
 /// `to = to · factors + left · right`, with no factors without the first term. `right` and `to` have
-/// rows of `width` floats.
+/// rows of `width` floats, `right` any number of them that are not read.
 #[inline(never)]
 fn product(
     left: MatrixRef<'_>,
@@ -172,18 +176,17 @@ impl Lanes for Narrow<'_> {
     fn begin(&mut self, fused: &Fused<'_>, tile: &Tile) {
         let packed = MatrixMut::new(self.packed, fused.queries.cols(), self.width);
         let Ok(mut packed) = packed.map(MatrixMut::t) else { return };
-        // What is not there is a copy of the first.
-        let first = fused.locate(tile.first);
-        let places = fused.places(tile.first).take(tile.sights.len());
-        let places = places.chain(core::iter::repeat(first)).zip(&mut self.states);
-        for (i, ((head, row), state)) in places.enumerate().take(self.width) {
+        let scale = fused.scale;
+        for (i, state) in self.states.iter_mut().enumerate().take(self.width) {
+            // What is not there is a copy of the first.
+            let there = if i < tile.sights.len() { i } else { 0 };
+            let (head, row) = fused.locate(tile.first + there);
             let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
             if sink > [f32::NEG_INFINITY] {
                 weigh(Line::new(None, &mut sink), state);
             }
             let queries = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
-            Line::between(queries, row, &mut packed, i)
-                .map_one_by_one::<false>(|x| x * fused.scale);
+            Line::between(queries, row, &mut packed, i).map_one_by_one::<false>(|x| x * scale);
         }
     }
 
@@ -201,43 +204,53 @@ impl Lanes for Narrow<'_> {
 
     // Called twice, and seldom: one copy.
     #[inline(never)]
+    fn adjust(&mut self, adjust: &dyn Adjust, key: usize, queries: Queries, mark: Option<f32>) {
+        if let Some(scores) = self.grid() {
+            adjust.apply(key, queries, mark, scores);
+        }
+    }
+
+    // Likewise. Here and below a loop with two ways out is one that is never unrolled.
+    #[inline(never)]
     fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
         for (i, sight) in sights.iter().enumerate() {
             for key in 0..self.keys {
-                if !sight.contains(&(first + key))
-                    && let Some(score) = self.scores.get_mut(key * self.width + i)
-                {
+                let score = self.scores.get_mut(key * self.width + i);
+                let Some(score) = score else { break };
+                if !sight.contains(&(first + key)) {
                     *score = mark;
                 }
             }
         }
     }
 
-    #[inline(always)]
+    // Follows a branch, for each side of which there would be a copy.
+    #[inline(never)]
     fn weigh(&mut self) {
-        let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
+        let Ok(mut scores) = MatrixMut::new(self.scores, self.keys, self.width) else { return };
         for i in 0..SIDE.min(self.width) {
-            self.factors[i] = weigh(Line::strided(scores, i, self.width), &mut self.states[i]);
+            self.factors[i] = weigh(Line::column(&mut scores, i), &mut self.states[i]);
         }
     }
 
     #[inline(always)]
     fn add(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
-        let weights = self.scores.get(..self.keys * self.width).unwrap_or_default();
         let factors = (!core::mem::take(&mut self.is_empty)).then_some(&self.factors);
-        product(values.t(), weights, self.acc, factors, self.width);
+        product(values.t(), self.scores, self.acc, factors, self.width);
     }
 
-    #[inline(always)]
+    // Seldom called: what it holds is out of the frame of the others.
+    #[inline(never)]
     fn add_visible(&mut self, values: MatrixRef<'_>) {
         let is_empty = core::mem::take(&mut self.is_empty);
         for (i, acc) in self.acc.iter_mut().enumerate() {
             let (col, query) = (i / self.width.max(1), i % self.width.max(1));
             let mut sum = 0.0;
             for key in 0..self.keys {
-                let w = self.scores.get(key * self.width + query).copied().unwrap_or(-1.0);
-                if w >= 0.0 || w.is_nan() {
-                    sum += w * values.get(key, col).unwrap_or(0.0);
+                let w = self.scores.get(key * self.width + query);
+                let (Some(w), Some(value)) = (w, values.get(key, col)) else { break };
+                if *w >= 0.0 || w.is_nan() {
+                    sum += w * value;
                 }
             }
             let before = if is_empty { 0.0 } else { *acc };
@@ -245,7 +258,8 @@ impl Lanes for Narrow<'_> {
         }
     }
 
-    #[inline(always)]
+    // Likewise.
+    #[inline(never)]
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
         super::are_finite::<1, F32x1>(Scalar, values)
     }
