@@ -8,6 +8,7 @@ use crate::{
         attention::{self, Fused, Logits},
         ln::LogSumExp,
         mask::{Adjust, Blocks, Queries, Sight},
+        root::default_scale,
     },
 };
 
@@ -335,7 +336,7 @@ impl<'a> Attention<'a> {
             queries,
             blocks,
             share: heads / key_heads.max(1) * tokens,
-            scale: self.scale.unwrap_or_else(|| 1.0 / libm::sqrtf(dim as f32)),
+            scale: self.scale.unwrap_or_else(|| default_scale(dim)),
             sight: self.sight(there, origin),
             adjust: self.adjust.map(|as_adjust| as_adjust(&adjusted)),
             sink: self.sink,

@@ -1,6 +1,9 @@
 //! The score grid: every key against every query.
 
-use crate::{Backend, Error, MatrixMut, MatrixRef, kernel::tile::Product};
+use crate::{
+    Backend, Error, MatrixMut, MatrixRef,
+    kernel::{root::default_scale, tile::Product},
+};
 
 /// `out[key][query] = scale · keys[key] · queries[query]`: a **row per key and
 /// a column per query**.
@@ -58,7 +61,7 @@ impl Backend {
         if dim == 0 || queries.cols() != dim || out.shape() != (keys.rows(), queries.rows()) {
             return Err(Error::Shape);
         }
-        let scale = scale.unwrap_or_else(|| 1.0 / libm::sqrtf(dim as f32));
+        let scale = scale.unwrap_or_else(|| default_scale(dim));
         if !scale.is_finite() {
             return Err(Error::Option);
         }

@@ -1,0 +1,51 @@
+//! The scale that is left out: `1 / √dim`.
+
+/// `1 / √dim`, the root rounded and then the quotient.
+pub(crate) fn default_scale(dim: usize) -> f32 {
+    1.0 / sqrt(dim as f32)
+}
+
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+use libm::sqrtf as sqrt;
+
+/// `√x` for a finite `x` of at least 1, rounded correctly: the bits of any other that is.
+///
+/// Bit by bit: 200 instructions and 100 bytes, where `libm`'s has a table and takes 480. The
+/// instruction of a core that has one is out of reach without `std`. Every whole `x` up to 2²⁴
+/// is tried by `every_root_is_that_of_libm`.
+#[cfg(any(test, target_arch = "arm", target_arch = "riscv32"))]
+fn sqrt_by_bits(x: f32) -> f32 {
+    let bits = x.to_bits();
+    // x = rest · 4^k, where rest lies in [1, 4) with 24 bits behind the point.
+    let mut rest = ((bits & 0x7f_ffff) | 0x80_0000) << (2 - ((bits >> 23) & 1));
+    let (mut root, mut twice, mut bit) = (0, 0, 1 << 24);
+    while bit > 0 {
+        if twice + bit <= rest {
+            rest -= twice + bit;
+            twice += 2 * bit;
+            root += bit;
+        }
+        rest *= 2;
+        bit /= 2;
+    }
+    // The last bit is behind the point: it is never a tie.
+    let exponent = (bits >> 23).div_ceil(2) + 62; // and 1 from the root
+    f32::from_bits(root.div_ceil(2) + (exponent << 23))
+}
+
+#[cfg(any(target_arch = "arm", target_arch = "riscv32"))]
+use sqrt_by_bits as sqrt;
+
+#[cfg(test)]
+mod tests {
+    use super::sqrt_by_bits;
+
+    #[test]
+    fn every_root_is_that_of_libm() {
+        let whole = (1..=1 << 24).map(|x: u32| x as f32);
+        let any = (1f32.to_bits()..f32::INFINITY.to_bits()).step_by(1009).map(f32::from_bits);
+        for x in whole.chain(any) {
+            assert_eq!(sqrt_by_bits(x).to_bits(), libm::sqrtf(x).to_bits(), "{x}");
+        }
+    }
+}
