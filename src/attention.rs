@@ -53,7 +53,13 @@ pub struct Attention<'a> {
     keep: Option<Keep<'a>>,
     /// Where one of these three is set.
     adjust: Option<AsAdjust>,
+    /// A bit for each option that is out of its range, found where it is set.
+    wrong: u8,
 }
+
+const SCALE: u8 = 1;
+const SOFTCAP: u8 = 2;
+const SINK: u8 = 4;
 
 // An option that has code of its own carries it, so that an image that never sets the
 // option does not link it.
@@ -69,6 +75,11 @@ struct Softcap {
 #[derive(Clone, Copy, Debug)]
 struct Bias<'a> {
     bias: MatrixRef<'a>,
+    code: &'static BiasCode,
+}
+
+#[derive(Debug)]
+struct BiasCode {
     apply: fn(Backend, MatrixRef<'_>, MatrixMut<'_>),
     mark: fn(MatrixRef<'_>, f32, MatrixMut<'_>),
     hides: fn(MatrixRef<'_>) -> bool,
@@ -77,6 +88,11 @@ struct Bias<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Keep<'a> {
     keep: MatrixRef<'a, u8>,
+    code: &'static KeepCode,
+}
+
+#[derive(Debug)]
+struct KeepCode {
     mark: fn(MatrixRef<'_, u8>, f32, MatrixMut<'_>),
     hides: fn(MatrixRef<'_, u8>) -> bool,
 }
@@ -102,6 +118,7 @@ impl<'a> Attention<'a> {
             bias: None,
             keep: None,
             adjust: None,
+            wrong: 0,
         }
     }
 
@@ -115,15 +132,18 @@ impl<'a> Attention<'a> {
     /// multiplied by it first, rounded once.
     #[must_use]
     pub const fn scale(self, scale: f32) -> Self {
-        Self { scale: Some(scale), ..self }
+        let wrong = self.wrong_after(SCALE, scale.is_finite());
+        Self { scale: Some(scale), wrong, ..self }
     }
 
     /// A score `s` becomes `cap · tanh(s / cap)`, before bias and masks. Finite and not
     /// negative; 0 is none.
     #[must_use]
+    #[inline(always)]
     pub fn softcap(self, cap: f32) -> Self {
         let softcap = Softcap { cap, apply: adjust::cap };
-        Self { softcap: Some(softcap), adjust: Some(as_adjust), ..self }
+        let wrong = self.wrong_after(SOFTCAP, (0.0..f32::INFINITY).contains(&cap));
+        Self { softcap: Some(softcap), adjust: Some(as_adjust), wrong, ..self }
     }
 
     /// A query sees the keys up to its own position. Query `i` sits at
@@ -151,30 +171,37 @@ impl<'a> Attention<'a> {
     /// column for every query, as for padding.
     #[must_use]
     pub fn keep(self, keep: MatrixRef<'a, u8>) -> Self {
-        let (mark, hides) = (adjust::mark_dropped, adjust::drops_all);
-        let keep = Keep { keep, mark, hides };
-        Self { keep: Some(keep), adjust: Some(as_adjust), ..self }
+        let code = const { &KeepCode { mark: adjust::mark_dropped, hides: adjust::drops_all } };
+        Self { keep: Some(Keep { keep, code }), adjust: Some(as_adjust), ..self }
     }
 
     /// Keys × queries, added to the scores, for all heads; −∞ masks.
     #[must_use]
     pub fn bias(self, bias: MatrixRef<'a>) -> Self {
-        let (mark, hides) = (adjust::mark_biased_out, adjust::biases_all_out);
-        let bias = Bias { bias, apply: adjust::bias, mark, hides };
-        Self { bias: Some(bias), adjust: Some(as_adjust), ..self }
+        let code = const {
+            &BiasCode {
+                apply: adjust::bias,
+                mark: adjust::mark_biased_out,
+                hides: adjust::biases_all_out,
+            }
+        };
+        Self { bias: Some(Bias { bias, code }), adjust: Some(as_adjust), ..self }
     }
 
     /// One more logit in the denominator of every query, which takes its share and has
     /// no value. Finite, or −∞ for none.
     #[must_use]
     pub const fn sink(self, sink: f32) -> Self {
-        Self { sink, sinks: None, ..self }
+        let wrong = self.wrong_after(SINK, are_sinks(&[sink]));
+        Self { sink, sinks: None, wrong, ..self }
     }
 
     /// A [`sink`](Self::sink) for each query head.
     #[must_use]
+    #[inline(always)]
     pub const fn sinks(self, sinks: &'a [f32]) -> Self {
-        Self { sinks: Some(sinks), ..self }
+        let wrong = self.wrong_after(SINK, are_sinks(sinks));
+        Self { sinks: Some(sinks), wrong, ..self }
     }
 
     /// How many floats of workspace a call needs: for heads of 64 columns 4 KiB or less on
@@ -348,6 +375,11 @@ impl<'a> Attention<'a> {
         Ok(())
     }
 
+    /// What is wrong once `option` is set.
+    const fn wrong_after(&self, option: u8, is_in_range: bool) -> u8 {
+        if is_in_range { self.wrong & !option } else { self.wrong | option }
+    }
+
     /// The back end, where every option is in its range and of its shape.
     fn check(&self, keys: usize, tokens: usize, heads: usize) -> Result<Backend, Error> {
         let shaped = self.bias.is_none_or(|bias| bias.bias.shape() == (keys, tokens))
@@ -356,12 +388,7 @@ impl<'a> Attention<'a> {
         if !shaped {
             return Err(Error::Shape);
         }
-        let is_sink = |sink: &f32| *sink < f32::INFINITY;
-        let in_range = self.scale.is_none_or(f32::is_finite)
-            && self.softcap.is_none_or(|softcap| softcap.cap.is_finite() && softcap.cap >= 0.0)
-            && is_sink(&self.sink)
-            && self.sinks.is_none_or(|sinks| sinks.iter().all(is_sink));
-        if !in_range {
+        if self.wrong != 0 {
             return Err(Error::Option);
         }
         Ok(self.backend.unwrap_or_else(Backend::best))
@@ -373,6 +400,17 @@ impl<'a> Attention<'a> {
         let right = if self.causal { 0 } else { right };
         Sight { origin: origin.saturating_add(self.query_offset), left, right, keys }
     }
+}
+
+/// Whether none is NaN or +∞.
+const fn are_sinks(mut sinks: &[f32]) -> bool {
+    while let [first, others @ ..] = sinks {
+        if first.is_nan() || *first == f32::INFINITY {
+            return false;
+        }
+        sinks = others;
+    }
+    true
 }
 
 /// What one call of many heads works on.
@@ -451,8 +489,8 @@ impl Adjust for Adjusted<'_> {
         queries.heads().all(|(_, tokens)| {
             let part_of_keep = keep.and_then(|of| part(of.keep, keys.clone(), tokens.clone()));
             let part_of_bias = bias.and_then(|of| part(of.bias, keys.clone(), tokens));
-            keep.zip(part_of_keep).is_some_and(|(of, part)| (of.hides)(part))
-                || bias.zip(part_of_bias).is_some_and(|(of, part)| (of.hides)(part))
+            keep.zip(part_of_keep).is_some_and(|(of, part)| (of.code.hides)(part))
+                || bias.zip(part_of_bias).is_some_and(|(of, part)| (of.code.hides)(part))
         })
     }
 
@@ -462,12 +500,12 @@ impl Adjust for Adjusted<'_> {
         }
         self.parts(key, queries, scores, |Parts { mut scores, bias, keep }| {
             match (bias, mark) {
-                (Some((of, bias)), None) => (of.apply)(self.backend, bias, scores.view_mut()),
-                (Some((of, bias)), Some(mark)) => (of.mark)(bias, mark, scores.view_mut()),
+                (Some((of, bias)), None) => (of.code.apply)(self.backend, bias, scores.view_mut()),
+                (Some((of, bias)), Some(mark)) => (of.code.mark)(bias, mark, scores.view_mut()),
                 (None, _) => {}
             }
             if let Some((of, keep)) = keep {
-                (of.mark)(keep, mark.unwrap_or(f32::NEG_INFINITY), scores);
+                (of.code.mark)(keep, mark.unwrap_or(f32::NEG_INFINITY), scores);
             }
         });
     }

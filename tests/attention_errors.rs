@@ -229,6 +229,10 @@ fn options_out_of_range(backend: Backend) {
         Attention::new().scale(f32::MAX).softcap(f32::MAX).sink(f32::MAX),
         Attention::new().scale(f32::MIN).softcap(f32::from_bits(1)).sink(f32::NEG_INFINITY),
         Attention::new().softcap(-0.0).sink(f32::MIN),
+        // What is set last counts.
+        Attention::new().scale(f32::NAN).scale(0.5).softcap(-1.0).softcap(2.0),
+        Attention::new().sink(f32::NAN).sinks(&[0.0; 4]),
+        Attention::new().sinks(&[f32::NAN; 4]).sink(0.0),
     ] {
         assert_eq!(result(backend, fine, right()), Ok(()), "{fine:?}");
     }
