@@ -326,6 +326,17 @@ impl<const C: usize, V> State<C, V> {
         Self { m, shift, sum }
     }
 
+    /// With these largest scores and sums.
+    #[inline(always)]
+    fn of<const L: usize>(token: V::Token, m: [V; C], sum: [V; C]) -> Self
+    where
+        V: Vector<L>,
+    {
+        let (zero, largest) = (V::splat(token, 0.0), V::splat(token, f32::MAX));
+        let shift = array!(|c| Shift::new(token, m[c].select_gt(largest, zero, m[c])));
+        Self { m, shift, sum }
+    }
+
     /// Whether a query of which `m` are the largest scores has one that is +∞.
     #[inline(always)]
     fn is_infinite<const L: usize>(m: [V; C]) -> bool

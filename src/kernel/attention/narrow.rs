@@ -43,7 +43,8 @@ pub(super) struct Narrow<'a> {
     acc: &'a mut [f32],
     /// Whether that stands for zeros, whatever it holds.
     is_empty: bool,
-    states: [State<1, F32x1>; SIDE],
+    /// The largest score and the sum of each query: its [`State`] is made of them anew.
+    states: [[f32; 2]; SIDE],
     factors: [f32; SIDE],
 }
 
@@ -63,7 +64,7 @@ impl<'a> Narrow<'a> {
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
         let width = width(tile.sights.len());
-        let states = array!(|_i| State::new(Scalar, None));
+        let states = array!(|_i| [f32::NEG_INFINITY, 0.0]);
         let factors = [0.0; SIDE];
         Self { width, packed, scores, keys: 0, acc, is_empty: true, states, factors }
     }
@@ -74,7 +75,8 @@ impl<'a> Narrow<'a> {
         let is_empty = self.is_empty;
         let columns = self.acc.len().checked_div(self.width).unwrap_or(0);
         let Ok(acc) = MatrixRef::new(self.acc, columns, self.width) else { return };
-        for (i, state) in self.states.iter().enumerate().take(tile.sights.len()) {
+        let states = self.states.iter().copied().map(state_of);
+        for (i, state) in states.enumerate().take(tile.sights.len()) {
             let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
             let [F32x1(factor)] = state.normalisers(Scalar);
@@ -87,10 +89,16 @@ impl<'a> Narrow<'a> {
     }
 }
 
+#[inline(always)]
+fn state_of([m, sum]: [f32; 2]) -> State<1, F32x1> {
+    State::of(Scalar, [F32x1(m)], [F32x1(sum)])
+}
+
 /// Makes weights of the scores of a query, adds them to its sum, and gives the factor of its
 /// accumulators.
 #[inline(never)]
-fn weigh(mut scores: Line<'_>, state: &mut State<1, F32x1>) -> f32 {
+fn weigh(mut scores: Line<'_>, m_and_sum: &mut [f32; 2]) -> f32 {
+    let mut state = state_of(*m_and_sum);
     let [mut m] = state.m;
     scores.visit(
         #[inline(always)]
@@ -114,7 +122,7 @@ fn weigh(mut scores: Line<'_>, state: &mut State<1, F32x1>) -> f32 {
         },
     );
     let [F32x1(sum)] = state.sum;
-    state.sum = [F32x1(sum * factor + fold(parts))];
+    *m_and_sum = [m.0, sum * factor + fold(parts)];
     factor
 }
 

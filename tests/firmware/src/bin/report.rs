@@ -65,7 +65,7 @@ const LIMITS: &[Limit] = &[
     missed(27_000, limit("cortex-m33", "attention", What::Instructions, 31_800)),
     missed(9_000, limit("cortex-m55-mve", "attention", What::Instructions, 23_400)),
     limit("cortex-m4f-s", "attention", What::Instructions, 35_600),
-    missed(512, limit("cortex-m4f", "attention", What::Stack, 1120)),
+    missed(512, limit("cortex-m4f", "attention", What::Stack, 1080)),
     missed(3 * 1024, limit("cortex-m4f-s", "attention", What::Flash, 6_200)),
     missed(6 * 1024, limit("cortex-m4f-s", "attention_with_all", What::Flash, 9_100)),
     limit("cortex-m4f", "attention", What::Flash, 11_900),
