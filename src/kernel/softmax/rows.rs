@@ -68,16 +68,18 @@ fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V:
     let m: [V; 4] = maximum(token, row.source(0, 4 * L)); // 4 to hide latency
     let mut m = order::maximum(token, m);
     let largest = m.first();
-    let sums = if largest.abs() > NEAR && largest.is_finite() {
+    let mut is_far = largest.abs() > NEAR;
+    if is_far && largest.is_infinite() {
+        let lowest = V::splat(token, f32::NEG_INFINITY);
+        ([m], _) = bring_near(token, &mut row.strip(0, L), [m], [lowest]);
+        if largest > f32::NEG_INFINITY {
+            row.stay_in_place();
+        }
+        is_far = false;
+    }
+    let sums = if is_far {
         weigh::<DENSE, true, L, G, W, V>(token, row, m)
     } else {
-        if largest.is_infinite() {
-            let lowest = V::splat(token, f32::NEG_INFINITY);
-            ([m], _) = bring_near(token, &mut row.strip(0, L), [m], [lowest]);
-            if largest > f32::NEG_INFINITY {
-                row.stay_in_place();
-            }
-        }
         weigh::<DENSE, false, L, G, W, V>(token, row, m)
     };
     let a: [V; G] = array!(|g| sums[g].unbiased(token));
