@@ -83,6 +83,30 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
         }
     }
 
+    /// The scores of a block.
+    #[inline(always)]
+    fn score_block(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
+        let mut ahead = Ahead::new(next);
+        self.keys = keys.rows();
+        if keys.row_stride() != 1 {
+            return self.score_squares(keys, &mut ahead);
+        }
+        let mut first = 0;
+        while first < self.keys {
+            // As many as of columns: see `Outputs::add`.
+            let vectors = (self.keys - first).div_ceil(L);
+            first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
+                self.score_vectors::<8>(keys, first, &mut ahead)
+            } else if const { R == 1 } && vectors >= 4 {
+                self.score_vectors::<4>(keys, first, &mut ahead)
+            } else if vectors >= 2 {
+                self.score_vectors::<2>(keys, first, &mut ahead)
+            } else {
+                self.score_vectors::<1>(keys, first, &mut ahead)
+            };
+        }
+    }
+
     /// The scores of `N` vectors of keys from `first` on, which lie side by side; gives how many keys.
     #[inline(always)]
     fn score_vectors<const N: usize>(
@@ -168,25 +192,13 @@ fn multiply_add<const L: usize, const R: usize, V: Vector<L>>(
 impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        let mut ahead = Ahead::new(next);
-        self.keys = keys.rows();
-        if keys.row_stride() != 1 {
-            return self.score_squares(keys, &mut ahead);
-        }
-        let mut first = 0;
-        while first < self.keys {
-            // As many as of columns: see `Outputs::add`.
-            let vectors = (self.keys - first).div_ceil(L);
-            first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
-                self.score_vectors::<8>(keys, first, &mut ahead)
-            } else if const { R == 1 } && vectors >= 4 {
-                self.score_vectors::<4>(keys, first, &mut ahead)
-            } else if vectors >= 2 {
-                self.score_vectors::<2>(keys, first, &mut ahead)
-            } else {
-                self.score_vectors::<1>(keys, first, &mut ahead)
-            };
-        }
+        // A function of its own, for it needs all registers.
+        V::apart(
+            self.token,
+            (self, keys, next),
+            #[inline(always)]
+            |(this, keys, next)| this.score_block(keys, next),
+        );
     }
 
     #[inline(always)]
