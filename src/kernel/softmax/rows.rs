@@ -1,6 +1,6 @@
 //! Softmax of every row; lanes run along it.
 
-use super::{Sum, bring_near, maximum, narrow, normalise};
+use super::{Sum, maximum, narrow, normalise, share};
 use crate::{
     kernel::{
         Kernel,
@@ -68,42 +68,42 @@ fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V:
     let m: [V; 4] = maximum(token, row.source(0, 4 * L)); // 4 to hide latency
     let mut m = order::maximum(token, m);
     let largest = m.first();
-    let mut is_far = largest.abs() > NEAR;
-    if is_far && largest.is_infinite() {
-        let lowest = V::splat(token, f32::NEG_INFINITY);
-        ([m], _) = bring_near(token, &mut row.strip(0, L), [m], [lowest]);
+    if largest.abs() > NEAR {
+        // As `bring_near`.
+        if largest.is_finite() {
+            row.strip(0, 2 * L).map(
+                token,
+                f32::NEG_INFINITY,
+                #[inline(always)]
+                |x: [V; 2]| array!(|i| x[i] - m),
+            );
+        } else if largest > 0.0 {
+            row.strip(0, L).map(
+                token,
+                f32::NEG_INFINITY,
+                #[inline(always)]
+                |[x]: [V; 1]| [share(token, m, x)],
+            );
+        }
         if largest > f32::NEG_INFINITY {
             row.stay_in_place();
         }
-        is_far = false;
+        m = V::splat(token, 0.0);
     }
-    let sums = if is_far {
-        weigh::<DENSE, true, L, G, W, V>(token, row, m)
-    } else {
-        weigh::<DENSE, false, L, G, W, V>(token, row, m)
-    };
+    let sums = weigh::<DENSE, L, G, W, V>(token, row, NearShift::new(token, m));
     let a: [V; G] = array!(|g| sums[g].unbiased(token));
     let e: [V; G] = array!(|g| sums[g].e);
     let sum = order::sum(token, a) + order::sum(token, e);
     normalise(token, row.strip(0, G * L), [sum; G]);
 }
 
-/// Writes the weights of a row under the maximum `m`, leaves it in place, and returns their sums. One that
-/// is `FAR` from 0 is taken off first, which is exact where the weight is not 0.
+/// Writes the weights of a row, leaves it in place, and returns their sums.
 #[inline(always)]
-fn weigh<
-    const DENSE: bool,
-    const FAR: bool,
-    const L: usize,
-    const G: usize,
-    const W: usize,
-    V: Vector<L>,
->(
+fn weigh<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Vector<L>>(
     token: V::Token,
     row: &mut Row<'_, DENSE>,
-    m: V,
+    shift: NearShift<V>,
 ) -> [Sum<V>; G] {
-    let shift = NearShift::new(token, if FAR { V::splat(token, 0.0) } else { m });
     let mut sums = [Sum::new(token); G];
     let mut full = 0;
     if DENSE {
@@ -111,7 +111,6 @@ fn weigh<
             token,
             #[inline(always)]
             |x: [V; W]| {
-                let x = if FAR { array!(|i| x[i] - m) } else { x };
                 let w = shift.weights(token, x);
                 add(&mut sums, w);
                 w
@@ -125,10 +124,7 @@ fn weigh<
             token,
             f32::NEG_INFINITY,
             #[inline(always)]
-            |x: [V; G]| {
-                let x = if FAR { array!(|g| x[g] - m) } else { x };
-                shift.weights(token, x)
-            },
+            |x: [V; G]| shift.weights(token, x),
         );
         row.stay_in_place();
         row.source(rest, W * L).for_each(
