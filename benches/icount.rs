@@ -59,15 +59,15 @@ macro_rules! counts {
 // keys of 64. `benches/limits.sh` writes what is between the marks.
 counts! {
     // counted
-    DOT              dot              | scalar 248 143 1283 | portable 161 143 1283 | avx2 181 100 385;
+    DOT              dot              | scalar 208 143 1283 | portable 161 143 1283 | avx2 181 100 385;
     SOFTMAX          softmax          | scalar 373 1138 16425 | portable 515 976 12946 | avx2 434 445 4315;
-    SOFTMAX_ROWS     softmax_rows     | scalar 3831 80063 135575 | portable 3763 59179 104027 | avx2 2918 24630 33718;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3718 77478 130902 | portable 3665 59001 104027 | avx2 2918 24630 33718;
     SOFTMAX_COLUMNS  softmax_columns  | scalar 2395 113205 217787 | portable 1386 62286 119496 | avx2 651 20393 42434;
-    SCORES           scores           | scalar 2573 531409 985809 | portable 1604 335000 624304 | avx2 1149 92876 243083;
-    PROJECT          project          | scalar 2261 517993 984041 | portable 1330 325913 623078 | avx2 1042 89544 242983;
-    WEIGHTED_SUM     weighted_sum     | scalar 2256 517988 1394868 | portable 1325 325908 848476 | avx2 1037 89539 340571;
-    ATTENTION        attention        | scalar 32880 1290934 122807 | portable 20111 741349 114114 | avx2 8220 206962 45166;
-    ATTENTION_CACHED attention_cached | scalar 33159 1304695 101708 | portable 20174 741517 50582 | avx2 8284 207076 19232;
+    SCORES           scores           | scalar 2571 531409 984903 | portable 1593 335000 624067 | avx2 1149 92876 243083;
+    PROJECT          project          | scalar 2259 517993 983135 | portable 1330 325913 622940 | avx2 1042 89544 242983;
+    WEIGHTED_SUM     weighted_sum     | scalar 2254 517988 1394868 | portable 1325 325908 848476 | avx2 1037 89539 340571;
+    ATTENTION        attention        | scalar 31230 1285952 122084 | portable 19125 719384 114114 | avx2 7998 206055 43253;
+    ATTENTION_CACHED attention_cached | scalar 31371 1286233 97609 | portable 19218 719505 50582 | avx2 8100 206200 18150;
     // end
 }
 

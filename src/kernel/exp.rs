@@ -85,7 +85,7 @@ const fn bias(wide: bool, fused: bool) -> f32 {
 /// What the polynomial gives is `e^r` times this, which changes no other bit. Twice `e^r`, above √2, makes a
 /// normal weight of every exponent but 0: a subnormal one takes 150 cycles of an Intel core. Unfused it would
 /// be an addition more.
-const fn times(fused: bool) -> f32 {
+pub(super) const fn times(fused: bool) -> f32 {
     if fused { 2.0 } else { 1.0 }
 }
 

@@ -25,6 +25,7 @@ use super::{
     exp::{
         Shift, WEIGHT_BIAS,
         near::{NEAR, NearShift},
+        times,
     },
 };
 use crate::{
@@ -123,7 +124,9 @@ impl<V> Normaliser<V> {
     {
         // No sum of weights is between 0 and the smallest normal number, which keeps the factor
         // finite where all weights are 0. A sum that is NaN stays one.
-        let factor = V::splat(token, 1.0) / V::splat(token, f32::MIN_POSITIVE).max(sum);
+        // 1 / sum, by a constant that the polynomial has too: a column is short of registers for them.
+        let times = V::splat(token, const { times(V::FUSED) });
+        let factor = times / (times * V::splat(token, f32::MIN_POSITIVE).max(sum));
         Self { cutoff: sum * V::splat(token, SMALLEST), factor }
     }
 
