@@ -158,33 +158,56 @@ impl Product<'_> {
         right: Source<'_>,
     ) {
         let mut scaled = (self.left_scale != 1.0).then_some([[0.0; PANEL]; R]);
-        for row in (0..self.out.rows()).step_by(R) {
-            let mut sums: [[V; C]; R] = if panel.start == 0 {
-                [[V::splat(token, 0.0); C]; R]
+        let rows = self.out.rows();
+        let mut row = 0;
+        while row < rows {
+            let rest = rows - row;
+            // Of 6 rows a tile leaves up to 5 empty; 8 are two of 4.
+            row += if const { R == 6 } && (rest <= 4 || rest == 8) {
+                self.tile::<L, 4, C, V>(token, row, col, panel.clone(), right, &mut scaled)
             } else {
-                array!(|r| strip::read(token, self.out.view(), row + r, col))
+                self.tile::<L, R, C, V>(token, row, col, panel.clone(), right, &mut scaled)
             };
-            let (left, first, begin) = if let Some(scaled) = &mut scaled {
-                self.scale_left::<L, R, V>(token, row, panel.clone(), scaled);
-                (MatrixRef::from(scaled.as_slice()), 0, 0)
-            } else {
-                (self.left, row, panel.start)
-            };
-            let left = Taps::<R>::new(left, first, begin);
-            sums = accumulate::<L, R, C, V>(token, left, right, sums);
-            strip::write(&mut self.out, row, col, sums);
         }
     }
 
-    /// Writes `R` rows of `left` from `row` on, for the `k` in `panel`, times
-    /// their scale.
+    /// Likewise to a tile of `R` rows; gives `R`.
     #[inline(always)]
-    fn scale_left<const L: usize, const R: usize, V: Vector<L>>(
+    fn tile<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        row: usize,
+        col: usize,
+        panel: Range<usize>,
+        right: Source<'_>,
+        scaled: &mut Option<impl AsMut<[[f32; PANEL]]>>,
+    ) -> usize {
+        let mut sums: [[V; C]; R] = if panel.start == 0 {
+            [[V::splat(token, 0.0); C]; R]
+        } else {
+            array!(|r| strip::read(token, self.out.view(), row + r, col))
+        };
+        let (left, first, begin) = if let Some(scaled) = scaled {
+            let scaled = scaled.as_mut();
+            self.scale_left::<L, V>(token, row, panel, scaled);
+            (MatrixRef::from(&*scaled), 0, 0)
+        } else {
+            (self.left, row, panel.start)
+        };
+        let left = Taps::<R>::new(left, first, begin);
+        sums = accumulate::<L, R, C, V>(token, left, right, sums);
+        strip::write(&mut self.out, row, col, sums);
+        R
+    }
+
+    /// Writes rows of `left` from `row` on, for the `k` in `panel`, times their scale.
+    #[inline(always)]
+    fn scale_left<const L: usize, V: Vector<L>>(
         &self,
         token: V::Token,
         row: usize,
         panel: Range<usize>,
-        scaled: &mut [[f32; PANEL]; R],
+        scaled: &mut [[f32; PANEL]],
     ) {
         let scale = V::splat(token, self.left_scale);
         for (r, to) in scaled.iter_mut().enumerate() {
