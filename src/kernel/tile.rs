@@ -74,15 +74,20 @@ impl Kernel for Product<'_> {
             self = self.t();
         }
         let cols = if self.out.is_empty() { 0 } else { self.out.cols() };
-        for col in (0..cols).step_by(C * L) {
-            if cols - col > L {
-                self.columns::<L, R, C, V>(token, col);
-            } else {
-                self.columns::<L, R, 1, V>(token, col);
-            }
+        let mut col = 0;
+        let mut panel = Panel::new();
+        while cols.saturating_sub(col) > L {
+            self.columns::<L, R, C, V>(token, col, &mut panel);
+            col += C * L;
+        }
+        if col < cols {
+            self.columns::<L, R, 1, V>(token, col, &mut Panel::new());
         }
     }
 }
+
+/// For some `k` in a row `C` vectors of columns, as [`pack`] lays them.
+type Panel<const L: usize, const C: usize> = Vec<[[f32; L]; C], PANEL>;
 
 impl Product<'_> {
     /// The same product with its operands exchanged: every sum keeps its bits.
@@ -104,6 +109,7 @@ impl Product<'_> {
         &mut self,
         token: V::Token,
         col: usize,
+        panel: &mut Panel<L, C>,
     ) {
         let Self { right, left_scale, right_scale, .. } = *self;
         let depth = right.rows();
@@ -112,7 +118,7 @@ impl Product<'_> {
             let columns = Source::columns(right, col, C * L);
             self.tiles::<L, R, C, V>(token, col, 0..depth, columns);
         } else {
-            self.panels::<L, R, C, V>(token, col);
+            self.panels::<L, R, C, V>(token, col, panel);
         }
         if let Some(bias) = self.bias {
             for row in 0..self.out.rows() {
@@ -130,14 +136,14 @@ impl Product<'_> {
         &mut self,
         token: V::Token,
         col: usize,
+        panel: &mut Panel<L, C>,
     ) {
         let Self { right, right_scale, .. } = *self;
         let depth = right.rows();
-        let mut panel = Vec::<[[f32; L]; C], PANEL>::new();
         let mut begin = 0;
         loop {
             let end = depth.min(begin + PANEL);
-            pack::<L, C, V>(token, right, right_scale, begin..end, col, &mut panel);
+            pack::<L, C, V>(token, right, right_scale, begin..end, col, panel);
             let columns = Source::dense(panel.as_flattened().as_flattened(), C * L);
             self.tiles::<L, R, C, V>(token, col, begin..end, columns);
             begin = end;
@@ -288,7 +294,7 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
     scale: f32,
     range: Range<usize>,
     col: usize,
-    panel: &mut Vec<[[f32; L]; C], PANEL>,
+    panel: &mut Panel<L, C>,
 ) {
     let scale = V::splat(token, scale);
     // Cannot fail: `range` is at most PANEL long.

@@ -442,6 +442,15 @@ pub(crate) fn read_square<const L: usize, V: Vector<L>>(
     let rows = view.rows().saturating_sub(row);
     if view.col_stride() == 1 && view.cols().saturating_sub(col) >= L {
         let (at, stride) = (view.at(row, col), view.row_stride());
+        if rows >= L {
+            let mut at = at;
+            return array!(|_i| {
+                // SAFETY: each of these rows has `L` lanes side by side from `col` on.
+                let [vector] = unsafe { load(token, at) };
+                at = at.wrapping_add(stride);
+                vector
+            });
+        }
         array!(|i| {
             if i < rows {
                 // SAFETY: the row has `L` lanes side by side from `col` on.
