@@ -75,10 +75,12 @@ impl Kernel for Product<'_> {
         }
         let cols = if self.out.is_empty() { 0 } else { self.out.cols() };
         let mut col = 0;
-        let mut panel = Panel::new();
-        while cols.saturating_sub(col) > L {
-            self.columns::<L, R, C, V>(token, col, &mut panel);
-            col += C * L;
+        if cols > L {
+            let mut panel = Panel::new();
+            while cols.saturating_sub(col) > L {
+                self.columns::<L, R, C, V>(token, col, &mut panel);
+                col += C * L;
+            }
         }
         if col < cols {
             self.columns::<L, R, 1, V>(token, col, &mut Panel::new());
