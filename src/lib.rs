@@ -91,7 +91,7 @@
 //! # How exact
 //!
 //! * `e^x` is within 1 ULP wherever the result is normal, for every f32, and exactly
-//!   +0 where it would be subnormal.
+//!   +0 where it would be subnormal; a weight of an [`Attention`] of the fused family may be +0 below 2⁻¹²⁵.
 //! * Weights of at least 2⁻¹²⁵ are within **6 ULP** of the true value for inputs in
 //!   [−80, 80] and up to 1024 of them, smaller ones within 2⁻¹²⁵. The usual way, which
 //!   subtracts the maximum first, is off by 35 ULP and more.

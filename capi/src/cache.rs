@@ -26,7 +26,6 @@ const _: () = assert!(SDPA_KEY_BLOCK == KEY_BLOCK);
 /// SDPA_KEY_BLOCK - 1) / SDPA_KEY_BLOCK + 1 blocks. Copying it does not copy what it holds.
 #[repr(C)]
 #[derive(Clone, Copy)]
-#[allow(non_camel_case_types, reason = "the names of the header")]
 pub struct sdpa_cache {
     /// SDPA_CACHE_FLOATS(dim, value_dim, blocks) floats.
     pub storage: *mut f32,

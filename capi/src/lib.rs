@@ -12,7 +12,7 @@
 //! what it writes. An `sdpa_cache` has what `sdpa_cache_init` wrote, or zeros.
 
 #![no_std]
-#![allow(
+#![expect(
     clippy::missing_safety_doc,
     reason = "the comments are the header's: what they leave to the caller stands above"
 )]

@@ -19,7 +19,6 @@ pub const SDPA_WINDOW: u32 = 2;
 /// newest queries sit.
 #[repr(C)]
 #[derive(Clone, Copy)]
-#[allow(non_camel_case_types, reason = "the names of the header")]
 pub struct sdpa_options {
     /// SDPA_CAUSAL, SDPA_WINDOW; other bits are SDPA_ERROR_OPTION.
     pub flags: u32,

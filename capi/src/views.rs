@@ -10,11 +10,7 @@ use crate::{region::Region, status::Checked};
 /// elements is not touched. Without elements data may be NULL.
 #[repr(C)]
 #[derive(Clone, Copy)]
-#[allow(
-    non_camel_case_types,
-    missing_docs,
-    reason = "the names of the header, which its text explains"
-)]
+#[expect(missing_docs, reason = "the text of the header explains them")]
 pub struct sdpa_matrix {
     pub data: *const f32,
     pub rows: usize,
@@ -26,11 +22,7 @@ pub struct sdpa_matrix {
 /// A matrix that is written: as sdpa_matrix, but no two elements may lie at one place.
 #[repr(C)]
 #[derive(Clone, Copy)]
-#[allow(
-    non_camel_case_types,
-    missing_docs,
-    reason = "the names of the header, which its text explains"
-)]
+#[expect(missing_docs, reason = "the text of the header explains them")]
 pub struct sdpa_matrix_mut {
     pub data: *mut f32,
     pub rows: usize,
@@ -44,11 +36,7 @@ pub struct sdpa_matrix_mut {
 /// [rows][heads][cols] they are cols, heads * cols, 1. A stride of 0 beside others repeats.
 #[repr(C)]
 #[derive(Clone, Copy)]
-#[allow(
-    non_camel_case_types,
-    missing_docs,
-    reason = "the names of the header, which its text explains"
-)]
+#[expect(missing_docs, reason = "the text of the header explains them")]
 pub struct sdpa_heads {
     pub data: *const f32,
     pub heads: usize,
@@ -63,11 +51,7 @@ pub struct sdpa_heads {
 /// three, each reaches over all that the ones before it span.
 #[repr(C)]
 #[derive(Clone, Copy)]
-#[allow(
-    non_camel_case_types,
-    missing_docs,
-    reason = "the names of the header, which its text explains"
-)]
+#[expect(missing_docs, reason = "the text of the header explains them")]
 pub struct sdpa_heads_mut {
     pub data: *mut f32,
     pub heads: usize,
