@@ -68,7 +68,7 @@ pub unsafe extern "C" fn sdpa_cache_init(
         let block = sdpa_cache_floats(dim, value_dim, 1);
         let blocks = storage_len.checked_div(block).unwrap_or(0);
         let len = sdpa_cache_floats(dim, value_dim, blocks);
-        let outputs = [Region::array(cache, 1)?, Region::array(storage, len)?];
+        let outputs = [Region::array(cache, 1)?, Region::array(storage, storage_len)?];
         check_apart(&outputs, &[])?;
         if blocks == 0 {
             return Err(Failure(SDPA_ERROR_CAPACITY));

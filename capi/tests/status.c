@@ -311,6 +311,8 @@ static void caches(void) {
     CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, n / 2 - 1) == SDPA_ERROR_CAPACITY);
     CHECK(sdpa_cache_init(&cache, SIZE_MAX / 2, WIDTH, storage, n) == SDPA_ERROR_CAPACITY);
     CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, SIZE_MAX) == SDPA_ERROR_STRIDE);
+    // More than an array can be by less than a block, which the cache would round off.
+    CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, SIZE_MAX / 8 + 1) == SDPA_ERROR_STRIDE);
     CHECK(sdpa_cache_init((sdpa_cache *)(void *)(storage + 2), DIM, WIDTH, storage, n) == SDPA_ERROR_ALIAS);
     CHECK(memcmp(&cache, &before, sizeof cache) == 0 && is_untouched(storage, n));
 
