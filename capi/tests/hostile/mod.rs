@@ -58,9 +58,9 @@ struct Place {
 }
 
 impl Arena<'_> {
-    /// Any place of three or fewer axes, about of these sizes. What would lie outside the arena,
+    /// Any place of the last `axes` axes, about of these sizes. What would lie outside the arena,
     /// and yet in memory, becomes one float.
-    fn place(&mut self, mut sizes: [usize; 3], is_output: bool) -> Place {
+    fn place(&mut self, axes: usize, mut sizes: [usize; 3], is_output: bool) -> Place {
         if self.input.below(16) == 15 {
             let axis = if sizes[0] == 1 { 1 + self.input.below(2) } else { self.input.below(3) };
             sizes[axis] = self.input.any(9);
@@ -72,8 +72,8 @@ impl Arena<'_> {
             2 => [rows.wrapping_mul(cols).saturating_add(1), 1, rows],
             _ => [self.input.any(40), self.input.any(40), self.input.any(40)],
         };
-        let is_dense = if heads == 1 { strides[1..] == [0; 2] } else { strides == [0; 3] };
-        let taken = if is_dense { [rows.saturating_mul(cols), cols, 1] } else { strides };
+        strides[..3 - axes].fill(0);
+        let taken = if strides == [0; 3] { [rows.saturating_mul(cols), cols, 1] } else { strides };
         let at = 16 * self.input.byte() + self.input.below(16);
         if self.input.below(16) == 15 {
             return Place { data: ptr::null_mut(), sizes, strides };
@@ -112,19 +112,19 @@ impl Arena<'_> {
 
     fn matrix(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
         let Place { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
-            self.place([1, rows, cols], false);
+            self.place(2, [1, rows, cols], false);
         sdpa_matrix { data, rows, cols, row_stride, col_stride }
     }
 
     fn output(&mut self, rows: usize, cols: usize) -> sdpa_matrix_mut {
         let Place { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
-            self.place([1, rows, cols], true);
+            self.place(2, [1, rows, cols], true);
         sdpa_matrix_mut { data, rows, cols, row_stride, col_stride }
     }
 
     fn heads(&mut self, heads: usize, rows: usize, cols: usize) -> sdpa_heads {
         let Place { data, sizes: [heads, rows, cols], strides } =
-            self.place([heads, rows, cols], false);
+            self.place(3, [heads, rows, cols], false);
         let [head_stride, row_stride, col_stride] = strides;
         sdpa_heads { data, heads, rows, cols, head_stride, row_stride, col_stride }
     }
@@ -307,7 +307,7 @@ pub(crate) fn check(bytes: &[u8]) {
             let sinks =
                 if a.input.below(3) == 2 { a.array(queries.heads, false) } else { ptr::null_mut() };
             let Place { data, sizes: [heads, rows, cols], strides } =
-                a.place([heads, cols, width], true);
+                a.place(3, [heads, cols, width], true);
             let [head_stride, row_stride, col_stride] = strides;
             let out =
                 sdpa_heads_mut { data, heads, rows, cols, head_stride, row_stride, col_stride };
