@@ -65,7 +65,7 @@ impl Dot<'_> {
                 },
             );
         }
-        order::sum(token, order::groups(sums)).first()
+        order::sum(token, order::groups(sums))
     }
 
     /// With one group.
@@ -91,7 +91,7 @@ impl Dot<'_> {
             let first = a.mul_add(rest(token, b_rest, i * L), sums[0]);
             sums = array!(|g| if g + 1 < G { sums[g + 1] } else { first });
         }
-        order::sum(token, sums).first()
+        order::sum(token, sums)
     }
 }
 

@@ -89,38 +89,28 @@ pub(crate) fn groups<const L: usize, const G: usize, const N: usize, V: Vector<L
     )
 }
 
-/// Folds a group of partial sums into one, which every lane gets.
+/// Folds a group of partial sums into one.
 #[inline(always)]
 pub(crate) fn sum<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     group: [V; G],
-) -> V {
+) -> f32 {
     const { assert!(G * L == if V::FUSED { 16 } else { 4 }) };
-    fold(
-        token,
+    halve(
         group,
         #[inline(always)]
         |a, b| a + b,
     )
+    .sum(token)
 }
 
-/// Folds maxima into one, which every lane gets; their order shows
-/// nowhere.
+/// Folds maxima into one; their order shows nowhere.
 #[inline(always)]
 pub(crate) fn maximum<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     group: [V; G],
-) -> V {
-    fold(token, group, V::max)
-}
-
-#[inline(always)]
-fn fold<const L: usize, const G: usize, V: Vector<L>>(
-    token: V::Token,
-    group: [V; G],
-    f: impl Fn(V, V) -> V + Copy,
-) -> V {
-    halve(group, f).fold(token, f)
+) -> f32 {
+    halve(group, V::max).largest(token)
 }
 
 /// Joins each of the lower half with the one of the upper half at its place, until one

@@ -116,6 +116,25 @@ struct Normaliser<V> {
 /// `w > cutoff` and `w · factor >= 2⁻¹²⁶`.
 const SMALLEST: f32 = f32::from_bits(0x0080_0004);
 
+impl Normaliser<f32> {
+    /// That of one sum, whose quotient takes 7 cycles less than one of AVX-512 vectors.
+    #[inline(always)]
+    fn of(sum: f32) -> Self {
+        let least = if f32::MIN_POSITIVE > sum { f32::MIN_POSITIVE } else { sum };
+        Self { cutoff: sum * SMALLEST, factor: 1.0 / least }
+    }
+
+    /// The same in each lane.
+    #[inline(always)]
+    fn splat<const L: usize, V>(self, token: V::Token) -> Normaliser<V>
+    where
+        V: Vector<L>,
+    {
+        let Self { cutoff, factor } = self;
+        Normaliser { cutoff: V::splat(token, cutoff), factor: V::splat(token, factor) }
+    }
+}
+
 impl<V> Normaliser<V> {
     #[inline(always)]
     fn new<const L: usize>(token: V::Token, sum: V) -> Self
@@ -270,9 +289,8 @@ fn bring_near<const L: usize, const G: usize, V: Vector<L>>(
 fn normalise<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     mut strip: Strip<'_>,
-    sums: [V; G],
+    normalisers: [Normaliser<V>; G],
 ) {
-    let normalisers: [Normaliser<V>; G] = array!(|g| Normaliser::new(token, sums[g]));
     strip.stay_in_place();
     strip.map(
         token,
@@ -389,6 +407,7 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
     for c in 0..C {
         sums[c].add(shifts[c].weight(token, sinks[c]));
     }
-    let totals: [V; C] = array!(|c| sums[c].unbiased(token) + sums[c].e);
-    normalise(token, strip, totals);
+    let normalisers: [Normaliser<V>; C] =
+        array!(|c| Normaliser::new(token, sums[c].unbiased(token) + sums[c].e));
+    normalise(token, strip, normalisers);
 }

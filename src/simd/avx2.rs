@@ -22,10 +22,10 @@ impl Avx2 {
     }
 }
 
-/// Eight lanes. Made of a token or of another `F32x8` alone, so that a value
+/// Eight lanes. Made of a token, of another `F32x8` or of half an `F32x16` alone, so that a value
 /// is the token's proof.
 #[derive(Clone, Copy)]
-pub(crate) struct F32x8(__m256);
+pub(crate) struct F32x8(pub(super) __m256);
 
 macro_rules! operator {
     ($trait:ident, $function:ident, $intrinsic:ident) => {
@@ -44,6 +44,13 @@ operator!(Add, add, _mm256_add_ps);
 operator!(Sub, sub, _mm256_sub_ps);
 operator!(Mul, mul, _mm256_mul_ps);
 operator!(Div, div, _mm256_div_ps);
+
+/// The lower and the upper four lanes.
+#[inline(always)]
+fn halves(x: F32x8) -> [__m128; 2] {
+    // SAFETY: AVX is there: `x` is the proof.
+    unsafe { [_mm256_castps256_ps128(x.0), _mm256_extractf128_ps::<1>(x.0)] }
+}
 
 /// Eight lanes of ones, then eight of zeros: where the eight that begin at
 /// `8 - n` are the mask of the first `n` lanes.
@@ -132,14 +139,25 @@ impl Vector<8> for F32x8 {
         Self(unsafe { _mm256_max_ps(self.0, other.0) })
     }
 
-    /// Lanes change places with their partners, so that each ends with the same.
     #[inline(always)]
-    fn fold(self, _: Avx2, f: impl Fn(Self, Self) -> Self) -> Self {
-        // SAFETY: AVX is there: the token is the proof.
+    fn sum(self, _: Avx2) -> f32 {
+        // SAFETY: AVX is there: `self` is the proof.
         unsafe {
-            let fours = f(self, Self(_mm256_permute2f128_ps::<0x01>(self.0, self.0)));
-            let twos = f(fours, Self(_mm256_permute_ps::<0b01_00_11_10>(fours.0)));
-            f(twos, Self(_mm256_permute_ps::<0b10_11_00_01>(twos.0)))
+            let [low, high] = halves(self);
+            let fours = _mm_add_ps(low, high);
+            let twos = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+            _mm_cvtss_f32(_mm_add_ss(twos, _mm_movehdup_ps(twos)))
+        }
+    }
+
+    #[inline(always)]
+    fn largest(self, _: Avx2) -> f32 {
+        // SAFETY: AVX is there: `self` is the proof.
+        unsafe {
+            let [low, high] = halves(self);
+            let fours = _mm_max_ps(low, high);
+            let twos = _mm_max_ps(fours, _mm_movehl_ps(fours, fours));
+            _mm_cvtss_f32(_mm_max_ss(twos, _mm_movehdup_ps(twos)))
         }
     }
 

@@ -6,19 +6,22 @@ use core::arch::x86::*;
 use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
 
-use super::Vector;
+use super::{
+    Vector,
+    avx2::{Avx2, F32x8},
+};
 
 cpufeatures::new!(detected, "avx512f", "avx512bw");
 
-/// Proof that this machine has AVX-512F and AVX-512BW.
+/// Proof that this machine has AVX-512F and AVX-512BW, and what [`Avx2`] proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512(Avx2);
 
 impl Avx512 {
     /// The token, where the machine and its operating system allow.
     #[inline]
     pub(crate) fn detect() -> Option<Self> {
-        detected::get().then_some(Self(()))
+        Avx2::detect().filter(|_| detected::get()).map(Self)
     }
 }
 
@@ -44,6 +47,16 @@ operator!(Add, add, _mm512_add_ps);
 operator!(Sub, sub, _mm512_sub_ps);
 operator!(Mul, mul, _mm512_mul_ps);
 operator!(Div, div, _mm512_div_ps);
+
+/// The lower and the upper eight lanes.
+#[inline(always)]
+fn halves(F32x16(x): F32x16) -> [F32x8; 2] {
+    // SAFETY: AVX-512F and AVX are there: `x` is the proof.
+    unsafe {
+        let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x));
+        [F32x8(_mm512_castps512_ps256(x)), F32x8(_mm256_castpd_ps(upper))]
+    }
+}
 
 /// The mask of the first `n.min(16)` lanes.
 #[inline(always)]
@@ -122,16 +135,16 @@ impl Vector<16> for F32x16 {
         Self(unsafe { _mm512_max_ps(self.0, other.0) })
     }
 
-    /// Lanes change places with their partners, so that each ends with the same.
     #[inline(always)]
-    fn fold(self, _: Avx512, f: impl Fn(Self, Self) -> Self) -> Self {
-        // SAFETY: AVX-512F is there: the token is the proof.
-        unsafe {
-            let eights = f(self, Self(_mm512_shuffle_f32x4::<0b01_00_11_10>(self.0, self.0)));
-            let fours = f(eights, Self(_mm512_shuffle_f32x4::<0b10_11_00_01>(eights.0, eights.0)));
-            let twos = f(fours, Self(_mm512_permute_ps::<0b01_00_11_10>(fours.0)));
-            f(twos, Self(_mm512_permute_ps::<0b10_11_00_01>(twos.0)))
-        }
+    fn sum(self, Avx512(token): Avx512) -> f32 {
+        let [low, high] = halves(self);
+        (low + high).sum(token)
+    }
+
+    #[inline(always)]
+    fn largest(self, Avx512(token): Avx512) -> f32 {
+        let [low, high] = halves(self);
+        low.max(high).largest(token)
     }
 
     #[inline(always)]

@@ -152,25 +152,22 @@ pub(crate) trait Vector<const L: usize>:
         self.select_gt(other, self, other)
     }
 
-    /// Folds the lanes in half until one is left, and gives that in every lane: lane `i` with
-    /// lane `i + L / 2` for `i < L / 2`, and so on. `f` acts on each lane alone, and
-    /// its operands may change places: so each lane is folded with its partner in the other half.
+    /// The sum of the lanes, folded in half until one is left: lane `i` with lane
+    /// `i + L / 2` for `i < L / 2`, and so on.
     #[inline(always)]
-    fn fold(self, token: Self::Token, f: impl Fn(Self, Self) -> Self) -> Self {
-        let mut folded = self;
-        let mut half = L / 2;
-        while half > 0 {
-            let lanes = folded.to_array();
-            folded = f(folded, Self::load(token, &array!(|i| lanes[i ^ half])));
-            half /= 2;
-        }
-        folded
+    fn sum(self, token: Self::Token) -> f32 {
+        fold(
+            token,
+            self,
+            #[inline(always)]
+            |a, b| a + b,
+        )
     }
 
-    /// The first lane.
+    /// The largest lane; any of them where one is NaN.
     #[inline(always)]
-    fn first(self) -> f32 {
-        self.to_array()[0]
+    fn largest(self, token: Self::Token) -> f32 {
+        fold(token, self, Self::max)
     }
 
     /// The float whose bits are those of `self`, shifted left by 23: what makes
@@ -185,4 +182,16 @@ pub(crate) trait Vector<const L: usize>:
 
     /// Lane `j` of vector `i` becomes lane `i` of vector `j`.
     fn transpose(rows: [Self; L]) -> [Self; L];
+}
+
+/// Folds each lane with its partner in the other half, until all are the same.
+#[inline(always)]
+fn fold<const L: usize, V: Vector<L>>(token: V::Token, mut x: V, f: impl Fn(V, V) -> V) -> f32 {
+    let mut half = L / 2;
+    while half > 0 {
+        let lanes = x.to_array();
+        x = f(x, V::load(token, &array!(|i| lanes[i ^ half])));
+        half /= 2;
+    }
+    x.to_array()[0]
 }

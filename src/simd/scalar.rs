@@ -72,16 +72,6 @@ impl Vector<1> for F32x1 {
     }
 
     #[inline(always)]
-    fn fold(self, _: Scalar, _: impl Fn(Self, Self) -> Self) -> Self {
-        self
-    }
-
-    #[inline(always)]
-    fn first(self) -> f32 {
-        self.0
-    }
-
-    #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
         Self(f32::from_bits(self.0.to_bits() << 23))
     }

@@ -1,6 +1,6 @@
 //! Softmax of every row; lanes run along it.
 
-use super::{Sum, maximum, narrow, normalise, share};
+use super::{Normaliser, Sum, maximum, narrow, normalise, share};
 use crate::{
     kernel::{
         Kernel,
@@ -66,8 +66,8 @@ fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V:
     row: &mut Row<'_, DENSE>,
 ) {
     let m: [V; 4] = maximum(token, row.source(0, 4 * L)); // 4 to hide latency
-    let mut m = order::maximum(token, m);
-    let largest = m.first();
+    let largest = order::maximum(token, m);
+    let mut m = V::splat(token, largest);
     if largest.abs() > NEAR {
         // As `bring_near`, of one maximum: a pass that only subtracts takes less than half of the time.
         if largest.is_finite() {
@@ -93,8 +93,8 @@ fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V:
     let sums = weigh::<DENSE, L, G, W, V>(token, row, NearShift::new(token, m));
     let a: [V; G] = array!(|g| sums[g].unbiased(token));
     let e: [V; G] = array!(|g| sums[g].e);
-    let sum = order::sum(token, a) + order::sum(token, e);
-    normalise(token, row.strip(0, G * L), [sum; G]);
+    let normaliser = Normaliser::of(order::sum(token, a) + order::sum(token, e));
+    normalise(token, row.strip(0, G * L), [normaliser.splat::<L, V>(token); G]);
 }
 
 /// Writes the weights of a row, leaves it in place, and returns their sums.
