@@ -18,8 +18,16 @@ use crate::{
     },
 };
 
-/// The scores of `C` vectors of queries, `R` keys at a time.
-pub(super) struct Across<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> {
+/// The scores of `C` vectors of queries, `R` keys at a time; no more than `Q` lanes of a vector
+/// have a query, and what the others would be transposed for is not done.
+pub(super) struct Across<
+    'a,
+    const L: usize,
+    const R: usize,
+    const C: usize,
+    const Q: usize,
+    V: Vector<L>,
+> {
     pub(super) token: V::Token,
     /// dim × queries.
     packed: &'a [f32],
@@ -31,7 +39,9 @@ pub(super) struct Across<'a, const L: usize, const R: usize, const C: usize, V: 
     pub(super) factors: [V; C],
 }
 
-impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Across<'a, L, R, C, V> {
+impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vector<L>>
+    Across<'a, L, R, C, Q, V>
+{
     /// `packed` has room for dim × queries, `scores` for a block.
     #[inline(always)]
     pub(super) fn new(
@@ -40,7 +50,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Across<'a
         tile: &Tile,
         [packed, scores]: [&'a mut [f32]; 2],
     ) -> Self {
-        pack::<L, C, V>(token, fused, tile, packed);
+        pack::<L, C, Q, V>(token, fused, tile, packed);
         let state = State::new(token, fused.sinks_from(token, tile.first));
         Self { token, packed, scores, here: 0, state, factors: [V::splat(token, 0.0); C] }
     }
@@ -141,7 +151,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Across<'a
 
 /// Lays the queries of a tile side by side, times the scale; what is behind the last is anything.
 #[inline(always)]
-fn pack<const L: usize, const C: usize, V: Vector<L>>(
+fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
     token: V::Token,
     fused: &Fused<'_>,
     tile: &Tile,
@@ -165,6 +175,8 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
                     vector
                 })
             };
+            let square: [V; L] =
+                array!(|lane| if lane < Q { square[lane] } else { V::splat(token, 0.0) });
             let to = to.as_chunks_mut::<L>().0.iter_mut().skip(c).step_by(C);
             for (to, vector) in to.zip(V::transpose(square)) {
                 (vector * scale).store(to);

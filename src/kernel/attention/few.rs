@@ -75,7 +75,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
     pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
-        let Self { token, outputs, state, .. } = self;
+        let Self { token, mut outputs, state, .. } = self;
         let [factors] = state.normalisers(token).map(V::to_array);
         outputs.finish(fused, tile, factors);
         if let Some(take) = &mut fused.log_sum_exp {

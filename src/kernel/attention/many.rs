@@ -20,7 +20,7 @@ use crate::{
 
 /// `C` vectors of queries.
 pub(super) struct Many<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> {
-    scores: Across<'a, L, R, C, V>,
+    scores: Across<'a, L, R, C, L, V>,
     /// Width of the values × queries.
     acc: &'a mut [f32],
     /// Whether they stand for zeros, whatever they hold.

@@ -11,7 +11,7 @@ use crate::{
 
 /// Up to half a vector of queries, no more than `Q`; `R` keys at a time.
 pub(super) struct One<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> {
-    scores: Across<'a, L, R, 1, V>,
+    scores: Across<'a, L, R, 1, Q, V>,
     outputs: Outputs<'a, L, V>,
 }
 
@@ -37,7 +37,7 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
     pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
-        let Self { scores, outputs, .. } = self;
+        let Self { scores, mut outputs } = self;
         let [factors] = scores.state.normalisers(scores.token).map(V::to_array);
         outputs.finish(fused, tile, factors);
         scores.give_logits(fused, tile);

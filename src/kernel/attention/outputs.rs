@@ -16,14 +16,16 @@ pub(super) struct Outputs<'a, const L: usize, V: Vector<L>> {
     token: V::Token,
     /// Queries × columns of the values.
     acc: MatrixMut<'a>,
+    /// Whether they stand for zeros, whatever they hold.
+    is_empty: bool,
 }
 
 impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     #[inline(always)]
     pub(super) fn new(token: V::Token, acc: &'a mut [f32], queries: usize, columns: usize) -> Self {
-        acc.fill(0.0);
         let empty = MatrixMut::from_row(&mut []);
-        Self { token, acc: MatrixMut::new(acc, queries, columns).unwrap_or(empty) }
+        let acc = MatrixMut::new(acc, queries, columns).unwrap_or(empty);
+        Self { token, acc, is_empty: true }
     }
 
     /// Adds the weighted values of all queries, up to `R`; `weights` gives theirs key for key.
@@ -51,6 +53,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
                 self.add_vectors::<R, 1>(col, left, values, factors, ahead)
             };
         }
+        self.is_empty = false;
     }
 
     /// `N` vectors of columns of that; gives how many columns.
@@ -74,12 +77,16 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
             #[inline(always)]
             || ahead.fetch(N * L),
         );
-        let acc: [[V; N]; R] = array!(|r| {
-            let factor = factors.get(r).copied().unwrap_or(0.0);
-            let factor = V::splat(token, factor);
-            let acc: [V; N] = strip::read(token, self.acc.view(), r, col);
-            array!(|n| acc[n].mul_add(factor, sums[r][n]))
-        });
+        let acc: [[V; N]; R] = if self.is_empty {
+            sums
+        } else {
+            array!(|r| {
+                let factor = factors.get(r).copied().unwrap_or(0.0);
+                let factor = V::splat(token, factor);
+                let acc: [V; N] = strip::read(token, self.acc.view(), r, col);
+                array!(|n| acc[n].mul_add(factor, sums[r][n]))
+            })
+        };
         strip::write(&mut self.acc, 0, col, acc);
         N * L
     }
@@ -93,6 +100,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         values: MatrixRef<'_>,
         factors: &[f32; L],
     ) {
+        self.clear();
         let (token, zero) = (self.token, V::splat(self.token, 0.0));
         for (i, factor) in factors.iter().enumerate().take(self.acc.rows()) {
             let factor = V::splat(token, *factor);
@@ -109,18 +117,44 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         }
     }
 
+    /// Lays down the zeros that they stand for.
+    #[inline(always)]
+    fn clear(&mut self) {
+        if self.is_empty {
+            for row in 0..self.acc.rows() {
+                if let Some(row) = self.acc.row_mut(row) {
+                    row.fill(0.0)
+                }
+            }
+        }
+        self.is_empty = false;
+    }
+
     /// Writes the outputs, times a factor each.
     #[inline(always)]
-    pub(super) fn finish(&self, fused: &mut Fused<'_>, tile: &Tile, factors: [f32; L]) {
+    pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile, factors: [f32; L]) {
+        self.clear();
         let token = self.token;
         let places = fused.places(tile.first).zip(factors);
         for (i, ((head, row), factor)) in places.enumerate().take(self.acc.rows()) {
             let Some(mut head) = fused.out.head_mut(head) else { return };
             let (factor, zero) = (V::splat(token, factor), V::splat(token, 0.0));
-            for col in (0..self.acc.cols()).step_by(4 * L) {
-                let sums: [V; 4] = strip::read(token, self.acc.view(), i, col);
-                let out: [V; 4] = array!(|n| sums[n].mul_add(factor, zero));
-                strip::write(&mut head, row, col, [out]);
+            if let (Some(sums), Some(out)) = (self.acc.view().row(i), head.row_mut(row)) {
+                // Side by side: nothing is worked out of strides.
+                let (sums, sums_rest) = sums.as_chunks::<L>();
+                let (out, out_rest) = out.as_chunks_mut::<L>();
+                for (sums, out) in sums.iter().zip(out) {
+                    V::load(token, sums).mul_add(factor, zero).store(out);
+                }
+                if !out_rest.is_empty() {
+                    let sums = V::load_partial(token, sums_rest, 0.0);
+                    sums.mul_add(factor, zero).store_partial(out_rest);
+                }
+                continue;
+            }
+            for col in (0..self.acc.cols()).step_by(L) {
+                let [sums]: [V; 1] = strip::read(token, self.acc.view(), i, col);
+                strip::write(&mut head, row, col, [[sums.mul_add(factor, zero)]]);
             }
         }
     }
