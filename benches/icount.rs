@@ -60,14 +60,14 @@ macro_rules! counts {
 counts! {
     // counted
     DOT              dot              | scalar 208 143 1283 | portable 161 143 1283 | avx2 181 100 385;
-    SOFTMAX          softmax          | scalar 373 1138 16425 | portable 515 976 12946 | avx2 434 445 4315;
-    SOFTMAX_ROWS     softmax_rows     | scalar 3718 77478 130902 | portable 3665 59001 104027 | avx2 2918 24630 33718;
+    SOFTMAX          softmax          | scalar 373 1138 16425 | portable 515 976 12925 | avx2 434 445 4315;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3718 77478 130902 | portable 3665 58745 103985 | avx2 2918 24630 33718;
     SOFTMAX_COLUMNS  softmax_columns  | scalar 2395 113205 217787 | portable 1386 62286 119496 | avx2 651 20393 42434;
-    SCORES           scores           | scalar 2571 531409 984903 | portable 1593 335000 624067 | avx2 1149 92876 243083;
-    PROJECT          project          | scalar 2259 517993 983135 | portable 1330 325913 622940 | avx2 1042 89544 242983;
-    WEIGHTED_SUM     weighted_sum     | scalar 2254 517988 1394868 | portable 1325 325908 848476 | avx2 1037 89539 340571;
-    ATTENTION        attention        | scalar 31230 1285952 122084 | portable 19125 719384 114114 | avx2 7998 206055 43253;
-    ATTENTION_CACHED attention_cached | scalar 31371 1286233 97609 | portable 19218 719505 50582 | avx2 8100 206200 18150;
+    SCORES           scores           | scalar 2499 526743 984551 | portable 1553 330539 623125 | avx2 1019 92265 243083;
+    PROJECT          project          | scalar 2187 513327 982783 | portable 1305 323004 622093 | avx2 921 89544 242983;
+    WEIGHTED_SUM     weighted_sum     | scalar 2182 513322 1388970 | portable 1300 322999 842295 | avx2 916 89539 280096;
+    ATTENTION        attention        | scalar 30350 1278912 122084 | portable 18947 717960 106837 | avx2 7851 205250 40227;
+    ATTENTION_CACHED attention_cached | scalar 30491 1279193 97609 | portable 19040 718081 49582 | avx2 7953 205395 18150;
     // end
 }
 

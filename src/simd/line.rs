@@ -173,6 +173,18 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// Likewise; where the steps are `FROM` and `TO` in a loop of its own, which works out no
+    /// addresses.
+    #[inline(always)]
+    pub(crate) fn map_steps<const FROM: usize, const TO: usize>(&mut self, f: impl Fn(f32) -> f32) {
+        if (self.from_step, self.to_step) == (FROM, TO) {
+            let mut known = Line { from_step: FROM, to_step: TO, ..*self };
+            known.map_one_by_one::<false>(f);
+        } else {
+            self.map_one_by_one::<false>(f);
+        }
+    }
+
     /// Calls `quarter` with every fourth float of each round of 16: from the first, the second, the
     /// third and the fourth on. What the last round lacks is 0.
     #[inline(always)]

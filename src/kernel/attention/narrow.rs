@@ -80,8 +80,12 @@ impl<'a> Narrow<'a> {
             let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
             let [F32x1(factor)] = state.normalisers(Scalar);
-            Line::between(acc.t(), i, &mut out, row)
-                .map_one_by_one::<false>(|sum| if is_empty { 0.0 } else { sum * factor + 0.0 });
+            let mut line = Line::between(acc.t(), i, &mut out, row);
+            if is_empty {
+                line.map_one_by_one::<false>(|_| 0.0);
+            } else {
+                line.map_steps::<SIDE, 1>(|sum| sum * factor + 0.0);
+            }
             if let Some(take) = &mut fused.log_sum_exp {
                 state.give_logits(Scalar, tile.first + i, 1, take);
             }
