@@ -6,7 +6,7 @@ use sdpa::Error;
 
 /// What a call came to: SDPA_OK, or why it wrote nothing. Where several things are wrong,
 /// one of them is told.
-#[allow(non_camel_case_types)]
+#[expect(non_camel_case_types, reason = "the name in the header")]
 pub type sdpa_status = i32;
 
 /// Done.

@@ -1,7 +1,7 @@
 //! The C functions against the crate's: the same bits, and nothing written beside them, over
 //! random calls of every kind of value and layout.
 
-#[allow(unused_macros)]
+#[expect(unused_macros, reason = "those of tests of each back end")]
 #[path = "../../tests/common/mod.rs"]
 mod common;
 

@@ -1,7 +1,7 @@
 //! Replays the files of `fuzz/regressions/capi` through the body of that fuzz target, and what a
 //! generator makes of a few seeds.
 
-#[allow(unused_macros)]
+#[expect(unused_macros, reason = "those of tests of each back end")]
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod hostile;

@@ -123,7 +123,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         if self.is_empty {
             for row in 0..self.acc.rows() {
                 if let Some(row) = self.acc.row_mut(row) {
-                    row.fill(0.0)
+                    row.fill(0.0);
                 }
             }
         }

@@ -9,6 +9,7 @@ use crate::{
     },
     simd::{
         Vector, array,
+        scalar::{F32x1, Scalar},
         strip::{InOut, Row},
     },
 };
@@ -93,7 +94,8 @@ fn softmax<const DENSE: bool, const L: usize, const G: usize, const W: usize, V:
     let sums = weigh::<DENSE, L, G, W, V>(token, row, NearShift::new(token, m));
     let a: [V; G] = array!(|g| sums[g].unbiased(token));
     let e: [V; G] = array!(|g| sums[g].e);
-    let normaliser = Normaliser::of(order::sum(token, a) + order::sum(token, e));
+    let sum = order::sum(token, a) + order::sum(token, e);
+    let normaliser = Normaliser::new(Scalar, F32x1(sum));
     normalise(token, row.strip(0, G * L), [normaliser.splat::<L, V>(token); G]);
 }
 
