@@ -20,6 +20,7 @@ suite! {
     dot_of_products_that_underflow,
     softmax,
     softmax_at_the_cutoff,
+    softmax_of_every_maximum,
     softmax_rows,
     softmax_columns,
     project,
@@ -100,6 +101,22 @@ fn softmax_at_the_cutoff(backend: Backend) {
         let want = reference.softmax(&x);
         backend.softmax_in_place(&mut x);
         assert_same_bits("at the cutoff", &x, &want);
+    }
+}
+
+/// Maxima up to where one is subtracted and beyond, and weights down to the least beside them: along a
+/// row the shift is not the one of the reference.
+fn softmax_of_every_maximum(backend: Backend) {
+    let reference = Reference::of(backend.family());
+    let mut rng = Rng::new(13);
+    for i in 0..6000 {
+        let m = (i as f32 / 10.0 - 300.0) + rng.between(-0.05, 0.05);
+        let n = 1 + rng.below(150);
+        let mut x: Vec<f32> = (0..n).map(|_| m - rng.between(0.0, 140.0)).collect();
+        x[rng.below(n)] = m;
+        let want = reference.softmax(&x);
+        backend.softmax_in_place(&mut x);
+        assert_same_bits(&format!("softmax of {n} under {m}"), &x, &want);
     }
 }
 

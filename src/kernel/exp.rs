@@ -98,8 +98,20 @@ fn exp_of<const WIDE: bool, const L: usize, V: Vector<L>>(
     t: V,
     magic: V,
 ) -> V {
-    let [p] = e_to_r::<WIDE, L, 1, V>(token, [x], [t - magic]);
-    p * t.low_bits_to_exponent()
+    let [w] = exps_of::<WIDE, L, 1, V>(token, [x], [t], magic);
+    w
+}
+
+/// Likewise, several vectors side by side.
+#[inline(always)]
+fn exps_of<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
+    token: V::Token,
+    x: [V; N],
+    t: [V; N],
+    magic: V,
+) -> [V; N] {
+    let p = e_to_r::<WIDE, L, N, V>(token, x, array!(|i| t[i] - magic));
+    array!(|i| p[i] * t[i].low_bits_to_exponent())
 }
 
 /// `e^r`, [`times`] a constant, for `x = n · ln 2 + r`, several vectors side by side.
@@ -191,9 +203,19 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
     where
         V: Vector<L>,
     {
-        let x = self.lowest.max(x - self.base);
-        let t = x.mul_add(V::splat(token, LOG2_E), self.magic);
-        exp_of::<WIDE, L, V>(token, x, t, self.magic)
+        let [w] = self.weights(token, [x]);
+        w
+    }
+
+    /// Likewise, several vectors side by side.
+    #[inline(always)]
+    fn weights<const L: usize, const N: usize>(self, token: V::Token, x: [V; N]) -> [V; N]
+    where
+        V: Vector<L>,
+    {
+        let x: [V; N] = array!(|i| self.lowest.max(x[i] - self.base));
+        let t: [V; N] = array!(|i| x[i].mul_add(V::splat(token, LOG2_E), self.magic));
+        exps_of::<WIDE, L, N, V>(token, x, t, self.magic)
     }
 }
 

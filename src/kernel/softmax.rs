@@ -7,8 +7,8 @@
 //! ```
 //!
 //! 1. The shift goes into the exponent ([`exp`](super::exp)): nothing is rounded
-//!    by it. It goes in last ([`exp::near`](super::exp::near)), so that the first two
-//!    passes overlap.
+//!    by it. The weights do not wait for it ([`exp::near`](super::exp::near)), so that the first
+//!    two passes overlap.
 //! 2. The sum is compensated ([`Sum`]): a plain one is off by 40 ULP at 1024 elements, this
 //!    one by less than 1 along columns, where every weight is added so, and by less than 2 along
 //!    rows, where pairs are.
@@ -67,7 +67,16 @@ impl<V> Sum<V> {
     where
         V: Vector<L>,
     {
-        Self { a: V::splat(token, SUM_BIAS), e: V::splat(token, 0.0) }
+        Self::from(token, V::splat(token, SUM_BIAS))
+    }
+
+    /// The sum of no weights, where `a` begins at `bias`.
+    #[inline(always)]
+    fn from<const L: usize>(token: V::Token, bias: V) -> Self
+    where
+        V: Vector<L>,
+    {
+        Self { a: bias, e: V::splat(token, 0.0) }
     }
 
     #[inline(always)]
@@ -131,17 +140,19 @@ impl Normaliser<F32x1> {
 }
 
 impl<V> Normaliser<V> {
+    /// Of the weights whose sum is `a + e`, of which no more than the lowest bits are in `e`.
     #[inline(always)]
-    fn new<const L: usize>(token: V::Token, sum: V) -> Self
+    fn new<const L: usize>(token: V::Token, a: V, e: V) -> Self
     where
         V: Vector<L>,
     {
-        // No sum of weights is between 0 and the smallest normal number, which keeps the factor
-        // finite where all weights are 0. A sum that is NaN stays one.
-        // 1 / sum, by a constant that the polynomial has too: a column is short of registers for them.
-        let times = V::splat(token, const { times(V::FUSED) });
-        let factor = times / (times * V::splat(token, f32::MIN_POSITIVE).max(sum));
-        Self { cutoff: sum * V::splat(token, SMALLEST), factor }
+        // Where a weight is not 0 `a` is far above the smallest normal number, which keeps the factor finite
+        // where all are 0. A sum that is NaN stays one.
+        let sum = V::splat(token, f32::MIN_POSITIVE).max(a) + e;
+        // 1 / sum, by a constant that the polynomial has too: a column is short of registers for them. A
+        // row is not, but waits for it.
+        let times = V::splat(token, const { if L == 1 { 1.0 } else { times(V::FUSED) } });
+        Self { cutoff: sum * V::splat(token, SMALLEST), factor: times / (times * sum) }
     }
 
     #[inline(always)]
@@ -198,8 +209,7 @@ impl<V> ColumnShift<V> {
         if L == 1 {
             return self.plain.weight(token, x);
         }
-        let [w] = self.near.weights(token, [x]);
-        w
+        self.near.weight(token, x)
     }
 }
 
@@ -403,6 +413,6 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
         sums[c].add(shifts[c].weight(token, sinks[c]));
     }
     let normalisers: [Normaliser<V>; C] =
-        array!(|c| Normaliser::new(token, sums[c].unbiased(token) + sums[c].e));
+        array!(|c| Normaliser::new(token, sums[c].unbiased(token), sums[c].e));
     normalise(token, strip, normalisers);
 }

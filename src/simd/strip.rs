@@ -94,24 +94,45 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Calls `f` with the first positions' vectors, as far as all lanes of a position are there and
+    /// side by side, and returns how many positions that were.
+    #[inline(always)]
+    pub(crate) fn for_each_full<const L: usize, const G: usize, V: Vector<L>>(
+        &self,
+        token: V::Token,
+        mut f: impl FnMut([V; G]),
+    ) -> usize {
+        if self.stride != 1 {
+            return 0;
+        }
+        let full = self.extent.full(G * L);
+        let mut at = self.first;
+        for _ in 0..full {
+            // SAFETY: this position has `G * L` lanes side by side inside the borrow.
+            f(unsafe { load::<L, G, V>(token, at) });
+            at = at.wrapping_add(self.step);
+        }
+        full
+    }
+
     /// Calls `f` with each position's vectors; lanes that are not there are `fill`.
     #[inline(always)]
+    #[expect(
+        clippy::redundant_closure,
+        reason = "core calls `&mut f` by a function that may not be inlined"
+    )]
     pub(crate) fn for_each<const L: usize, const G: usize, V: Vector<L>>(
         &self,
         token: V::Token,
         fill: f32,
         mut f: impl FnMut([V; G]),
     ) {
-        let mut full = 0;
-        let mut at = self.first;
-        if self.stride == 1 {
-            full = self.extent.full(G * L);
-            for _ in 0..full {
-                // SAFETY: this position has `G * L` lanes side by side inside the borrow.
-                f(unsafe { load::<L, G, V>(token, at) });
-                at = at.wrapping_add(self.step);
-            }
-        }
+        let full = self.for_each_full(
+            token,
+            #[inline(always)]
+            |x| f(x),
+        );
+        let mut at = self.first.wrapping_add(self.step.wrapping_mul(full));
         for lanes in self.extent.from(full) {
             // SAFETY: this position has `lanes` lanes, `stride` apart, inside the borrow.
             f(unsafe { gather::<L, G, V>(token, at, self.stride, lanes, fill) });

@@ -69,8 +69,8 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
     );
     let a: [F32x1; 4] = array!(|j| sums[j].unbiased(token));
     let e: [F32x1; 4] = array!(|j| sums[j].e);
-    let sum = F32x1(order::sum(token, a) + order::sum(token, e));
-    let Normaliser { cutoff: F32x1(cutoff), factor: F32x1(factor) } = Normaliser::new(token, sum);
+    let (a, e) = (F32x1(order::sum(token, a)), F32x1(order::sum(token, e)));
+    let Normaliser { cutoff: F32x1(cutoff), factor: F32x1(factor) } = Normaliser::new(token, a, e);
     // The next float: below it is up to the cutoff, and `<` moves one float where `<=` moves two.
     let above = f32::from_bits(cutoff.to_bits().wrapping_add(1));
     line.change::<DENSE>(
