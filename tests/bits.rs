@@ -21,6 +21,7 @@ suite! {
     softmax,
     softmax_at_the_cutoff,
     softmax_of_every_maximum,
+    softmax_whose_sum_is_a_tie,
     softmax_rows,
     softmax_columns,
     project,
@@ -118,6 +119,23 @@ fn softmax_of_every_maximum(backend: Backend) {
         backend.softmax_in_place(&mut x);
         assert_same_bits(&format!("softmax of {n} under {m}"), &x, &want);
     }
+}
+
+/// A row whose sum lies so near the middle of two floats that it shows in what order the lost
+/// parts are added: one in ten million.
+fn softmax_whose_sum_is_a_tie(backend: Backend) {
+    #[rustfmt::skip]
+    const ROW: [u32; 40] = [
+        0x4004_5c42, 0x4139_3a3a, 0x3bfb_9d5c, 0x4117_5327, 0x3da5_bf54, 0x3e41_f81d, 0x40bf_49a7, 0x411d_5282,
+        0x418b_db0c, 0x4190_a73a, 0x3f34_05ff, 0x4182_4e86, 0x40f0_eb8c, 0x418c_0e38, 0x412d_de34, 0x415f_ab03,
+        0x405e_d78d, 0x3fe9_b8cb, 0x400d_5668, 0x417e_d435, 0x40e0_a820, 0x40a1_a761, 0x4172_2482, 0x40ce_9559,
+        0x4048_c016, 0x3f34_c080, 0x4147_b702, 0x4101_944b, 0x4133_d595, 0x410a_8ea9, 0x4183_2bcf, 0x4151_a3a3,
+        0x418b_88c0, 0x413b_7b2c, 0x4096_9967, 0x4188_7dbb, 0x4182_26ce, 0x3f6b_b4dd, 0x3fd5_4042, 0x4009_db74,
+    ];
+    let mut x = ROW.map(f32::from_bits);
+    let want = Reference::of(backend.family()).softmax(&x);
+    backend.softmax_in_place(&mut x);
+    assert_same_bits("a sum that is a tie", &x, &want);
 }
 
 fn softmax_rows(backend: Backend) {

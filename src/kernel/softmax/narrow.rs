@@ -63,7 +63,8 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
             // Its sum is the first one, and then all move up by one.
             let mut first = sums[0];
             let [a, b, c, d] = array!(|k| F32x1::splat(token, w[k]));
-            first.add_four(a, b, c, d);
+            first.add(a + b);
+            first.add(c + d);
             *sums = array!(|j| if j < 3 { sums[j + 1] } else { first });
         },
     );
