@@ -171,18 +171,19 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
         let m = m.select_gt(constant(f32::NEG_INFINITY), m, zero);
         let negative = constant(const { -limit(WIDE) }).select_gt(m, m, zero);
         let base = m.select_gt(constant(const { limit(WIDE) }), m, negative);
-        let half = (m - base).mul_add(constant(LOG2_E / 2.0), constant(MAGIC)) - constant(MAGIC);
-        let n = half + half - constant(const { bias(WIDE, V::FUSED) });
-        Self { base, lowest: n * constant(LN2), magic: constant(MAGIC) - n }
+        Self { base, ..Self::near(token, m - base) }
     }
 
-    /// The shift for a maximum `m` that is at most 256 from 0, or −∞.
+    /// The shift for a maximum `m` that is at most 256 from 0.
     #[inline(always)]
     pub(crate) fn near<const L: usize>(token: V::Token, m: V) -> Self
     where
         V: Vector<L>,
     {
-        Self { base: V::splat(token, 0.0), ..Self::new(token, m) }
+        let constant = |c| V::splat(token, c);
+        let half = m.mul_add(constant(LOG2_E / 2.0), constant(MAGIC)) - constant(MAGIC);
+        let n = half + half - constant(const { bias(WIDE, V::FUSED) });
+        Self { base: constant(0.0), lowest: n * constant(LN2), magic: constant(MAGIC) - n }
     }
 
     /// Below this the weight is +0.

@@ -28,13 +28,18 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
     );
     let lanes = m;
     let mut m = larger(larger(larger(m[0], m[2]), larger(m[1], m[3])), left);
-    if m.abs() > 256.0 && m > f32::NEG_INFINITY {
-        let far = m;
-        line.map_one_by_one::<DENSE>(
-            #[inline(always)]
-            |x| near(x, far),
-        );
-        line.stay_in_place();
+    if m.abs() > 256.0 {
+        // Under −∞ every weight is +0, as it is under 0.
+        if m > f32::NEG_INFINITY {
+            let far = m;
+            // Exact where the weight is not 0. Where the maximum is +∞ the elements that are share the
+            // weight, and the others become −∞. A NaN stays one, by a subtraction: see `lowest`.
+            line.map_one_by_one::<DENSE>(
+                #[inline(always)]
+                |x| if x == far { 0.0 } else { x - far },
+            );
+            line.stay_in_place();
+        }
         m = 0.0;
     }
     let shift: Shift<F32x1> = Shift::near(token, F32x1::splat(token, m));
@@ -83,20 +88,4 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
 #[inline(always)]
 fn larger(x: f32, m: f32) -> f32 {
     if x > m { x } else { m }
-}
-
-/// What an element far from 0 becomes under the maximum `far`: `x − far`, which is exact where
-/// the weight is not 0. Where the maximum is +∞ the elements that are share the weight: 0, and
-/// −∞ for the others, NaN aside.
-#[inline(always)]
-fn near(x: f32, far: f32) -> f32 {
-    if far < f32::INFINITY {
-        x - far
-    } else if x == far {
-        0.0
-    } else if x >= f32::NEG_INFINITY {
-        f32::NEG_INFINITY
-    } else {
-        x
-    }
 }
