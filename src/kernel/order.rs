@@ -116,7 +116,7 @@ pub(crate) fn maximum<const L: usize, const G: usize, V: Vector<L>>(
 /// Joins each of the lower half with the one of the upper half at its place, until one
 /// is left.
 #[inline(always)]
-fn halve<const N: usize, T: Copy>(mut parts: [T; N], join: impl Fn(T, T) -> T) -> T {
+pub(crate) fn halve<const N: usize, T: Copy>(mut parts: [T; N], join: impl Fn(T, T) -> T) -> T {
     each::<4>(
         #[inline(always)]
         |level| {

@@ -386,8 +386,10 @@ impl Kernel for Columns<'_> {
         let sink = V::splat(token, sink);
         let (rows, cols) = matrix.shape();
         let cols = if rows == 0 { 0 } else { cols };
-        for col in (0..cols).step_by(C * L) {
-            if cols - col > L {
+        // Four columns of one lane at a time take 9 % less time than one, in five times the code.
+        let abreast = if cfg!(small) && L == 1 { 1 } else { C };
+        for col in (0..cols).step_by(abreast * L) {
+            if abreast > 1 && cols - col > L {
                 columns::<L, C, V>(token, &mut matrix, col, sink);
             } else {
                 columns::<L, 1, V>(token, &mut matrix, col, sink);

@@ -1,7 +1,9 @@
 //! A row of floats, walked one by one: for machines of one lane.
 //!
-//! Loops of four turns over single floats are written out where speed counts, which a Cortex-M55
-//! then runs in its vectors, and stay loops where size does.
+//! Where speed counts, loops of four turns over single floats are written out, and a Cortex-M55 runs
+//! them in its vectors. Where size does (`small`, see `build.rs`) they would stay loops, through memory,
+//! beside a second text for what is left over: there a loop takes one float at a time, in less code
+//! and less time.
 
 use core::marker::PhantomData;
 
@@ -20,6 +22,12 @@ pub(crate) struct Line<'a> {
     pub(super) len: usize,
     pub(super) borrow: PhantomData<&'a mut [f32]>,
 }
+
+/// How many floats a loop takes at a time. By ones none is ever left over.
+pub(crate) const FLOATS: usize = if cfg!(small) { 1 } else { 4 };
+
+/// How many times a loop does that in a turn.
+const TIMES: usize = if cfg!(small) { 1 } else { 2 };
 
 /// How many floats a round has: four by four.
 const ROUND: usize = 16;
@@ -79,50 +87,52 @@ impl<'a> Line<'a> {
         if DENSE { (1, 1) } else { (self.from_step, self.to_step) }
     }
 
-    /// Calls `four` with four floats at a time, and `one` with each that is left.
+    /// Calls `f` with each float and its place among [`FLOATS`]; those of the rest are alone.
     #[inline(always)]
-    pub(crate) fn for_each<const DENSE: bool>(
-        &self,
-        mut four: impl FnMut([f32; 4]),
-        mut one: impl FnMut(f32),
-    ) {
+    pub(crate) fn for_each<const DENSE: bool>(&self, mut f: impl FnMut(usize, f32)) {
         let (step, _) = self.steps::<DENSE>();
         let mut from = self.from;
-        for _ in 0..self.len / 4 {
-            // SAFETY: so many times four floats, `step` apart, may be read.
-            four(array!(|i| unsafe { *from.wrapping_add(i * step) }));
-            from = from.wrapping_add(4 * step);
+        for _ in 0..self.len / FLOATS {
+            each::<FLOATS>(
+                #[inline(always)]
+                |i| {
+                    // SAFETY: so many times so many floats, `step` apart, may be read.
+                    f(i, unsafe { *from.wrapping_add(i * step) });
+                },
+            );
+            from = from.wrapping_add(FLOATS * step);
         }
-        for _ in 0..self.len % 4 {
+        for _ in 0..self.len % FLOATS {
             // SAFETY: so many are left.
-            one(unsafe { *from });
+            f(0, unsafe { *from });
             from = from.wrapping_add(step);
         }
     }
 
-    /// Writes `f` of each float and its place among four; those of the rest are alone.
+    /// Writes `f` of each float and its place among [`FLOATS`]; those of the rest are alone.
     #[inline(always)]
     pub(crate) fn map<const DENSE: bool>(&mut self, f: impl Fn(usize, f32) -> f32) {
         let (step, to_step) = self.steps::<DENSE>();
         let (mut from, mut to) = (self.from, self.to);
-        for _ in 0..self.len / 8 {
-            for _ in 0..2 {
-                // SAFETY: so many times eight floats may be read, and then written.
-                let mut four: [f32; 4] = array!(|i| unsafe { *from.wrapping_add(i * step) });
-                for i in 0..4 {
-                    four[i] = f(i, four[i]);
+        for _ in 0..self.len / (FLOATS * TIMES) {
+            for _ in 0..TIMES {
+                // SAFETY: so many floats may be read, and then written.
+                let mut some: [f32; FLOATS] = array!(|i| unsafe { *from.wrapping_add(i * step) });
+                for i in 0..FLOATS {
+                    some[i] = f(i, some[i]);
                 }
-                each::<4>(
+                each::<FLOATS>(
                     #[inline(always)]
                     |i| {
                         // SAFETY: as above.
-                        unsafe { *to.wrapping_add(i * to_step) = four[i] };
+                        unsafe { *to.wrapping_add(i * to_step) = some[i] };
                     },
                 );
-                (from, to) = (from.wrapping_add(4 * step), to.wrapping_add(4 * to_step));
+                from = from.wrapping_add(FLOATS * step);
+                to = to.wrapping_add(FLOATS * to_step);
             }
         }
-        for _ in 0..self.len % 8 {
+        for _ in 0..self.len % (FLOATS * TIMES) {
             // SAFETY: so many are left.
             unsafe { *to = f(0, *from) };
             (from, to) = (from.wrapping_add(step), to.wrapping_add(to_step));
@@ -136,14 +146,14 @@ impl<'a> Line<'a> {
     pub(crate) fn change<const DENSE: bool>(&mut self, f: impl Fn(f32) -> f32) {
         let (_, step) = self.steps::<DENSE>();
         let mut to = self.to;
-        for _ in 0..self.len / 8 {
-            for _ in 0..8 {
-                // SAFETY: so many times eight floats have been written.
+        for _ in 0..self.len / (FLOATS * TIMES) {
+            for _ in 0..FLOATS * TIMES {
+                // SAFETY: so many floats have been written.
                 unsafe { *to = f(*to) };
                 to = to.wrapping_add(step);
             }
         }
-        for _ in 0..self.len % 8 {
+        for _ in 0..self.len % (FLOATS * TIMES) {
             // SAFETY: so many are left.
             unsafe { *to = f(*to) };
             to = to.wrapping_add(step);
@@ -185,35 +195,35 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Calls `quarter` with every fourth float of each round of 16: from the first, the second, the
-    /// third and the fourth on. What the last round lacks is 0.
+    /// Calls `quarter` with 0 and every fourth float of each round of 16 from the first on, with 1 and
+    /// those from the second on, 2 and the third, 3 and the fourth. What the last round lacks is 0.
     #[inline(always)]
-    pub(crate) fn rounds<const DENSE: bool, S>(
-        &self,
-        sums: &mut S,
-        quarter: impl Fn(&mut S, [f32; 4]),
-    ) {
+    pub(crate) fn rounds<const DENSE: bool>(&self, mut quarter: impl FnMut(usize, [f32; 4])) {
         let (step, _) = self.steps::<DENSE>();
-        let mut from = self.from;
-        for _ in 0..self.len / ROUND {
-            for j in 0..4 {
-                // SAFETY: a whole round may be read.
-                let floats = array!(|k| unsafe { *from.wrapping_add((4 * k + j) * step) });
-                quarter(sums, floats);
+        let (mut from, mut left) = (self.from, self.len);
+        if !cfg!(small) {
+            for _ in 0..left / ROUND {
+                for j in 0..4 {
+                    // SAFETY: a whole round may be read.
+                    let floats = array!(|k| unsafe { *from.wrapping_add((4 * k + j) * step) });
+                    quarter(j, floats);
+                }
+                from = from.wrapping_add(ROUND * step);
             }
-            from = from.wrapping_add(ROUND * step);
+            left %= ROUND;
         }
-        let rest = self.len % ROUND;
-        if rest > 0 {
+        while left > 0 {
             for j in 0..4 {
-                let floats = array!(|k| if 4 * k + j < rest {
+                let floats = array!(|k| if 4 * k + j < left {
                     // SAFETY: so many are left.
                     unsafe { *from.wrapping_add((4 * k + j) * step) }
                 } else {
                     0.0
                 });
-                quarter(sums, floats);
+                quarter(j, floats);
             }
+            from = from.wrapping_add(ROUND * step);
+            left = left.saturating_sub(ROUND);
         }
     }
 }

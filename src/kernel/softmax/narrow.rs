@@ -10,7 +10,7 @@ use crate::{
     kernel::{exp::Shift, order},
     simd::{
         Vector, array,
-        line::Line,
+        line::{FLOATS, Line},
         scalar::{F32x1, Scalar},
     },
 };
@@ -19,15 +19,12 @@ use crate::{
 #[inline(always)]
 pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
     let token = Scalar;
-    let (mut m, mut left): ([f32; 4], f32) = (array!(|_j| f32::NEG_INFINITY), f32::NEG_INFINITY);
+    let mut lanes = [f32::NEG_INFINITY; FLOATS];
     line.for_each::<DENSE>(
         #[inline(always)]
-        |x| m = array!(|j| larger(x[j], m[j])),
-        #[inline(always)]
-        |x| left = larger(x, left),
+        |i, x| lanes[i] = larger(x, lanes[i]),
     );
-    let lanes = m;
-    let mut m = larger(larger(larger(m[0], m[2]), larger(m[1], m[3])), left);
+    let mut m = order::halve(lanes, larger);
     if m.abs() > 256.0 {
         // Under −∞ every weight is +0, as it is under 0.
         if m > f32::NEG_INFINITY {
@@ -46,7 +43,7 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
     // The same in each lane, which the compiler may not know (a maximum might be NaN for all it
     // knows): rustc 1.95 compares the lanes of a Cortex-M55 with a single float as if NaN were less,
     // and so would lose it.
-    let mut lowest = [F32x1::splat(token, 0.0); 4];
+    let mut lowest = [F32x1::splat(token, 0.0); FLOATS];
     for (lowest, lane) in lowest.iter_mut().zip(lanes) {
         if lane >= f32::NEG_INFINITY {
             *lowest = shift.lowest();
@@ -61,16 +58,11 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
     );
     line.stay_in_place();
     let mut sums: [Sum<F32x1>; 4] = array!(|_j| Sum::new(token));
-    line.rounds::<DENSE, [Sum<F32x1>; 4]>(
-        &mut sums,
+    line.rounds::<DENSE>(
         #[inline(always)]
-        |sums, w| {
-            // Its sum is the first one, and then all move up by one.
-            let mut first = sums[0];
-            let [a, b, c, d] = array!(|k| F32x1::splat(token, w[k]));
-            first.add(a + b);
-            first.add(c + d);
-            *sums = array!(|j| if j < 3 { sums[j + 1] } else { first });
+        |j, w| {
+            sums[j].add(F32x1(w[0] + w[1]));
+            sums[j].add(F32x1(w[2] + w[3]));
         },
     );
     let a: [F32x1; 4] = array!(|j| sums[j].unbiased(token));

@@ -30,7 +30,8 @@ impl Kernel for Rows<'_> {
             let (rows, cols) = matrix.shape();
             for row in 0..if cols == 0 { 0 } else { rows } {
                 let line = matrix.line(row);
-                if line.is_dense() {
+                // Twice the code, in which what lies side by side takes 3 % less time.
+                if !cfg!(small) && line.is_dense() {
                     narrow::softmax::<true>(line);
                 } else {
                     narrow::softmax::<false>(line);
