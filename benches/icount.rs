@@ -60,14 +60,14 @@ macro_rules! counts {
 counts! {
     // counted
     DOT              dot              | scalar 208 143 1283 | portable 161 143 1283 | avx2 181 100 385;
-    SOFTMAX          softmax          | scalar 373 1138 16425 | portable 515 976 12925 | avx2 434 445 4315;
-    SOFTMAX_ROWS     softmax_rows     | scalar 3718 77478 130902 | portable 3665 58745 103985 | avx2 2918 24630 33718;
-    SOFTMAX_COLUMNS  softmax_columns  | scalar 2395 113205 217787 | portable 1386 62286 119496 | avx2 651 20393 42434;
-    SCORES           scores           | scalar 2499 526743 984551 | portable 1553 330539 623125 | avx2 1019 92265 243083;
-    PROJECT          project          | scalar 2187 513327 982783 | portable 1305 323004 622093 | avx2 921 89544 242983;
-    WEIGHTED_SUM     weighted_sum     | scalar 2182 513322 1388970 | portable 1300 322999 842295 | avx2 916 89539 280096;
-    ATTENTION        attention        | scalar 30350 1278912 122084 | portable 18947 717960 106837 | avx2 7851 205250 40227;
-    ATTENTION_CACHED attention_cached | scalar 30491 1279193 97609 | portable 19040 718081 49582 | avx2 7953 205395 18150;
+    SOFTMAX          softmax          | scalar 366 1055 15142 | portable 458 966 12786 | avx2 248 435 4260;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3645 72549 122181 | portable 3275 57875 101499 | avx2 1826 23967 33191;
+    SOFTMAX_COLUMNS  softmax_columns  | scalar 2356 112886 217748 | portable 1366 61251 117444 | avx2 650 20233 42433;
+    SCORES           scores           | scalar 2495 526487 984039 | portable 1553 330539 623125 | avx2 1019 92265 243083;
+    PROJECT          project          | scalar 2183 513071 982271 | portable 1305 323004 622093 | avx2 921 89544 242983;
+    WEIGHTED_SUM     weighted_sum     | scalar 2178 513066 1388458 | portable 1300 322999 842295 | avx2 916 89539 279984;
+    ATTENTION        attention        | scalar 30326 1278720 126301 | portable 18931 717960 106810 | avx2 7846 205250 40183;
+    ATTENTION_CACHED attention_cached | scalar 30467 1279001 105922 | portable 19024 718081 49559 | avx2 7948 205395 18150;
     // end
 }
 

@@ -243,21 +243,16 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
 /// the others −∞, NaN aside.
 #[inline(always)]
 pub(super) fn share<const L: usize, V: Vector<L>>(token: V::Token, m: V, x: V) -> V {
-    m.select_gt(V::splat(token, f32::MAX), less(token, m, x), x)
+    // No comparison makes −∞ of what is less than +∞: in the lanes of a Cortex-M55 rustc 1.95 takes a
+    // NaN for less.
+    let largest = V::splat(token, f32::MAX);
+    let share = x.select_gt(largest, V::splat(token, 0.0), x - m);
+    m.select_gt(largest, share, x)
 }
 
-/// `x` less its maximum `m`, 0 where both are +∞; a NaN stays one.
-///
-/// No comparison makes −∞ of what is less than +∞: in the lanes of a Cortex-M55 rustc 1.95 takes a
-/// NaN for less.
-#[inline(always)]
-fn less<const L: usize, V: Vector<L>>(token: V::Token, m: V, x: V) -> V {
-    x.select_gt(V::splat(token, f32::MAX), V::splat(token, 0.0), x - m)
-}
-
-/// Brings the maxima `m` of a strip near 0 where one is not: writes the strip [`less`] those, which is
-/// exact where the weight is not 0, and leaves it in place. Gives the new maxima, and what becomes of the
-/// elements `beside` that are not in the strip.
+/// Brings the maxima `m` of a strip near 0 where one is not: writes the strip less those, which is
+/// exact where the weight is not 0, or where they are +∞ [`share`]s it, and leaves it in place. Gives
+/// the new maxima, and what becomes of the elements `beside` that are not in the strip.
 #[inline(always)]
 fn bring_near<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
@@ -278,14 +273,18 @@ fn bring_near<const L: usize, const G: usize, V: Vector<L>>(
         is_far |= far.to_array() != [0.0; L];
     }
     if is_far {
+        let base: [V; G] = array!(|g| far[g].select_gt(constant(f32::MAX), zero, far[g]));
         strip.map(
             token,
             f32::NEG_INFINITY,
             #[inline(always)]
-            |x: [V; G]| array!(|g| less(token, far[g], x[g])),
+            |x: [V; G]| array!(|g| share(token, m[g], x[g]) - base[g]),
         );
         strip.stay_in_place();
-        return (array!(|g| less(token, far[g], m[g])), array!(|g| less(token, far[g], beside[g])));
+        return (
+            array!(|g| far[g].select_gt(constant(f32::MAX), zero, m[g] - base[g])),
+            array!(|g| share(token, m[g], beside[g]) - base[g]),
+        );
     }
     (m, beside)
 }
