@@ -100,7 +100,8 @@ fn nothing_but_masks_gives_zeros(backend: Backend) {
 }
 
 fn no_elements(backend: Backend) {
-    for (rows, cols) in [(0, 0), (0, 5), (5, 0)] {
+    // However many: they are no work, one by one neither.
+    for (rows, cols) in [(0, 0), (0, 5), (5, 0), (0, usize::MAX), (usize::MAX, 0)] {
         let x = MatrixRef::new(&[], rows, cols).unwrap();
         let out = || MatrixMut::new(&mut [], rows, cols).unwrap();
         assert_eq!(backend.softmax_rows(x, out()), Ok(()));

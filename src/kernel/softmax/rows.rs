@@ -55,7 +55,7 @@ impl Kernel for Rows<'_> {
     }
 }
 
-/// `W` vectors at a time, then `ROUNDS`, both whole rounds of the sum.
+/// `W` vectors at a time, then `ROUNDS`, both whole rounds of the sum; there are columns.
 #[inline(always)]
 fn rows<
     const DENSE: bool,
@@ -87,7 +87,8 @@ fn rows<
 /// Rows that are one group of vectors each: nothing of them waits in memory.
 #[inline(always)]
 fn groups<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut matrix: InOut<'_>) {
-    for row in 0..matrix.shape().0 {
+    let (rows, cols) = matrix.shape();
+    for row in 0..if cols == 0 { 0 } else { rows } {
         matrix.row::<false>(row).strip(0, G * L).map(
             token,
             f32::NEG_INFINITY,
