@@ -8,7 +8,7 @@ use crate::{
         attention::{self, Fused, Logits},
         ln::LogSumExp,
         mask::{Adjust, Blocks, Queries, Sight},
-        root::default_scale,
+        scale::default_scale,
     },
 };
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Backend, Error, MatrixMut, MatrixRef,
-    kernel::{root::default_scale, tile::Product},
+    kernel::{scale::default_scale, tile::Product},
 };
 
 /// `out[key][query] = scale · keys[key] · queries[query]`: a **row per key and

@@ -102,7 +102,8 @@ macro_rules! attend {
             (&mut $fused, $first),
             #[inline(always)]
             |(fused, first): (&mut Fused<'_>, usize)| {
-                let tile = fused.tile(first, count);
+                let mut tile = Tile::new(first);
+                fused.see(&mut tile, count);
                 let workspace = core::mem::take(&mut fused.workspace);
                 let lengths = <$lanes>::lengths(fused.queries.cols(), fused.out.cols(), count);
                 if let Some(floats) = parts(workspace, lengths) {
@@ -192,28 +193,45 @@ trait Lanes {
 struct Tile {
     first: usize,
     sights: Vec<Range<usize>, QUERY_BLOCK>,
+    /// From the first key that one sees to the last.
+    seen: Range<usize>,
+    /// The keys that all see.
+    common: Range<usize>,
+}
+
+impl Tile {
+    #[inline(always)]
+    fn new(first: usize) -> Self {
+        let nothing = Range { start: usize::MAX, end: 0 };
+        Self { first, sights: Vec::new(), seen: nothing, common: 0..usize::MAX }
+    }
+
+    /// `count` more queries, which see the same.
+    #[inline(always)]
+    fn push(&mut self, sight: Range<usize>, count: usize) {
+        let Self { seen, common, .. } = self;
+        if !sight.is_empty() {
+            *seen = seen.start.min(sight.start)..seen.end.max(sight.end);
+        }
+        *common = common.start.max(sight.start)..common.end.min(sight.end);
+        for _ in 0..count {
+            // Cannot fail: a tile has at most QUERY_BLOCK queries.
+            let _ = self.sights.push(sight.clone());
+        }
+    }
 }
 
 impl Fused<'_> {
     #[inline(always)]
     fn over_blocks(&self, tile: &Tile, lanes: &mut impl Lanes) {
-        let (mut begin, mut end) = (usize::MAX, 0);
-        for keys in &tile.sights {
-            if !keys.is_empty() {
-                (begin, end) = (begin.min(keys.start), end.max(keys.end));
-            }
-        }
-        let tokens = self.queries.rows();
-        let queries = Queries { first: tile.first, count: tile.sights.len(), tokens };
+        let queries = self.queries_of(tile);
         let head = tile.first.checked_div(self.share).unwrap_or(0);
-        for block in begin / KEY_BLOCK..end.div_ceil(KEY_BLOCK) {
+        for block in tile.seen.start / KEY_BLOCK..tile.seen.end.div_ceil(KEY_BLOCK) {
             let first = block * KEY_BLOCK;
             let keys = first..self.sight.keys[1].min(first + KEY_BLOCK);
-            let (mut is_seen, mut whole) = (false, true);
-            for seen in &tile.sights {
-                is_seen |= seen.start < keys.end && keys.start < seen.end;
-                whole &= seen.start <= keys.start && keys.end <= seen.end;
-            }
+            let whole = tile.common.start <= keys.start && keys.end <= tile.common.end;
+            let is_seen = |by: &Range<usize>| by.start < keys.end && keys.start < by.end;
+            let is_seen = whole || tile.sights.iter().any(is_seen);
             let hides = |adjust: &dyn Adjust| adjust.hides(keys.clone(), queries);
             if !is_seen || self.adjust.is_some_and(hides) {
                 continue;
@@ -269,13 +287,35 @@ impl Fused<'_> {
     }
 
     #[inline(always)]
-    fn tile(&self, first: usize, count: usize) -> Tile {
-        let mut tile = Tile { first, sights: Vec::new() };
-        for (_, token) in self.places(first).take(count) {
-            // Cannot fail: a tile has at most QUERY_BLOCK queries.
-            let _ = tile.sights.push(self.sight.of(token));
+    fn queries_of(&self, tile: &Tile) -> Queries {
+        Queries { first: tile.first, count: tile.sights.len(), tokens: self.queries.rows() }
+    }
+
+    /// Head for head: its number, the place of its first query in the tile, and its tokens there.
+    #[inline(always)]
+    fn heads(&self, tile: &Tile) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
+        let (first, _) = self.locate(tile.first);
+        self.queries_of(tile)
+            .heads()
+            .enumerate()
+            .map(move |(n, (lane, tokens))| (first + n, lane, tokens))
+    }
+
+    /// Notes what `count` queries see; in place, for a tile is half a KiB.
+    #[inline(always)]
+    fn see(&self, tile: &mut Tile, count: usize) {
+        let queries = Queries { first: tile.first, count, tokens: self.queries.rows() };
+        for (_, tokens) in queries.heads() {
+            let (first, last) = (self.sight.of(tokens.start), self.sight.of(tokens.end - 1));
+            // From one token to the next neither end of what is seen goes back.
+            if first == last && !first.is_empty() {
+                tile.push(first, tokens.len());
+                continue;
+            }
+            for token in tokens {
+                tile.push(self.sight.of(token), 1);
+            }
         }
-        tile
     }
 
     /// The sink of query `i`.

@@ -130,7 +130,8 @@ impl<'a> Blocks<'a> {
     }
 }
 
-fn rows(view: MatrixRef<'_>, first: usize, count: usize) -> Option<MatrixRef<'_>> {
+/// `count` rows from `first` on, where they are there.
+pub(crate) fn rows(view: MatrixRef<'_>, first: usize, count: usize) -> Option<MatrixRef<'_>> {
     let (_, below) = view.split_rows(first).ok()?;
     Some(below.split_rows(count).ok()?.0)
 }

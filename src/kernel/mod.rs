@@ -11,7 +11,7 @@ pub(crate) mod exp;
 pub(crate) mod ln;
 pub(crate) mod mask;
 pub(crate) mod merge;
-pub(crate) mod root;
+pub(crate) mod scale;
 pub(crate) mod softmax;
 pub(crate) mod tanh;
 pub(crate) mod tile;

@@ -306,7 +306,7 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
         for c in 0..C {
             let blocks = panel.chunks_mut(L).zip(range.clone().step_by(L));
             for (block, k) in blocks {
-                let square = strip::read_square(token, right.t(), col + c * L, k);
+                let square = strip::read_rows(token, right.t(), col + c * L, k);
                 for (to, vector) in block.iter_mut().zip(V::transpose(square)) {
                     (vector * scale).store(&mut to[c]);
                 }

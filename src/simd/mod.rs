@@ -19,6 +19,7 @@ pub(crate) mod line;
 pub(crate) mod neon;
 #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 pub(crate) mod portable;
+pub(crate) mod root;
 pub(crate) mod scalar;
 pub(crate) mod strip;
 pub(crate) mod taps;

@@ -449,21 +449,21 @@ pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
     }
 }
 
-/// The square of `L` rows from `row` on and `L` columns from `col` on; what lies outside is 0.
+/// `N` rows from `row` on and `L` columns from `col` on; what lies outside is 0.
 #[inline(always)]
-pub(crate) fn read_square<const L: usize, V: Vector<L>>(
+pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
     token: V::Token,
     view: MatrixRef<'_>,
     row: usize,
     col: usize,
-) -> [V; L] {
+) -> [V; N] {
     // Opaque, for else the compiler keeps a pointer for each row of each square of a
     // loop, dozens of them, in memory.
     let (row, col) = black_box((row, col));
     let rows = view.rows().saturating_sub(row);
     if view.col_stride() == 1 && view.cols().saturating_sub(col) >= L {
         let (at, stride) = (view.at(row, col), view.row_stride());
-        if rows >= L {
+        if rows >= N {
             let mut at = at;
             return array!(|_i| {
                 // SAFETY: each of these rows has `L` lanes side by side from `col` on.

@@ -34,6 +34,21 @@ impl<'a, const R: usize> Taps<'a, R> {
         }
     }
 
+    /// The next four columns, if all are there and each row lies side by side.
+    #[inline(always)]
+    pub(crate) fn four(&mut self) -> Option<[[f32; R]; 4]> {
+        if self.left < 4 || self.step != 1 {
+            return None;
+        }
+        // SAFETY: so far from each pointer is in one of the view's rows, `left` columns before
+        // its end.
+        let four = array!(|k| array!(|i| unsafe { *self.rows[i].wrapping_add(k) }));
+        self.left -= 4;
+        // Not the offset: a multiply-add whose address has an index counts twice on an Intel core.
+        self.rows = array!(|i| self.rows[i].wrapping_add(4));
+        Some(four)
+    }
+
     /// The next `N` columns, if all are there.
     #[inline(always)]
     pub(crate) fn columns<const N: usize>(&self) -> Option<[[f32; R]; N]> {

@@ -12,7 +12,7 @@ use crate::{
     MatrixMut, MatrixRef,
     kernel::{exp::Shift, softmax::share, tile::accumulate},
     simd::{
-        Vector, array,
+        Vector, array, each,
         strip::{self, Source},
         taps::Taps,
     },
@@ -74,11 +74,18 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
     pub(super) fn score(&mut self, keys: MatrixRef<'_>) {
         let token = self.token;
         self.here = keys.rows() * C * L;
-        let right = Source::dense(self.packed, C * L);
         let Some(scores) = self.scores.get_mut(..self.here) else { return };
         for (i, rows) in scores.chunks_mut(R * C * L).enumerate() {
-            let left = Taps::<R>::new(keys, i * R, 0);
-            let sums = accumulate::<L, R, C, V>(token, left, right, [[V::splat(token, 0.0); C]; R]);
+            let mut left = Taps::<R>::new(keys, i * R, 0);
+            let mut sums = [[V::splat(token, 0.0); C]; R];
+            let mut done = 0;
+            if const { C == 1 } && keys.col_stride() == 1 {
+                let by_four;
+                (by_four, done) = accumulate_by_four(token, &mut left, self.packed);
+                sums = array!(|r| [by_four[r]; C]);
+            }
+            let right = Source::dense(self.packed.get(done..).unwrap_or_default(), C * L);
+            let sums = accumulate::<L, R, C, V>(token, left, right, sums);
             for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
                 for (to, sum) in row.iter_mut().zip(sums) {
                     sum.store(to);
@@ -149,6 +156,30 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
     }
 }
 
+/// The sums of the first products, four at a time, of keys whose elements lie side by side and one
+/// vector of queries: with less around it than `accumulate`. Gives also how much of `packed` that was.
+#[inline(always)]
+fn accumulate_by_four<const L: usize, const R: usize, V: Vector<L>>(
+    token: V::Token,
+    keys: &mut Taps<'_, R>,
+    packed: &[f32],
+) -> ([V; R], usize) {
+    let mut sums = [V::splat(token, 0.0); R];
+    let done = Source::dense(packed, 4 * L).for_each_full(
+        token,
+        #[inline(always)]
+        |queries: [V; 4]| {
+            // There: keys are as long as queries.
+            let Some(keys) = keys.four() else { return };
+            each::<4>(
+                #[inline(always)]
+                |i| sums = array!(|r| V::splat(token, keys[i][r]).mul_add(queries[i], sums[r])),
+            );
+        },
+    );
+    (sums, done * 4 * L)
+}
+
 /// Lays the queries of a tile side by side, times the scale; what is behind the last is anything.
 #[inline(always)]
 fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
@@ -166,8 +197,8 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
         let of_head = |head| fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
         let queries = of_head(head);
         for (i, to) in packed.chunks_mut(L * C * L).enumerate() {
-            let square = if is_one_head {
-                strip::read_square(token, queries, row, i * L)
+            let square: [V; Q] = if is_one_head {
+                strip::read_rows(token, queries, row, i * L)
             } else {
                 array!(|i_lane| {
                     let (head, row) = fused.locate(lane + i_lane);
@@ -175,11 +206,18 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
                     vector
                 })
             };
-            let square: [V; L] =
-                array!(|lane| if lane < Q { square[lane] } else { V::splat(token, 0.0) });
-            let to = to.as_chunks_mut::<L>().0.iter_mut().skip(c).step_by(C);
-            for (to, vector) in to.zip(V::transpose(square)) {
-                (vector * scale).store(to);
+            // Copies make fewer moves of the transposition than zeros.
+            let square = V::transpose(array!(|lane| square[lane % Q]));
+            let rows = to.as_chunks_mut::<L>().0.as_chunks_mut::<C>().0;
+            if let Ok(rows) = <&mut [[[f32; L]; C]; L]>::try_from(&mut *rows) {
+                each::<L>(
+                    #[inline(always)]
+                    |i| (square[i] * scale).store(&mut rows[i][c]),
+                );
+            } else {
+                for (row, vector) in rows.iter_mut().zip(square) {
+                    (vector * scale).store(&mut row[c]);
+                }
             }
         }
     }

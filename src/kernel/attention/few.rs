@@ -139,7 +139,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
         for i in (0..self.queries.cols()).step_by(L) {
             let taps = Taps::<R>::new(self.queries, 0, i);
             for (n, waiting) in waiting.iter_mut().enumerate() {
-                let square: [V; L] = V::transpose(strip::read_square(token, keys, n * L, i));
+                let square: [V; L] = V::transpose(strip::read_rows(token, keys, n * L, i));
                 ahead.fetch(L * L);
                 let mut sums: [V; R] = array!(|r| V::load(token, &waiting[r]));
                 if let Some(columns) = taps.columns::<L>() {
@@ -270,12 +270,14 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
         let queries = self.queries.rows();
         let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
         let weights = weights.unwrap_or(MatrixRef::EMPTY);
+        let mut ahead = Ahead::new(next);
         self.outputs.add(
             #[inline(always)]
             || Taps::<R>::new(weights, 0, 0),
             values,
             &self.factors,
-            &mut Ahead::new(next),
+            #[inline(always)]
+            |floats| ahead.fetch(floats),
         );
     }
 

@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::{Fused, KEY_BLOCK, Lanes, Tile, across::Across, are_finite, outputs::Outputs};
 use crate::{
     MatrixMut, MatrixRef,
-    simd::{Vector, strip::Ahead, taps::AdjacentTaps},
+    simd::{Vector, taps::AdjacentTaps},
 };
 
 /// Up to half a vector of queries, no more than `Q`; `R` keys at a time.
@@ -71,13 +71,13 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> Lanes for One
         let [factors] = self.scores.factors.map(V::to_array);
         // Q is not above L, and weights there are of every lane.
         let Some(taps) = AdjacentTaps::<Q>::new(weights.t(), 0) else { return };
-        let mut ahead = Ahead::new(MatrixRef::EMPTY);
         self.outputs.add(
             #[inline(always)]
             || taps,
             values,
             &factors,
-            &mut ahead,
+            #[inline(always)]
+            |_| (),
         );
     }
 

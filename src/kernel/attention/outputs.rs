@@ -4,10 +4,10 @@
 use super::{Fused, Tile};
 use crate::{
     MatrixMut, MatrixRef,
-    kernel::tile::accumulate_and,
+    kernel::{mask, tile::accumulate_and},
     simd::{
         Vector, array,
-        strip::{self, Ahead, Source},
+        strip::{self, InOut, Source},
     },
 };
 
@@ -28,7 +28,8 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         Self { token, acc, is_empty: true }
     }
 
-    /// Adds the weighted values of all queries, up to `R`; `weights` gives theirs key for key.
+    /// Adds the weighted values of all queries, up to `R`; `weights` gives theirs key for
+    /// key, and `also` is called with how many floats of values were read.
     ///
     /// Two vectors of columns go together, as in a tile, and with one query up to 8, so that whole
     /// rows are read one after another and the latency of a multiply-add is hidden.
@@ -38,19 +39,19 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         weights: impl Fn() -> W,
         values: MatrixRef<'_>,
         factors: &[f32; L],
-        ahead: &mut Ahead<'_>,
+        mut also: impl FnMut(usize),
     ) {
         let mut col = 0;
         while col < values.cols() {
             let (left, vectors) = (weights(), (values.cols() - col).div_ceil(L));
             col += if const { R == 1 } && vectors >= 8 {
-                self.add_vectors::<R, 8>(col, left, values, factors, ahead)
+                self.add_vectors::<R, 8>(col, left, values, factors, &mut also)
             } else if const { R == 1 } && vectors >= 4 {
-                self.add_vectors::<R, 4>(col, left, values, factors, ahead)
+                self.add_vectors::<R, 4>(col, left, values, factors, &mut also)
             } else if vectors >= 2 {
-                self.add_vectors::<R, 2>(col, left, values, factors, ahead)
+                self.add_vectors::<R, 2>(col, left, values, factors, &mut also)
             } else {
-                self.add_vectors::<R, 1>(col, left, values, factors, ahead)
+                self.add_vectors::<R, 1>(col, left, values, factors, &mut also)
             };
         }
         self.is_empty = false;
@@ -64,7 +65,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         weights: impl Iterator<Item = [f32; R]>,
         values: MatrixRef<'_>,
         factors: &[f32; L],
-        ahead: &mut Ahead<'_>,
+        also: &mut impl FnMut(usize),
     ) -> usize {
         let token = self.token;
         let right = Source::columns(values, col, N * L);
@@ -75,7 +76,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
             right,
             zeros,
             #[inline(always)]
-            || ahead.fetch(N * L),
+            || also(N * L),
         );
         let acc: [[V; N]; R] = if self.is_empty {
             sums
@@ -134,28 +135,45 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     #[inline(always)]
     pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile, factors: [f32; L]) {
         self.clear();
-        let token = self.token;
-        let places = fused.places(tile.first).zip(factors);
-        for (i, ((head, row), factor)) in places.enumerate().take(self.acc.rows()) {
-            let Some(mut head) = fused.out.head_mut(head) else { return };
-            let (factor, zero) = (V::splat(token, factor), V::splat(token, 0.0));
-            if let (Some(sums), Some(out)) = (self.acc.view().row(i), head.row_mut(row)) {
-                // Side by side: nothing is worked out of strides.
-                let (sums, sums_rest) = sums.as_chunks::<L>();
-                let (out, out_rest) = out.as_chunks_mut::<L>();
-                for (sums, out) in sums.iter().zip(out) {
-                    V::load(token, sums).mul_add(factor, zero).store(out);
-                }
-                if !out_rest.is_empty() {
-                    let sums = V::load_partial(token, sums_rest, 0.0);
-                    sums.mul_add(factor, zero).store_partial(out_rest);
-                }
-                continue;
-            }
-            for col in (0..self.acc.cols()).step_by(L) {
-                let [sums]: [V; 1] = strip::read(token, self.acc.view(), i, col);
-                strip::write(&mut head, row, col, [[sums.mul_add(factor, zero)]]);
+        for (head, first, tokens) in fused.heads(tile) {
+            let of_head = factors.get(first..).unwrap_or_default();
+            let sums = mask::rows(self.acc.view(), first, tokens.len());
+            let out = fused.out.head_mut(head).and_then(|out| {
+                let (_, out) = out.split_rows(tokens.start).ok()?;
+                Some(out.split_rows(tokens.len()).ok()?.0)
+            });
+            let (Some(sums), Some(out)) = (sums, out) else { return };
+            let Ok(mut matrix) = InOut::new(sums, out) else { return };
+            let mut col = 0;
+            while col < self.acc.cols() {
+                col += if self.acc.cols() - col >= 4 * L {
+                    scale_columns::<L, 4, V>(self.token, &mut matrix, col, of_head)
+                } else {
+                    scale_columns::<L, 1, V>(self.token, &mut matrix, col, of_head)
+                };
             }
         }
     }
+}
+
+/// Multiplies `N` vectors of columns from `col` on by the factor of each row; gives how many columns.
+#[inline(always)]
+fn scale_columns<const L: usize, const N: usize, V: Vector<L>>(
+    token: V::Token,
+    matrix: &mut InOut<'_>,
+    col: usize,
+    factors: &[f32],
+) -> usize {
+    let zero = V::splat(token, 0.0);
+    let mut factors = factors.iter();
+    matrix.columns(col, N * L).map(
+        token,
+        0.0,
+        #[inline(always)]
+        |sums: [V; N]| {
+            let factor = V::splat(token, factors.next().copied().unwrap_or(0.0));
+            array!(|n| sums[n].mul_add(factor, zero))
+        },
+    );
+    N * L
 }
