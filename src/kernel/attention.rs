@@ -106,7 +106,7 @@ macro_rules! attend {
                 fused.see(&mut tile, count);
                 let workspace = core::mem::take(&mut fused.workspace);
                 let lengths = <$lanes>::lengths(fused.queries.cols(), fused.out.cols(), count);
-                if let Some(floats) = parts(workspace, lengths) {
+                if let Some(floats) = parts::<L>(workspace, lengths) {
                     let mut lanes = <$lanes>::new($token, fused, &tile, floats);
                     lanes.begin(fused, &tile);
                     fused.over_blocks(&tile, &mut lanes);
@@ -474,10 +474,15 @@ fn are_finite<const L: usize, V: Vector<L>>(token: V::Token, values: MatrixRef<'
     zeros.to_array().iter().all(|zero| *zero == 0.0)
 }
 
-/// The parts of a workspace that have these lengths.
+/// The parts of a workspace that have these lengths; with room to spare the first begins with a
+/// cache line, which a vector of AVX-512 is.
 #[inline(always)]
-fn parts(workspace: &mut [f32], lengths: [usize; 3]) -> Option<[&mut [f32]; 3]> {
+fn parts<const L: usize>(workspace: &mut [f32], lengths: [usize; 3]) -> Option<[&mut [f32]; 3]> {
     let [first, second, third] = lengths;
+    let spare = workspace.len().saturating_sub(first + second + third);
+    let before_line = if L > 1 { workspace.as_ptr().align_offset(64) } else { 0 };
+    let skipped = if before_line <= spare { before_line } else { 0 };
+    let workspace = workspace.get_mut(skipped..)?;
     let (first, rest) = workspace.split_at_mut_checked(first)?;
     let (second, rest) = rest.split_at_mut_checked(second)?;
     Some([first, second, rest.get_mut(..third)?])
