@@ -39,9 +39,9 @@ use super::Kernel;
 use crate::{
     MatrixMut, MatrixRef,
     simd::{
-        Vector, array,
+        Vector, array, each,
         strip::{self, Source},
-        taps::Taps,
+        taps::{Columns, Taps},
     },
 };
 
@@ -77,7 +77,7 @@ impl Kernel for Product<'_> {
         let mut col = 0;
         if cols > L {
             let mut panel = Panel::new();
-            while cols.saturating_sub(col) > L {
+            while cols > col + L {
                 self.columns::<L, R, C, V>(token, col, &mut panel);
                 col += C * L;
             }
@@ -115,8 +115,8 @@ impl Product<'_> {
     ) {
         let Self { right, left_scale, right_scale, .. } = *self;
         let depth = right.rows();
-        let unscaled = left_scale == 1.0 && right_scale == 1.0;
-        if self.out.rows() <= R && right.col_stride() == 1 && unscaled {
+        let is_one_tile = self.out.rows() <= R;
+        if is_one_tile && right.col_stride() == 1 && left_scale == 1.0 && right_scale == 1.0 {
             let columns = Source::columns(right, col, C * L);
             self.tiles::<L, R, C, V>(token, col, 0..depth, columns);
         } else {
@@ -238,7 +238,7 @@ impl Product<'_> {
 #[inline(always)]
 pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
-    left: impl Iterator<Item = [f32; R]>,
+    left: impl Columns<R>,
     right: Source<'_>,
     sums: [[V; C]; R],
 ) -> [[V; C]; R] {
@@ -256,35 +256,61 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
 #[inline(always)]
 pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
-    mut left: impl Iterator<Item = [f32; R]>,
-    right: Source<'_>,
+    mut left: impl Columns<R>,
+    mut right: Source<'_>,
     mut sums: [[V; C]; R],
     mut also: impl FnMut(),
 ) -> [[V; C]; R] {
-    right.for_each(
+    // One vector a step has as much around it as several: four steps at a time. That the columns are
+    // there is asked each time, so that rows keep a pointer each: an index which all share makes a
+    // multiply-add two of an Intel core.
+    if const { C == 1 && L > 1 }
+        && left.is_dense()
+        && let Some(fours) = right.by_four(L)
+    {
+        let mut done = 0;
+        fours.for_each_full(
+            token,
+            #[inline(always)]
+            |right: [V; 4]| {
+                let Some(left) = left.four() else { return };
+                each::<4>(
+                    #[inline(always)]
+                    |k| {
+                        sums = step(token, left[k], [right[k]; C], sums);
+                        also();
+                    },
+                );
+                done += 4;
+            },
+        );
+        right = right.from(done);
+    }
+    right.for_each_beside(
         token,
-        0.0,
+        left,
         #[inline(always)]
-        |right: [V; C]| {
-            let Some(left) = left.next() else { return };
-            if L == 1 {
-                // Written out at every opt-level, or the sums are in memory.
-                sums = array!(|r| {
-                    let left = V::splat(token, left[r]);
-                    array!(|c| left.mul_add(right[c], sums[r][c]))
-                });
-            } else {
-                for r in 0..R {
-                    let left = V::splat(token, left[r]);
-                    for c in 0..C {
-                        sums[r][c] = left.mul_add(right[c], sums[r][c]);
-                    }
-                }
-            }
+        |right, left| {
+            sums = step(token, left, right, sums);
             also();
         },
     );
     sums
+}
+
+/// A tile and the products of one `k`.
+#[inline(always)]
+fn step<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    left: [f32; R],
+    right: [V; C],
+    sums: [[V; C]; R],
+) -> [[V; C]; R] {
+    // Written out, or the sums are in memory.
+    array!(|r| {
+        let left = V::splat(token, left[r]);
+        array!(|c| left.mul_add(right[c], sums[r][c]))
+    })
 }
 
 /// Lays `C` vectors of columns from `col` on, for the `k` in `range`, side by

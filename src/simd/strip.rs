@@ -13,7 +13,7 @@
 
 use core::{hint::black_box, marker::PhantomData};
 
-use super::{Vector, array, each, line::Line};
+use super::{Vector, array, each, line::Line, taps::Columns};
 use crate::{Error, MatrixMut, MatrixRef};
 
 /// How many positions have how many lanes, and how many lanes one more position has: 0
@@ -138,6 +138,48 @@ impl<'a> Source<'a> {
             f(unsafe { gather::<L, G, V>(token, at, self.stride, lanes, fill) });
             at = at.wrapping_add(self.step);
         }
+    }
+}
+
+/// A strip that is read beside the columns of a tile's rows.
+impl Source<'_> {
+    /// Four positions as one, where those of `lanes` lanes lie one behind the other; a rest is left out.
+    #[inline(always)]
+    pub(crate) fn by_four(self, lanes: usize) -> Option<Self> {
+        let positions = self.extent.full(lanes) / 4;
+        let are_dense = self.stride == 1 && self.step == lanes;
+        let extent = Extent::across(positions, 4 * lanes);
+        are_dense.then_some(Self { step: 4 * lanes, extent, ..self })
+    }
+
+    /// The positions from `first` on, which are there.
+    #[inline(always)]
+    pub(crate) fn from(mut self, first: usize) -> Self {
+        self.first = self.first.wrapping_add(self.step.wrapping_mul(first));
+        self.extent.positions -= first;
+        self
+    }
+
+    /// Calls `f` with each position's vectors and the column of `left` at their side, as far as both go;
+    /// lanes that are not there are 0.
+    #[inline(always)]
+    pub(crate) fn for_each_beside<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
+        mut self,
+        token: V::Token,
+        mut left: impl Columns<R>,
+        mut f: impl FnMut([V; G], [f32; R]),
+    ) {
+        self.extent.positions = self.extent.positions.min(left.left());
+        self.extent.rest = 0;
+        self.for_each(
+            token,
+            0.0,
+            #[inline(always)]
+            |x| {
+                // SAFETY: called once a position.
+                f(x, unsafe { left.next_column() });
+            },
+        );
     }
 }
 

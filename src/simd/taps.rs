@@ -5,6 +5,31 @@ use core::marker::PhantomData;
 use super::array;
 use crate::MatrixRef;
 
+/// A walk along some columns of `R` elements.
+pub(crate) trait Columns<const R: usize> {
+    /// How many columns there are still.
+    fn left(&self) -> usize;
+
+    /// The next column.
+    ///
+    /// # Safety
+    ///
+    /// There is one.
+    unsafe fn next_column(&mut self) -> [f32; R];
+
+    /// Whether each row lies side by side.
+    #[inline(always)]
+    fn is_dense(&self) -> bool {
+        false
+    }
+
+    /// The next four, where they are there and each row of them lies side by side.
+    #[inline(always)]
+    fn four(&mut self) -> Option<[[f32; R]; 4]> {
+        None
+    }
+}
+
 /// `R` rows of a matrix side by side, walked column by column: what the tile
 /// broadcasts.
 #[derive(Clone, Copy)]
@@ -24,7 +49,8 @@ impl<'a, const R: usize> Taps<'a, R> {
     /// those behind it.
     #[inline(always)]
     pub(crate) fn new(view: MatrixRef<'a>, row: usize, col: usize) -> Self {
-        let last = view.rows().saturating_sub(1);
+        // Of no rows none is read.
+        let last = view.rows().wrapping_sub(1);
         Self {
             rows: array!(|i| view.at((row + i).min(last), col)),
             offset: 0,
@@ -32,21 +58,6 @@ impl<'a, const R: usize> Taps<'a, R> {
             left: if view.rows() == 0 { 0 } else { view.cols().saturating_sub(col) },
             borrow: PhantomData,
         }
-    }
-
-    /// The next four columns, if all are there and each row lies side by side.
-    #[inline(always)]
-    pub(crate) fn four(&mut self) -> Option<[[f32; R]; 4]> {
-        if self.left < 4 || self.step != 1 {
-            return None;
-        }
-        // SAFETY: so far from each pointer is in one of the view's rows, `left` columns before
-        // its end.
-        let four = array!(|k| array!(|i| unsafe { *self.rows[i].wrapping_add(k) }));
-        self.left -= 4;
-        // Not the offset: a multiply-add whose address has an index counts twice on an Intel core.
-        self.rows = array!(|i| self.rows[i].wrapping_add(4));
-        Some(four)
     }
 
     /// The next `N` columns, if all are there.
@@ -64,17 +75,48 @@ impl<'a, const R: usize> Taps<'a, R> {
     }
 }
 
+impl<const R: usize> Columns<R> for Taps<'_, R> {
+    #[inline(always)]
+    fn left(&self) -> usize {
+        self.left
+    }
+
+    #[inline(always)]
+    unsafe fn next_column(&mut self) -> [f32; R] {
+        self.left -= 1;
+        // SAFETY: this far from each pointer is in one of the view's rows, `left` columns
+        // before its end.
+        let column = array!(|i| unsafe { *self.rows[i].wrapping_add(self.offset) });
+        self.offset = self.offset.wrapping_add(self.step);
+        column
+    }
+
+    #[inline(always)]
+    fn is_dense(&self) -> bool {
+        self.step == 1
+    }
+
+    #[inline(always)]
+    fn four(&mut self) -> Option<[[f32; R]; 4]> {
+        if self.left < 4 || self.step != 1 {
+            return None;
+        }
+        // SAFETY: so far from each pointer is in one of the view's rows, `left` columns before
+        // its end.
+        let four = array!(|k| array!(|i| unsafe { *self.rows[i].wrapping_add(k) }));
+        self.left -= 4;
+        self.rows = array!(|i| self.rows[i].wrapping_add(4));
+        Some(four)
+    }
+}
+
 impl<const R: usize> Iterator for Taps<'_, R> {
     type Item = [f32; R];
 
     #[inline(always)]
     fn next(&mut self) -> Option<[f32; R]> {
-        self.left = self.left.checked_sub(1)?;
-        // SAFETY: this far from each pointer is in one of the view's rows, `left` columns
-        // before its end.
-        let column = array!(|i| unsafe { *self.rows[i].wrapping_add(self.offset) });
-        self.offset = self.offset.wrapping_add(self.step);
-        Some(column)
+        // SAFETY: there is one.
+        (self.left > 0).then(|| unsafe { self.next_column() })
     }
 }
 
@@ -102,16 +144,19 @@ impl<'a, const R: usize> AdjacentTaps<'a, R> {
     }
 }
 
-impl<const R: usize> Iterator for AdjacentTaps<'_, R> {
-    type Item = [f32; R];
+impl<const R: usize> Columns<R> for AdjacentTaps<'_, R> {
+    #[inline(always)]
+    fn left(&self) -> usize {
+        self.left
+    }
 
     #[inline(always)]
-    fn next(&mut self) -> Option<[f32; R]> {
-        self.left = self.left.checked_sub(1)?;
+    unsafe fn next_column(&mut self) -> [f32; R] {
+        self.left -= 1;
         // SAFETY: a column that the view has, of `R` floats side by side.
         let column = unsafe { *self.at };
         self.at = self.at.cast::<f32>().wrapping_add(self.step).cast();
-        Some(column)
+        column
     }
 }
 

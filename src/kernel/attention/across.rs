@@ -74,18 +74,11 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
     pub(super) fn score(&mut self, keys: MatrixRef<'_>) {
         let token = self.token;
         self.here = keys.rows() * C * L;
+        let right = Source::dense(self.packed, C * L);
         let Some(scores) = self.scores.get_mut(..self.here) else { return };
         for (i, rows) in scores.chunks_mut(R * C * L).enumerate() {
-            let mut left = Taps::<R>::new(keys, i * R, 0);
-            let mut sums = [[V::splat(token, 0.0); C]; R];
-            let mut done = 0;
-            if const { C == 1 } && keys.col_stride() == 1 {
-                let by_four;
-                (by_four, done) = accumulate_by_four(token, &mut left, self.packed);
-                sums = array!(|r| [by_four[r]; C]);
-            }
-            let right = Source::dense(self.packed.get(done..).unwrap_or_default(), C * L);
-            let sums = accumulate::<L, R, C, V>(token, left, right, sums);
+            let left = Taps::<R>::new(keys, i * R, 0);
+            let sums = accumulate::<L, R, C, V>(token, left, right, [[V::splat(token, 0.0); C]; R]);
             for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
                 for (to, sum) in row.iter_mut().zip(sums) {
                     sum.store(to);
@@ -154,30 +147,6 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
             self.state.sum[c] = self.state.sum[c].mul_add(self.factors[c], fold(parts));
         }
     }
-}
-
-/// The sums of the first products, four at a time, of keys whose elements lie side by side and one
-/// vector of queries: with less around it than `accumulate`. Gives also how much of `packed` that was.
-#[inline(always)]
-fn accumulate_by_four<const L: usize, const R: usize, V: Vector<L>>(
-    token: V::Token,
-    keys: &mut Taps<'_, R>,
-    packed: &[f32],
-) -> ([V; R], usize) {
-    let mut sums = [V::splat(token, 0.0); R];
-    let done = Source::dense(packed, 4 * L).for_each_full(
-        token,
-        #[inline(always)]
-        |queries: [V; 4]| {
-            // There: keys are as long as queries.
-            let Some(keys) = keys.four() else { return };
-            each::<4>(
-                #[inline(always)]
-                |i| sums = array!(|r| V::splat(token, keys[i][r]).mul_add(queries[i], sums[r])),
-            );
-        },
-    );
-    (sums, done * 4 * L)
 }
 
 /// Lays the queries of a tile side by side, times the scale; what is behind the last is anything.

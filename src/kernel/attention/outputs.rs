@@ -8,6 +8,7 @@ use crate::{
     simd::{
         Vector, array,
         strip::{self, InOut, Source},
+        taps::Columns,
     },
 };
 
@@ -34,7 +35,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// Two vectors of columns go together, as in a tile, and with one query up to 8, so that whole
     /// rows are read one after another and the latency of a multiply-add is hidden.
     #[inline(always)]
-    pub(super) fn add<const R: usize, W: Iterator<Item = [f32; R]>>(
+    pub(super) fn add<const R: usize, W: Columns<R>>(
         &mut self,
         weights: impl Fn() -> W,
         values: MatrixRef<'_>,
@@ -62,7 +63,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     fn add_vectors<const R: usize, const N: usize>(
         &mut self,
         col: usize,
-        weights: impl Iterator<Item = [f32; R]>,
+        weights: impl Columns<R>,
         values: MatrixRef<'_>,
         factors: &[f32; L],
         also: &mut impl FnMut(usize),
