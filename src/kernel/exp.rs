@@ -230,13 +230,21 @@ impl<V> Shift<V, true> {
     where
         V: Vector<L>,
     {
+        let (shift, x) = self.to(token, other);
+        shift.weight(token, x)
+    }
+
+    /// The same as a weight: its shift, and what it is the weight of.
+    #[inline(always)]
+    pub(crate) fn to<const L: usize>(self, token: V::Token, other: Self) -> (Self, V)
+    where
+        V: Vector<L>,
+    {
         let constant = |c| V::splat(token, c);
         // The exponent field of 2^(N − N of other).
         let k = other.magic - self.magic + constant(const { bias(true, V::FUSED) });
-        let x = (constant(0.0) - k * constant(LN2)).max(self.base - other.base);
-        let magic = constant(MAGIC) + k;
-        let t = x.mul_add(constant(LOG2_E), magic);
-        exp_of::<true, L, V>(token, x, t, magic)
+        let lowest = constant(0.0) - k * constant(LN2);
+        (Self { base: other.base, lowest, magic: constant(MAGIC) + k }, self.base)
     }
 
     /// The shift of lane `lane` in each lane.

@@ -87,6 +87,13 @@ impl<'a> Line<'a> {
         if DENSE { (1, 1) } else { (self.from_step, self.to_step) }
     }
 
+    /// This line, if these are its steps: the compiler works out no addresses then.
+    #[inline(always)]
+    pub(crate) fn known<const FROM: usize, const TO: usize>(self) -> Option<Self> {
+        let is_so = (self.from_step, self.to_step) == (FROM, TO);
+        is_so.then_some(Self { from_step: FROM, to_step: TO, ..self })
+    }
+
     /// Calls `f` with each float and its place among [`FLOATS`]; those of the rest are alone.
     #[inline(always)]
     pub(crate) fn for_each<const DENSE: bool>(&self, mut f: impl FnMut(usize, f32)) {
@@ -180,18 +187,6 @@ impl<'a> Line<'a> {
             // SAFETY: so many may be read, and then written.
             unsafe { *to = f(*from) };
             (from, to) = (from.wrapping_add(step), to.wrapping_add(to_step));
-        }
-    }
-
-    /// Likewise; where the steps are `FROM` and `TO` in a loop of its own, which works out no
-    /// addresses.
-    #[inline(always)]
-    pub(crate) fn map_steps<const FROM: usize, const TO: usize>(&mut self, f: impl Fn(f32) -> f32) {
-        if (self.from_step, self.to_step) == (FROM, TO) {
-            let mut known = Line { from_step: FROM, to_step: TO, ..*self };
-            known.map_one_by_one::<false>(f);
-        } else {
-            self.map_one_by_one::<false>(f);
         }
     }
 

@@ -160,47 +160,92 @@ impl<const R: usize> Columns<R> for AdjacentTaps<'_, R> {
     }
 }
 
-/// Folds the elements of four rows of `left` from `row` on with the row of `right` at their
-/// side, column by column; the last row stands for those behind it.
-///
-/// Rows that lie side by side need one pointer, others four. Both loops turn at least once: the sums
-/// that they begin with are laid down once then.
-#[inline(always)]
-pub(crate) fn fold_four_rows<const C: usize, S>(
-    left: MatrixRef<'_>,
-    row: usize,
-    right: &[[f32; C]],
-    mut sums: S,
-    f: impl Fn(S, [f32; 4], [f32; C]) -> S,
-) -> S {
-    let mut columns = left.cols().min(right.len());
-    if left.rows() == 0 || columns == 0 {
-        return sums;
+/// The rows of a matrix, four by four, to be folded column by column.
+pub(crate) struct Fours<'a> {
+    at: *const f32,
+    row_stride: usize,
+    /// How many floats from one column to the next.
+    step: usize,
+    /// How many rows are left.
+    left: usize,
+    columns: usize,
+    borrow: PhantomData<&'a [f32]>,
+}
+
+impl<'a> Fours<'a> {
+    #[inline(always)]
+    pub(crate) fn new(view: MatrixRef<'a>) -> Self {
+        Self {
+            at: view.at(0, 0),
+            row_stride: view.row_stride(),
+            step: view.col_stride(),
+            left: view.rows(),
+            columns: view.cols(),
+            borrow: PhantomData,
+        }
     }
-    let (last, step) = (left.rows() - 1, left.col_stride());
-    let mut beside = right.as_ptr();
-    if left.row_stride() == 1 && row.saturating_add(3) <= last {
-        let mut four: *const [f32; 4] = left.at(row, 0).cast();
-        loop {
-            // SAFETY: so many columns have four rows side by side, and as many rows lie in `right`.
-            sums = unsafe { f(sums, *four, *beside) };
-            four = four.cast::<f32>().wrapping_add(step).cast();
-            beside = beside.wrapping_add(1);
-            columns -= 1;
-            if columns == 0 {
-                return sums;
+
+    /// Folds the elements of the next four rows with the row of `right` at their side, if there are
+    /// both; the last row stands for those behind it.
+    ///
+    /// Rows that lie side by side need one pointer, others four. The loops turn at least once: the sums
+    /// that they begin with are laid down once then.
+    #[inline(always)]
+    pub(crate) fn fold<const C: usize, S>(
+        &mut self,
+        right: &[[f32; C]],
+        mut sums: S,
+        f: impl Fn(S, [f32; 4], [f32; C]) -> S,
+    ) -> Option<S> {
+        let Self { mut at, row_stride, step, left, .. } = *self;
+        let mut columns = self.columns.min(right.len());
+        if columns == 0 || left == 0 {
+            return None;
+        }
+        self.left = left.saturating_sub(4);
+        self.at = at.wrapping_add(4 * row_stride);
+        let mut beside = right.as_ptr();
+        if row_stride == 1 && left >= 4 {
+            loop {
+                // SAFETY: so many columns have four rows side by side, and as many rows lie in `right`.
+                sums = unsafe { f(sums, *at.cast(), *beside) };
+                at = at.wrapping_add(step);
+                beside = beside.wrapping_add(1);
+                columns -= 1;
+                if columns == 0 {
+                    return Some(sums);
+                }
             }
         }
-    }
-    let mut rows: [*const f32; 4] = array!(|i| left.at((row + i).min(last), 0));
-    loop {
-        // SAFETY: the rows have so many columns, and `right` as many rows.
-        sums = unsafe { f(sums, array!(|i| *rows[i]), *beside) };
-        rows = array!(|i| rows[i].wrapping_add(step));
-        beside = beside.wrapping_add(1);
-        columns -= 1;
-        if columns == 0 {
-            return sums;
+        let mut rows: [*const f32; 4] = array!(|i| {
+            if 0 < i && i < left {
+                at = at.wrapping_add(row_stride);
+            }
+            at
+        });
+        // A step that is known goes into the loads. Of one float each the loop is too short to win by it.
+        if const { C > 1 } && step == 1 {
+            loop {
+                // SAFETY: the rows have so many columns, and `right` as many rows.
+                sums = unsafe { f(sums, array!(|i| *rows[i]), *beside) };
+                rows = array!(|i| rows[i].wrapping_add(1));
+                beside = beside.wrapping_add(1);
+                columns -= 1;
+                if columns == 0 {
+                    return Some(sums);
+                }
+            }
         }
+        // Seldom: a loop with two ways out, which is never unrolled.
+        for beside in right {
+            // SAFETY: as above.
+            sums = f(sums, array!(|i| unsafe { *rows[i] }), *beside);
+            rows = array!(|i| rows[i].wrapping_add(step));
+            columns -= 1;
+            if columns == 0 {
+                break;
+            }
+        }
+        Some(sums)
     }
 }

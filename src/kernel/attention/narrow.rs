@@ -4,12 +4,13 @@
 //! four keys by four queries, of which a Cortex-M4F holds all sums in registers, and one text for the
 //! state of a query, however many there are.
 
-use core::ops::Range;
+use core::{ops::Range, slice};
 
 use super::{Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, fold};
 use crate::{
     MatrixMut, MatrixRef,
     kernel::{
+        exp::Shift,
         mask::{Adjust, Queries},
         softmax::share,
     },
@@ -17,7 +18,7 @@ use crate::{
         Vector, array, each,
         line::Line,
         scalar::{F32x1, Scalar},
-        taps::fold_four_rows,
+        taps::Fours,
     },
 };
 
@@ -72,24 +73,38 @@ impl<'a> Narrow<'a> {
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
     pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile) {
-        let is_empty = self.is_empty;
         let columns = self.acc.len().checked_div(self.width).unwrap_or(0);
-        let Ok(acc) = MatrixRef::new(self.acc, columns, self.width) else { return };
+        let zero = [0.0];
+        let acc = if self.is_empty {
+            MatrixRef::with_strides(&zero, columns, self.width, 0, 0)
+        } else {
+            MatrixRef::new(self.acc, columns, self.width)
+        };
+        let Ok(acc) = acc else { return };
         let states = self.states.iter().copied().map(state_of);
         for (i, state) in states.enumerate().take(tile.sights.len()) {
             let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
             let [F32x1(factor)] = state.normalisers(Scalar);
-            let mut line = Line::between(acc.t(), i, &mut out, row);
-            if is_empty {
-                line.map_one_by_one::<false>(|_| 0.0);
-            } else {
-                line.map_steps::<SIDE, 1>(|sum| sum * factor + 0.0);
-            }
+            scale(Line::between(acc.t(), i, &mut out, row), factor);
             if let Some(take) = &mut fused.log_sum_exp {
                 state.give_logits(Scalar, tile.first + i, 1, take);
             }
         }
+    }
+}
+
+/// Multiplies by `factor`, and makes +0 of every zero, but not of those of queries that are laid down,
+/// where it is an addition that changes nothing.
+// One copy of three loops, for both ends of a call.
+#[inline(never)]
+fn scale(mut line: Line<'_>, factor: f32) {
+    if let Some(mut line) = line.known::<1, SIDE>() {
+        line.map_one_by_one::<false>(|x| x * factor);
+    } else if let Some(mut line) = line.known::<SIDE, 1>() {
+        line.map_one_by_one::<false>(|x| x * factor + 0.0);
+    } else {
+        line.map_one_by_one::<false>(|x| x * factor + 0.0);
     }
 }
 
@@ -98,34 +113,70 @@ fn state_of([m, sum]: [f32; 2]) -> State<1, F32x1> {
     State::of(Scalar, [F32x1(m)], [F32x1(sum)])
 }
 
-/// Makes weights of the scores of a query, adds them to its sum, and gives the factor of its
-/// accumulators.
+/// The shift of [`State::of`], in fewer steps: NaN and infinities at once are as 0.
+#[inline(always)]
+fn shift_of(m: f32) -> Shift<F32x1, true> {
+    let m = if m.abs() < f32::INFINITY { m } else { 0.0 };
+    Shift::new(Scalar, F32x1(m))
+}
+
+/// Makes weights of the scores of queries, keys × queries, adds them to their sums, and gives the
+/// factors of their accumulators.
+///
+/// Those of [`State::raise`] are weights too: they go through the loop of the others, before them, and
+/// not in the first block, where they are 0.
 #[inline(never)]
-fn weigh(mut scores: Line<'_>, m_and_sum: &mut [f32; 2]) -> f32 {
-    let mut state = state_of(*m_and_sum);
-    let [mut m] = state.m;
+fn weigh(mut scores: MatrixMut<'_>, states: &mut [[f32; 2]], factors: &mut [f32]) {
+    for (i, (state, factor)) in states.iter_mut().zip(factors).enumerate() {
+        *factor = weigh_one(Line::column(&mut scores, i), state);
+    }
+}
+
+#[inline(always)]
+fn weigh_one(mut scores: Line<'_>, m_and_sum: &mut [f32; 2]) -> f32 {
+    let [before, sum] = *m_and_sum;
+    let mut m = F32x1(before);
     scores.visit(
         #[inline(always)]
         |x| m = F32x1(x).max(m),
     );
+    let mut factor = [0.0];
+    let mut is_factor = before > f32::NEG_INFINITY;
     if m.0 == f32::INFINITY {
         scores.map_one_by_one::<false>(|x| share(Scalar, m, F32x1(x)).0);
+        // What counts for nothing beside +∞ is 0.
+        is_factor = false;
+        if before == f32::INFINITY {
+            factor = [1.0];
+        }
     }
-    let [F32x1(factor)] = state.raise(Scalar, [m]);
-    let [shift] = state.shift;
-    // The next partial sum is the first one, and then all move up by one: where the
-    // last move leaves them changes nothing in their fold.
-    let mut parts = [0.0; PARTS];
-    scores.map_one_by_one::<false>(
-        #[inline(always)]
-        |x| {
-            let F32x1(w) = shift.weight(Scalar, F32x1(x));
-            let [first, second, third, fourth] = parts;
-            parts = [second, third, fourth, first + w];
-            w
-        },
-    );
-    let [F32x1(sum)] = state.sum;
+    let shift = shift_of(m.0);
+    let (mut line, mut now) = (scores, shift);
+    if is_factor {
+        let (of_factor, F32x1(x)) = shift_of(before).to(Scalar, shift);
+        factor = [x];
+        (line, now) = (Line::new(None, &mut factor), of_factor);
+    }
+    let mut parts;
+    loop {
+        // The next partial sum is the first one, and then all move up by one: where the
+        // last move leaves them changes nothing in their fold.
+        parts = [0.0; PARTS];
+        line.map_one_by_one::<false>(
+            #[inline(always)]
+            |x| {
+                let F32x1(w) = now.weight(Scalar, F32x1(x));
+                let [first, second, third, fourth] = parts;
+                parts = [second, third, fourth, first + w];
+                w
+            },
+        );
+        if !core::mem::take(&mut is_factor) {
+            break;
+        }
+        (line, now) = (scores, shift);
+    }
+    let [factor] = factor;
     *m_and_sum = [m.0, sum * factor + fold(parts)];
     factor
 }
@@ -140,47 +191,52 @@ fn product(
     factors: Option<&[f32; SIDE]>,
     width: usize,
 ) {
-    if width == SIDE {
-        tiles::<SIDE>(left, right, to, factors);
-    } else {
-        tiles::<1>(left, right, to, factors);
+    let mut left = Fours::new(left);
+    for to in to.chunks_mut(if width == SIDE { SIDE * SIDE } else { SIDE }) {
+        if width == SIDE {
+            tile::<SIDE>(&mut left, right, to, factors);
+        } else {
+            tile::<1>(&mut left, right, to, factors);
+        }
     }
 }
 
 #[inline(always)]
-fn tiles<const C: usize>(
-    left: MatrixRef<'_>,
+fn tile<const C: usize>(
+    left: &mut Fours<'_>,
     right: &[f32],
     to: &mut [f32],
     factors: Option<&[f32; SIDE]>,
 ) {
     let right = right.as_chunks::<C>().0;
-    if left.is_empty() || right.is_empty() {
-        return;
-    }
-    for (i, rows) in to.as_chunks_mut::<C>().0.chunks_mut(SIDE).enumerate() {
-        let zeros: [[f32; C]; SIDE] = array!(|_r| array!(|_c| 0.0));
-        let sums = fold_four_rows(
-            left,
-            i * SIDE,
-            right,
-            zeros,
-            #[inline(always)]
-            |sums, left, right| array!(|r| array!(|c| left[r] * right[c] + sums[r][c])),
-        );
-        // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
+    let to = to.as_chunks_mut::<C>().0;
+    let zeros: [[f32; C]; SIDE] = array!(|_r| array!(|_c| 0.0));
+    // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
+    let sums = left.fold(
+        right,
+        zeros,
+        #[inline(always)]
+        |sums, left, right| array!(|r| array!(|c| left[r] * right[c] + sums[r][c])),
+    );
+    let Some(mut sums) = sums else { return };
+    if let Some(factors) = factors {
         each::<SIDE>(
             #[inline(always)]
             |r| {
-                if let Some(row) = rows.get_mut(r) {
-                    *row = match factors {
-                        Some(factors) => array!(|c| row[c] * factors[c] + sums[r][c]),
-                        None => sums[r],
-                    };
+                if let Some(row) = to.get(r) {
+                    sums[r] = array!(|c| row[c] * factors[c] + sums[r][c]);
                 }
             },
         );
     }
+    each::<SIDE>(
+        #[inline(always)]
+        |r| {
+            if let Some(row) = to.get_mut(r) {
+                *row = sums[r];
+            }
+        },
+    );
 }
 
 impl Lanes for Narrow<'_> {
@@ -188,17 +244,16 @@ impl Lanes for Narrow<'_> {
     fn begin(&mut self, fused: &Fused<'_>, tile: &Tile) {
         let packed = MatrixMut::new(self.packed, fused.queries.cols(), self.width);
         let Ok(mut packed) = packed.map(MatrixMut::t) else { return };
-        let scale = fused.scale;
         for (i, state) in self.states.iter_mut().enumerate().take(self.width) {
             // What is not there is a copy of the first.
             let there = if i < tile.sights.len() { i } else { 0 };
             let (head, row) = fused.locate(tile.first + there);
             let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
             if sink > [f32::NEG_INFINITY] {
-                weigh(Line::new(None, &mut sink), state);
+                weigh(MatrixMut::from_row(&mut sink), slice::from_mut(state), &mut [0.0]);
             }
             let queries = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
-            Line::between(queries, row, &mut packed, i).map_one_by_one::<false>(|x| x * scale);
+            scale(Line::between(queries, row, &mut packed, i), fused.scale);
         }
     }
 
@@ -239,9 +294,9 @@ impl Lanes for Narrow<'_> {
     // Follows a branch, for each side of which there would be a copy.
     #[inline(never)]
     fn weigh(&mut self) {
-        let Ok(mut scores) = MatrixMut::new(self.scores, self.keys, self.width) else { return };
-        for i in 0..SIDE.min(self.width) {
-            self.factors[i] = weigh(Line::column(&mut scores, i), &mut self.states[i]);
+        let Ok(scores) = MatrixMut::new(self.scores, self.keys, self.width) else { return };
+        if let Some(states) = self.states.get_mut(..self.width) {
+            weigh(scores, states, &mut self.factors);
         }
     }
 
