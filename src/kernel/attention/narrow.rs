@@ -81,14 +81,13 @@ impl<'a> Narrow<'a> {
             MatrixRef::new(self.acc, columns, self.width)
         };
         let Ok(acc) = acc else { return };
-        let states = self.states.iter().copied().map(state_of);
-        for (i, state) in states.enumerate().take(tile.sights.len()) {
+        for (i, state) in self.states.iter().enumerate().take(tile.sights.len()) {
             let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
-            let [F32x1(factor)] = state.normalisers(Scalar);
+            let [F32x1(factor)] = state_of(*state).normalisers(Scalar);
             scale(Line::between(acc.t(), i, &mut out, row), factor);
             if let Some(take) = &mut fused.log_sum_exp {
-                state.give_logits(Scalar, tile.first + i, 1, take);
+                state_of(*state).give_logits(Scalar, tile.first + i, 1, take);
             }
         }
     }
@@ -244,10 +243,9 @@ impl Lanes for Narrow<'_> {
     fn begin(&mut self, fused: &Fused<'_>, tile: &Tile) {
         let packed = MatrixMut::new(self.packed, fused.queries.cols(), self.width);
         let Ok(mut packed) = packed.map(MatrixMut::t) else { return };
-        for (i, state) in self.states.iter_mut().enumerate().take(self.width) {
-            // What is not there is a copy of the first.
-            let there = if i < tile.sights.len() { i } else { 0 };
-            let (head, row) = fused.locate(tile.first + there);
+        // Lanes of queries that are not there hold anything: what comes of them is never written.
+        for (i, state) in self.states.iter_mut().enumerate().take(tile.sights.len()) {
+            let (head, row) = fused.locate(tile.first + i);
             let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
             if sink > [f32::NEG_INFINITY] {
                 weigh(MatrixMut::from_row(&mut sink), slice::from_mut(state), &mut [0.0]);
