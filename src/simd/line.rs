@@ -69,6 +69,13 @@ impl<'a> Line<'a> {
         }
     }
 
+    /// A line of `x` alone, whose steps are those of this one: a loop over both has one text for them.
+    #[inline(always)]
+    pub(crate) fn only(self, [x]: &'a mut [f32; 1]) -> Self {
+        let to: *mut f32 = x;
+        Self { from: to, to, len: 1, ..self }
+    }
+
     /// Whether both sides lie side by side.
     #[inline(always)]
     pub(crate) fn is_dense(&self) -> bool {

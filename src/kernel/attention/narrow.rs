@@ -154,7 +154,7 @@ fn weigh_one(mut scores: Line<'_>, m_and_sum: &mut [f32; 2]) -> f32 {
     if is_factor {
         let (of_factor, F32x1(x)) = shift_of(before).to(Scalar, shift);
         factor = [x];
-        (line, now) = (Line::new(None, &mut factor), of_factor);
+        (line, now) = (scores.only(&mut factor), of_factor);
     }
     let mut parts;
     loop {
