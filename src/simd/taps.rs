@@ -188,7 +188,8 @@ impl<'a> Fours<'a> {
     /// Folds the elements of the next four rows with the row of `right` at their side, if there are
     /// both; the last row stands for those behind it.
     ///
-    /// Rows that lie side by side need one pointer, others four. The loops turn at least once: the sums
+    /// Rows that lie side by side need one pointer, others four; where size counts (`small`, see
+    /// `build.rs`) one loop serves all. The loops turn at least once: the sums
     /// that they begin with are laid down once then.
     #[inline(always)]
     pub(crate) fn fold<const C: usize, S>(
@@ -205,7 +206,7 @@ impl<'a> Fours<'a> {
         self.left = left.saturating_sub(4);
         self.at = at.wrapping_add(4 * row_stride);
         let mut beside = right.as_ptr();
-        if row_stride == 1 && left >= 4 {
+        if !cfg!(small) && row_stride == 1 && left >= 4 {
             loop {
                 // SAFETY: so many columns have four rows side by side, and as many rows lie in `right`.
                 sums = unsafe { f(sums, *at.cast(), *beside) };
@@ -223,12 +224,15 @@ impl<'a> Fours<'a> {
             }
             at
         });
-        // A step that is known goes into the loads. Of one float each the loop is too short to win by it.
-        if const { C > 1 } && step == 1 {
+        // A step that is known goes into the loads. On a microcontroller the loop of one float each is too
+        // short to win by it.
+        let is_short = const { C == 1 && cfg!(any(target_arch = "arm", target_arch = "riscv32")) };
+        if cfg!(small) || (step == 1 && !is_short) {
+            let step = if cfg!(small) { step } else { 1 };
             loop {
                 // SAFETY: the rows have so many columns, and `right` as many rows.
                 sums = unsafe { f(sums, array!(|i| *rows[i]), *beside) };
-                rows = array!(|i| rows[i].wrapping_add(1));
+                rows = array!(|i| rows[i].wrapping_add(step));
                 beside = beside.wrapping_add(1);
                 columns -= 1;
                 if columns == 0 {

@@ -15,7 +15,7 @@ use crate::{
         softmax::share,
     },
     simd::{
-        Vector, array, each,
+        Vector, array,
         line::Line,
         scalar::{F32x1, Scalar},
         taps::Fours,
@@ -208,7 +208,6 @@ fn tile<const C: usize>(
     factors: Option<&[f32; SIDE]>,
 ) {
     let right = right.as_chunks::<C>().0;
-    let to = to.as_chunks_mut::<C>().0;
     let zeros: [[f32; C]; SIDE] = array!(|_r| array!(|_c| 0.0));
     // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
     let sums = left.fold(
@@ -218,24 +217,24 @@ fn tile<const C: usize>(
         |sums, left, right| array!(|r| array!(|c| left[r] * right[c] + sums[r][c])),
     );
     let Some(mut sums) = sums else { return };
-    if let Some(factors) = factors {
-        each::<SIDE>(
-            #[inline(always)]
-            |r| {
-                if let Some(row) = to.get(r) {
-                    sums[r] = array!(|c| row[c] * factors[c] + sums[r][c]);
-                }
-            },
-        );
-    }
-    each::<SIDE>(
-        #[inline(always)]
-        |r| {
-            if let Some(row) = to.get_mut(r) {
-                *row = sums[r];
+    let to = to.as_chunks_mut::<C>().0;
+    match to.first_chunk_mut::<SIDE>() {
+        // A whole tile has no branches, nor its sums in memory: much code.
+        Some(rows) if !cfg!(small) => {
+            if let Some(factors) = factors {
+                sums = array!(|r| array!(|c| rows[r][c] * factors[c] + sums[r][c]));
             }
-        },
-    );
+            *rows = sums;
+        }
+        _ => {
+            for (row, sums) in to.iter_mut().zip(sums) {
+                *row = match factors {
+                    Some(factors) => array!(|c| row[c] * factors[c] + sums[c]),
+                    None => sums,
+                };
+            }
+        }
+    }
 }
 
 impl Lanes for Narrow<'_> {
