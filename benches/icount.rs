@@ -66,8 +66,8 @@ counts! {
     SCORES           scores           | scalar 2495 526487 984039 | portable 1553 330539 623125 | avx2 1019 92265 243083;
     PROJECT          project          | scalar 2183 513071 982271 | portable 1305 323004 622093 | avx2 921 89544 242983;
     WEIGHTED_SUM     weighted_sum     | scalar 2178 513066 1388458 | portable 1300 322999 842295 | avx2 916 89539 279984;
-    ATTENTION        attention        | scalar 28679 1253231 115353 | portable 18931 717960 106810 | avx2 7846 205250 40183;
-    ATTENTION_CACHED attention_cached | scalar 29000 1266376 94130 | portable 19024 718081 49559 | avx2 7948 205395 18150;
+    ATTENTION        attention        | scalar 23571 948523 115353 | portable 18931 717960 106810 | avx2 7846 205250 40183;
+    ATTENTION_CACHED attention_cached | scalar 23938 964724 91800 | portable 19024 718081 49559 | avx2 7948 205395 18150;
     // end
 }
 

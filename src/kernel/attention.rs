@@ -64,11 +64,11 @@ pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
     dim.saturating_add(value_dim).saturating_add(KEY_BLOCK).saturating_mul(QUERY_BLOCK)
 }
 
-/// What the log-sum-exp of some queries in a row is made of: `base + n · ln 2 + ln sum`.
+/// What the log-sum-exp of some queries in a row is made of: largest scores, and sums of weights under
+/// their shift.
 #[derive(Clone, Copy)]
 pub(crate) struct Logits<'a> {
-    pub(crate) base: &'a [f32],
-    pub(crate) n: &'a [f32],
+    pub(crate) m: &'a [f32],
     pub(crate) sum: &'a [f32],
 }
 
@@ -429,23 +429,18 @@ impl<const C: usize, V> State<C, V> {
     #[inline(always)]
     fn give_logits<const L: usize>(
         &self,
-        token: V::Token,
+        _: V::Token,
         first: usize,
         count: usize,
         take: TakeLogits<'_>,
     ) where
         V: Vector<L>,
     {
-        let (zero, largest) = (V::splat(token, 0.0), V::splat(token, f32::MAX));
         for c in 0..C {
-            let [base, n] = self.shift[c].base_and_n(token);
-            let base = (base + self.m[c].select_gt(largest, self.m[c], zero)).to_array();
-            let (n, sum) = (n.to_array(), self.sum[c].to_array());
+            let (m, sum) = (self.m[c].to_array(), self.sum[c].to_array());
             let here = count.saturating_sub(c * L).min(L);
-            if let (Some(base), Some(n), Some(sum)) =
-                (base.get(..here), n.get(..here), sum.get(..here))
-            {
-                take(first + c * L, Logits { base, n, sum });
+            if let (Some(m), Some(sum)) = (m.get(..here), sum.get(..here)) {
+                take(first + c * L, Logits { m, sum });
             }
         }
     }

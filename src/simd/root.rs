@@ -26,7 +26,8 @@ pub(crate) fn sqrt_by_bits(x: f32) -> f32 {
     // x = rest · 4^k, where rest lies in [1, 4) with 24 bits behind the point.
     let mut rest = ((bits & 0x7f_ffff) | 0x80_0000) << (2 - ((bits >> 23) & 1));
     let (mut root, mut twice, mut bit) = (0, 0, 1 << 24);
-    while bit > 0 {
+    // Of a square nothing is left early.
+    while bit > 0 && rest > 0 {
         if twice + bit <= rest {
             rest -= twice + bit;
             twice += 2 * bit;

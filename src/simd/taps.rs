@@ -186,11 +186,11 @@ impl<'a> Fours<'a> {
     }
 
     /// Folds the elements of the next four rows with the row of `right` at their side, if there are
-    /// both; the last row stands for those behind it.
+    /// both.
     ///
     /// Rows that lie side by side need one pointer, others four; where size counts (`small`, see
-    /// `build.rs`) one loop serves all. The loops turn at least once: the sums
-    /// that they begin with are laid down once then.
+    /// `build.rs`) one loop serves all. The loops turn at least once: the sums that they begin with are laid
+    /// down once then.
     #[inline(always)]
     pub(crate) fn fold<const C: usize, S>(
         &mut self,
@@ -198,15 +198,16 @@ impl<'a> Fours<'a> {
         mut sums: S,
         f: impl Fn(S, [f32; 4], [f32; C]) -> S,
     ) -> Option<S> {
-        let Self { mut at, row_stride, step, left, .. } = *self;
+        let Self { at, row_stride, step, .. } = *self;
         let mut columns = self.columns.min(right.len());
-        if columns == 0 || left == 0 {
+        if columns == 0 {
             return None;
         }
-        self.left = left.saturating_sub(4);
+        self.left = self.left.checked_sub(4)?;
         self.at = at.wrapping_add(4 * row_stride);
         let mut beside = right.as_ptr();
-        if !cfg!(small) && row_stride == 1 && left >= 4 {
+        if !cfg!(small) && row_stride == 1 {
+            let mut at = at;
             loop {
                 // SAFETY: so many columns have four rows side by side, and as many rows lie in `right`.
                 sums = unsafe { f(sums, *at.cast(), *beside) };
@@ -218,12 +219,7 @@ impl<'a> Fours<'a> {
                 }
             }
         }
-        let mut rows: [*const f32; 4] = array!(|i| {
-            if 0 < i && i < left {
-                at = at.wrapping_add(row_stride);
-            }
-            at
-        });
+        let mut rows: [*const f32; 4] = array!(|i| at.wrapping_add(i * row_stride));
         // A step that is known goes into the loads. On a microcontroller the loop of one float each is too
         // short to win by it.
         let is_short = const { C == 1 && cfg!(any(target_arch = "arm", target_arch = "riscv32")) };

@@ -190,50 +190,72 @@ fn product(
     factors: Option<&[f32; SIDE]>,
     width: usize,
 ) {
-    let mut left = Fours::new(left);
-    for to in to.chunks_mut(if width == SIDE { SIDE * SIDE } else { SIDE }) {
-        if width == SIDE {
-            tile::<SIDE>(&mut left, right, to, factors);
-        } else {
-            tile::<1>(&mut left, right, to, factors);
-        }
+    let rest = if width == SIDE {
+        tiles::<SIDE>(left, right, to, factors)
+    } else {
+        tiles::<1>(left, right, to, factors)
+    };
+    if !rest.is_empty() {
+        let (_, left) = left.split_rows(left.rows() / SIDE * SIDE).unwrap_or((left, left));
+        add_visible(left, right, rest, factors, width, f32::NEG_INFINITY);
     }
 }
 
+/// Likewise of whole tiles. Gives the rows behind them.
 #[inline(always)]
-fn tile<const C: usize>(
-    left: &mut Fours<'_>,
+fn tiles<'a, const C: usize>(
+    left: MatrixRef<'_>,
+    right: &[f32],
+    to: &'a mut [f32],
+    factors: Option<&[f32; SIDE]>,
+) -> &'a mut [f32] {
+    let mut left = Fours::new(left);
+    let right = right.as_chunks::<C>().0;
+    let (tiles, rest) = to.as_chunks_mut::<C>().0.as_chunks_mut::<SIDE>();
+    for to in tiles {
+        // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
+        let zeros: [[f32; C]; SIDE] = array!(|_r| array!(|_c| 0.0));
+        let sums = left.fold(
+            right,
+            zeros,
+            #[inline(always)]
+            |sums, left, right| array!(|r| array!(|c| left[r] * right[c] + sums[r][c])),
+        );
+        let Some(sums) = sums else { break };
+        *to = match factors {
+            Some(factors) => array!(|r| array!(|c| to[r][c] * factors[c] + sums[r][c])),
+            None => sums,
+        };
+    }
+    rest.as_flattened_mut()
+}
+
+/// Likewise one by one, without what is below `lowest` in `right`.
+// Here and below a loop with two ways out is one that is never unrolled.
+#[inline(never)]
+fn add_visible(
+    left: MatrixRef<'_>,
     right: &[f32],
     to: &mut [f32],
     factors: Option<&[f32; SIDE]>,
+    width: usize,
+    lowest: f32,
 ) {
-    let right = right.as_chunks::<C>().0;
-    let zeros: [[f32; C]; SIDE] = array!(|_r| array!(|_c| 0.0));
-    // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
-    let sums = left.fold(
-        right,
-        zeros,
-        #[inline(always)]
-        |sums, left, right| array!(|r| array!(|c| left[r] * right[c] + sums[r][c])),
-    );
-    let Some(mut sums) = sums else { return };
-    let to = to.as_chunks_mut::<C>().0;
-    match to.first_chunk_mut::<SIDE>() {
-        // A whole tile has no branches, nor its sums in memory: much code.
-        Some(rows) if !cfg!(small) => {
-            if let Some(factors) = factors {
-                sums = array!(|r| array!(|c| rows[r][c] * factors[c] + sums[r][c]));
+    for (i, to) in to.iter_mut().enumerate() {
+        let (row, col) = (i / width.max(1), i % width.max(1));
+        let mut sum = 0.0;
+        for i in 0..left.cols() {
+            let right = right.get(i * width + col);
+            let (Some(left), Some(right)) = (left.get(row, i), right) else { return };
+            if *right < lowest {
+                continue;
             }
-            *rows = sums;
+            sum += left * right;
         }
-        _ => {
-            for (row, sums) in to.iter_mut().zip(sums) {
-                *row = match factors {
-                    Some(factors) => array!(|c| row[c] * factors[c] + sums[c]),
-                    None => sums,
-                };
-            }
+        if let Some(factors) = factors {
+            sum += *to * factors[col % SIDE];
         }
+        *to = sum;
     }
 }
 
@@ -274,7 +296,7 @@ impl Lanes for Narrow<'_> {
         }
     }
 
-    // Likewise. Here and below a loop with two ways out is one that is never unrolled.
+    // Likewise.
     #[inline(never)]
     fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
         for (i, sight) in sights.iter().enumerate() {
@@ -303,28 +325,21 @@ impl Lanes for Narrow<'_> {
         product(values.t(), self.scores, self.acc, factors, self.width);
     }
 
-    // Seldom called: what it holds is out of the frame of the others.
-    #[inline(never)]
+    #[inline(always)]
     fn add_visible(&mut self, values: MatrixRef<'_>) {
-        let is_empty = core::mem::take(&mut self.is_empty);
-        for (i, acc) in self.acc.iter_mut().enumerate() {
-            let (col, query) = (i / self.width.max(1), i % self.width.max(1));
-            let mut sum = 0.0;
-            for key in 0..self.keys {
-                let w = self.scores.get(key * self.width + query);
-                let (Some(w), Some(value)) = (w, values.get(key, col)) else { break };
-                if *w >= 0.0 || w.is_nan() {
-                    sum += w * value;
-                }
-            }
-            let before = if is_empty { 0.0 } else { *acc };
-            *acc = before * self.factors[query % SIDE] + sum;
-        }
+        let factors = (!core::mem::take(&mut self.is_empty)).then_some(&self.factors);
+        add_visible(values.t(), self.scores, self.acc, factors, self.width, 0.0);
     }
 
-    // Likewise.
+    // Seldom called: what it holds is out of the frame of the others.
     #[inline(never)]
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
-        super::are_finite::<1, F32x1>(Scalar, values)
+        (0..values.rows()).all(|row| {
+            let mut zeros = 0.0;
+            for col in 0..values.cols() {
+                zeros += values.get(row, col).unwrap_or(0.0) * 0.0;
+            }
+            zeros == 0.0
+        })
     }
 }
