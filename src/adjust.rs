@@ -45,9 +45,11 @@ fn mark_where<T: Copy>(
 ) {
     for row in 0..mask.rows() {
         for col in 0..mask.cols() {
-            if mask.get(row, col).is_some_and(&is_masked)
-                && let Some(score) = scores.get_mut(row, col)
-            {
+            // A loop with two ways out, which is never unrolled.
+            let (Some(mask), Some(score)) = (mask.get(row, col), scores.get_mut(row, col)) else {
+                return;
+            };
+            if is_masked(mask) {
                 *score = mark;
             }
         }

@@ -436,16 +436,6 @@ struct Adjusted<'a> {
     first: usize,
 }
 
-/// The part of a mask that belongs to a block.
-fn part<T: Copy>(
-    mask: MatrixRef<'_, T>,
-    keys: Range<usize>,
-    tokens: Range<usize>,
-) -> Option<MatrixRef<'_, T>> {
-    let rows = mask.split_rows(keys.start).ok()?.1.split_rows(keys.len()).ok()?.0;
-    Some(rows.split_columns(tokens.start).ok()?.1.split_columns(tokens.len()).ok()?.0)
-}
-
 fn as_adjust<'a>(adjusted: &'a Adjusted<'a>) -> &'a dyn Adjust {
     adjusted
 }
@@ -468,8 +458,8 @@ impl Adjusted<'_> {
             let Ok((scores, _)) = right.split_columns(tokens.len()) else { return };
             let keys = row..row + scores.rows();
             let Attention { bias, keep, .. } = self.options;
-            let bias = bias.and_then(|of| Some((of, part(of.bias, keys.clone(), tokens.clone())?)));
-            let keep = keep.and_then(|of| Some((of, part(of.keep, keys, tokens)?)));
+            let bias = bias.and_then(|of| Some((of, of.bias.part(keys.clone(), tokens.clone())?)));
+            let keep = keep.and_then(|of| Some((of, of.keep.part(keys, tokens)?)));
             f(Parts { scores, bias, keep });
         }
     }
@@ -488,8 +478,8 @@ impl Adjust for Adjusted<'_> {
         let keys = row(keys.start)..row(keys.end);
         let Attention { bias, keep, .. } = self.options;
         queries.heads().all(|(_, tokens)| {
-            let part_of_keep = keep.and_then(|of| part(of.keep, keys.clone(), tokens.clone()));
-            let part_of_bias = bias.and_then(|of| part(of.bias, keys.clone(), tokens));
+            let part_of_keep = keep.and_then(|of| of.keep.part(keys.clone(), tokens.clone()));
+            let part_of_bias = bias.and_then(|of| of.bias.part(keys.clone(), tokens));
             keep.zip(part_of_keep).is_some_and(|(of, part)| (of.code.hides)(part))
                 || bias.zip(part_of_bias).is_some_and(|(of, part)| (of.code.hides)(part))
         })

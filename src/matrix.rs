@@ -9,7 +9,7 @@
 
 mod heads;
 
-use core::marker::PhantomData;
+use core::{marker::PhantomData, ops::Range};
 
 pub use heads::{HeadsMut, HeadsRef};
 
@@ -357,6 +357,18 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
     pub fn split_columns(self, at: usize) -> Result<(Self, Self), Error> {
         let (left, right) = self.t().split_rows(at)?;
         Ok((left.t(), right.t()))
+    }
+
+    /// These rows and columns, if all are there.
+    #[inline]
+    pub(crate) fn part(self, rows: Range<usize>, cols: Range<usize>) -> Option<Self> {
+        let (end, right) = self.shape();
+        let are_there = rows.start <= rows.end && cols.start <= cols.end;
+        (are_there && rows.end <= end && cols.end <= right).then(|| Self {
+            first: self.first.wrapping_add(self.layout.offset(rows.start, cols.start)),
+            layout: Layout { rows: rows.len(), cols: cols.len(), ..self.layout },
+            ..self
+        })
     }
 
     /// Where element `(row, col)` lies.

@@ -94,11 +94,13 @@ impl<'a> Line<'a> {
         if DENSE { (1, 1) } else { (self.from_step, self.to_step) }
     }
 
-    /// This line, if these are its steps: the compiler works out no addresses then. Where size does not
-    /// count: there one loop serves all.
+    /// This line, if these are its steps and it goes by fours: the compiler works out no addresses then, nor
+    /// what unrolling leaves over. Where size does not count: there one loop serves all.
     #[inline(always)]
     pub(crate) fn known<const FROM: usize, const TO: usize>(self) -> Option<Self> {
-        let is_so = !cfg!(small) && (self.from_step, self.to_step) == (FROM, TO);
+        let is_so = (self.from_step, self.to_step) == (FROM, TO)
+            && self.len.is_multiple_of(4)
+            && !cfg!(small);
         is_so.then_some(Self { from_step: FROM, to_step: TO, ..self })
     }
 

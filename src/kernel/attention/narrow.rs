@@ -81,13 +81,15 @@ impl<'a> Narrow<'a> {
             MatrixRef::new(self.acc, columns, self.width)
         };
         let Ok(acc) = acc else { return };
-        for (i, state) in self.states.iter().enumerate().take(tile.sights.len()) {
+        // Where the end is not known to be near, a loop is not unrolled.
+        for i in 0..tile.sights.len() {
+            let state = state_of(self.states[i % SIDE]);
             let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
-            let [F32x1(factor)] = state_of(*state).normalisers(Scalar);
+            let [F32x1(factor)] = state.normalisers(Scalar);
             scale(Line::between(acc.t(), i, &mut out, row), factor);
             if let Some(take) = &mut fused.log_sum_exp {
-                state_of(*state).give_logits(Scalar, tile.first + i, 1, take);
+                state.give_logits(Scalar, tile.first + i, 1, take);
             }
         }
     }
@@ -119,6 +121,14 @@ fn shift_of(m: f32) -> Shift<F32x1, true> {
     Shift::new(Scalar, F32x1(m))
 }
 
+/// [`share`] beside +∞.
+// Seldom called: a loop with a call is not unrolled, nor any where size counts.
+#[cfg_attr(not(small), inline(never))]
+#[cfg_attr(small, inline(always))]
+fn share_of_infinity(x: f32) -> f32 {
+    share(Scalar, F32x1(f32::INFINITY), F32x1(x)).0
+}
+
 /// Makes weights of the scores of queries, keys × queries, adds them to their sums, and gives the
 /// factors of their accumulators.
 ///
@@ -142,7 +152,7 @@ fn weigh_one(mut scores: Line<'_>, m_and_sum: &mut [f32; 2]) -> f32 {
     let mut factor = [0.0];
     let mut is_factor = before > f32::NEG_INFINITY;
     if m.0 == f32::INFINITY {
-        scores.map_one_by_one::<false>(|x| share(Scalar, m, F32x1(x)).0);
+        scores.map_one_by_one::<false>(share_of_infinity);
         // What counts for nothing beside +∞ is 0.
         is_factor = false;
         if before == f32::INFINITY {
@@ -265,7 +275,8 @@ impl Lanes for Narrow<'_> {
         let packed = MatrixMut::new(self.packed, fused.queries.cols(), self.width);
         let Ok(mut packed) = packed.map(MatrixMut::t) else { return };
         // Lanes of queries that are not there hold anything: what comes of them is never written.
-        for (i, state) in self.states.iter_mut().enumerate().take(tile.sights.len()) {
+        for i in 0..tile.sights.len() {
+            let state = &mut self.states[i % SIDE];
             let (head, row) = fused.locate(tile.first + i);
             let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
             if sink > [f32::NEG_INFINITY] {
