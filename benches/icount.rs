@@ -61,13 +61,13 @@ counts! {
     // counted
     DOT              dot              | scalar 208 143 1283 | portable 161 143 1283 | avx2 181 100 385;
     SOFTMAX          softmax          | scalar 366 1055 15142 | portable 458 966 12786 | avx2 248 435 4260;
-    SOFTMAX_ROWS     softmax_rows     | scalar 3645 72549 122181 | portable 3275 57875 101499 | avx2 1826 23967 33191;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3645 72549 122181 | portable 3251 57619 101467 | avx2 1826 23775 32807;
     SOFTMAX_COLUMNS  softmax_columns  | scalar 2356 112886 217748 | portable 1366 61251 117444 | avx2 650 20233 42433;
-    SCORES           scores           | scalar 2495 526487 984039 | portable 1553 330539 623125 | avx2 1019 92265 243083;
-    PROJECT          project          | scalar 2183 513071 982271 | portable 1305 323004 622093 | avx2 921 89544 242983;
-    WEIGHTED_SUM     weighted_sum     | scalar 2178 513066 1388458 | portable 1300 322999 842295 | avx2 916 89539 279984;
-    ATTENTION        attention        | scalar 23571 948523 115353 | portable 18931 717960 106810 | avx2 7846 205250 40183;
-    ATTENTION_CACHED attention_cached | scalar 23938 964724 91800 | portable 19024 718081 49559 | avx2 7948 205395 18150;
+    SCORES           scores           | scalar 2261 459347 849813 | portable 1419 305856 573407 | avx2 883 92265 207207;
+    PROJECT          project          | scalar 2033 446015 848129 | portable 1249 298140 572425 | avx2 874 89544 207296;
+    WEIGHTED_SUM     weighted_sum     | scalar 2028 446010 1251450 | portable 1244 298135 793559 | avx2 873 89539 249712;
+    ATTENTION        attention        | scalar 23199 946051 116142 | portable 17691 657715 105314 | avx2 6921 182631 39238;
+    ATTENTION_CACHED attention_cached | scalar 23571 962299 91722 | portable 17798 657955 46578 | avx2 7006 182795 16738;
     // end
 }
 
