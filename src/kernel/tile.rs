@@ -333,9 +333,7 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
             let blocks = panel.chunks_mut(L).zip(range.clone().step_by(L));
             for (block, k) in blocks {
                 let square = strip::read_rows(token, right.t(), col + c * L, k);
-                for (to, vector) in block.iter_mut().zip(V::transpose(square)) {
-                    (vector * scale).store(&mut to[c]);
-                }
+                lay::<L, C, V>(V::transpose(square), scale, block, c);
             }
         }
     } else {
@@ -345,5 +343,26 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
                 (vector * scale).store(to);
             }
         }
+    }
+}
+
+/// Lays vectors, times `scale`, into column `c` of as many rows as there are, up to `L`.
+#[inline(always)]
+pub(super) fn lay<const L: usize, const C: usize, V: Vector<L>>(
+    vectors: [V; L],
+    scale: V,
+    rows: &mut [[[f32; L]; C]],
+    c: usize,
+) {
+    if let Ok(rows) = <&mut [[[f32; L]; C]; L]>::try_from(&mut *rows) {
+        // All of them, by constants: the vectors stay in registers.
+        each::<L>(
+            #[inline(always)]
+            |i| (vectors[i] * scale).store(&mut rows[i][c]),
+        );
+        return;
+    }
+    for (row, vector) in rows.iter_mut().zip(vectors) {
+        (vector * scale).store(&mut row[c]);
     }
 }

@@ -10,9 +10,13 @@ use core::ops::Range;
 use super::{Fused, KEY_BLOCK, PARTS, State, Tile, fold};
 use crate::{
     MatrixMut, MatrixRef,
-    kernel::{exp::Shift, softmax::share, tile::accumulate},
+    kernel::{
+        exp::Shift,
+        softmax::share,
+        tile::{accumulate, lay},
+    },
     simd::{
-        Vector, array, each,
+        Vector, array,
         strip::{self, Source},
         taps::Taps,
     },
@@ -178,16 +182,7 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
             // Copies make fewer moves of the transposition than zeros.
             let square = V::transpose(array!(|lane| square[lane % Q]));
             let rows = to.as_chunks_mut::<L>().0.as_chunks_mut::<C>().0;
-            if let Ok(rows) = <&mut [[[f32; L]; C]; L]>::try_from(&mut *rows) {
-                each::<L>(
-                    #[inline(always)]
-                    |i| (square[i] * scale).store(&mut rows[i][c]),
-                );
-            } else {
-                for (row, vector) in rows.iter_mut().zip(square) {
-                    (vector * scale).store(&mut row[c]);
-                }
-            }
+            lay::<L, C, V>(square, scale, rows, c);
         }
     }
 }
