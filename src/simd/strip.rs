@@ -434,7 +434,9 @@ impl<const DENSE: bool> Row<'_, DENSE> {
 ///
 /// A core fetches ahead by itself along one stream; a second one beside it, from what
 /// comes next, keeps more of its memory requests in flight.
-pub(crate) struct Ahead<'a> {
+///
+/// They go into the first cache, or where that is not `NEAR`, for it holds too little, into the second.
+pub(crate) struct Ahead<'a, const NEAR: bool> {
     at: *const f32,
     borrow: PhantomData<&'a [f32]>,
 }
@@ -442,7 +444,18 @@ pub(crate) struct Ahead<'a> {
 /// Floats of a cache line.
 const LINE: usize = 16;
 
-impl<'a> Ahead<'a> {
+/// Floats of a first cache, 48 KiB.
+const FIRST_CACHE: usize = 12_288;
+
+/// Whether the first cache holds what is read now and what comes next.
+#[inline(always)]
+pub(crate) fn are_near(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
+    let floats = |view: MatrixRef<'_>| view.rows().saturating_mul(view.cols());
+    let prefetches = cfg!(all(target_arch = "x86_64", target_feature = "sse"));
+    !prefetches || floats(now).saturating_add(floats(next)) <= FIRST_CACHE
+}
+
+impl<'a, const NEAR: bool> Ahead<'a, NEAR> {
     /// From the first element of `view` on, whose rows should lie one behind the other.
     #[inline(always)]
     pub(crate) fn new(view: MatrixRef<'a>) -> Self {
@@ -453,7 +466,7 @@ impl<'a> Ahead<'a> {
     #[inline(always)]
     pub(crate) fn fetch(&mut self, floats: usize) {
         for line in 0..floats.div_ceil(LINE) {
-            prefetch(self.at.wrapping_add(line * LINE));
+            prefetch::<NEAR>(self.at.wrapping_add(line * LINE));
         }
         self.at = self.at.wrapping_add(floats);
     }
@@ -461,12 +474,18 @@ impl<'a> Ahead<'a> {
 
 /// Asks for the cache line at `at`, which need not be there: a hint.
 #[inline(always)]
-fn prefetch(at: *const f32) {
+fn prefetch<const NEAR: bool>(at: *const f32) {
     #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]
     {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        use core::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         // SAFETY: the build has SSE; a prefetch of any address is allowed.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        unsafe {
+            if NEAR {
+                _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            } else {
+                _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            }
+        }
     }
     let _ = at;
 }

@@ -19,7 +19,7 @@ use crate::{
     kernel::{softmax::share, tile::accumulate_and},
     simd::{
         Vector, array, each,
-        strip::{self, Ahead, Source},
+        strip::{self, Ahead, Source, are_near},
         taps::Taps,
     },
 };
@@ -85,8 +85,8 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
 
     /// The scores of a block.
     #[inline(always)]
-    fn score_block(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        let mut ahead = Ahead::new(next);
+    fn score_block<const NEAR: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
+        let mut ahead = Ahead::<NEAR>::new(next);
         self.keys = keys.rows();
         if keys.row_stride() != 1 {
             return self.score_squares(keys, &mut ahead);
@@ -96,24 +96,24 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
             // As many as of columns: see `Outputs::add`.
             let vectors = (self.keys - first).div_ceil(L);
             first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
-                self.score_vectors::<8>(keys, first, &mut ahead)
+                self.score_vectors::<8, NEAR>(keys, first, &mut ahead)
             } else if const { R == 1 } && vectors >= 4 {
-                self.score_vectors::<4>(keys, first, &mut ahead)
+                self.score_vectors::<4, NEAR>(keys, first, &mut ahead)
             } else if vectors >= 2 {
-                self.score_vectors::<2>(keys, first, &mut ahead)
+                self.score_vectors::<2, NEAR>(keys, first, &mut ahead)
             } else {
-                self.score_vectors::<1>(keys, first, &mut ahead)
+                self.score_vectors::<1, NEAR>(keys, first, &mut ahead)
             };
         }
     }
 
     /// The scores of `N` vectors of keys from `first` on, which lie side by side; gives how many keys.
     #[inline(always)]
-    fn score_vectors<const N: usize>(
+    fn score_vectors<const N: usize, const NEAR: bool>(
         &mut self,
         keys: MatrixRef<'_>,
         first: usize,
-        ahead: &mut Ahead<'_>,
+        ahead: &mut Ahead<'_, NEAR>,
     ) -> usize {
         let token = self.token;
         let sums = accumulate_and::<L, R, N, V>(
@@ -131,7 +131,11 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
     /// The scores of keys whose elements lie side by side: squares are transposed and used up in
     /// registers, while the sums of the others wait.
     #[inline(always)]
-    fn score_squares(&mut self, keys: MatrixRef<'_>, ahead: &mut Ahead<'_>) {
+    fn score_squares<const NEAR: bool>(
+        &mut self,
+        keys: MatrixRef<'_>,
+        ahead: &mut Ahead<'_, NEAR>,
+    ) {
         let token = self.token;
         let mut waiting = Vec::<[[f32; L]; R], { KEY_BLOCK / 4 }>::new();
         // Cannot fail: no vector has less than 4 lanes.
@@ -160,6 +164,23 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
         for (n, sums) in waiting.iter().enumerate() {
             self.write_scores(n * L, array!(|r| [V::load(token, &sums[r])]));
         }
+    }
+
+    /// The weighted values of a block.
+    #[inline(always)]
+    fn add_block<const NEAR: bool>(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
+        let queries = self.queries.rows();
+        let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
+        let weights = weights.unwrap_or(MatrixRef::EMPTY);
+        let mut ahead = Ahead::<NEAR>::new(next);
+        self.outputs.add(
+            #[inline(always)]
+            || Taps::<R>::new(weights, 0, 0),
+            values,
+            &self.factors,
+            #[inline(always)]
+            |floats| ahead.fetch(floats),
+        );
     }
 
     /// A row of scores is whole vectors, whatever the number of keys.
@@ -197,7 +218,13 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
             self.token,
             (self, keys, next),
             #[inline(always)]
-            |(this, keys, next)| this.score_block(keys, next),
+            |(this, keys, next)| {
+                if are_near(keys, next) {
+                    this.score_block::<true>(keys, next);
+                } else {
+                    this.score_block::<false>(keys, next);
+                }
+            },
         );
     }
 
@@ -267,18 +294,11 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
 
     #[inline(always)]
     fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
-        let queries = self.queries.rows();
-        let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
-        let weights = weights.unwrap_or(MatrixRef::EMPTY);
-        let mut ahead = Ahead::new(next);
-        self.outputs.add(
-            #[inline(always)]
-            || Taps::<R>::new(weights, 0, 0),
-            values,
-            &self.factors,
-            #[inline(always)]
-            |floats| ahead.fetch(floats),
-        );
+        if are_near(values, next) {
+            self.add_block::<true>(values, next);
+        } else {
+            self.add_block::<false>(values, next);
+        }
     }
 
     #[inline(always)]
