@@ -17,33 +17,28 @@ pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
         .map(|(tokens, dim)| Floor {
             what: format!("attention {tokens} x {tokens} x {dim}: share of the peak"),
             limit: Limit::AtLeast(share_of_peak),
-            reached: None,
             ratio: Box::new(move || share(backend, [tokens, tokens, dim])),
         })
         .collect();
     floors.push(Floor {
         what: "attention 2048 x 2048 x 64, causal: times full".into(),
         limit: Limit::AtMost(0.58),
-        reached: None,
         ratio: Box::new(move || causal_of_full(backend)),
     });
     floors.push(Floor {
         what: "attention 8 x 8 x 64: times its operations at the peak".into(),
         limit: Limit::AtMost(4.0),
         // The operations themselves take some 60 ns, and what is around them 250.
-        reached: wide.then_some(7.0),
         ratio: Box::new(move || 1.0 / share(backend, [8, 8, 64])),
     });
     floors.push(Floor {
         what: "one query, 8192 keys of 128, cached: share of the rate of loads".into(),
         limit: Limit::AtLeast(0.85),
-        reached: Some(if wide { 0.75 } else { 0.62 }),
         ratio: Box::new(move || lone_of_loads(backend, true)),
     });
     floors.push(Floor {
         what: "one query, 8192 keys of 128, arrays: share of the rate of loads".into(),
         limit: Limit::AtLeast(0.70),
-        reached: Some(if wide { 0.55 } else { 0.42 }),
         ratio: Box::new(move || lone_of_loads(backend, false)),
     });
     floors

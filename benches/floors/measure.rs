@@ -6,8 +6,6 @@ use std::{env, time::Instant};
 pub(crate) struct Floor<'a> {
     pub(crate) what: String,
     pub(crate) limit: Limit,
-    /// Where the limit is missed so far: what is held instead where there is slack.
-    pub(crate) reached: Option<f64>,
     /// Measured: what `limit` speaks of.
     pub(crate) ratio: Box<dyn FnMut() -> f64 + 'a>,
 }
@@ -21,12 +19,9 @@ impl Floor<'_> {
     pub(crate) fn holds(mut self, slack: f64) -> bool {
         for attempt in 1..=5 {
             let ratio = (self.ratio)();
-            let held = |limit| self.reached.filter(|_| slack > 1.0).unwrap_or(limit);
             let (holds, limit) = match self.limit {
-                Limit::AtLeast(limit) => {
-                    (ratio * slack >= held(limit), format!("at least {limit}"))
-                }
-                Limit::AtMost(limit) => (ratio <= held(limit) * slack, format!("at most {limit}")),
+                Limit::AtLeast(limit) => (ratio * slack >= limit, format!("at least {limit}")),
+                Limit::AtMost(limit) => (ratio <= limit * slack, format!("at most {limit}")),
             };
             if holds || attempt == 5 {
                 let verdict = if holds { "ok" } else { "MISSED" };

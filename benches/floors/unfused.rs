@@ -15,37 +15,31 @@ pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
         Floor {
             what: "dot of 4096: share of the rate of loads".into(),
             limit: Limit::AtLeast(0.88),
-            reached: None,
             ratio: Box::new(move || dot_of_loads(backend, 4096)),
         },
         Floor {
             what: "dot of 1024: share of the rate of loads".into(),
             limit: Limit::AtLeast(0.80),
-            reached: None,
             ratio: Box::new(move || dot_of_loads(backend, 1024)),
         },
         Floor {
             what: "softmax of 1024: times its exponentials alone".into(),
             limit: Limit::AtMost(1.6),
-            reached: None,
             ratio: Box::new(move || softmax_of_exp(backend)),
         },
         Floor {
             what: "scores 128 x 128 x 64: share of the peak".into(),
             limit: Limit::AtLeast(share_of_peak),
-            reached: None,
             ratio: Box::new(move || scores_of_peak(backend)),
         },
         Floor {
             what: "column softmax 64 x 64: times row softmax".into(),
             limit: Limit::AtMost(1.0),
-            reached: None,
             ratio: Box::new(move || columns_of_rows(backend)),
         },
         Floor {
             what: "softmax of 1024 that underflows: times one that does not".into(),
             limit: Limit::AtMost(1.05),
-            reached: None,
             ratio: Box::new(move || underflow_of_ordinary(backend)),
         },
     ]

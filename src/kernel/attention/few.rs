@@ -219,7 +219,8 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
             (self, keys, next),
             #[inline(always)]
             |(this, keys, next)| {
-                if are_near(keys, next) {
+                // Several queries make up for it but for 4 %, and would be twice the code.
+                if const { R > 1 } || are_near(keys, next) {
                     this.score_block::<true>(keys, next);
                 } else {
                     this.score_block::<false>(keys, next);
@@ -294,7 +295,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
 
     #[inline(always)]
     fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
-        if are_near(values, next) {
+        if const { R > 1 } || are_near(values, next) {
             self.add_block::<true>(values, next);
         } else {
             self.add_block::<false>(values, next);
