@@ -219,7 +219,7 @@ impl<'a> Attention<'a> {
     /// | `keys` | keys × dim | key heads × keys × dim |
     /// | `values` | keys × width | key heads × keys × width |
     /// | `out` | queries × width | query heads × queries × width |
-    /// | `workspace` | [`workspace`](Self::workspace)`(dim, width)` floats, whatever they hold |
+    /// | `workspace` | [`workspace`](Self::workspace)`(dim, width)` floats, whatever they hold; with 15 more it can always begin with a cache line |
     ///
     /// A [`MatrixRef`] is one head, a [`HeadsRef`] many. The query heads are a multiple of the
     /// key heads, and as many in a row share one of them (grouped-query attention).

@@ -13,11 +13,12 @@ use common::{
     options::Options,
     reference::{Reference, attention::Answer},
 };
-use sdpa::{Backend, HeadsRef, MatrixRef};
+use sdpa::{Attention, Backend, HeadsRef, MatrixMut, MatrixRef};
 
 suite! {
     is_the_reference,
     sums_that_underflow,
+    outputs_that_underflow,
     scores_and_pattern_are_the_reference,
     a_query_is_alone,
     a_head_is_alone,
@@ -163,6 +164,40 @@ fn is_the_reference(backend: Backend) {
 
 /// Scores that rise from block to block, so that a sum of subnormal values is rescaled to nothing:
 /// what is left is the sign of a zero.
+/// Quotients that underflow from below have the same sign wherever outputs lie.
+fn outputs_that_underflow(backend: Backend) {
+    for (tokens, width, stride) in product(&[1, 2, 3, 4, 5, 9], &[1, 4, 8, 9], &[1, 2, 3, 4, 8]) {
+        let queries = Grid::from_fn(tokens, 1, |_, _| 0.0);
+        let keys = Grid::from_fn(3, 1, |_, _| 0.0);
+        let values =
+            Grid::from_fn(3, width, |key, _| if key == 0 { -f32::from_bits(1) } else { 0.0 });
+        let mut workspace = vec![0.0; Attention::workspace(1, width)];
+        let mut run = |out| {
+            let attention = Attention::new().on(backend);
+            attention
+                .run(queries.view(), keys.view(), values.view(), out, &mut workspace)
+                .expect("sizes agree");
+        };
+        let mut dense = vec![9.0; tokens * width];
+        run(MatrixMut::new(&mut dense, tokens, width).expect("shape"));
+        let mut apart = vec![9.0; tokens * width * stride];
+        let strided = MatrixMut::with_strides(&mut apart, tokens, width, width * stride, stride);
+        run(strided.expect("shape"));
+        let apart: Vec<f32> = apart.into_iter().step_by(stride).collect();
+        assert_same_bits(&format!("{tokens} x {width}, {stride} apart"), &apart, &dense);
+        let alone: Vec<f32> = dense[..width].iter().cycle().take(dense.len()).copied().collect();
+        assert_same_bits(&format!("{tokens} x {width}, all the same"), &dense, &alone);
+    }
+}
+
+fn product<'a>(
+    a: &'a [usize],
+    b: &'a [usize],
+    c: &'a [usize],
+) -> impl Iterator<Item = (usize, usize, usize)> + use<'a> {
+    a.iter().flat_map(move |&a| b.iter().flat_map(move |&b| c.iter().map(move |&c| (a, b, c))))
+}
+
 fn sums_that_underflow(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(29);

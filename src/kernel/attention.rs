@@ -15,7 +15,8 @@
 //!
 //! Both products are [`tile`](super::tile)s. With [`many`] queries lanes are queries, and no
 //! step folds a vector. With a [`few`] those lanes would be empty: there, lanes are
-//! keys for the scores and columns for the values. The bits are the same.
+//! keys for the scores and columns for the values. Half a vector of them ([`one`]) has queries for the
+//! scores alone, and one lane a way of its own ([`narrow`]). The bits are the same.
 //!
 //! 1. `f` is a power of two, because the shift of the exponentials is a whole number
 //!    ([`exp`](super::exp)): the rescale rounds nothing.
@@ -23,7 +24,7 @@
 //!    the rescale is part of that addition. [`order`](super::order) has the order.
 //! 3. In each lane a masked key leaves the bits of `m`, `sum` and `acc` alone, so that skipping a block that
 //!    nobody sees changes nothing. Only the sign of a zero could tell, and the
-//!    last step makes every zero +0.
+//!    last step makes +0 of a sum that is 0.
 //! 4. A value that is not finite would make NaN of a masked weight, 0. Where a block has
 //!    one and is masked in part, masked weights are marked by −1 and left out one by one.
 //! 5. Where a score is +∞ its query's weights are 1 for those and 0 for the
@@ -193,9 +194,9 @@ trait Lanes {
 struct Tile {
     first: usize,
     sights: Vec<Range<usize>, QUERY_BLOCK>,
-    /// From the first key that one sees to the last.
+    /// From the first key that any of them sees to behind the last; none is MAX..0.
     seen: Range<usize>,
-    /// The keys that all see.
+    /// The keys that all see; it may begin behind its end.
     common: Range<usize>,
 }
 
@@ -230,8 +231,8 @@ impl Fused<'_> {
             let first = block * KEY_BLOCK;
             let keys = first..self.sight.keys[1].min(first + KEY_BLOCK);
             let whole = tile.common.start <= keys.start && keys.end <= tile.common.end;
-            let is_seen = |by: &Range<usize>| by.start < keys.end && keys.start < by.end;
-            let is_seen = whole || tile.sights.iter().any(is_seen);
+            let reaches = |sight: &Range<usize>| sight.start < keys.end && keys.start < sight.end;
+            let is_seen = whole || tile.sights.iter().any(reaches);
             let hides = |adjust: &dyn Adjust| adjust.hides(keys.clone(), queries);
             if !is_seen || self.adjust.is_some_and(hides) {
                 continue;
@@ -291,7 +292,7 @@ impl Fused<'_> {
         Queries { first: tile.first, count: tile.sights.len(), tokens: self.queries.rows() }
     }
 
-    /// Head for head: its number, the place of its first query in the tile, and its tokens there.
+    /// Head for head: its number, the place of its first query in the tile, and which of its tokens are there.
     #[inline(always)]
     fn heads(&self, tile: &Tile) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
         let (first, _) = self.locate(tile.first);

@@ -90,19 +90,7 @@ pub(super) const fn times(fused: bool) -> f32 {
 }
 
 /// `e^r · 2^k` for `x = n · ln 2 + r`, where `t` is `x · log2 e + magic` and
-/// has `k` and the [`bias`] of wide weights in its lowest bits.
-#[inline(always)]
-fn exp_of<const WIDE: bool, const L: usize, V: Vector<L>>(
-    token: V::Token,
-    x: V,
-    t: V,
-    magic: V,
-) -> V {
-    let [w] = exps_of::<WIDE, L, 1, V>(token, [x], [t], magic);
-    w
-}
-
-/// Likewise, several vectors side by side.
+/// has `k` and the [`bias`] of wide weights in its lowest bits; several vectors side by side.
 #[inline(always)]
 fn exps_of<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
     token: V::Token,
@@ -144,7 +132,8 @@ fn e_to_r<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
 pub(super) fn exp<const L: usize, V: Vector<L>>(token: V::Token, x: V) -> V {
     let magic = V::splat(token, MAGIC + const { bias(true, V::FUSED) });
     let t = x.mul_add(V::splat(token, LOG2_E), magic);
-    exp_of::<false, L, V>(token, x, t, magic)
+    let [w] = exps_of::<false, L, 1, V>(token, [x], [t], magic);
+    w
 }
 
 /// What a maximum `m` makes of the softmax's shift, in each lane.

@@ -41,7 +41,7 @@ use crate::{
     simd::{
         Vector, array, each,
         strip::{self, Source},
-        taps::{Columns, Taps},
+        taps::{TapColumns, Taps},
     },
 };
 
@@ -238,7 +238,7 @@ impl Product<'_> {
 #[inline(always)]
 pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
-    left: impl Columns<R>,
+    left: impl TapColumns<R>,
     right: Source<'_>,
     sums: [[V; C]; R],
 ) -> [[V; C]; R] {
@@ -256,7 +256,7 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
 #[inline(always)]
 pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
-    mut left: impl Columns<R>,
+    mut left: impl TapColumns<R>,
     mut right: Source<'_>,
     mut sums: [[V; C]; R],
     mut also: impl FnMut(),
@@ -266,7 +266,7 @@ pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: 
     // multiply-add two of an Intel core.
     if const { C == 1 && L > 1 }
         && left.is_dense()
-        && let Some(fours) = right.by_four(L)
+        && let Some(fours) = right.by_four::<L>()
     {
         let mut done = 0;
         fours.for_each_full(
@@ -284,7 +284,7 @@ pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: 
                 done += 4;
             },
         );
-        right = right.from(done);
+        right = right.skip(done);
     }
     right.for_each_beside(
         token,

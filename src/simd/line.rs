@@ -213,7 +213,7 @@ impl<'a> Line<'a> {
                     let floats = array!(|k| unsafe { *from.wrapping_add((4 * k + j) * step) });
                     quarter(j, floats);
                 }
-                from = from.wrapping_add(ROUND * step);
+                from = from.wrapping_add(ROUND.wrapping_mul(step));
             }
             left %= ROUND;
         }
@@ -227,7 +227,7 @@ impl<'a> Line<'a> {
                 });
                 quarter(j, floats);
             }
-            from = from.wrapping_add(ROUND * step);
+            from = from.wrapping_add(ROUND.wrapping_mul(step));
             left = left.saturating_sub(ROUND);
         }
     }

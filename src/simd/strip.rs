@@ -13,7 +13,7 @@
 
 use core::{hint::black_box, marker::PhantomData};
 
-use super::{Vector, array, each, line::Line, taps::Columns};
+use super::{Vector, array, each, line::Line, taps::TapColumns};
 use crate::{Error, MatrixMut, MatrixRef};
 
 /// How many positions have how many lanes, and how many lanes one more position has: 0
@@ -143,20 +143,21 @@ impl<'a> Source<'a> {
 
 /// A strip that is read beside the columns of a tile's rows.
 impl Source<'_> {
-    /// Four positions as one, where those of `lanes` lanes lie one behind the other; a rest is left out.
+    /// Four positions as one, where those of `L` lanes lie one behind the other; a rest is left out.
     #[inline(always)]
-    pub(crate) fn by_four(self, lanes: usize) -> Option<Self> {
-        let positions = self.extent.full(lanes) / 4;
-        let are_dense = self.stride == 1 && self.step == lanes;
-        let extent = Extent::across(positions, 4 * lanes);
-        are_dense.then_some(Self { step: 4 * lanes, extent, ..self })
+    pub(crate) fn by_four<const L: usize>(self) -> Option<Self> {
+        let positions = self.extent.full(L) / 4;
+        let are_dense = self.stride == 1 && self.step == L;
+        let extent = Extent::across(positions, 4 * L);
+        are_dense.then_some(Self { step: 4 * L, extent, ..self })
     }
 
-    /// The positions from `first` on, which are there.
+    /// The positions behind the first `positions`.
     #[inline(always)]
-    pub(crate) fn from(mut self, first: usize) -> Self {
-        self.first = self.first.wrapping_add(self.step.wrapping_mul(first));
-        self.extent.positions -= first;
+    pub(crate) fn skip(mut self, positions: usize) -> Self {
+        let positions = positions.min(self.extent.positions);
+        self.first = self.first.wrapping_add(self.step.wrapping_mul(positions));
+        self.extent.positions -= positions;
         self
     }
 
@@ -166,7 +167,7 @@ impl Source<'_> {
     pub(crate) fn for_each_beside<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
         mut self,
         token: V::Token,
-        mut left: impl Columns<R>,
+        mut left: impl TapColumns<R>,
         mut f: impl FnMut([V; G], [f32; R]),
     ) {
         self.extent.positions = self.extent.positions.min(left.left());

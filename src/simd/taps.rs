@@ -6,7 +6,11 @@ use super::array;
 use crate::MatrixRef;
 
 /// A walk along some columns of `R` elements.
-pub(crate) trait Columns<const R: usize> {
+///
+/// # Safety
+///
+/// [`next_column`](Self::next_column) can be called as often as [`left`](Self::left) says.
+pub(crate) unsafe trait TapColumns<const R: usize> {
     /// How many columns there are still.
     fn left(&self) -> usize;
 
@@ -49,7 +53,7 @@ impl<'a, const R: usize> Taps<'a, R> {
     /// those behind it.
     #[inline(always)]
     pub(crate) fn new(view: MatrixRef<'a>, row: usize, col: usize) -> Self {
-        // Of no rows none is read.
+        // Without rows `last` is anything: nothing is left to read.
         let last = view.rows().wrapping_sub(1);
         Self {
             rows: array!(|i| view.at((row + i).min(last), col)),
@@ -75,7 +79,8 @@ impl<'a, const R: usize> Taps<'a, R> {
     }
 }
 
-impl<const R: usize> Columns<R> for Taps<'_, R> {
+// SAFETY: `left` counts the columns.
+unsafe impl<const R: usize> TapColumns<R> for Taps<'_, R> {
     #[inline(always)]
     fn left(&self) -> usize {
         self.left
@@ -103,7 +108,8 @@ impl<const R: usize> Columns<R> for Taps<'_, R> {
         }
         // SAFETY: so far from each pointer is in one of the view's rows, `left` columns before
         // its end.
-        let four = array!(|k| array!(|i| unsafe { *self.rows[i].wrapping_add(k) }));
+        let tap = |i: usize, k| unsafe { *self.rows[i].wrapping_add(self.offset).wrapping_add(k) };
+        let four = array!(|k| array!(|i| tap(i, k)));
         self.left -= 4;
         self.rows = array!(|i| self.rows[i].wrapping_add(4));
         Some(four)
@@ -144,7 +150,8 @@ impl<'a, const R: usize> AdjacentTaps<'a, R> {
     }
 }
 
-impl<const R: usize> Columns<R> for AdjacentTaps<'_, R> {
+// SAFETY: `left` counts the columns.
+unsafe impl<const R: usize> TapColumns<R> for AdjacentTaps<'_, R> {
     #[inline(always)]
     fn left(&self) -> usize {
         self.left

@@ -8,7 +8,7 @@ use crate::{
     simd::{
         Vector, array,
         strip::{self, InOut, Source},
-        taps::Columns,
+        taps::TapColumns,
     },
 };
 
@@ -35,7 +35,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// Two vectors of columns go together, as in a tile, and with one query up to 8, so that whole
     /// rows are read one after another and the latency of a multiply-add is hidden.
     #[inline(always)]
-    pub(super) fn add<const R: usize, W: Columns<R>>(
+    pub(super) fn add<const R: usize, W: TapColumns<R>>(
         &mut self,
         weights: impl Fn() -> W,
         values: MatrixRef<'_>,
@@ -63,7 +63,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     fn add_vectors<const R: usize, const N: usize>(
         &mut self,
         col: usize,
-        weights: impl Columns<R>,
+        weights: impl TapColumns<R>,
         values: MatrixRef<'_>,
         factors: &[f32; L],
         also: &mut impl FnMut(usize),
