@@ -441,64 +441,60 @@ fn as_adjust<'a>(adjusted: &'a Adjusted<'a>) -> &'a dyn Adjust {
 }
 
 impl Adjusted<'_> {
-    /// Calls `f` for each head with its scores whose keys there are, and the part of bias and keep
-    /// that belongs to them.
-    fn parts(
-        &self,
-        key: usize,
-        queries: Queries,
-        mut scores: MatrixMut<'_>,
-        mut f: impl FnMut(Parts<'_>),
-    ) {
-        let gone = self.first.saturating_sub(key);
-        let row = (key + gone).saturating_sub(self.first);
-        for (lane, tokens) in queries.heads() {
-            let Ok((_, scores)) = scores.view_mut().split_rows(gone) else { return };
-            let Ok((_, right)) = scores.split_columns(lane) else { return };
-            let Ok((scores, _)) = right.split_columns(tokens.len()) else { return };
-            let keys = row..row + scores.rows();
-            let Attention { bias, keep, .. } = self.options;
-            let bias = bias.and_then(|of| Some((of, of.bias.part(keys.clone(), tokens.clone())?)));
-            let keep = keep.and_then(|of| Some((of, of.keep.part(keys, tokens)?)));
-            f(Parts { scores, bias, keep });
-        }
+    /// These keys as rows of bias and keep.
+    fn rows(&self, keys: Range<usize>) -> Range<usize> {
+        keys.start.saturating_sub(self.first)..keys.end.saturating_sub(self.first)
     }
 }
 
-/// Scores, and the bias and keep of each.
-struct Parts<'a> {
-    scores: MatrixMut<'a>,
-    bias: Option<(Bias<'a>, MatrixRef<'a>)>,
-    keep: Option<(Keep<'a>, MatrixRef<'a, u8>)>,
+/// [`MatrixRef::part`]: one copy, for both that ask.
+#[inline(never)]
+fn part<'a, T: Copy>(
+    of: &MatrixRef<'a, T>,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
+) -> Option<MatrixRef<'a, T>> {
+    of.part(rows.clone(), cols.clone())
 }
 
 impl Adjust for Adjusted<'_> {
     fn hides(&self, keys: Range<usize>, queries: Queries) -> bool {
-        let row = |key: usize| key.saturating_sub(self.first);
-        let keys = row(keys.start)..row(keys.end);
+        let rows = self.rows(keys);
         let Attention { bias, keep, .. } = self.options;
         queries.heads().all(|(_, tokens)| {
-            let part_of_keep = keep.and_then(|of| of.keep.part(keys.clone(), tokens.clone()));
-            let part_of_bias = bias.and_then(|of| of.bias.part(keys.clone(), tokens));
-            keep.zip(part_of_keep).is_some_and(|(of, part)| (of.code.hides)(part))
-                || bias.zip(part_of_bias).is_some_and(|(of, part)| (of.code.hides)(part))
+            let is_dropped =
+                |of: &Keep<'_>| part(&of.keep, &rows, &tokens).is_some_and(of.code.hides);
+            let is_biased =
+                |of: &Bias<'_>| part(&of.bias, &rows, &tokens).is_some_and(of.code.hides);
+            keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
         })
     }
 
     fn apply(&self, key: usize, queries: Queries, mark: Option<f32>, mut scores: MatrixMut<'_>) {
-        if let (Some(Softcap { cap, apply }), None) = (self.options.softcap, mark) {
-            apply(self.backend, cap, scores.view_mut());
+        let Attention { softcap, bias, keep, .. } = self.options;
+        if let (Some(Softcap { cap, apply }), None) = (softcap, mark) {
+            apply(self.backend, *cap, scores.view_mut());
         }
-        self.parts(key, queries, scores, |Parts { mut scores, bias, keep }| {
-            match (bias, mark) {
-                (Some((of, bias)), None) => (of.code.apply)(self.backend, bias, scores.view_mut()),
-                (Some((of, bias)), Some(mark)) => (of.code.mark)(bias, mark, scores.view_mut()),
-                (None, _) => {}
+        let gone = self.first.saturating_sub(key);
+        let rows = self.rows(key + gone..key + scores.rows());
+        let Ok((_, mut rest)) = scores.split_rows(gone) else { return };
+        for (_, tokens) in queries.heads() {
+            let Ok((mut scores, others)) = rest.split_columns(tokens.len()) else { return };
+            rest = others;
+            if let Some(of) = bias
+                && let Some(bias) = part(&of.bias, &rows, &tokens)
+            {
+                match mark {
+                    None => (of.code.apply)(self.backend, bias, scores.view_mut()),
+                    Some(mark) => (of.code.mark)(bias, mark, scores.view_mut()),
+                }
             }
-            if let Some((of, keep)) = keep {
+            if let Some(of) = keep
+                && let Some(keep) = part(&of.keep, &rows, &tokens)
+            {
                 (of.code.mark)(keep, mark.unwrap_or(f32::NEG_INFINITY), scores);
             }
-        });
+        }
     }
 }
 
