@@ -129,13 +129,15 @@ fn share_of_infinity(x: f32) -> f32 {
     share(Scalar, F32x1(f32::INFINITY), F32x1(x)).0
 }
 
-/// Makes weights of the scores of queries, keys × queries, adds them to their sums, and gives the
-/// factors of their accumulators.
+/// Makes weights of the scores of as many queries as there are states, keys × queries, adds them to
+/// their sums, and gives the factors of their accumulators.
 ///
 /// Those of [`State::raise`] are weights too: they go through the loop of the others, before them, and
 /// not in the first block, where they are 0.
 #[inline(never)]
-fn weigh(mut scores: MatrixMut<'_>, states: &mut [[f32; 2]], factors: &mut [f32]) {
+fn weigh(scores: &mut [f32], states: &mut [[f32; 2]], factors: &mut [f32]) {
+    let keys = scores.len().checked_div(states.len()).unwrap_or(0);
+    let Ok(mut scores) = MatrixMut::new(scores, keys, states.len()) else { return };
     for (i, (state, factor)) in states.iter_mut().zip(factors).enumerate() {
         *factor = weigh_one(Line::column(&mut scores, i), state);
     }
@@ -280,7 +282,7 @@ impl Lanes for Narrow<'_> {
             let (head, row) = fused.locate(tile.first + i);
             let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
             if sink > [f32::NEG_INFINITY] {
-                weigh(MatrixMut::from_row(&mut sink), slice::from_mut(state), &mut [0.0]);
+                weigh(&mut sink, slice::from_mut(state), &mut [0.0]);
             }
             let queries = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
             scale(Line::between(queries, row, &mut packed, i), fused.scale);
@@ -321,13 +323,11 @@ impl Lanes for Narrow<'_> {
         }
     }
 
-    // Follows a branch, for each side of which there would be a copy.
-    #[inline(never)]
+    #[inline(always)]
     fn weigh(&mut self) {
-        let Ok(scores) = MatrixMut::new(self.scores, self.keys, self.width) else { return };
-        if let Some(states) = self.states.get_mut(..self.width) {
-            weigh(scores, states, &mut self.factors);
-        }
+        let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
+        let states = self.states.get_mut(..self.width).unwrap_or_default();
+        weigh(scores, states, &mut self.factors);
     }
 
     #[inline(always)]
