@@ -15,6 +15,7 @@ suite! {
     masked_scores_weigh_nothing,
     nothing_but_masks_gives_zeros,
     no_elements,
+    one_column_of_any_stride,
     infinite_scores_share,
     a_nan_fills_its_own_slice,
     a_nan_fills_its_own_column,
@@ -110,6 +111,23 @@ fn no_elements(backend: Backend) {
         backend.softmax_columns_in_place(out());
     }
     assert_eq!(backend.dot(&[], &[]).map(f32::to_bits), Ok(0));
+}
+
+/// A stride that leads nowhere is never walked, and overflows nothing.
+fn one_column_of_any_stride(backend: Backend) {
+    for stride in [0, usize::MAX / 8, usize::MAX / 2, usize::MAX] {
+        let x = MatrixRef::with_strides(&[3.0, -1.0], 2, 1, 1, stride).unwrap();
+        let mut out = [0.0; 2];
+        let rows = MatrixMut::with_strides(&mut out, 2, 1, 1, stride).unwrap();
+        assert_eq!(backend.softmax_rows(x, rows), Ok(()));
+        assert_eq!(out, [1.0; 2]);
+        backend.softmax_rows_in_place(MatrixMut::with_strides(&mut out, 2, 1, 1, stride).unwrap());
+        assert_eq!(out, [1.0; 2]);
+        let grid = MatrixMut::with_strides(&mut out, 2, 1, 1, stride).unwrap();
+        let one = MatrixRef::with_strides(&[1.0], 1, 1, stride, stride).unwrap();
+        assert_eq!(backend.scores(x, one, None, grid), Ok(()));
+        assert_eq!(out, [3.0, -1.0]);
+    }
 }
 
 fn infinite_scores_share(backend: Backend) {

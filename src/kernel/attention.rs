@@ -229,7 +229,7 @@ impl Fused<'_> {
         let head = tile.first.checked_div(self.share).unwrap_or(0);
         for block in tile.seen.start / KEY_BLOCK..tile.seen.end.div_ceil(KEY_BLOCK) {
             let first = block * KEY_BLOCK;
-            let keys = first..self.sight.keys[1].min(first + KEY_BLOCK);
+            let keys = first..self.sight.keys[1].min(first.saturating_add(KEY_BLOCK));
             let whole = tile.common.start <= keys.start && keys.end <= tile.common.end;
             let reaches = |sight: &Range<usize>| sight.start < keys.end && keys.start < sight.end;
             let is_seen = whole || tile.sights.iter().any(reaches);
@@ -374,17 +374,6 @@ impl<const C: usize, V> State<C, V> {
         Self { m, shift, sum }
     }
 
-    /// With these largest scores and sums.
-    #[inline(always)]
-    fn of<const L: usize>(token: V::Token, m: [V; C], sum: [V; C]) -> Self
-    where
-        V: Vector<L>,
-    {
-        let (zero, largest) = (V::splat(token, 0.0), V::splat(token, f32::MAX));
-        let shift = array!(|c| Shift::new(token, m[c].select_gt(largest, zero, m[c])));
-        Self { m, shift, sum }
-    }
-
     /// Whether a query of which `m` are the largest scores has one that is +∞.
     #[inline(always)]
     fn is_infinite<const L: usize>(m: [V; C]) -> bool
@@ -428,20 +417,13 @@ impl<const C: usize, V> State<C, V> {
     where
         V: Vector<L>,
     {
-        let (zero, one) = (V::splat(token, 0.0), V::splat(token, 1.0));
-        // A sum of 0 or NaN is its own factor.
-        array!(|c| self.sum[c].select_gt(zero, one / self.sum[c], self.sum[c]))
+        array!(|c| normaliser(token, self.sum[c]))
     }
 
     /// Hands over what the log-sum-exp of `count` queries from `first` on is made of.
     #[inline(always)]
-    fn give_logits<const L: usize>(
-        &self,
-        _: V::Token,
-        first: usize,
-        count: usize,
-        take: TakeLogits<'_>,
-    ) where
+    fn give_logits<const L: usize>(&self, first: usize, count: usize, take: TakeLogits<'_>)
+    where
         V: Vector<L>,
     {
         for c in 0..C {
@@ -452,6 +434,14 @@ impl<const C: usize, V> State<C, V> {
             }
         }
     }
+}
+
+/// What accumulators are to be multiplied by at last, whose weights have this sum.
+#[inline(always)]
+fn normaliser<const L: usize, V: Vector<L>>(token: V::Token, sum: V) -> V {
+    let (zero, one) = (V::splat(token, 0.0), V::splat(token, 1.0));
+    // A sum of 0 or NaN is its own factor.
+    sum.select_gt(zero, one / sum, sum)
 }
 
 /// How many partial sums the weights of a block have.

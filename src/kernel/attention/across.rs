@@ -63,7 +63,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
     #[inline(always)]
     pub(super) fn give_logits(&self, fused: &mut Fused<'_>, tile: &Tile) {
         if let Some(take) = &mut fused.log_sum_exp {
-            self.state.give_logits(self.token, tile.first, tile.sights.len(), take);
+            self.state.give_logits(tile.first, tile.sights.len(), take);
         }
     }
 

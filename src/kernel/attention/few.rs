@@ -79,7 +79,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
         let [factors] = state.normalisers(token).map(V::to_array);
         outputs.finish(fused, tile, factors);
         if let Some(take) = &mut fused.log_sum_exp {
-            state.give_logits(token, tile.first, tile.sights.len(), take);
+            state.give_logits(tile.first, tile.sights.len(), take);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use core::{ops::Range, slice};
 
-use super::{Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, fold};
+use super::{Fused, KEY_BLOCK, Lanes, Logits, PARTS, Tile, fold, normaliser};
 use crate::{
     MatrixMut, MatrixRef,
     kernel::{
@@ -44,7 +44,7 @@ pub(super) struct Narrow<'a> {
     acc: &'a mut [f32],
     /// Whether that stands for zeros, whatever it holds.
     is_empty: bool,
-    /// The largest score and the sum of each query: its [`State`] is made of them anew.
+    /// The largest score and the sum of each query.
     states: [[f32; 2]; SIDE],
     factors: [f32; SIDE],
 }
@@ -83,24 +83,24 @@ impl<'a> Narrow<'a> {
         let Ok(acc) = acc else { return };
         // Where the end is not known to be near, a loop is not unrolled.
         for i in 0..tile.sights.len() {
-            let state = state_of(self.states[i % SIDE]);
+            let [m, sum] = self.states[i % SIDE];
             let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
-            let [F32x1(factor)] = state.normalisers(Scalar);
-            scale(Line::between(acc.t(), i, &mut out, row), factor);
+            let F32x1(factor) = normaliser(Scalar, F32x1(sum));
+            scale(Line::between(acc.t(), i, &mut out, row), factor, false);
             if let Some(take) = &mut fused.log_sum_exp {
-                state.give_logits(Scalar, tile.first + i, 1, take);
+                take(tile.first + i, Logits { m: &[m], sum: &[sum] });
             }
         }
     }
 }
 
-/// Multiplies by `factor`, and makes +0 of every zero, but not of those of queries that are laid down,
-/// where it is an addition that changes nothing.
+/// Multiplies by `factor`, and makes +0 of every zero; not where queries are `packed`: a chain of
+/// products begins at +0, and the sign of a zero is lost there.
 // One copy of three loops, for both ends of a call.
 #[inline(never)]
-fn scale(mut line: Line<'_>, factor: f32) {
-    if let Some(mut line) = line.known::<1, SIDE>() {
+fn scale(mut line: Line<'_>, factor: f32, packed: bool) {
+    if packed && let Some(mut line) = line.known::<1, SIDE>() {
         line.map_one_by_one::<false>(|x| x * factor);
     } else if let Some(mut line) = line.known::<SIDE, 1>() {
         line.map_one_by_one::<false>(|x| x * factor + 0.0);
@@ -109,12 +109,7 @@ fn scale(mut line: Line<'_>, factor: f32) {
     }
 }
 
-#[inline(always)]
-fn state_of([m, sum]: [f32; 2]) -> State<1, F32x1> {
-    State::of(Scalar, [F32x1(m)], [F32x1(sum)])
-}
-
-/// The shift of [`State::of`], in fewer steps: NaN and infinities at once are as 0.
+/// The shift of a largest score; infinities are as 0.
 #[inline(always)]
 fn shift_of(m: f32) -> Shift<F32x1, true> {
     let m = if m.abs() < f32::INFINITY { m } else { 0.0 };
@@ -132,7 +127,7 @@ fn share_of_infinity(x: f32) -> f32 {
 /// Makes weights of the scores of as many queries as there are states, keys × queries, adds them to
 /// their sums, and gives the factors of their accumulators.
 ///
-/// Those of [`State::raise`] are weights too: they go through the loop of the others, before them, and
+/// Those of [`State::raise`](super::State::raise) are weights too: they go through the loop of the others, before them, and
 /// not in the first block, where they are 0.
 #[inline(never)]
 fn weigh(scores: &mut [f32], states: &mut [[f32; 2]], factors: &mut [f32]) {
@@ -242,7 +237,8 @@ fn tiles<'a, const C: usize>(
     rest.as_flattened_mut()
 }
 
-/// Likewise one by one, without what is below `lowest` in `right`.
+/// `to = to · factors + left · right`, one element after the other, without what is below `lowest` in
+/// `right`.
 // Here and below a loop with two ways out is one that is never unrolled.
 #[inline(never)]
 fn add_visible(
@@ -253,16 +249,16 @@ fn add_visible(
     width: usize,
     lowest: f32,
 ) {
-    for (i, to) in to.iter_mut().enumerate() {
-        let (row, col) = (i / width.max(1), i % width.max(1));
+    for (at, to) in to.iter_mut().enumerate() {
+        let (row, col) = (at / width.max(1), at % width.max(1));
         let mut sum = 0.0;
-        for i in 0..left.cols() {
-            let right = right.get(i * width + col);
-            let (Some(left), Some(right)) = (left.get(row, i), right) else { return };
-            if *right < lowest {
+        for k in 0..left.cols() {
+            let weight = right.get(k * width + col);
+            let (Some(left), Some(weight)) = (left.get(row, k), weight) else { return };
+            if *weight < lowest {
                 continue;
             }
-            sum += left * right;
+            sum += left * weight;
         }
         if let Some(factors) = factors {
             sum += *to * factors[col % SIDE];
@@ -276,16 +272,17 @@ impl Lanes for Narrow<'_> {
     fn begin(&mut self, fused: &Fused<'_>, tile: &Tile) {
         let packed = MatrixMut::new(self.packed, fused.queries.cols(), self.width);
         let Ok(mut packed) = packed.map(MatrixMut::t) else { return };
-        // Lanes of queries that are not there hold anything: what comes of them is never written.
-        for i in 0..tile.sights.len() {
+        for i in 0..self.width {
             let state = &mut self.states[i % SIDE];
-            let (head, row) = fused.locate(tile.first + i);
+            // What is not there is a copy of the last: no one reads what nobody wrote.
+            let there = i.min(tile.sights.len().saturating_sub(1));
+            let (head, row) = fused.locate(tile.first + there);
             let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
             if sink > [f32::NEG_INFINITY] {
                 weigh(&mut sink, slice::from_mut(state), &mut [0.0]);
             }
             let queries = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
-            scale(Line::between(queries, row, &mut packed, i), fused.scale);
+            scale(Line::between(queries, row, &mut packed, i), fused.scale, true);
         }
     }
 
