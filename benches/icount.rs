@@ -63,11 +63,11 @@ counts! {
     SOFTMAX          softmax          | scalar 366 1055 15142 | portable 458 966 12786 | avx2 248 435 4260;
     SOFTMAX_ROWS     softmax_rows     | scalar 3645 72549 122181 | portable 3251 57619 101467 | avx2 1826 23775 32807;
     SOFTMAX_COLUMNS  softmax_columns  | scalar 2356 112886 217748 | portable 1366 61251 117444 | avx2 650 20233 42433;
-    SCORES           scores           | scalar 2261 459347 849813 | portable 1419 305856 573407 | avx2 883 92265 207207;
-    PROJECT          project          | scalar 2033 446015 848129 | portable 1249 298140 572425 | avx2 874 89544 207296;
-    WEIGHTED_SUM     weighted_sum     | scalar 2028 446010 1251450 | portable 1244 298135 793559 | avx2 873 89539 249712;
-    ATTENTION        attention        | scalar 23199 946051 116142 | portable 17691 657715 105314 | avx2 6921 182631 39238;
-    ATTENTION_CACHED attention_cached | scalar 23571 962299 91722 | portable 17798 657955 46578 | avx2 7006 182795 16738;
+    SCORES           scores           | scalar 2261 459347 849813 | portable 1406 304961 572576 | avx2 873 92265 207207;
+    PROJECT          project          | scalar 2033 446015 848129 | portable 1249 298140 571723 | avx2 874 89544 207296;
+    WEIGHTED_SUM     weighted_sum     | scalar 2028 446010 1251450 | portable 1244 298135 793559 | avx2 872 89539 249650;
+    ATTENTION        attention        | scalar 23175 945859 116142 | portable 17664 657499 105314 | avx2 6921 182631 38902;
+    ATTENTION_CACHED attention_cached | scalar 23549 962123 91722 | portable 17771 657739 46578 | avx2 7003 182795 16706;
     // end
 }
 
