@@ -88,6 +88,7 @@ fn ln_of_special_values() {
 fn nothing_is_cancelled() {
     for backend in Backend::available() {
         let mut worst: f64 = 0.0;
+        // The whole number of a shift is even.
         for power in (-1500..1500i32).step_by(2) {
             // The sum of up to 2²⁰ weights of at most 2, or far more.
             let k = power.clamp(-60, 60);
