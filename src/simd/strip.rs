@@ -473,6 +473,14 @@ impl<'a, const NEAR: bool> Ahead<'a, NEAR> {
     }
 }
 
+impl<'a> Ahead<'a, false> {
+    /// Through `next`, where the first cache does not hold it beside what is read now.
+    #[inline(always)]
+    pub(crate) fn of_far(now: MatrixRef<'_>, next: MatrixRef<'a>) -> Option<Self> {
+        (!are_near(now, next)).then(|| Self::new(next))
+    }
+}
+
 /// Asks for the cache line at `at`, which need not be there: a hint.
 #[inline(always)]
 fn prefetch<const NEAR: bool>(at: *const f32) {

@@ -17,7 +17,7 @@ use crate::{
     },
     simd::{
         Vector, array,
-        strip::{self, Source},
+        strip::{self, Ahead, Source},
         taps::Taps,
     },
 };
@@ -73,21 +73,23 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         self.scores.get(..self.here).unwrap_or_default()
     }
 
-    /// See [`Lanes`](super::Lanes).
+    /// See [`Lanes`](super::Lanes); for each key `ahead` goes as far as that is long.
     #[inline(always)]
-    pub(super) fn score(&mut self, keys: MatrixRef<'_>) {
+    pub(super) fn score(&mut self, keys: MatrixRef<'_>, mut ahead: Option<Ahead<'_, false>>) {
         let token = self.token;
         self.here = keys.rows() * C * L;
         let right = Source::dense(self.packed, C * L);
         let Some(scores) = self.scores.get_mut(..self.here) else { return };
-        for (i, rows) in scores.chunks_mut(R * C * L).enumerate() {
-            let left = Taps::<R>::new(keys, i * R, 0);
-            let sums = accumulate::<L, R, C, V>(token, left, right, [[V::splat(token, 0.0); C]; R]);
-            for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
-                for (to, sum) in row.iter_mut().zip(sums) {
-                    sum.store(to);
-                }
+        let mut key = 0;
+        for rows in scores.chunks_mut(R * C * L) {
+            if let Some(ahead) = &mut ahead {
+                ahead.fetch(R * keys.cols());
             }
+            key += if const { R == 6 } && rows.len() <= 4 * C * L {
+                score::<L, 4, C, V>(token, keys, key, right, rows)
+            } else {
+                score::<L, R, C, V>(token, keys, key, right, rows)
+            };
         }
     }
 
@@ -151,6 +153,25 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
             self.state.sum[c] = self.state.sum[c].mul_add(self.factors[c], fold(parts));
         }
     }
+}
+
+/// The scores of `R` keys from `key` on; gives `R`.
+#[inline(always)]
+fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    keys: MatrixRef<'_>,
+    key: usize,
+    right: Source<'_>,
+    rows: &mut [f32],
+) -> usize {
+    let left = Taps::<R>::new(keys, key, 0);
+    let sums = accumulate::<L, R, C, V>(token, left, right, [[V::splat(token, 0.0); C]; R]);
+    for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
+        for (to, sum) in row.iter_mut().zip(sums) {
+            sum.store(to);
+        }
+    }
+    R
 }
 
 /// Lays the queries of a tile side by side, times the scale; what is behind the last is anything.

@@ -13,7 +13,7 @@ use crate::{
     kernel::tile::accumulate,
     simd::{
         Vector, array,
-        strip::{self, Source},
+        strip::{self, Ahead, Source},
         taps::{AdjacentTaps, Taps},
     },
 };
@@ -43,6 +43,12 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, 
     ) -> Self {
         let scores = Across::new(token, fused, tile, [packed, scores]);
         Self { scores, acc, is_empty: true }
+    }
+
+    /// What to ask for while `now` is read: with few lanes nothing, for the core by itself keeps ahead of them.
+    #[inline(always)]
+    fn ahead<'b>(now: MatrixRef<'_>, next: MatrixRef<'b>) -> Option<Ahead<'b, false>> {
+        if const { C * L > 8 } { Ahead::of_far(now, next) } else { None }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
@@ -86,8 +92,8 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, 
 
 impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Many<'_, L, R, C, V> {
     #[inline(always)]
-    fn score(&mut self, keys: MatrixRef<'_>, _next: MatrixRef<'_>) {
-        self.scores.score(keys);
+    fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
+        self.scores.score(keys, Self::ahead(keys, next));
     }
 
     #[inline(always)]
@@ -106,28 +112,22 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Man
     }
 
     #[inline(always)]
-    fn add(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
-        let token = self.scores.token;
-        let right = Source::dense(self.scores.weights(), C * L);
-        let is_empty = core::mem::take(&mut self.is_empty);
-        for (i, rows) in self.acc.chunks_mut(R * C * L).enumerate() {
-            let zeros = [[V::splat(token, 0.0); C]; R];
-            let sums = match AdjacentTaps::<R>::new(values.t(), i * R) {
-                Some(left) => accumulate::<L, R, C, V>(token, left, right, zeros),
-                None => {
-                    let left = Taps::<R>::new(values.t(), i * R, 0);
-                    accumulate::<L, R, C, V>(token, left, right, zeros)
-                }
-            };
-            for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
-                for c in 0..C {
-                    if let Some(to) = row.get_mut(c) {
-                        let before = V::load(token, to);
-                        let sum = before.mul_add(self.scores.factors[c], sums[c]);
-                        if is_empty { sums[c] } else { sum }.store(to);
-                    }
-                }
+    fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
+        let Self { scores, acc, is_empty } = self;
+        let token = scores.token;
+        let before = (scores.factors, core::mem::take(is_empty));
+        let right = Source::dense(scores.weights(), C * L);
+        let mut ahead = Self::ahead(values, next);
+        let mut col = 0;
+        for rows in acc.chunks_mut(R * C * L) {
+            if let Some(ahead) = &mut ahead {
+                ahead.fetch(R * values.rows());
             }
+            col += if const { R == 6 } && rows.len() <= 4 * C * L {
+                add::<L, 4, C, V>(token, values, col, right, before, rows)
+            } else {
+                add::<L, R, C, V>(token, values, col, right, before, rows)
+            };
         }
     }
 
@@ -158,4 +158,34 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Man
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
         are_finite::<L, V>(self.scores.token, values)
     }
+}
+
+/// Adds the weighted values of `R` columns from `col` on to their accumulators, times the factors where there are
+/// any yet; gives `R`.
+#[inline(always)]
+fn add<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    values: MatrixRef<'_>,
+    col: usize,
+    right: Source<'_>,
+    (factors, is_empty): ([V; C], bool),
+    rows: &mut [f32],
+) -> usize {
+    let zeros = [[V::splat(token, 0.0); C]; R];
+    let sums = match AdjacentTaps::<R>::new(values.t(), col) {
+        Some(left) => accumulate::<L, R, C, V>(token, left, right, zeros),
+        None => {
+            let left = Taps::<R>::new(values.t(), col, 0);
+            accumulate::<L, R, C, V>(token, left, right, zeros)
+        }
+    };
+    for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
+        for c in 0..C {
+            if let Some(to) = row.get_mut(c) {
+                let sum = V::load(token, to).mul_add(factors[c], sums[c]);
+                if is_empty { sums[c] } else { sum }.store(to);
+            }
+        }
+    }
+    R
 }

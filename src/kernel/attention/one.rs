@@ -47,7 +47,7 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L
 impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> Lanes for One<'_, L, R, Q, V> {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, _next: MatrixRef<'_>) {
-        self.scores.score(keys);
+        self.scores.score(keys, None);
     }
 
     #[inline(always)]
