@@ -126,14 +126,15 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
     pub(super) fn weigh(&mut self) {
         let token = self.token;
         let Some(scores) = self.scores.get_mut(..self.here) else { return };
-        let mut m = self.state.m;
-        for row in scores.as_chunks::<L>().0.chunks_exact(C) {
-            for c in 0..C {
-                if let Some(x) = row.get(c) {
-                    m[c] = V::load(token, x).max(m[c]);
-                }
-            }
+        // As many chains as parts, or each step waits for the maximum before it.
+        let mut chains = [self.state.m; PARTS];
+        let mut rows = scores.as_chunks::<L>().0.chunks_exact(PARTS * C);
+        for rows in rows.by_ref() {
+            raise_rows::<L, C, V>(token, rows, &mut chains);
         }
+        raise_rows::<L, C, V>(token, rows.remainder(), &mut chains);
+        let [first, second, third, fourth] = chains;
+        let m: [V; C] = array!(|c| first[c].max(second[c]).max(third[c].max(fourth[c])));
         if State::is_infinite(m) {
             for row in scores.as_chunks_mut::<L>().0.chunks_exact_mut(C) {
                 for (x, m) in row.iter_mut().zip(m) {
@@ -204,6 +205,22 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
             let square = V::transpose(array!(|lane| square[lane % Q]));
             let rows = to.as_chunks_mut::<L>().0.as_chunks_mut::<C>().0;
             lay::<L, C, V>(square, scale, rows, c);
+        }
+    }
+}
+
+/// The largest of up to [`PARTS`] rows and of the chain of each.
+#[inline(always)]
+fn raise_rows<const L: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    rows: &[[f32; L]],
+    chains: &mut [[V; C]; PARTS],
+) {
+    for (row, m) in rows.chunks_exact(C).zip(chains) {
+        for c in 0..C {
+            if let Some(x) = row.get(c) {
+                m[c] = V::load(token, x).max(m[c]);
+            }
         }
     }
 }
