@@ -128,6 +128,17 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
         N * L
     }
 
+    /// The scores of a block, by a function of its own, for it needs all registers.
+    #[inline(always)]
+    fn score_apart<const NEAR: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
+        V::apart(
+            self.token,
+            (self, keys, next),
+            #[inline(always)]
+            |(this, keys, next)| this.score_block::<NEAR>(keys, next),
+        );
+    }
+
     /// The scores of keys whose elements lie side by side: squares are transposed and used up in
     /// registers, while the sums of the others wait.
     #[inline(always)]
@@ -213,20 +224,12 @@ fn multiply_add<const L: usize, const R: usize, V: Vector<L>>(
 impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        // A function of its own, for it needs all registers.
-        V::apart(
-            self.token,
-            (self, keys, next),
-            #[inline(always)]
-            |(this, keys, next)| {
-                // Several queries make up for it but for 4 %, and would be twice the code.
-                if const { R > 1 } || are_near(keys, next) {
-                    this.score_block::<true>(keys, next);
-                } else {
-                    this.score_block::<false>(keys, next);
-                }
-            },
-        );
+        // For several queries of few lanes the second cache is near enough, and both would be twice the code.
+        if const { R == 1 || L > 4 } && are_near(keys, next) {
+            self.score_apart::<true>(keys, next);
+        } else {
+            self.score_apart::<false>(keys, next);
+        }
     }
 
     #[inline(always)]
@@ -295,7 +298,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
 
     #[inline(always)]
     fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
-        if const { R > 1 } || are_near(values, next) {
+        if const { R == 1 || L > 4 } && are_near(values, next) {
             self.add_block::<true>(values, next);
         } else {
             self.add_block::<false>(values, next);
