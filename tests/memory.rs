@@ -1,0 +1,242 @@
+//! Every operation over small matrices that end where their memory does, in every layout, so that Miri sees
+//! each address a kernel forms:
+//!
+//! ```text
+//! RUSTFLAGS="-C target-feature=+avx2,+fma" cargo +nightly miri test --test memory avx2::
+//! ```
+//!
+//! Without Miri it fails where a layout shows in a bit.
+
+#[macro_use]
+mod common;
+
+use common::{
+    assert_same_bits,
+    cases::{Kind, Layout, Rng},
+    grid::{Grid, Held},
+    options::Options,
+};
+use sdpa::{Attention, Backend, CacheSpan, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut};
+
+suite! {
+    slices,
+    softmax_of_rows_and_columns,
+    products,
+    attention_of_a_head,
+    attention_of_heads,
+    attention_from_a_cache,
+    merged_parts,
+}
+
+/// Dense, with padded rows, transposed, and that with gaps; nothing behind the last element.
+fn layouts(rows: usize, cols: usize) -> Vec<Layout> {
+    let of = |row_stride, col_stride| {
+        let len = (rows - 1) * row_stride + (cols - 1) * col_stride + 1;
+        Layout { rows, cols, start: 0, row_stride, col_stride, len }
+    };
+    let (r, c) = (rows, cols);
+    vec![of(c, 1), of(c + 3, 1), of(1, r), of(2, 2 * r)]
+}
+
+fn random(rng: &mut Rng, rows: usize, cols: usize) -> Grid {
+    Grid::random(rng, Kind::Ordinary, rows, cols)
+}
+
+/// Calls `run` with its operands in every layout: each result has the bits of the first.
+fn in_every_layout<const N: usize>(
+    what: &str,
+    inputs: [&Grid; N],
+    out: [usize; 2],
+    mut run: impl FnMut([&Held; N], MatrixMut<'_>),
+) -> Grid {
+    let [rows, cols] = out;
+    let mut first: Option<Grid> = None;
+    for i in 0..layouts(1, 1).len() {
+        // Each operand lies in another way than the one before.
+        let held: Vec<Held> = (inputs.iter().enumerate())
+            .map(|(at, grid)| {
+                let layouts = layouts(grid.rows, grid.cols);
+                Held::of(grid, layouts[(i + at * usize::from(i > 0)) % layouts.len()])
+            })
+            .collect();
+        let mut to = Held::empty(layouts(rows, cols)[i]);
+        run(std::array::from_fn(|at| &held[at]), to.view_mut());
+        let got = to.checked(what);
+        let first = first.get_or_insert_with(|| got.clone());
+        assert_same_bits(&format!("{what}, layout {i}"), &got.data, &first.data);
+    }
+    first.expect("layouts")
+}
+
+fn slices(backend: Backend) {
+    let rng = &mut Rng::new(1);
+    for n in [1, 3, 8, 17, 40, 67] {
+        let (a, b) = (random(rng, 1, n), random(rng, 1, n));
+        assert!(backend.dot(&a.data, &b.data).expect("shape").is_finite());
+        let mut out = vec![0.0; n];
+        backend.softmax(&a.data, &mut out).expect("shape");
+        let mut x = a.data.clone();
+        backend.softmax_in_place(&mut x);
+        assert_same_bits("softmax", &x, &out);
+    }
+}
+
+fn softmax_of_rows_and_columns(backend: Backend) {
+    let rng = &mut Rng::new(2);
+    for [rows, cols] in [[1, 1], [9, 3], [3, 19]] {
+        let x = random(rng, rows, cols);
+        let out = in_every_layout("rows", [&x], [rows, cols], |[x], out| {
+            backend.softmax_rows(x.view(), out).expect("shape");
+        });
+        let mut there = x.clone();
+        backend.softmax_rows_in_place(there.view_mut());
+        assert_same_bits("rows in place", &there.data, &out.data);
+        let out = in_every_layout("columns", [&x], [rows, cols], |[x], out| {
+            backend.softmax_columns(x.view(), out).expect("shape");
+        });
+        let mut there = x;
+        backend.softmax_columns_in_place(there.view_mut());
+        assert_same_bits("columns in place", &there.data, &out.data);
+    }
+}
+
+fn products(backend: Backend) {
+    let rng = &mut Rng::new(3);
+    for [rows, cols, depth] in [[1, 1, 1], [2, 9, 5], [9, 3, 4], [3, 7, 65]] {
+        let (left, right) = (random(rng, rows, depth), random(rng, depth, cols));
+        let bias = random(rng, 1, cols);
+        in_every_layout("project", [&left, &right], [rows, cols], |[x, w], out| {
+            backend.project(x.view(), w.view(), Some(&bias.data), out).expect("shape");
+        });
+        let queries = right.t();
+        in_every_layout("scores", [&left, &queries], [rows, cols], |[keys, queries], out| {
+            backend.scores(keys.view(), queries.view(), None, out).expect("shape");
+        });
+        let pattern = left.t();
+        in_every_layout("weighted sum", [&pattern, &right], [rows, cols], |[p, values], out| {
+            backend.weighted_sum(p.view(), values.view(), out).expect("shape");
+        });
+    }
+}
+
+/// Queries, keys, dim and width: every kind of tile of 4 and of 8 lanes, and keys of two blocks.
+const SHAPES: [[usize; 4]; 5] =
+    [[1, 65, 5, 9], [2, 9, 9, 3], [3, 3, 3, 17], [7, 7, 8, 8], [18, 8, 5, 7]];
+
+fn attention_of_a_head(backend: Backend) {
+    let rng = &mut Rng::new(4);
+    for [tokens, keys, dim, width] in SHAPES {
+        let (q, k) = (random(rng, tokens, dim), random(rng, keys, dim));
+        let mut v = random(rng, keys, width);
+        let mut workspace = vec![f32::NAN; Attention::workspace(dim, width)];
+        // A value that counts for some queries and not for others.
+        v.data[(keys - 1) * width] = f32::INFINITY;
+        let options = Options {
+            softcap: 3.0,
+            bias: Some(random(rng, keys, tokens)),
+            keep: Some(Grid::from_fn(keys, tokens, |key, token| u8::from((key + token) % 3 > 0))),
+            causal: true,
+            offset: isize::try_from(keys / 2).expect("few"),
+            window: [40, 0],
+            sinks: vec![0.5],
+            ..Options::new()
+        };
+        for attention in [Attention::new().on(backend), options.attention(backend)] {
+            in_every_layout("attention", [&q, &k, &v], [tokens, width], |[q, k, v], out| {
+                let mut log_sum_exp = vec![0.0; tokens];
+                let [q, k, v] = [q.view(), k.view(), v.view()];
+                attention
+                    .run_with_log_sum_exp(q, k, v, out, &mut log_sum_exp, &mut workspace)
+                    .expect("shape");
+            });
+        }
+    }
+}
+
+/// Four query heads share two key heads; heads and tokens lie in turns.
+fn attention_of_heads(backend: Backend) {
+    let rng = &mut Rng::new(5);
+    let (tokens, keys, dim, width) = (3, 9, 5, 7);
+    let (q, k, v) =
+        (random(rng, 4, tokens * dim), random(rng, 2, keys * dim), random(rng, 2, keys * width));
+    let queries = HeadsRef::interleaved(&q.data, tokens, 4, dim).expect("shape");
+    let key_heads = HeadsRef::stacked(&k.data, 2, keys, dim).expect("shape");
+    let values = HeadsRef::interleaved(&v.data, keys, 2, width).expect("shape");
+    let attention = Attention::new().on(backend);
+    let mut workspace = vec![f32::NAN; Attention::workspace(dim, width)];
+    let mut together = vec![0.0; tokens * 4 * width];
+    let out = HeadsMut::interleaved(&mut together, tokens, 4, width).expect("shape");
+    attention.run(queries, key_heads, values, out, &mut workspace).expect("shape");
+    let together = HeadsRef::interleaved(&together, tokens, 4, width).expect("shape");
+    for head in 0..4 {
+        let mut alone = Grid::zeros(tokens, width);
+        attention
+            .run(
+                queries.head(head).expect("there"),
+                key_heads.head(head / 2).expect("there"),
+                values.head(head / 2).expect("there"),
+                alone.view_mut(),
+                &mut workspace,
+            )
+            .expect("shape");
+        let got = together.head(head).expect("there");
+        for row in 0..tokens {
+            assert_same_bits("a head", got.row(row).expect("dense"), alone.row(row));
+        }
+    }
+}
+
+/// A ring of two blocks, which is gone around once.
+fn attention_from_a_cache(backend: Backend) {
+    let rng = &mut Rng::new(6);
+    let (dim, width) = (5, 9);
+    let (keys, values) = (random(rng, 150, dim), random(rng, 150, width));
+    let query = random(rng, 1, dim);
+    let mut storage = [dim, width].map(|n| vec![f32::NAN; 2 * KEY_BLOCK * n]);
+    let mut span = CacheSpan::default();
+    let [to_keys, to_values] = &mut storage;
+    let mut cache = KvCacheMut::new(to_keys, to_values, dim, width, &mut span).expect("room");
+    let attention = Attention::new().on(backend);
+    let mut workspace = vec![f32::NAN; Attention::workspace(dim, width)];
+    let part = |grid: &Grid, from: usize, to: usize| {
+        Grid::from_fn(to - from, grid.cols, |row, col| grid.at(from + row, col))
+    };
+    for (from, to) in [(0, 1), (1, 70), (70, 128), (128, 150)] {
+        cache.slide(40);
+        let (k, v) = (part(&keys, from, to), part(&values, from, to));
+        cache.append(k.view(), v.view()).expect("room");
+        let mut got = Grid::zeros(1, width);
+        let view = cache.view();
+        view.attend(&attention, query.view(), got.view_mut(), &mut workspace).expect("shape");
+        let mut want = Grid::zeros(1, width);
+        let seen = attention.window(view.len() - 1, 0).query_offset(to as isize - 1);
+        let (k, v) = (part(&keys, 0, to), part(&values, 0, to));
+        seen.run(query.view(), k.view(), v.view(), want.view_mut(), &mut workspace).expect("shape");
+        assert_same_bits("from the cache", &got.data, &want.data);
+    }
+}
+
+fn merged_parts(backend: Backend) {
+    let rng = &mut Rng::new(7);
+    let (out, other) = (random(rng, 5, 9), random(rng, 5, 9));
+    let logits = random(rng, 2, 5);
+    in_every_layout("merged", [&out, &other], [5, 9], |[out, other], mut to| {
+        let mut log_sum_exp = logits.row(0).to_vec();
+        for row in 0..5 {
+            for col in 0..9 {
+                *to.get_mut(row, col).expect("there") = out.view().get(row, col).expect("there");
+            }
+        }
+        backend.merge(to, &mut log_sum_exp, other.view(), logits.row(1)).expect("shape");
+    });
+}
+
+/// Reads one float behind its memory, which shows that Miri sees that.
+#[test]
+#[ignore = "only Miri fails, as it must"]
+#[allow(unsafe_code, reason = "the negative case")]
+fn behind_the_end() {
+    let floats = Box::new([1.0f32; 4]);
+    // SAFETY: none. That is the case.
+    assert!(unsafe { floats.as_ptr().wrapping_add(4).read_volatile() }.to_bits() > 0);
+}
