@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use sdpa::{Attention, Backend, CacheSpan, KvCacheMut, MatrixMut, MatrixRef};
+use sdpa::{Attention, Backend, CacheSpan, HeadsMut, HeadsRef, KvCacheMut, MatrixMut, MatrixRef};
 
 use crate::{
     limits::{Aligned, PEAK_FLOP, load_both, peak},
@@ -40,6 +40,11 @@ pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
         what: "one query, 8192 keys of 128, arrays: share of the rate of loads".into(),
         limit: Limit::AtLeast(0.70),
         ratio: Box::new(move || lone_of_loads(backend, false)),
+    });
+    floors.push(Floor {
+        what: "one query of 8 heads, 1024 keys of 128: in turns, times one by one".into(),
+        limit: Limit::AtMost(1.4),
+        ratio: Box::new(move || in_turns_of_one_by_one(backend)),
     });
     floors
 }
@@ -121,6 +126,32 @@ fn lone_of_loads(backend: Backend, cached: bool) -> f64 {
         }
     });
     loads / time
+}
+
+/// Of as many bytes as the floors before: what is asked for ahead must be what comes next in either layout.
+fn in_turns_of_one_by_one(backend: Backend) -> f64 {
+    let (heads, keys, dim) = (8, 1024, 128);
+    let mut apart = Operands::new([heads, heads * keys, dim]);
+    let mut in_turns = Operands::new([heads, heads * keys, dim]);
+    let attention = Attention::new().on(backend);
+    let [apart, in_turns] = yardstick_and_call(
+        &mut || {
+            let [queries, k, v] = [(&apart.queries, 1), (&apart.keys, keys), (&apart.values, keys)]
+                .map(|(x, rows)| HeadsRef::stacked(x.floats(), heads, rows, dim).expect("shape"));
+            let out = HeadsMut::stacked(apart.out.floats_mut(), heads, 1, dim).expect("shape");
+            attention.run(queries, k, v, out, &mut apart.workspace).expect("sizes agree");
+        },
+        &mut || {
+            let Operands { queries, keys: k, values, out, workspace, .. } = &mut in_turns;
+            let [queries, k, v] =
+                [(&*queries, 1), (&*k, keys), (&*values, keys)].map(|(x, rows)| {
+                    HeadsRef::interleaved(x.floats(), rows, heads, dim).expect("shape")
+                });
+            let out = HeadsMut::interleaved(out.floats_mut(), 1, heads, dim).expect("shape");
+            attention.run(queries, k, v, out, workspace).expect("sizes agree");
+        },
+    );
+    in_turns / apart
 }
 
 fn view(x: &Aligned, rows: usize, cols: usize) -> MatrixRef<'_> {
