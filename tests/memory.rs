@@ -121,7 +121,7 @@ fn products(backend: Backend) {
 
 /// Queries, keys, dim and width: every kind of tile of 4 and of 8 lanes, and keys of two blocks.
 const SHAPES: [[usize; 4]; 5] =
-    [[1, 65, 5, 9], [2, 9, 9, 3], [3, 3, 3, 17], [7, 7, 8, 8], [18, 8, 5, 7]];
+    [[1, 65, 5, 9], [2, 9, 9, 3], [4, 3, 3, 17], [7, 7, 8, 8], [18, 8, 5, 7]];
 
 fn attention_of_a_head(backend: Backend) {
     let rng = &mut Rng::new(4);

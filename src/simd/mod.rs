@@ -10,6 +10,7 @@
 use core::mem::MaybeUninit;
 use core::ops::{Add, Div, Mul, Sub};
 
+pub(crate) mod ahead;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 pub(crate) mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]

@@ -16,8 +16,10 @@ use crate::{
         tile::{accumulate, lay},
     },
     simd::{
-        Vector, array,
-        strip::{self, Ahead, Source},
+        Vector,
+        ahead::Ahead,
+        array,
+        strip::{self, Source},
         taps::Taps,
     },
 };

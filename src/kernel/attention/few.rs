@@ -18,8 +18,10 @@ use crate::{
     MatrixMut, MatrixRef,
     kernel::{softmax::share, tile::accumulate_and},
     simd::{
-        Vector, array, each,
-        strip::{self, Ahead, Source, are_near},
+        Vector,
+        ahead::{Ahead, are_near},
+        array, each,
+        strip::{self, Source},
         taps::Taps,
     },
 };

@@ -12,8 +12,10 @@ use crate::{
     MatrixMut, MatrixRef,
     kernel::tile::accumulate,
     simd::{
-        Vector, array,
-        strip::{self, Ahead, Source},
+        Vector,
+        ahead::Ahead,
+        array,
+        strip::{self, Source},
         taps::{AdjacentTaps, Taps},
     },
 };
