@@ -12,14 +12,14 @@ pub(crate) fn cap(backend: Backend, cap: f32, scores: MatrixMut<'_>) {
     }
 }
 
-/// Adds `bias`, of the shape of `scores`; −∞ masks whatever stands there.
-pub(crate) fn bias(backend: Backend, bias: MatrixRef<'_>, scores: MatrixMut<'_>) {
-    backend.run(Biased { bias, scores });
-}
-
-/// Writes `mark` where `bias` is −∞.
-pub(crate) fn mark_biased_out(bias: MatrixRef<'_>, mark: f32, scores: MatrixMut<'_>) {
-    mark_where(bias, |bias| bias == f32::NEG_INFINITY, mark, scores);
+/// Adds `bias`, of the shape of `scores`; −∞ masks whatever stands there. Or writes `mark` where it is −∞.
+pub(crate) fn bias(
+    backend: Backend,
+    bias: MatrixRef<'_>,
+    mark: Option<f32>,
+    scores: MatrixMut<'_>,
+) {
+    backend.run(Biased { bias, mark, scores });
 }
 
 /// Whether `bias` is −∞ throughout.
@@ -28,32 +28,23 @@ pub(crate) fn biases_all_out(bias: MatrixRef<'_>) -> bool {
 }
 
 /// Writes `mark` where `keep` is 0.
-pub(crate) fn mark_dropped(keep: MatrixRef<'_, u8>, mark: f32, scores: MatrixMut<'_>) {
-    mark_where(keep, |keep| keep == 0, mark, scores);
+pub(crate) fn mark_dropped(keep: MatrixRef<'_, u8>, mark: f32, mut scores: MatrixMut<'_>) {
+    for row in 0..keep.rows() {
+        for col in 0..keep.cols() {
+            // A loop with two ways out, which is never unrolled.
+            let (Some(keep), Some(score)) = (keep.get(row, col), scores.get_mut(row, col)) else {
+                return;
+            };
+            if keep == 0 {
+                *score = mark;
+            }
+        }
+    }
 }
 
 /// Whether `keep` is 0 throughout.
 pub(crate) fn drops_all(keep: MatrixRef<'_, u8>) -> bool {
     all(keep, |keep| keep == 0)
-}
-
-fn mark_where<T: Copy>(
-    mask: MatrixRef<'_, T>,
-    is_masked: impl Fn(T) -> bool,
-    mark: f32,
-    mut scores: MatrixMut<'_>,
-) {
-    for row in 0..mask.rows() {
-        for col in 0..mask.cols() {
-            // A loop with two ways out, which is never unrolled.
-            let (Some(mask), Some(score)) = (mask.get(row, col), scores.get_mut(row, col)) else {
-                return;
-            };
-            if is_masked(mask) {
-                *score = mark;
-            }
-        }
-    }
 }
 
 fn all<T: Copy>(mask: MatrixRef<'_, T>, is_masked: impl Fn(T) -> bool) -> bool {

@@ -80,8 +80,7 @@ struct Bias<'a> {
 
 #[derive(Debug)]
 struct BiasCode {
-    apply: fn(Backend, MatrixRef<'_>, MatrixMut<'_>),
-    mark: fn(MatrixRef<'_>, f32, MatrixMut<'_>),
+    apply: fn(Backend, MatrixRef<'_>, Option<f32>, MatrixMut<'_>),
     hides: fn(MatrixRef<'_>) -> bool,
 }
 
@@ -179,13 +178,7 @@ impl<'a> Attention<'a> {
     /// Keys × queries, added to the scores, for all heads; −∞ masks.
     #[must_use]
     pub fn bias(self, bias: MatrixRef<'a>) -> Self {
-        let code = const {
-            &BiasCode {
-                apply: adjust::bias,
-                mark: adjust::mark_biased_out,
-                hides: adjust::biases_all_out,
-            }
-        };
+        let code = const { &BiasCode { apply: adjust::bias, hides: adjust::biases_all_out } };
         Self { bias: Some(Bias { bias, code }), adjust: Some(as_adjust), ..self }
     }
 
@@ -484,10 +477,7 @@ impl Adjust for Adjusted<'_> {
             if let Some(of) = bias
                 && let Some(bias) = part(&of.bias, &rows, &tokens)
             {
-                match mark {
-                    None => (of.code.apply)(self.backend, bias, scores.view_mut()),
-                    Some(mark) => (of.code.mark)(bias, mark, scores.view_mut()),
-                }
+                (of.code.apply)(self.backend, bias, mark, scores.view_mut());
             }
             if let Some(of) = keep
                 && let Some(keep) = part(&of.keep, &rows, &tokens)

@@ -31,9 +31,11 @@ impl Kernel for Capped<'_> {
     }
 }
 
-/// `score + bias`, and −∞ where the bias is, whatever the score.
+/// `score + bias`, and −∞ where the bias is, whatever the score. With a `mark`, that where the bias is −∞,
+/// and nothing elsewhere.
 pub(crate) struct Biased<'a> {
     pub(crate) bias: MatrixRef<'a>,
+    pub(crate) mark: Option<f32>,
     pub(crate) scores: MatrixMut<'a>,
 }
 
@@ -46,11 +48,15 @@ impl Kernel for Biased<'_> {
         token: V::Token,
     ) {
         let lowest = V::splat(token, f32::MIN);
+        let mark = self.mark.map(|mark| V::splat(token, mark));
         for row in 0..self.scores.rows() {
             for col in (0..self.scores.cols()).step_by(L) {
                 let [s]: [V; 1] = strip::read(token, self.scores.view(), row, col);
                 let [bias]: [V; 1] = strip::read(token, self.bias, row, col);
-                let s = lowest.select_gt(bias, bias, s + bias);
+                let s = match mark {
+                    None => lowest.select_gt(bias, bias, s + bias),
+                    Some(mark) => lowest.select_gt(bias, mark, s),
+                };
                 strip::write::<L, 1, 1, V>(&mut self.scores, row, col, [[s]]);
             }
         }
