@@ -35,18 +35,21 @@
 // The version of this header as a string; sdpa_version() is that of the library.
 #define SDPA_VERSION "0.1.0"
 
-// How many queries a call works on at a time: a matter of the target.
+// How many queries a call works on at a time, and how many floats it keeps of each: a matter of the
+// target.
 #if defined(__arm__) || defined(_M_ARM) || (defined(__riscv) && __riscv_xlen == 32)
 #define SDPA_QUERY_BLOCK 4
+#define SDPA_QUERY_STATE 5
 #else
 #define SDPA_QUERY_BLOCK 32
+#define SDPA_QUERY_STATE 0
 #endif
 
 // How many floats of workspace an attention call needs, as a constant expression:
 //     static float workspace[SDPA_ATTENTION_WORKSPACE(64, 64)];
 // The same number as sdpa_attention_workspace(), for sizes that do not overflow.
 #define SDPA_ATTENTION_WORKSPACE(dim, value_dim)                                           \
-    (((size_t)(dim) + (size_t)(value_dim) + SDPA_KEY_BLOCK) * SDPA_QUERY_BLOCK)
+    (((size_t)(dim) + (size_t)(value_dim) + SDPA_KEY_BLOCK + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK)
 
 // How many floats of storage a cache takes, likewise: see sdpa_cache_init.
 #define SDPA_CACHE_FLOATS(dim, value_dim, blocks)                                          \

@@ -55,21 +55,26 @@ mod narrow;
 mod one;
 mod outputs;
 
-/// How many queries share a tile at most: 2 vectors of the widest back end of a target.
-const QUERY_BLOCK: usize =
-    if cfg!(any(target_arch = "arm", target_arch = "riscv32")) { 4 } else { 32 };
+/// Whether one lane is all that a target has.
+const IS_MICROCONTROLLER: bool = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
 
-/// How many floats of workspace heads of these sizes need: scaled queries, the
-/// scores of a block, accumulators.
+/// How many queries share a tile at most: 2 vectors of the widest back end of a target.
+const QUERY_BLOCK: usize = if IS_MICROCONTROLLER { 4 } else { 32 };
+
+/// How many floats of workspace heads of these sizes need: scaled queries, the scores of a block,
+/// accumulators, and what a microcontroller keeps of each query. Where tiles are wider, one lane finds that
+/// in what they need.
 pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
-    dim.saturating_add(value_dim).saturating_add(KEY_BLOCK).saturating_mul(QUERY_BLOCK)
+    let state = if IS_MICROCONTROLLER { narrow::STATE } else { 0 };
+    dim.saturating_add(value_dim).saturating_add(KEY_BLOCK + state).saturating_mul(QUERY_BLOCK)
 }
 
-/// What the log-sum-exp of some queries in a row is made of: largest scores, and sums of weights under
-/// their shift.
+/// What the log-sum-exp of some queries in a row is made of: `base + ln (sum · 2^n)`, where `base` and
+/// `n` are those of the shift, or `base` is +∞.
 #[derive(Clone, Copy)]
 pub(crate) struct Logits<'a> {
-    pub(crate) m: &'a [f32],
+    pub(crate) base: &'a [f32],
+    pub(crate) n: &'a [f32],
     pub(crate) sum: &'a [f32],
 }
 
@@ -103,7 +108,8 @@ macro_rules! attend {
             (&mut $fused, $first),
             #[inline(always)]
             |(fused, first): (&mut Fused<'_>, usize)| {
-                let mut tile = Tile::new(first);
+                let mut sights = Vec::new();
+                let mut tile = Tile::new(first, &mut sights);
                 fused.see(&mut tile, count);
                 let workspace = core::mem::take(&mut fused.workspace);
                 let lengths = <$lanes>::lengths(fused.queries.cols(), fused.out.cols(), count);
@@ -158,7 +164,7 @@ const ROWS_OF_ONE: usize = 8;
 /// What lanes are: of the queries of a tile and the keys of a block.
 trait Lanes {
     /// Lays the queries down, where that was not done as this was made: nothing is moved then.
-    fn begin(&mut self, _fused: &Fused<'_>, _tile: &Tile) {}
+    fn begin(&mut self, _fused: &Fused<'_>, _tile: &Tile<'_>) {}
 
     /// Forms the scores of `keys`; `next` is what is read after that.
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>);
@@ -174,8 +180,8 @@ trait Lanes {
         }
     }
 
-    /// Writes `mark` where a query does not see a key: the first key is `first`.
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32);
+    /// Writes −∞ where a query does not see a key, in `weights` −1: the first key is `first`.
+    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool);
 
     /// Makes weights of the scores and adds them to the sums.
     fn weigh(&mut self);
@@ -190,21 +196,28 @@ trait Lanes {
     fn are_finite(&self, values: MatrixRef<'_>) -> bool;
 }
 
+/// What a masked score is; a masked weight that is to be left out.
+#[inline(always)]
+fn masked(weights: bool) -> f32 {
+    if weights { -1.0 } else { f32::NEG_INFINITY }
+}
+
 /// Some queries in a row, and the keys that each sees.
-struct Tile {
+struct Tile<'a> {
     first: usize,
-    sights: Vec<Range<usize>, QUERY_BLOCK>,
+    /// In memory of their own, for of many they are half a KiB; what follows is in registers.
+    sights: &'a mut Vec<Range<usize>, QUERY_BLOCK>,
     /// From the first key that any of them sees to behind the last; none is MAX..0.
     seen: Range<usize>,
     /// The keys that all see; it may begin behind its end.
     common: Range<usize>,
 }
 
-impl Tile {
+impl<'a> Tile<'a> {
     #[inline(always)]
-    fn new(first: usize) -> Self {
+    fn new(first: usize, sights: &'a mut Vec<Range<usize>, QUERY_BLOCK>) -> Self {
         let nothing = Range { start: usize::MAX, end: 0 };
-        Self { first, sights: Vec::new(), seen: nothing, common: 0..usize::MAX }
+        Self { first, sights, seen: nothing, common: 0..usize::MAX }
     }
 
     /// `count` more queries, which see the same.
@@ -224,12 +237,14 @@ impl Tile {
 
 impl Fused<'_> {
     #[inline(always)]
-    fn over_blocks(&self, tile: &Tile, lanes: &mut impl Lanes) {
+    fn over_blocks(&self, tile: &Tile<'_>, lanes: &mut impl Lanes) {
         let queries = self.queries_of(tile);
         let head = tile.first.checked_div(self.share).unwrap_or(0);
         for block in tile.seen.start / KEY_BLOCK..tile.seen.end.div_ceil(KEY_BLOCK) {
             let first = block * KEY_BLOCK;
-            let keys = first..self.sight.keys[1].min(first.saturating_add(KEY_BLOCK));
+            // Something is seen behind `first`: there are keys.
+            let count = self.sight.keys[1].wrapping_sub(first).min(KEY_BLOCK);
+            let keys = first..first + count;
             let whole = tile.common.start <= keys.start && keys.end <= tile.common.end;
             let reaches = |sight: &Range<usize>| sight.start < keys.end && keys.start < sight.end;
             let is_seen = whole || tile.sights.iter().any(reaches);
@@ -238,7 +253,7 @@ impl Fused<'_> {
                 continue;
             }
             let dim = self.queries.cols();
-            let Some([key_rows, values]) = self.blocks.block(head, block, keys.len(), dim) else {
+            let Some([key_rows, values]) = self.blocks.block(head, block, count, dim) else {
                 continue;
             };
             let next = self.sight.keys[1].saturating_sub(keys.end).min(KEY_BLOCK);
@@ -249,16 +264,16 @@ impl Fused<'_> {
                 lanes.adjust(adjust, keys.start, queries, None);
             }
             if !whole {
-                lanes.mark(keys.start, &tile.sights, f32::NEG_INFINITY);
+                lanes.mark(keys.start, tile.sights, false);
             }
             lanes.weigh();
             if (whole && self.adjust.is_none()) || lanes.are_finite(values) {
                 lanes.add(values, next);
             } else {
                 if let Some(adjust) = self.adjust {
-                    lanes.adjust(adjust, keys.start, queries, Some(-1.0));
+                    lanes.adjust(adjust, keys.start, queries, Some(masked(true)));
                 }
-                lanes.mark(keys.start, &tile.sights, -1.0);
+                lanes.mark(keys.start, tile.sights, true);
                 lanes.add_visible(values);
             }
         }
@@ -288,13 +303,13 @@ impl Fused<'_> {
     }
 
     #[inline(always)]
-    fn queries_of(&self, tile: &Tile) -> Queries {
+    fn queries_of(&self, tile: &Tile<'_>) -> Queries {
         Queries { first: tile.first, count: tile.sights.len(), tokens: self.queries.rows() }
     }
 
     /// Head for head: its number, the place of its first query in the tile, and which of its tokens are there.
     #[inline(always)]
-    fn heads(&self, tile: &Tile) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
+    fn heads(&self, tile: &Tile<'_>) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
         let (first, _) = self.locate(tile.first);
         self.queries_of(tile)
             .heads()
@@ -302,11 +317,11 @@ impl Fused<'_> {
             .map(move |(n, (lane, tokens))| (first + n, lane, tokens))
     }
 
-    /// Notes what `count` queries see; in place, for a tile is half a KiB.
+    /// Notes what `count` queries see.
     #[inline(always)]
-    fn see(&self, tile: &mut Tile, count: usize) {
+    fn see(&self, tile: &mut Tile<'_>, count: usize) {
         // For a microcontroller's few, one by one: what saves work for many is 320 bytes.
-        if QUERY_BLOCK <= 4 {
+        if IS_MICROCONTROLLER {
             for (_, token) in self.places(tile.first).take(count) {
                 tile.push(self.sight.of(token), 1);
             }
@@ -422,15 +437,24 @@ impl<const C: usize, V> State<C, V> {
 
     /// Hands over what the log-sum-exp of `count` queries from `first` on is made of.
     #[inline(always)]
-    fn give_logits<const L: usize>(&self, first: usize, count: usize, take: TakeLogits<'_>)
-    where
+    fn give_logits<const L: usize>(
+        &self,
+        token: V::Token,
+        first: usize,
+        count: usize,
+        take: TakeLogits<'_>,
+    ) where
         V: Vector<L>,
     {
         for c in 0..C {
-            let (m, sum) = (self.m[c].to_array(), self.sum[c].to_array());
+            let [base, n] = Shift::base_and_n(token, self.shift[c].base_and_magic());
+            let base = self.m[c].select_gt(V::splat(token, f32::MAX), self.m[c], base);
             let here = count.saturating_sub(c * L).min(L);
-            if let (Some(m), Some(sum)) = (m.get(..here), sum.get(..here)) {
-                take(first + c * L, Logits { m, sum });
+            let [base, n, sum] = [base, n, self.sum[c]].map(V::to_array);
+            if let (Some(base), Some(n), Some(sum)) =
+                (base.get(..here), n.get(..here), sum.get(..here))
+            {
+                take(first + c * L, Logits { base, n, sum });
             }
         }
     }

@@ -210,7 +210,7 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
 }
 
 /// What an online softmax does with shifts.
-impl<V> Shift<V, true> {
+impl<V: Copy> Shift<V, true> {
     /// What the weights under `self` are to be multiplied by to be weights under
     /// `other`, whose maximum is not smaller: a power of two unless a maximum was
     /// taken off, and +0 below 2⁻¹²⁶, fused 2⁻¹²⁵.
@@ -219,21 +219,31 @@ impl<V> Shift<V, true> {
     where
         V: Vector<L>,
     {
-        let (shift, x) = self.to(token, other);
+        let (shift, x) = Self::to(token, self.base_and_magic(), other);
         shift.weight(token, x)
+    }
+
+    /// What is kept of a shift, for [`to`](Self::to) and [`base_and_n`](Self::base_and_n).
+    #[inline(always)]
+    pub(crate) fn base_and_magic(self) -> [V; 2] {
+        [self.base, self.magic]
     }
 
     /// The same as a weight: its shift, and what it is the weight of.
     #[inline(always)]
-    pub(crate) fn to<const L: usize>(self, token: V::Token, other: Self) -> (Self, V)
+    pub(crate) fn to<const L: usize>(
+        token: V::Token,
+        [base, magic]: [V; 2],
+        other: Self,
+    ) -> (Self, V)
     where
         V: Vector<L>,
     {
         let constant = |c| V::splat(token, c);
         // The exponent field of 2^(N − N of other).
-        let k = other.magic - self.magic + constant(const { bias(true, V::FUSED) });
+        let k = other.magic - magic + constant(const { bias(true, V::FUSED) });
         let lowest = constant(0.0) - k * constant(LN2);
-        (Self { base: other.base, lowest, magic: constant(MAGIC) + k }, self.base)
+        (Self { base: other.base, lowest, magic: constant(MAGIC) + k }, base)
     }
 
     /// The shift of lane `lane` in each lane.
@@ -248,13 +258,11 @@ impl<V> Shift<V, true> {
 
     /// The logarithm of a weight is `x − base − n · ln 2`: gives `base` and `n`.
     #[inline(always)]
-    pub(crate) fn base_and_n<const L: usize>(self, token: V::Token) -> [V; 2]
+    pub(crate) fn base_and_n<const L: usize>(token: V::Token, [base, magic]: [V; 2]) -> [V; 2]
     where
         V: Vector<L>,
     {
-        [
-            self.base,
-            V::splat(token, MAGIC) - self.magic + V::splat(token, const { bias(true, V::FUSED) }),
-        ]
+        let constant = |c| V::splat(token, c);
+        [base, constant(MAGIC) - magic + constant(const { bias(true, V::FUSED) })]
     }
 }

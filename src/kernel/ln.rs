@@ -19,11 +19,7 @@
 //!    the others fitted anew, then a search among their neighbours.
 //! 5. Exponents are cut from the bits lane by lane: a logarithm is taken once a query.
 
-use super::{
-    Kernel,
-    attention::Logits,
-    exp::{Shift, ln2},
-};
+use super::{Kernel, attention::Logits, exp::ln2};
 use crate::simd::{Vector, array};
 
 #[cfg(test)]
@@ -73,7 +69,7 @@ pub(super) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V, n: V) -> V
 
 const LARGEST_SUBNORMAL: f32 = f32::from_bits(0x007f_ffff);
 
-/// The log-sum-exp of each query: `base + ln (sum · 2^n)`, where `base` and `n` are those of the shift.
+/// The log-sum-exp of each query: `base + ln (sum · 2^n)`.
 ///
 /// `base` is 0, and the logarithm within 2 ULP, but where a maximum is beyond 2²⁰; there `n` is 0,
 /// and the addition of `base` is the largest error. A relative error of the sum
@@ -91,16 +87,11 @@ impl Kernel for LogSumExp<'_> {
         self,
         token: V::Token,
     ) {
-        let Logits { m, sum } = self.logits;
-        let (zero, largest) = (V::splat(token, 0.0), V::splat(token, f32::MAX));
+        let Logits { base, n, sum } = self.logits;
         for first in (0..sum.len()).step_by(L) {
-            let m: V = lanes(token, m, first);
-            let shift = Shift::<V, true>::new(token, m.select_gt(largest, zero, m));
-            let [base, n] = shift.base_and_n(token);
-            // +∞ stays.
-            let base = base + m.select_gt(largest, m, zero);
+            let [base, n, sum]: [V; 3] = [base, n, sum].map(|floats| lanes(token, floats, first));
             let out = self.out.get_mut(first..).unwrap_or_default();
-            (base + ln(token, lanes(token, sum, first), n)).store_partial(out);
+            (base + ln(token, sum, n)).store_partial(out);
         }
     }
 }

@@ -89,7 +89,7 @@ fn lanes<const L: usize, V: Vector<L>>(token: V::Token, a: &[f32], b: &[f32]) ->
     let v = shift.weight(token, share(token, m, b) - base);
     let lesser = a.select_gt(b, b, a);
     let sum = lesser.select_gt(largest, constant(f32::NAN), w + v);
-    let [_, n] = shift.base_and_n(token);
+    let [_, n] = Shift::base_and_n(token, shift.base_and_magic());
     let log_sum_exp = (base + infinite + ln(token, sum, n)).to_array();
     let (w, v) = ((w / sum).to_array(), (v / sum).to_array());
     array!(|i| Both { shares: [w[i], v[i]], log_sum_exp: log_sum_exp[i] })

@@ -42,29 +42,58 @@ impl<'a> Line<'a> {
         Self { from, from_step: 1, to, to_step: 1, len, borrow: PhantomData }
     }
 
-    /// A column, into itself.
+    /// The columns of rows of `width` floats, each into itself; none where there is no row.
     #[inline(always)]
-    pub(crate) fn column(matrix: &'a mut MatrixMut<'_>, col: usize) -> Self {
-        let (to, step) = (matrix.at(0, col), matrix.row_stride());
-        let len = if col < matrix.cols() { matrix.rows() } else { 0 };
-        Self { from: to, from_step: step, to, to_step: step, len, borrow: PhantomData }
+    pub(crate) fn columns(of: &'a mut [f32], width: usize) -> impl Iterator<Item = Self> {
+        let len = of.len().checked_div(width).unwrap_or(0);
+        let first = of.as_mut_ptr();
+        (0..if len == 0 { 0 } else { width }).map(
+            #[inline(always)]
+            move |col| {
+                let to = first.wrapping_add(col);
+                Self { from: to, from_step: width, to, to_step: width, len, borrow: PhantomData }
+            },
+        )
     }
 
-    /// A row of one matrix into a row of another, as far as both go.
+    /// A row into column `col` of rows of `width` floats, as far as both go.
     #[inline(always)]
-    pub(crate) fn between(
+    pub(crate) fn into_column(
         from: MatrixRef<'a>,
         row: usize,
-        to: &'a mut MatrixMut<'_>,
-        to_row: usize,
+        to: &'a mut [f32],
+        col: usize,
+        width: usize,
     ) -> Self {
-        let are_there = row < from.rows() && to_row < to.rows();
+        let rows = to.len().checked_div(width).unwrap_or(0);
+        let are_there = row < from.rows() && col < width;
         Self {
             from: from.at(row, 0),
             from_step: from.col_stride(),
-            to: to.at(to_row, 0),
+            to: to.as_mut_ptr().wrapping_add(col),
+            to_step: width,
+            len: if are_there { from.cols().min(rows) } else { 0 },
+            borrow: PhantomData,
+        }
+    }
+
+    /// Column `col` of rows of `width` floats into a row, as far as both go.
+    #[inline(always)]
+    pub(crate) fn from_column(
+        from: &'a [f32],
+        col: usize,
+        width: usize,
+        to: &'a mut MatrixMut<'_>,
+        row: usize,
+    ) -> Self {
+        let rows = from.len().checked_div(width).unwrap_or(0);
+        let are_there = row < to.rows() && col < width;
+        Self {
+            from: from.as_ptr().wrapping_add(col),
+            from_step: width,
+            to: to.at(row, 0),
             to_step: to.col_stride(),
-            len: if are_there { from.cols().min(to.cols()) } else { 0 },
+            len: if are_there { to.cols().min(rows) } else { 0 },
             borrow: PhantomData,
         }
     }

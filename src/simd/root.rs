@@ -15,12 +15,31 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 )))]
 pub(crate) use libm::sqrtf as sqrt;
 
+/// `√x`, rounded correctly, by the instruction of a core that passes floats in its own registers. A
+/// float cannot be an operand there (rustc 1.95), and goes through one of the others.
+#[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    let mut bits = x.to_bits();
+    // SAFETY: the build has these instructions, and they touch nothing else.
+    unsafe {
+        core::arch::asm!(
+            "vmov s0, {bits}",
+            "vsqrt.f32 s0, s0",
+            "vmov {bits}, s0",
+            bits = inout(reg) bits,
+            out("s0") _,
+            options(pure, nomem, nostack),
+        );
+    }
+    f32::from_bits(bits)
+}
+
 /// `√x` for a finite `x` of at least 1, rounded correctly: the bits of any other that is.
 ///
-/// Bit by bit: 200 instructions and 100 bytes, where `libm`'s has a table and takes 480. The
-/// instruction of a core that has one is out of reach without `std`. Every whole `x` up to 2²⁴
-/// is tried by `every_root_is_that_of_libm`.
-#[cfg(any(test, target_arch = "arm", target_arch = "riscv32"))]
+/// Bit by bit: 200 instructions and 100 bytes, where `libm`'s has a table and takes 480. Every whole `x`
+/// up to 2²⁴ is tried by `every_root_is_that_of_libm`.
+#[cfg(any(test, all(target_arch = "arm", not(target_abi = "eabihf")), target_arch = "riscv32"))]
 pub(crate) fn sqrt_by_bits(x: f32) -> f32 {
     let bits = x.to_bits();
     // x = rest · 4^k, where rest lies in [1, 4) with 24 bits behind the point.
@@ -41,7 +60,7 @@ pub(crate) fn sqrt_by_bits(x: f32) -> f32 {
     f32::from_bits(root.div_ceil(2) + (exponent << 23))
 }
 
-#[cfg(any(target_arch = "arm", target_arch = "riscv32"))]
+#[cfg(any(all(target_arch = "arm", not(target_abi = "eabihf")), target_arch = "riscv32"))]
 pub(crate) use sqrt_by_bits as sqrt;
 
 #[cfg(test)]

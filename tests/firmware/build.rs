@@ -1,4 +1,5 @@
-//! The memory of the board that `FIRMWARE_BOARD` names, for the linker.
+//! The memory of the board that `FIRMWARE_BOARD` names, for the linker; and the cfg `sole` with that of
+//! the operation that `FIRMWARE_OPERATION` names, for an image that has no other.
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -28,6 +29,11 @@ fn memory(board: &str) -> &'static str {
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=FIRMWARE_BOARD");
+    println!("cargo::rerun-if-env-changed=FIRMWARE_OPERATION");
+    println!("cargo::rustc-check-cfg=cfg(sole)");
+    if let Ok(operation) = env::var("FIRMWARE_OPERATION") {
+        println!("cargo::rustc-cfg=sole\ncargo::rustc-cfg={operation}");
+    }
     let board = env::var("FIRMWARE_BOARD").unwrap_or_default();
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("memory.x"), memory(&board))?;

@@ -3,7 +3,7 @@
 # the bits of this machine and to the limits.
 #
 #   run.sh                    every board, and the table in the README must be theirs
-#   run.sh BOARD…             those
+#   run.sh BOARD…             those; `sole` is each operation in an image of its own
 #   run.sh --readme           every board, and writes the table into the README
 #   run.sh --break WAY BOARD… a build that must fail: slow, wrong or silent
 #
@@ -39,6 +39,7 @@ while [ $# -gt 0 ]; do
 done
 if [ ${#chosen[@]} = 0 ]; then
     for board in "${boards[@]}"; do chosen+=("${board%% *}"); done
+    chosen+=(sole)
     [ ${#readme[@]} != 0 ] || readme=(--check ../../README.md)
 fi
 
@@ -65,8 +66,18 @@ find_board() {
     exit 2
 }
 
+# Runs an image on a machine. Each instruction takes 128 ns of the board's time, so that its timer counts them.
+emulate() {
+    local machine=$1 image=$2 qemu
+    qemu=(qemu-system-arm -M "$machine")
+    [ "$machine" != virt ] || qemu=(qemu-system-riscv32 -M virt -bios none)
+    timeout 60 "${qemu[@]}" -nographic -monitor none -serial none \
+        -semihosting-config enable=on,target=native -icount shift=7,align=off,sleep=off \
+        -kernel "$image" </dev/null
+}
+
 run_board() {
-    local board triple machine profile cpu memory qemu flags=""
+    local board triple machine profile cpu memory flags=""
     board=$(find_board "$1")
     read -r _ triple machine profile cpu memory <<<"$board"
     [ "$cpu" = - ] || flags="-C target-cpu=$cpu"
@@ -74,40 +85,45 @@ run_board() {
         missing "$triple" "rustup target add $triple"
     FIRMWARE_BOARD=$memory RUSTFLAGS=$flags cargo build --quiet --locked --bin board \
         --target "$triple" --profile "$profile" "${features[@]}"
-    qemu=(qemu-system-arm -M "$machine")
-    [ "$machine" != virt ] || qemu=(qemu-system-riscv32 -M virt -bios none)
-    # Each instruction takes 128 ns of the board's time, so that its timer counts them.
-    timeout 60 "${qemu[@]}" -nographic -monitor none -serial none \
-        -semihosting-config enable=on,target=native -icount shift=7,align=off,sleep=off \
-        -kernel "$target/$triple/$profile/board" </dev/null >"$results/$1.txt" ||
+    emulate "$machine" "$target/$triple/$profile/board" >"$results/$1.txt" ||
         echo "$1: exit status $?, and its last words: $(tail -n 1 "$results/$1.txt")"
 }
 
-# The size of each operation: an image of its symbol and all that it calls.
-measure_flash() {
+# What each operation takes on the M4F in an image that has no other: its instructions, its stack, and the
+# flash of its symbol and all that it calls.
+run_sole() {
     local triple=thumbv7em-none-eabihf level profile operation image sections
     for level in 3 s; do
-        [ $level = 3 ] && profile=release || profile=small
-        cargo rustc --quiet --locked --lib --crate-type staticlib --features flash \
-            --target $triple --profile $profile
+        [ $level = 3 ] && profile=sole || profile=sole-small
         for operation in $(cargo run --quiet --locked --bin report -- --operations); do
+            export FIRMWARE_OPERATION=$operation
+            cargo rustc --quiet --locked --lib --crate-type staticlib --features flash \
+                --target $triple --profile $profile
             image=$results/$operation.$level.elf
             "$llvm/rust-lld" -flavor gnu --gc-sections --entry="$operation" -u "$operation" \
                 "$target/$triple/$profile/libfirmware.a" -o "$image"
             sections=$("$llvm/llvm-size" -A "$image")
-            awk -v name="$operation $level" '
-                /^\.(text|rodata|data)/ { bytes += $2 }
-                END { print name, bytes }' <<<"$sections" >>"$results/flash.txt"
             if grep -E '^\.(data|bss)' <<<"$sections"; then
                 echo "$operation has the sections above: no state is allowed" && exit 1
             fi
             if "$llvm/llvm-nm" "$image" | grep -i panic; then
                 echo "$operation links the panics above" && exit 1
             fi
+            FIRMWARE_BOARD=mps2 cargo build --quiet --locked --bin board \
+                --target $triple --profile $profile "${features[@]}"
+            {
+                echo "level $level"
+                awk -v name="$operation" '
+                    /^\.(text|rodata|data)/ { bytes += $2 }
+                    END { print "flash", name, bytes }' <<<"$sections"
+                emulate mps2-an386 "$target/$triple/$profile/board"
+            } >>"$results/sole.txt" || echo "$operation at $level: exit status $?"
+            unset FIRMWARE_OPERATION
         done
     done
 }
 
-measure_flash
-for name in "${chosen[@]}"; do run_board "$name"; done
+for name in "${chosen[@]}"; do
+    if [ "$name" = sole ]; then run_sole; else run_board "$name"; fi
+done
 cargo run --quiet --locked --bin report -- "${readme[@]}" "$results" "${chosen[@]}"

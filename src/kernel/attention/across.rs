@@ -7,7 +7,7 @@
 
 use core::ops::Range;
 
-use super::{Fused, KEY_BLOCK, PARTS, State, Tile, fold};
+use super::{Fused, KEY_BLOCK, PARTS, State, Tile, fold, masked};
 use crate::{
     MatrixMut, MatrixRef,
     kernel::{
@@ -53,7 +53,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
     pub(super) fn new(
         token: V::Token,
         fused: &Fused<'_>,
-        tile: &Tile,
+        tile: &Tile<'_>,
         [packed, scores]: [&'a mut [f32]; 2],
     ) -> Self {
         pack::<L, C, Q, V>(token, fused, tile, packed);
@@ -63,9 +63,9 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
 
     /// Hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn give_logits(&self, fused: &mut Fused<'_>, tile: &Tile) {
+    pub(super) fn give_logits(&self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
         if let Some(take) = &mut fused.log_sum_exp {
-            self.state.give_logits(tile.first, tile.sights.len(), take);
+            self.state.give_logits(self.token, tile.first, tile.sights.len(), take);
         }
     }
 
@@ -103,11 +103,11 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
 
     /// Likewise.
     #[inline(always)]
-    pub(super) fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
+    pub(super) fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
         let token = self.token;
         // Whole numbers up to KEY_BLOCK: exact.
         let within = |at: usize| at.saturating_sub(first).min(KEY_BLOCK) as f32;
-        let mark = V::splat(token, mark);
+        let mark = V::splat(token, masked(weights));
         let Some(scores) = self.scores.get_mut(..self.here) else { return };
         for c in 0..C {
             let sight = |lane: usize| sights.get(c * L + lane);
@@ -182,7 +182,7 @@ fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
 fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
     token: V::Token,
     fused: &Fused<'_>,
-    tile: &Tile,
+    tile: &Tile<'_>,
     packed: &mut [f32],
 ) {
     let scale = V::splat(token, fused.scale);

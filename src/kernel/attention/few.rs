@@ -13,7 +13,9 @@ use core::ops::Range;
 
 use heapless::Vec;
 
-use super::{Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold, outputs::Outputs};
+use super::{
+    Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold, masked, outputs::Outputs,
+};
 use crate::{
     MatrixMut, MatrixRef,
     kernel::{softmax::share, tile::accumulate_and},
@@ -51,7 +53,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
     pub(super) fn new(
         token: V::Token,
         fused: &Fused<'_>,
-        tile: &Tile,
+        tile: &Tile<'_>,
         [queries, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
         let (count, dim) = (tile.sights.len(), fused.queries.cols());
@@ -76,12 +78,12 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
+    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
         let Self { token, mut outputs, state, .. } = self;
         let [factors] = state.normalisers(token).map(V::to_array);
         outputs.finish(fused, tile, factors);
         if let Some(take) = &mut fused.log_sum_exp {
-            state.give_logits(tile.first, tile.sights.len(), take);
+            state.give_logits(token, tile.first, tile.sights.len(), take);
         }
     }
 
@@ -241,11 +243,11 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
     }
 
     #[inline(always)]
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
+    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
         let within = |at: usize| at.saturating_sub(first).min(self.keys);
         for (scores, sight) in self.scores.chunks_mut(KEY_BLOCK).zip(sights) {
             for hidden in [0..within(sight.start), within(sight.end)..self.keys] {
-                scores.get_mut(hidden).unwrap_or_default().fill(mark);
+                scores.get_mut(hidden).unwrap_or_default().fill(masked(weights));
             }
         }
     }

@@ -40,7 +40,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, 
     pub(super) fn new(
         token: V::Token,
         fused: &Fused<'_>,
-        tile: &Tile,
+        tile: &Tile<'_>,
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
         let scores = Across::new(token, fused, tile, [packed, scores]);
@@ -55,7 +55,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, 
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
+    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
         let Self { scores, acc, .. } = self;
         let token = scores.token;
         if self.is_empty {
@@ -104,8 +104,8 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Man
     }
 
     #[inline(always)]
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
-        self.scores.mark(first, sights, mark);
+    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
+        self.scores.mark(first, sights, weights);
     }
 
     #[inline(always)]

@@ -2,11 +2,12 @@
 //!
 //! The steps and the bits of [`Many`](super::many::Many), for machines without vectors: tiles of
 //! four keys by four queries, of which a Cortex-M4F holds all sums in registers, and one text for the
-//! state of a query, however many there are.
+//! state of a query, however many there are. The state lies in the workspace: what a microcontroller
+//! has on its stack are views and places.
 
 use core::{ops::Range, slice};
 
-use super::{Fused, KEY_BLOCK, Lanes, Logits, PARTS, Tile, fold, normaliser};
+use super::{Fused, KEY_BLOCK, Lanes, Logits, PARTS, Tile, fold, masked, normaliser};
 use crate::{
     MatrixMut, MatrixRef,
     kernel::{
@@ -22,13 +23,17 @@ use crate::{
     },
 };
 
-/// How many queries go together, or 1, and how many keys or columns of values.
-const SIDE: usize = 4;
+/// How many queries go together. Where size counts (`small`, see `build.rs`) it is the half: one alone is
+/// a pair then, and there is one kind of tile, whose sums an interrupt need not save.
+const SIDE: usize = if cfg!(small) { 2 } else { 4 };
+
+/// How many keys or columns of values go together.
+const ROWS: usize = 4;
 
 /// How many of `queries` go together: a tile that is half empty costs more than queries alone.
 #[inline(always)]
 pub(super) fn width(queries: usize) -> usize {
-    if queries < SIDE - 1 { 1 } else { SIDE }
+    if cfg!(small) || queries >= SIDE - 1 { SIDE } else { 1 }
 }
 
 /// Up to [`width`] queries.
@@ -44,52 +49,57 @@ pub(super) struct Narrow<'a> {
     acc: &'a mut [f32],
     /// Whether that stands for zeros, whatever it holds.
     is_empty: bool,
-    /// The largest score and the sum of each query.
-    states: [[f32; 2]; SIDE],
-    factors: [f32; SIDE],
+    /// Of each query.
+    states: &'a mut [State],
 }
+
+/// The largest score, the sum, what the accumulators are to be multiplied by, and what is kept of the
+/// shift.
+type State = [f32; 5];
+
+/// How many floats of workspace the state of a query takes.
+pub(super) const STATE: usize = size_of::<State>() / size_of::<f32>();
 
 impl<'a> Narrow<'a> {
     /// How long the parts of the workspace are.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
         let width = width(queries);
-        [dim * width, KEY_BLOCK * width, value_dim * width]
+        [dim * width, KEY_BLOCK * width, (value_dim + STATE) * width]
     }
 
     #[inline(always)]
     pub(super) fn new(
         _: Scalar,
         _fused: &Fused<'_>,
-        tile: &Tile,
-        [packed, scores, acc]: [&'a mut [f32]; 3],
+        tile: &Tile<'_>,
+        [packed, scores, states_and_acc]: [&'a mut [f32]; 3],
     ) -> Self {
         let width = width(tile.sights.len());
-        let states = array!(|_i| [f32::NEG_INFINITY, 0.0]);
-        let factors = [0.0; SIDE];
-        Self { width, packed, scores, keys: 0, acc, is_empty: true, states, factors }
+        let (states, acc) = states_and_acc.split_at_mut_checked(STATE * width).unwrap_or_default();
+        let (states, _) = states.as_chunks_mut();
+        Self { width, packed, scores, keys: 0, acc, is_empty: true, states }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile) {
-        let columns = self.acc.len().checked_div(self.width).unwrap_or(0);
-        let zero = [0.0];
-        let acc = if self.is_empty {
-            MatrixRef::with_strides(&zero, columns, self.width, 0, 0)
-        } else {
-            MatrixRef::new(self.acc, columns, self.width)
-        };
-        let Ok(acc) = acc else { return };
+    pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
+        if self.is_empty {
+            // Sums of nothing.
+            product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
+        }
         // Where the end is not known to be near, a loop is not unrolled.
-        for i in 0..tile.sights.len() {
-            let [m, sum] = self.states[i % SIDE];
+        for (i, [m, sum, _, base, magic]) in self.states.iter().enumerate().take(tile.sights.len())
+        {
             let (head, row) = fused.locate(tile.first + i);
             let Some(mut out) = fused.out.head_mut(head) else { return };
-            let F32x1(factor) = normaliser(Scalar, F32x1(sum));
-            scale(Line::between(acc.t(), i, &mut out, row), factor, false);
+            let F32x1(factor) = normaliser(Scalar, F32x1(*sum));
+            scale(Line::from_column(self.acc, i, self.width, &mut out, row), factor, false);
             if let Some(take) = &mut fused.log_sum_exp {
-                take(tile.first + i, Logits { m: &[m], sum: &[sum] });
+                let kept = [*base, *magic].map(F32x1);
+                let [F32x1(base), F32x1(n)] = Shift::base_and_n(Scalar, kept);
+                let base = if *m == f32::INFINITY { *m } else { base };
+                take(tile.first + i, Logits { base: &[base], n: &[n], sum: slice::from_ref(sum) });
             }
         }
     }
@@ -109,13 +119,6 @@ fn scale(mut line: Line<'_>, factor: f32, packed: bool) {
     }
 }
 
-/// The shift of a largest score; infinities are as 0.
-#[inline(always)]
-fn shift_of(m: f32) -> Shift<F32x1, true> {
-    let m = if m.abs() < f32::INFINITY { m } else { 0.0 };
-    Shift::new(Scalar, F32x1(m))
-}
-
 /// [`share`] beside +∞.
 // Seldom called: a loop with a call is not unrolled, nor any where size counts.
 #[cfg_attr(not(small), inline(never))]
@@ -124,23 +127,21 @@ fn share_of_infinity(x: f32) -> f32 {
     share(Scalar, F32x1(f32::INFINITY), F32x1(x)).0
 }
 
-/// Makes weights of the scores of as many queries as there are states, keys × queries, adds them to
-/// their sums, and gives the factors of their accumulators.
+/// Makes weights of the scores of as many queries as there are states, keys × queries, and adds them to
+/// their sums.
 ///
 /// Those of [`State::raise`](super::State::raise) are weights too: they go through the loop of the others, before them, and
 /// not in the first block, where they are 0.
 #[inline(never)]
-fn weigh(scores: &mut [f32], states: &mut [[f32; 2]], factors: &mut [f32]) {
-    let keys = scores.len().checked_div(states.len()).unwrap_or(0);
-    let Ok(mut scores) = MatrixMut::new(scores, keys, states.len()) else { return };
-    for (i, (state, factor)) in states.iter_mut().zip(factors).enumerate() {
-        *factor = weigh_one(Line::column(&mut scores, i), state);
+fn weigh(scores: &mut [f32], states: &mut [State]) {
+    for (scores, state) in Line::columns(scores, states.len()).zip(states) {
+        weigh_one(scores, state);
     }
 }
 
 #[inline(always)]
-fn weigh_one(mut scores: Line<'_>, m_and_sum: &mut [f32; 2]) -> f32 {
-    let [before, sum] = *m_and_sum;
+fn weigh_one(mut scores: Line<'_>, state: &mut State) {
+    let [before, sum, _, base, magic] = *state;
     let mut m = F32x1(before);
     scores.visit(
         #[inline(always)]
@@ -156,10 +157,10 @@ fn weigh_one(mut scores: Line<'_>, m_and_sum: &mut [f32; 2]) -> f32 {
             factor = [1.0];
         }
     }
-    let shift = shift_of(m.0);
+    let shift = Shift::new(Scalar, F32x1(if m.0.abs() < f32::INFINITY { m.0 } else { 0.0 }));
     let (mut line, mut now) = (scores, shift);
     if is_factor {
-        let (of_factor, F32x1(x)) = shift_of(before).to(Scalar, shift);
+        let (of_factor, F32x1(x)) = Shift::to(Scalar, [base, magic].map(F32x1), shift);
         factor = [x];
         (line, now) = (scores.only(&mut factor), of_factor);
     }
@@ -183,45 +184,50 @@ fn weigh_one(mut scores: Line<'_>, m_and_sum: &mut [f32; 2]) -> f32 {
         (line, now) = (scores, shift);
     }
     let [factor] = factor;
-    *m_and_sum = [m.0, sum * factor + fold(parts)];
-    factor
+    let [F32x1(base), F32x1(magic)] = shift.base_and_magic();
+    *state = [m.0, sum * factor + fold(parts), factor, base, magic];
 }
 
-/// `to = to · factors + left · right`, with no factors without the first term. `right` and `to` have
-/// rows of `width` floats, `right` any number of them that are not read.
+/// `to = to · factors + left · right`, with no states without the first term; without what is `marked` by a
+/// negative number in `right`. `right` and `to` have rows of `width` floats, `right` any number of them
+/// that are not read.
 #[inline(never)]
 fn product(
     left: MatrixRef<'_>,
     right: &[f32],
     to: &mut [f32],
-    factors: Option<&[f32; SIDE]>,
+    states: Option<&[State]>,
     width: usize,
+    marked: bool,
 ) {
-    let rest = if width == SIDE {
-        tiles::<SIDE>(left, right, to, factors)
+    let done = if marked {
+        0
+    } else if width == SIDE {
+        tiles::<SIDE>(left, right, to, states)
     } else {
-        tiles::<1>(left, right, to, factors)
+        tiles::<1>(left, right, to, states)
     };
-    if !rest.is_empty() {
-        let (_, left) = left.split_rows(left.rows() / SIDE * SIDE).unwrap_or((left, left));
-        add_visible(left, right, rest, factors, width, f32::NEG_INFINITY);
+    if done < to.len() {
+        one_by_one(left, right, to, states, width, done, marked);
     }
 }
 
-/// Likewise of whole tiles. Gives the rows behind them.
+/// Likewise of whole tiles. Gives how many elements that are.
 #[inline(always)]
-fn tiles<'a, const C: usize>(
+fn tiles<const C: usize>(
     left: MatrixRef<'_>,
     right: &[f32],
-    to: &'a mut [f32],
-    factors: Option<&[f32; SIDE]>,
-) -> &'a mut [f32] {
+    to: &mut [f32],
+    states: Option<&[State]>,
+) -> usize {
     let mut left = Fours::new(left);
+    let states = states.and_then(|states| states.first_chunk::<C>());
     let right = right.as_chunks::<C>().0;
-    let (tiles, rest) = to.as_chunks_mut::<C>().0.as_chunks_mut::<SIDE>();
+    let (tiles, _) = to.as_chunks_mut::<C>().0.as_chunks_mut::<ROWS>();
+    let done = tiles.as_flattened().as_flattened().len();
     for to in tiles {
         // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
-        let zeros: [[f32; C]; SIDE] = array!(|_r| array!(|_c| 0.0));
+        let zeros: [[f32; C]; ROWS] = array!(|_r| array!(|_c| 0.0));
         let sums = left.fold(
             right,
             zeros,
@@ -229,27 +235,32 @@ fn tiles<'a, const C: usize>(
             |sums, left, right| array!(|r| array!(|c| left[r] * right[c] + sums[r][c])),
         );
         let Some(sums) = sums else { break };
-        *to = match factors {
-            Some(factors) => array!(|r| array!(|c| to[r][c] * factors[c] + sums[r][c])),
+        *to = match states {
+            Some(states) => array!(|r| array!(|c| {
+                let [_, _, factor, ..] = states[c];
+                to[r][c] * factor + sums[r][c]
+            })),
             None => sums,
         };
     }
-    rest.as_flattened_mut()
+    done
 }
 
-/// `to = to · factors + left · right`, one element after the other, without what is below `lowest` in
-/// `right`.
+/// `to = to · factors + left · right`, one element after the other from `done` on; without what is
+/// `marked` by a negative number in `right`.
 // Here and below a loop with two ways out is one that is never unrolled.
-#[inline(never)]
-fn add_visible(
+#[inline(always)]
+fn one_by_one(
     left: MatrixRef<'_>,
     right: &[f32],
     to: &mut [f32],
-    factors: Option<&[f32; SIDE]>,
+    states: Option<&[State]>,
     width: usize,
-    lowest: f32,
+    done: usize,
+    marked: bool,
 ) {
-    for (at, to) in to.iter_mut().enumerate() {
+    let lowest = if marked { 0.0 } else { f32::NEG_INFINITY };
+    for (at, to) in to.iter_mut().enumerate().skip(done) {
         let (row, col) = (at / width.max(1), at % width.max(1));
         let mut sum = 0.0;
         for k in 0..left.cols() {
@@ -260,29 +271,68 @@ fn add_visible(
             }
             sum += left * weight;
         }
-        if let Some(factors) = factors {
-            sum += *to * factors[col % SIDE];
+        if let Some([_, _, factor, ..]) = states.and_then(|states| states.get(col)) {
+            sum += *to * factor;
         }
         *to = sum;
     }
 }
 
+// Called twice, and seldom: one copy, whose registers are out of the frame of the others. So are the next two.
+#[inline(never)]
+fn adjust(
+    adjust: &dyn Adjust,
+    key: usize,
+    queries: Queries,
+    mark: Option<f32>,
+    scores: Option<MatrixMut<'_>>,
+) {
+    if let Some(scores) = scores {
+        adjust.apply(key, queries, mark, scores);
+    }
+}
+
+/// Writes `mark` where a query does not see a key of `scores`, keys × `width`: the first is `first`.
+// As bits: no register of floats is saved for it.
+#[inline(never)]
+fn mark(scores: &mut [f32], width: usize, first: usize, sights: &[Range<usize>], mark: u32) {
+    for (i, sight) in sights.iter().enumerate() {
+        let (mut at, mut key) = (i, first);
+        while let Some(score) = scores.get_mut(at) {
+            if !sight.contains(&key) {
+                *score = f32::from_bits(mark);
+            }
+            (at, key) = (at + width, key + 1);
+        }
+    }
+}
+
+/// Whether no value is NaN or infinite.
+#[inline(never)]
+fn are_finite(values: MatrixRef<'_>) -> bool {
+    (0..values.rows()).all(|row| {
+        let mut zeros = 0.0;
+        for col in 0..values.cols() {
+            zeros += values.get(row, col).unwrap_or(0.0) * 0.0;
+        }
+        zeros == 0.0
+    })
+}
+
 impl Lanes for Narrow<'_> {
     #[inline(always)]
-    fn begin(&mut self, fused: &Fused<'_>, tile: &Tile) {
-        let packed = MatrixMut::new(self.packed, fused.queries.cols(), self.width);
-        let Ok(mut packed) = packed.map(MatrixMut::t) else { return };
-        for i in 0..self.width {
-            let state = &mut self.states[i % SIDE];
+    fn begin(&mut self, fused: &Fused<'_>, tile: &Tile<'_>) {
+        for (i, state) in self.states.iter_mut().enumerate() {
+            *state = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
             // What is not there is a copy of the last: no one reads what nobody wrote.
             let there = i.min(tile.sights.len().saturating_sub(1));
             let (head, row) = fused.locate(tile.first + there);
             let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
             if sink > [f32::NEG_INFINITY] {
-                weigh(&mut sink, slice::from_mut(state), &mut [0.0]);
+                weigh(&mut sink, slice::from_mut(state));
             }
             let queries = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
-            scale(Line::between(queries, row, &mut packed, i), fused.scale, true);
+            scale(Line::into_column(queries, row, self.packed, i, self.width), fused.scale, true);
         }
     }
 
@@ -290,7 +340,7 @@ impl Lanes for Narrow<'_> {
     fn score(&mut self, keys: MatrixRef<'_>, _next: MatrixRef<'_>) {
         self.keys = keys.rows();
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
-        product(keys, self.packed, scores, None, self.width);
+        product(keys, self.packed, scores, None, self.width, false);
     }
 
     #[inline(always)]
@@ -298,56 +348,37 @@ impl Lanes for Narrow<'_> {
         MatrixMut::new(self.scores, self.keys, self.width).ok()
     }
 
-    // Called twice, and seldom: one copy.
-    #[inline(never)]
-    fn adjust(&mut self, adjust: &dyn Adjust, key: usize, queries: Queries, mark: Option<f32>) {
-        if let Some(scores) = self.grid() {
-            adjust.apply(key, queries, mark, scores);
-        }
+    #[inline(always)]
+    fn adjust(&mut self, of: &dyn Adjust, key: usize, queries: Queries, mark: Option<f32>) {
+        adjust(of, key, queries, mark, self.grid());
     }
 
-    // Likewise.
-    #[inline(never)]
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
-        for (i, sight) in sights.iter().enumerate() {
-            for key in 0..self.keys {
-                let score = self.scores.get_mut(key * self.width + i);
-                let Some(score) = score else { break };
-                if !sight.contains(&(first + key)) {
-                    *score = mark;
-                }
-            }
-        }
+    #[inline(always)]
+    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
+        let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
+        mark(scores, self.width, first, sights, masked(weights).to_bits());
     }
 
     #[inline(always)]
     fn weigh(&mut self) {
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
-        let states = self.states.get_mut(..self.width).unwrap_or_default();
-        weigh(scores, states, &mut self.factors);
+        weigh(scores, self.states);
     }
 
     #[inline(always)]
     fn add(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
-        let factors = (!core::mem::take(&mut self.is_empty)).then_some(&self.factors);
-        product(values.t(), self.scores, self.acc, factors, self.width);
+        let states = (!core::mem::take(&mut self.is_empty)).then_some(&*self.states);
+        product(values.t(), self.scores, self.acc, states, self.width, false);
     }
 
     #[inline(always)]
     fn add_visible(&mut self, values: MatrixRef<'_>) {
-        let factors = (!core::mem::take(&mut self.is_empty)).then_some(&self.factors);
-        add_visible(values.t(), self.scores, self.acc, factors, self.width, 0.0);
+        let states = (!core::mem::take(&mut self.is_empty)).then_some(&*self.states);
+        product(values.t(), self.scores, self.acc, states, self.width, true);
     }
 
-    // Seldom called: what it holds is out of the frame of the others.
-    #[inline(never)]
+    #[inline(always)]
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
-        (0..values.rows()).all(|row| {
-            let mut zeros = 0.0;
-            for col in 0..values.cols() {
-                zeros += values.get(row, col).unwrap_or(0.0) * 0.0;
-            }
-            zeros == 0.0
-        })
+        are_finite(values)
     }
 }

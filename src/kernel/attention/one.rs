@@ -26,7 +26,7 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L
     pub(super) fn new(
         token: V::Token,
         fused: &Fused<'_>,
-        tile: &Tile,
+        tile: &Tile<'_>,
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
         let scores = Across::new(token, fused, tile, [packed, scores]);
@@ -36,7 +36,7 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile) {
+    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
         let Self { scores, mut outputs } = self;
         let [factors] = scores.state.normalisers(scores.token).map(V::to_array);
         outputs.finish(fused, tile, factors);
@@ -56,8 +56,8 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> Lanes for One
     }
 
     #[inline(always)]
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], mark: f32) {
-        self.scores.mark(first, sights, mark);
+    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
+        self.scores.mark(first, sights, weights);
     }
 
     #[inline(always)]

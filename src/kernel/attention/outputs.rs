@@ -134,7 +134,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
 
     /// Writes the outputs, times a factor each.
     #[inline(always)]
-    pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile, factors: [f32; L]) {
+    pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile<'_>, factors: [f32; L]) {
         self.clear();
         for (head, first, tokens) in fused.heads(tile) {
             let of_head = factors.get(first..).unwrap_or_default();

@@ -107,10 +107,21 @@ fn stack(call: impl FnOnce()) -> usize {
 #[inline(always)]
 pub fn cost<T>(arena: &mut Arena, mut call: impl FnMut(&mut Arena) -> T) -> Cost {
     let arena = black_box(arena);
-    let mut once = || {
-        black_box(call(arena));
-        #[cfg(feature = "slow")]
-        black_box(call(arena));
-    };
-    Cost { instructions: instructions(&mut once), stack: stack(&mut once) }
+    // Each is inlined where it is called, at `s` too.
+    let instructions = instructions(
+        #[inline(always)]
+        || once(arena, &mut call),
+    );
+    let stack = stack(
+        #[inline(always)]
+        || once(arena, &mut call),
+    );
+    Cost { instructions, stack }
+}
+
+#[inline(always)]
+fn once<T>(arena: &mut Arena, call: &mut impl FnMut(&mut Arena) -> T) {
+    black_box(call(arena));
+    #[cfg(feature = "slow")]
+    black_box(call(arena));
 }

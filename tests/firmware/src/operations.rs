@@ -2,6 +2,8 @@
 //!
 //! A new operation is a new entry of the list.
 
+#![cfg_attr(sole, allow(dead_code, reason = "what the other operations need"))]
+
 use sdpa::{Attention, CacheSpan, Error, KvCacheMut, MatrixMut, MatrixRef};
 
 /// What one call costs.
@@ -29,7 +31,7 @@ macro_rules! operations {
         pub mod symbols {
             use super::*;
             $(
-                #[cfg_attr(target_os = "none", unsafe(no_mangle))]
+                #[cfg_attr(all(target_os = "none", any(not(sole), $name)), unsafe(no_mangle))]
                 #[inline(never)]
                 pub fn $name($($arg: $type),+) -> $result {
                     $call($($arg),+)
@@ -37,7 +39,7 @@ macro_rules! operations {
             )+
         }
 
-        pub const OPERATIONS: &[Operation] = &[$(Operation {
+        pub const OPERATIONS: &[Operation] = &[$(#[cfg(any(not(sole), $name))] Operation {
             name: stringify!($name),
             shape: $shape,
             #[cfg(target_os = "none")]
@@ -49,7 +51,10 @@ macro_rules! operations {
                         #[inline(always)]
                         |arena| {
                             let crate::Arena { inputs: [$a, $b, $c], output: $out } = arena;
-                            symbols::$name($($value),+)
+                            // By address: nothing of the call is known in the symbol.
+                            core::hint::black_box(symbols::$name as fn($($type),+) -> $result)(
+                                $($value),+
+                            )
                         },
                     )
                 }
@@ -81,9 +86,10 @@ operations! {
         -> Result<(), Error>: attend, "8 × 8 × 64", |a, b, workspace, out|
         ([usize::MAX; 2], heads(a, b), matrix_mut::<8, 64>(out), workspace);
     attention_with_all(
-        options: Options<'_>, of: [MatrixRef<'_>; 3], out: MatrixMut<'_>, workspace: &mut [f32]
+        options: Options<'_>, of: [MatrixRef<'_>; 3], out: MatrixMut<'_>, log_sum_exp: &mut [f32],
+        workspace: &mut [f32]
     ) -> Result<(), Error>: attend_with_all, "8 × 8 × 64", |a, b, workspace, out|
-        (Options::of(a), heads(a, b), matrix_mut::<8, 64>(out), workspace);
+        (Options::of(a), heads(a, b), matrix_mut::<8, 64>(out), &mut [0.0; 8], workspace);
     attention_cached(
         keys: &mut [f32], values: &mut [f32], token: MatrixRef<'_>, out: MatrixMut<'_>,
         workspace: &mut [f32]
@@ -114,12 +120,12 @@ fn attend_with_all(
     options: Options<'_>,
     [queries, keys, values]: [MatrixRef<'_>; 3],
     out: MatrixMut<'_>,
+    log_sum_exp: &mut [f32],
     workspace: &mut [f32],
 ) -> Result<(), Error> {
     let Options { softcap, bias, keep, sinks } = options;
     let attention = Attention::new().softcap(softcap).bias(bias).keep(keep).sinks(sinks);
-    let mut log_sum_exp = [0.0; 8];
-    attention.causal().run_with_log_sum_exp(queries, keys, values, out, &mut log_sum_exp, workspace)
+    attention.causal().run_with_log_sum_exp(queries, keys, values, out, log_sum_exp, workspace)
 }
 
 /// One step of decoding: the newest of 64 keys is appended, and its query attends.

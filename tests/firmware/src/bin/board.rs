@@ -1,4 +1,5 @@
-//! The image of a board: answers, digests, a preempted call, costs; a line each.
+//! The image of a board: answers, digests, a preempted call, costs; a line each. A `sole` operation has its
+//! cost alone.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -12,12 +13,13 @@ fn main() {
 mod board {
     use core::panic::PanicInfo;
 
+    use firmware::{Arena, digest, machine, operations::OPERATIONS};
+    #[cfg(not(sole))]
     use firmware::{
-        Arena, answers,
-        digest::{self, Digest, Values},
-        machine,
-        operations::OPERATIONS,
+        answers,
+        digest::{Digest, Values},
     };
+    #[cfg(not(sole))]
     use sdpa::Backend;
     use semihosting::{println, process};
 
@@ -30,11 +32,24 @@ mod board {
         let arena = unsafe { (&raw mut ARENA).as_mut_unchecked() };
         machine::start();
         digest::fill(arena);
-        println!("best {}", Backend::best().name());
         for operation in OPERATIONS {
             let cost = (operation.measure)(arena);
             println!("cost {} {} {}", operation.name, cost.instructions, cost.stack);
         }
+        #[cfg(not(sole))]
+        tests(arena);
+        #[cfg(feature = "silent")]
+        process::exit(0);
+        #[cfg(not(feature = "silent"))]
+        {
+            println!("done");
+            process::exit(0)
+        }
+    }
+
+    #[cfg(not(sole))]
+    fn tests(arena: &mut Arena) {
+        println!("best {}", Backend::best().name());
         for backend in Backend::available() {
             let mut bits = Digest::NEW;
             let notebook = answers::notebook(backend, &mut bits);
@@ -58,16 +73,9 @@ mod board {
             Some(times) => println!("preempted {times}"),
             None => println!("a preempted call, or the interrupt, gave other bits"),
         }
-        #[cfg(feature = "silent")]
-        process::exit(0);
-        #[cfg(not(feature = "silent"))]
-        {
-            println!("done");
-            process::exit(0)
-        }
     }
 
-    #[cfg(target_arch = "arm")]
+    #[cfg(all(target_arch = "arm", not(sole)))]
     #[cortex_m_rt::exception]
     fn SysTick() {
         firmware::preempt::interrupt();
