@@ -70,7 +70,7 @@ pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
 }
 
 /// What the log-sum-exp of some queries in a row is made of: `base + ln (sum · 2^n)`, where `base` and
-/// `n` are those of the shift, or `base` is +∞.
+/// `n` are those of the shift, or `base` is +∞. Where no key is seen, `sum` is 0 and `n` any number.
 #[derive(Clone, Copy)]
 pub(crate) struct Logits<'a> {
     pub(crate) base: &'a [f32],

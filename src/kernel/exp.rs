@@ -229,7 +229,7 @@ impl<V: Copy> Shift<V, true> {
         [self.base, self.magic]
     }
 
-    /// The same as a weight: its shift, and what it is the weight of.
+    /// The factor of [`factor_to`](Self::factor_to) as a weight: its shift, and what it is the weight of.
     #[inline(always)]
     pub(crate) fn to<const L: usize>(
         token: V::Token,

@@ -33,7 +33,7 @@ const R6: f32 = f32::from_bits(0x3e98_f01d);
 /// The bits of √½, rounded up.
 const SQRT_HALF: u32 = 0x3f35_04f4;
 
-/// `ln (x · 2^n)` for a whole `n` of at most 2²² in magnitude.
+/// `ln (x · 2^n)` for a whole `n` of at most 2²² in magnitude; where `x` is 0, for any.
 ///
 /// Where `n` is 0 it is within 0.84 ULP for every normal `x`, in either family
 /// (`ln_is_within_two_ulp`); else within 0.7 fused and 1.5 unfused (`nothing_is_cancelled`).

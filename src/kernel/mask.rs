@@ -118,7 +118,8 @@ impl<'a> Blocks<'a> {
         let (keys, values) = (self.keys.head(head)?, self.values.head(head)?);
         match self.ring {
             None => {
-                let first = block * KEY_BLOCK;
+                // Behind the last block of the most keys there can be lie 0 more.
+                let first = block.wrapping_mul(KEY_BLOCK);
                 Some([rows(keys, first, count)?, rows(values, first, count)?])
             }
             Some(ring) => {

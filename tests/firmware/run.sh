@@ -5,7 +5,8 @@
 #   run.sh                    every board, and the table in the README must be theirs
 #   run.sh BOARD…             those; `sole` is each operation in an image of its own
 #   run.sh --readme           every board, and writes the table into the README
-#   run.sh --break WAY BOARD… a build that must fail: slow, wrong or silent
+#   run.sh --break WAY BOARD… a build that must fail: slow, wrong or silent; of `sole` the first
+#                             operation is enough
 #
 # Installs nothing. The exit status tells; a board that does not run to its end fails.
 set -euo pipefail
@@ -15,6 +16,8 @@ cd "$(dirname "$0")"
 boards=(
     "cortex-m4f thumbv7em-none-eabihf mps2-an386 release - mps2"
     "cortex-m4f-s thumbv7em-none-eabihf mps2-an386 small - mps2"
+    "cortex-m4f-lto thumbv7em-none-eabihf mps2-an386 lto - mps2"
+    "cortex-m4f-s-lto thumbv7em-none-eabihf mps2-an386 lto-small - mps2"
     "cortex-m4f-cpu thumbv7em-none-eabihf mps2-an386 release cortex-m4 mps2"
     "cortex-m7 thumbv7em-none-eabihf mps2-an500 release - mps2"
     "cortex-m7-cpu thumbv7em-none-eabihf mps2-an500 release cortex-m7 mps2"
@@ -50,7 +53,9 @@ for qemu in qemu-system-arm qemu-system-riscv32; do
         missing $qemu "apt-get install --no-install-recommends qemu-system-arm qemu-system-misc"
 done
 command -v timeout >/dev/null || missing timeout "apt-get install coreutils"
-[ -x "$llvm/llvm-size" ] || missing llvm-size "rustup component add llvm-tools"
+for tool in llvm-size llvm-nm; do
+    [ -x "$llvm/$tool" ] || missing $tool "rustup component add llvm-tools"
+done
 [ -x "$llvm/rust-lld" ] || missing rust-lld "part of the Rust toolchain"
 
 target=${CARGO_TARGET_DIR:-target}
@@ -92,32 +97,34 @@ run_board() {
 # What each operation takes on the M4F in an image that has no other: its instructions, its stack, and the
 # flash of its symbol and all that it calls.
 run_sole() {
-    local triple=thumbv7em-none-eabihf level profile operation image sections
+    local triple=thumbv7em-none-eabihf level profile operations operation image symbols sections
+    operations=$(cargo run --quiet --locked --bin report -- --operations)
+    [ ${#features[@]} = 0 ] || operations=${operations%%$'\n'*}
     for level in 3 s; do
-        [ $level = 3 ] && profile=sole || profile=sole-small
-        for operation in $(cargo run --quiet --locked --bin report -- --operations); do
+        [ $level = 3 ] && profile=lto || profile=lto-small
+        echo "level $level" >>"$results/sole.txt"
+        for operation in $operations; do
             export FIRMWARE_OPERATION=$operation
             cargo rustc --quiet --locked --lib --crate-type staticlib --features flash \
                 --target $triple --profile $profile
             image=$results/$operation.$level.elf
             "$llvm/rust-lld" -flavor gnu --gc-sections --entry="$operation" -u "$operation" \
                 "$target/$triple/$profile/libfirmware.a" -o "$image"
+            symbols=$("$llvm/llvm-nm" "$image")
+            if grep -i panic <<<"$symbols"; then
+                echo "$operation links the panics above" && exit 1
+            fi
             sections=$("$llvm/llvm-size" -A "$image")
             if grep -E '^\.(data|bss)' <<<"$sections"; then
                 echo "$operation has the sections above: no state is allowed" && exit 1
             fi
-            if "$llvm/llvm-nm" "$image" | grep -i panic; then
-                echo "$operation links the panics above" && exit 1
-            fi
+            awk -v name="$operation" '
+                /^\.(text|rodata|data)/ { bytes += $2 }
+                END { print "flash", name, bytes }' <<<"$sections" >>"$results/sole.txt"
             FIRMWARE_BOARD=mps2 cargo build --quiet --locked --bin board \
                 --target $triple --profile $profile "${features[@]}"
-            {
-                echo "level $level"
-                awk -v name="$operation" '
-                    /^\.(text|rodata|data)/ { bytes += $2 }
-                    END { print "flash", name, bytes }' <<<"$sections"
-                emulate mps2-an386 "$target/$triple/$profile/board"
-            } >>"$results/sole.txt" || echo "$operation at $level: exit status $?"
+            emulate mps2-an386 "$target/$triple/$profile/board" >>"$results/sole.txt" ||
+                echo "$operation at $level: exit status $?" | tee -a "$results/sole.txt"
             unset FIRMWARE_OPERATION
         done
     done

@@ -1,4 +1,4 @@
-//! One lane: queries by four or alone, the state of one after the other.
+//! One lane: queries by four or alone (by two where size counts), the state of one after the other.
 //!
 //! The steps and the bits of [`Many`](super::many::Many), for machines without vectors: tiles of
 //! four keys by four queries, of which a Cortex-M4F holds all sums in registers, and one text for the
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How many queries go together. Where size counts (`small`, see `build.rs`) it is the half: one alone is
-/// a pair then, and there is one kind of tile, whose sums an interrupt need not save.
+/// a pair then, half of which is for nothing, and there is one kind of tile, with few registers to save.
 const SIDE: usize = if cfg!(small) { 2 } else { 4 };
 
 /// How many keys or columns of values go together.
@@ -323,6 +323,7 @@ impl Lanes for Narrow<'_> {
     #[inline(always)]
     fn begin(&mut self, fused: &Fused<'_>, tile: &Tile<'_>) {
         for (i, state) in self.states.iter_mut().enumerate() {
+            // Where that stays, the sum is 0: no shift makes any other of its logarithm than −∞.
             *state = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
             // What is not there is a copy of the last: no one reads what nobody wrote.
             let there = i.min(tile.sights.len().saturating_sub(1));

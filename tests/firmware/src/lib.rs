@@ -1,6 +1,7 @@
 //! What is run on every board and on the host: the same code, from `core` alone.
 
 #![cfg_attr(not(test), no_std)]
+#![allow(unexpected_cfgs, reason = "a sole operation has a cfg of its name, see build.rs")]
 
 pub mod answers;
 #[allow(dead_code)]

@@ -1,6 +1,6 @@
 //! What a call costs on the machine that this runs on.
 
-use core::{arch::asm, hint::black_box};
+use core::{arch::asm, fmt, hint::black_box};
 
 use crate::{Arena, operations::Cost};
 
@@ -104,9 +104,19 @@ fn stack(call: impl FnOnce()) -> usize {
 }
 
 /// What `call` costs; inlined, so that nothing between this and the operation counts.
+///
+/// # Panics
+///
+/// Where it returns an error: that is done in no time.
 #[inline(always)]
-pub fn cost<T>(arena: &mut Arena, mut call: impl FnMut(&mut Arena) -> T) -> Cost {
+pub fn cost<T, E: fmt::Debug>(
+    arena: &mut Arena,
+    mut call: impl FnMut(&mut Arena) -> Result<T, E>,
+) -> Cost {
     let arena = black_box(arena);
+    if let Err(error) = call(arena) {
+        panic!("the measured call: {error:?}");
+    }
     // Each is inlined where it is called, at `s` too.
     let instructions = instructions(
         #[inline(always)]
