@@ -66,8 +66,8 @@ counts! {
     SCORES           scores           | scalar 2261 459347 849813 | portable 1406 304961 572576 | avx2 873 92265 207207;
     PROJECT          project          | scalar 2033 446015 848129 | portable 1249 298140 571723 | avx2 874 89544 207296;
     WEIGHTED_SUM     weighted_sum     | scalar 2028 446010 1251450 | portable 1244 298135 793559 | avx2 872 89539 249650;
-    ATTENTION        attention        | scalar 23175 945859 116142 | portable 17664 657499 105314 | avx2 6921 177790 38902;
-    ATTENTION_CACHED attention_cached | scalar 23549 962123 91722 | portable 17771 657739 46578 | avx2 7003 178022 16706;
+    ATTENTION        attention        | scalar 23102 944148 112179 | portable 17664 657499 105007 | avx2 6921 177481 38902;
+    ATTENTION_CACHED attention_cached | scalar 23488 960732 91503 | portable 17771 657739 46301 | avx2 7003 177729 16706;
     // end
 }
 
