@@ -98,6 +98,7 @@ run_board() {
 # flash of its symbol and all that it calls.
 run_sole() {
     local triple=thumbv7em-none-eabihf level profile operations operation image symbols sections
+    local optional='sdpa::adjust::|sdpa::kernel::tanh|sdpa::kernel::ln|FnOnce::call_once'
     operations=$(cargo run --quiet --locked --bin report -- --operations)
     [ ${#features[@]} = 0 ] || operations=${operations%%$'\n'*}
     for level in 3 s; do
@@ -110,10 +111,23 @@ run_sole() {
             image=$results/$operation.$level.elf
             "$llvm/rust-lld" -flavor gnu --gc-sections --entry="$operation" -u "$operation" \
                 "$target/$triple/$profile/libfirmware.a" -o "$image"
-            symbols=$("$llvm/llvm-nm" "$image")
+            symbols=$("$llvm/llvm-nm" --demangle "$image")
             if grep -i panic <<<"$symbols"; then
                 echo "$operation links the panics above" && exit 1
             fi
+            # Softcap, bias, keep and the logarithm: linked by the calls that ask for them, and by no other.
+            case $operation in
+                attention | attention_cached)
+                    if grep -E "$optional" <<<"$symbols"; then
+                        echo "$operation links the options above" && exit 1
+                    fi
+                    ;;
+                attention_with_all)
+                    if [ "$(grep -cE "$optional" <<<"$symbols")" -lt 5 ]; then
+                        echo "the options have other names: ${optional}" && exit 1
+                    fi
+                    ;;
+            esac
             sections=$("$llvm/llvm-size" -A "$image")
             if grep -E '^\.(data|bss)' <<<"$sections"; then
                 echo "$operation has the sections above: no state is allowed" && exit 1
