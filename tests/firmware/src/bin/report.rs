@@ -72,7 +72,7 @@ const LIMITS: &[Limit] = &[
     limit("sole-s", "softmax", What::Flash, 900),
     limit("sole", "attention", What::Instructions, 27_000),
     limit("sole", "attention", What::Stack, 512),
-    limit("sole", "attention", What::Flash, 12 * 1024),
+    limit("sole", "attention", What::Flash, 7_600),
     limit("sole-s", "attention", What::Instructions, 27_000 * 3 / 2),
     limit("sole-s", "attention", What::Stack, 512),
     limit("sole-s", "attention", What::Flash, 3 * 1024),
