@@ -311,7 +311,7 @@ impl<'a> Attention<'a> {
         queries: MatrixRef<'_>,
     ) -> Result<(Backend, Sight), Error> {
         let backend = self.check(keys.rows(), queries.rows(), 1)?;
-        Ok((backend, self.sight([0, keys.rows()], 0)))
+        Ok((backend, self.sight([0, keys.rows()], [0, 0])))
     }
 
     /// Runs over the keys and values of a call.
@@ -344,9 +344,8 @@ impl<'a> Attention<'a> {
         if tokens == 0 {
             return Ok(()); // any number of heads
         }
-        let signed = |n| isize::try_from(n).unwrap_or(isize::MAX);
-        let newest = signed(there[1]).saturating_sub(signed(tokens));
-        let origin = if blocks.ring.is_some() { newest } else { 0 };
+        // Of a cache the last query sits at the newest key.
+        let origin = if blocks.ring.is_some() { [there[1], tokens] } else { [0, 0] };
         let adjusted = Adjusted { options: self, backend, first: there[0] };
         let mut take_logits = log_sum_exp.map(|(out, logarithm)| {
             move |at: usize, logits: Logits<'_>| {
@@ -388,11 +387,11 @@ impl<'a> Attention<'a> {
         Ok(self.backend.unwrap_or_else(Backend::best))
     }
 
-    /// What is seen of `keys`, where query 0 sits at `origin` before the offset.
-    fn sight(&self, keys: [usize; 2], origin: isize) -> Sight {
+    /// What is seen of `keys`, where query 0 sits at `ahead - behind` before the offset.
+    fn sight(&self, keys: [usize; 2], [ahead, behind]: [usize; 2]) -> Sight {
         let [left, right] = self.window;
         let right = if self.causal { 0 } else { right };
-        Sight { origin: origin.saturating_add(self.query_offset), left, right, keys }
+        Sight::new(keys, [ahead, behind], self.query_offset, [left, right])
     }
 }
 
@@ -490,6 +489,9 @@ impl Adjust for Adjusted<'_> {
 
 /// Writes `mark` where a query does not see a key: whole columns of runs.
 fn mark_unseen(sight: Sight, mark: f32, mut scores: MatrixMut<'_>) {
+    if scores.is_empty() {
+        return; // any number of tokens
+    }
     for token in 0..scores.cols() {
         let seen = sight.of(token);
         for key in (0..seen.start).chain(seen.end..scores.rows()) {

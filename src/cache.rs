@@ -1,7 +1,5 @@
 //! Keys and values of past tokens, laid out for one query after another.
 
-use heapless::Vec;
-
 use crate::{
     Attention, Error, HeadsMut, HeadsRef, MatrixRef,
     attention::{Call, LOGARITHM, Logarithm},
@@ -11,11 +9,12 @@ use crate::{
 /// How many keys a block of a cache holds.
 pub const KEY_BLOCK: usize = mask::KEY_BLOCK;
 
-/// How many keys a cache has been given, and how many of those it has dropped.
+/// How many keys a cache has been given, and how many of those it has dropped: the position of the
+/// next key, and of the oldest that it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheSpan {
-    appended: usize,
-    dropped: usize,
+    appended: u64,
+    dropped: u64,
 }
 
 impl CacheSpan {
@@ -24,14 +23,41 @@ impl CacheSpan {
     /// # Errors
     ///
     /// [`Error::Shape`] when more were dropped than given.
-    pub const fn new(appended: usize, dropped: usize) -> Result<Self, Error> {
+    pub const fn new(appended: u64, dropped: u64) -> Result<Self, Error> {
         if dropped > appended { Err(Error::Shape) } else { Ok(Self { appended, dropped }) }
     }
 
     /// Whether `blocks` blocks hold as many keys.
-    const fn fits(self, blocks: usize) -> bool {
-        self.appended.div_ceil(KEY_BLOCK) - self.dropped / KEY_BLOCK <= blocks
+    fn fits(self, blocks: usize) -> bool {
+        let used = self.appended.div_ceil(BLOCK) - self.first_block();
+        usize::try_from(used).is_ok_and(|used| used <= blocks)
     }
+
+    /// How many keys there are. No more than `usize` counts, where they [fit](Self::fits).
+    const fn len(self) -> usize {
+        (self.appended - self.dropped) as usize
+    }
+
+    /// The block of the oldest key that is held.
+    const fn first_block(self) -> u64 {
+        self.dropped / BLOCK
+    }
+}
+
+/// [`KEY_BLOCK`], as positions are counted.
+const BLOCK: u64 = KEY_BLOCK as u64;
+
+/// Where in a ring of `blocks` blocks `block` lies.
+fn slot(block: u64, blocks: usize) -> usize {
+    if let Ok(block) = usize::try_from(block) {
+        return block.checked_rem(blocks).unwrap_or(0);
+    }
+    // Bit by bit: a division of 64 bits is 600 bytes of code where `usize` has 32, for what happens
+    // behind 2^38 keys. No sum overflows, as a block takes more than two bytes.
+    (0..u64::BITS).rev().fold(0, |slot, bit| {
+        let slot = 2 * slot + (block >> bit & 1) as usize;
+        if slot >= blocks { slot - blocks } else { slot }
+    })
 }
 
 /// What all caches tell of their keys.
@@ -40,7 +66,7 @@ macro_rules! span_getters {
         /// How many keys it holds.
         #[inline]
         pub const fn len(&self) -> usize {
-            self.$($span)+.appended - self.$($span)+.dropped
+            self.$($span)+.len()
         }
 
         /// Whether it holds none.
@@ -52,13 +78,13 @@ macro_rules! span_getters {
         /// How many keys it has been given in all, those that were dropped included: the
         /// position of the next.
         #[inline]
-        pub const fn appended(&self) -> usize {
+        pub const fn appended(&self) -> u64 {
             self.$($span)+.appended
         }
 
         /// How many of them, the oldest, it has dropped: the position of the oldest it holds.
         #[inline]
-        pub const fn dropped(&self) -> usize {
+        pub const fn dropped(&self) -> u64 {
             self.$($span)+.dropped
         }
     };
@@ -91,19 +117,37 @@ macro_rules! span_getters {
 /// assert_eq!(cache.len(), 3);
 /// # Ok::<(), sdpa::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct KvCache<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> {
-    keys: Vec<[[f32; KEY_BLOCK]; DIM], BLOCKS>,
-    values: Vec<[[f32; VALUE_DIM]; KEY_BLOCK], BLOCKS>,
+    keys: [[[f32; KEY_BLOCK]; DIM]; BLOCKS],
+    values: [[[f32; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
     span: CacheSpan,
+}
+
+impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> Default
+    for KvCache<DIM, VALUE_DIM, BLOCKS>
+{
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     KvCache<DIM, VALUE_DIM, BLOCKS>
 {
+    /// A constant, so that no array waits on the stack of who makes a cache.
+    const EMPTY: Self = {
+        assert!(DIM > 0 && VALUE_DIM > 0, "keys and values have columns");
+        Self {
+            keys: [[[0.0; KEY_BLOCK]; DIM]; BLOCKS],
+            values: [[[0.0; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
+            span: CacheSpan { appended: 0, dropped: 0 },
+        }
+    };
+
     /// An empty cache.
     pub const fn new() -> Self {
-        Self { keys: Vec::new(), values: Vec::new(), span: CacheSpan { appended: 0, dropped: 0 } }
+        Self::EMPTY
     }
 
     span_getters!(span);
@@ -113,25 +157,31 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     /// # Errors
     ///
     /// [`Error::Shape`] when sizes disagree; [`Error::Capacity`] when there is no room for all
-    /// of them. Nothing has changed then.
+    /// of them; [`Error::Position`] behind position `u64::MAX`. Nothing has changed then.
     pub fn append(&mut self, keys: MatrixRef<'_>, values: MatrixRef<'_>) -> Result<(), Error> {
-        // Blocks that were never used are not there yet; `resize` writes them once.
-        let end = self.span.appended.checked_add(keys.rows()).ok_or(Error::Capacity)?;
-        let blocks = end.div_ceil(KEY_BLOCK).min(BLOCKS);
-        if blocks > self.keys.len() {
-            // Cannot fail: at most BLOCKS.
-            let _ = self.keys.resize(blocks, [[0.0; KEY_BLOCK]; DIM]);
-            let _ = self.values.resize(blocks, [[0.0; VALUE_DIM]; KEY_BLOCK]);
-        }
         self.view_mut().append(keys, values)
     }
 
     /// Keeps the oldest `len` keys that it holds: takes back what was appended last.
-    pub fn truncate(&mut self, len: usize) {
-        self.view_mut().truncate(len);
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Position`] when it holds fewer. Nothing has changed then.
+    pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
+        self.view_mut().truncate(len)
     }
 
-    /// Keeps the newest `len` keys that it holds.
+    /// Takes back the keys from `position` on, which becomes the position of the next.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Position`] when that is not from [`dropped`](Self::dropped) to
+    /// [`appended`](Self::appended). Nothing has changed then.
+    pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
+        self.view_mut().truncate_to(position)
+    }
+
+    /// Drops the oldest keys until it holds no more than `len`.
     pub fn slide(&mut self, len: usize) {
         self.view_mut().slide(len);
     }
@@ -139,6 +189,13 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     /// Forgets everything: the next key is at position 0.
     pub fn clear(&mut self) {
         self.span = CacheSpan::default();
+    }
+
+    /// Becomes a copy of `other`. There is no `Clone`, whose result would pass the stack.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.keys = other.keys;
+        self.values = other.values;
+        self.span = other.span;
     }
 
     /// [`Attention::run`] over the keys of this cache.
@@ -201,7 +258,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
 struct Sizes {
     dim: usize,
     value_dim: usize,
-    /// Of the ring; storage may have fewer while the ring is not full.
+    /// Of the ring.
     blocks: usize,
 }
 
@@ -265,13 +322,13 @@ impl<'a> KvCacheMut<'a> {
             return Err(Error::Shape);
         }
         let CacheSpan { appended, dropped } = *self.span;
-        let end = appended.checked_add(keys.rows()).ok_or(Error::Capacity)?;
+        let rows = u64::try_from(keys.rows()).map_err(|_| Error::Position)?;
+        let end = appended.checked_add(rows).ok_or(Error::Position)?;
         if !(CacheSpan { appended: end, dropped }).fits(blocks) {
             return Err(Error::Capacity);
         }
+        let (mut slot, mut key) = (slot(appended / BLOCK, blocks), (appended % BLOCK) as usize);
         for row in 0..keys.rows() {
-            let (slot, key) =
-                ((appended + row) / KEY_BLOCK % blocks.max(1), (appended + row) % KEY_BLOCK);
             let storage = self.keys.chunks_mut(KEY_BLOCK).skip(slot * dim);
             for (col, lanes) in storage.take(dim).enumerate() {
                 if let (Some(lane), Some(x)) = (lanes.get_mut(key), keys.get(row, col)) {
@@ -284,19 +341,45 @@ impl<'a> KvCacheMut<'a> {
                     *to = x;
                 }
             }
+            key += 1;
+            if key == KEY_BLOCK {
+                (slot, key) = (if slot + 1 == blocks { 0 } else { slot + 1 }, 0);
+            }
         }
         self.span.appended = end;
         Ok(())
     }
 
     /// See [`KvCache::truncate`].
-    pub fn truncate(&mut self, len: usize) {
-        self.span.appended = self.span.dropped + len.min(self.len());
+    ///
+    /// # Errors
+    ///
+    /// As [`KvCache::truncate`].
+    pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
+        if len > self.len() {
+            return Err(Error::Position);
+        }
+        self.span.appended = self.span.dropped + len as u64;
+        Ok(())
+    }
+
+    /// See [`KvCache::truncate_to`].
+    ///
+    /// # Errors
+    ///
+    /// As [`KvCache::truncate_to`].
+    pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
+        if !(self.span.dropped..=self.span.appended).contains(&position) {
+            return Err(Error::Position);
+        }
+        self.span.appended = position;
+        Ok(())
     }
 
     /// See [`KvCache::slide`].
     pub fn slide(&mut self, len: usize) {
-        self.span.dropped = self.span.appended - len.min(self.len());
+        let oldest = self.span.appended.saturating_sub(len as u64);
+        self.span.dropped = self.span.dropped.max(oldest);
     }
 
     /// The cache for attending.
@@ -383,8 +466,12 @@ impl<'a> KvCacheRef<'a> {
         if queries.cols() != dim {
             return Err(Error::Shape);
         }
+        // Keys are counted from the first block that holds one: attention counts in `usize`.
+        let first_block = self.span.first_block();
+        let here = |position: u64| (position - first_block * BLOCK) as usize;
         let CacheSpan { appended, dropped } = self.span;
-        let ring = Ring { blocks, there: [dropped, appended] };
+        let there = [here(dropped), here(appended)];
+        let ring = Ring { blocks, first: slot(first_block, blocks), there };
         let blocks = Blocks { keys: keys.into(), values: values.into(), ring: Some(&ring) };
         attention.run_call(&mut Call { queries, blocks, out, workspace }, log_sum_exp)
     }

@@ -21,6 +21,8 @@ pub enum Error {
     Workspace,
     /// A cache has no room for that many more keys.
     Capacity,
+    /// A position that a cache does not hold, or behind the last that can be counted.
+    Position,
     /// An option is outside its range: a scale that is not finite, a softcap that is
     /// negative or not finite, a sink that is NaN or +∞.
     Option,
@@ -34,6 +36,7 @@ impl fmt::Display for Error {
             Error::Alias => "elements of an output overlap",
             Error::Workspace => "the workspace is too short",
             Error::Capacity => "the cache is full",
+            Error::Position => "the cache does not hold that position",
             Error::Option => "an option is outside its range",
         })
     }

@@ -69,11 +69,14 @@
 //! | softcap `c` | before bias and masks, `c · tanh(s / c)`; of ±∞ it is ±`c`; 0 is none |
 //! | causal | by position: query `i` sits at `i + query_offset`, and key `j` is visible when `j ≤` that |
 //! | from a cache | query `i` sits at `appended − queries + i + query_offset`: 0 is for the newest tokens |
-//! | window | keys from `position − left` to `position + right`: `left` of 4 shows five; positions saturate, and `usize::MAX` is no limit |
+//! | window | keys from `position − left` to `position + right`: `left` of 4 shows five; `usize::MAX` is no limit |
+//! | positions | whole numbers without end: a cache counts in `u64` on every target, and every `query_offset` is exact |
 //! | sink | one more logit of the denominator, without a value; −∞ is none; one for all heads or one a query head |
 //! | log-sum-exp | natural logarithm, of the scores after scale, cap, bias and masks, and of the sink |
 //! | a softcap that is negative or not finite; a sink that is NaN or +∞ | [`Error::Option`], nothing written |
 //! | a workspace that is too short; a cache that is full | [`Error::Workspace`]; [`Error::Capacity`], nothing written |
+//! | keys taken back that a cache does not hold; position `u64::MAX` and behind | [`Error::Position`], nothing written |
+//! | a cache that slides to more keys than it holds | holds them all |
 //!
 //! [`merge`](merge()) of two partial states, whose sink belongs to one of them:
 //!

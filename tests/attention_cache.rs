@@ -24,6 +24,7 @@ suite! {
     what_is_stale_never_shows,
     attends_with_more_queries_than_keys,
     bias_and_keep_have_a_row_a_key_held,
+    far_positions_have_the_bits_of_near_ones,
     refuses_what_disagrees,
 }
 
@@ -50,16 +51,26 @@ impl History {
         self.values.rows += values.rows;
     }
 
-    fn truncate(&mut self, len: usize) {
-        let rows = self.dropped + len.min(self.len());
+    /// What is left when that can be done.
+    fn truncate(&mut self, len: usize) -> Result<(), Error> {
+        if len > self.len() {
+            return Err(Error::Position);
+        }
+        let rows = self.dropped + len;
         for grid in [&mut self.keys, &mut self.values] {
             grid.rows = rows;
             grid.data.truncate(rows * grid.cols);
         }
+        Ok(())
     }
 
     fn slide(&mut self, len: usize) {
         self.dropped = self.keys.rows - len.min(self.len());
+    }
+
+    /// Where the first of so many queries sits.
+    fn newest(&self, tokens: usize) -> isize {
+        self.keys.rows as isize - tokens as isize
     }
 
     /// The options of the plain call: the same for the keys held, the others masked, and
@@ -77,8 +88,7 @@ impl History {
                 padded(key).map_or(f32::NAN, |row| bias.at(row, token))
             })
         });
-        let newest = self.keys.rows as isize - tokens as isize;
-        let offset = options.offset.saturating_add(newest);
+        let offset = options.offset + self.newest(tokens);
         Options { keep: Some(keep), bias, offset, ..options.clone() }
     }
 
@@ -88,7 +98,7 @@ impl History {
     fn check(&self, backend: Backend, rng: &mut Rng, cache: KvCacheRef<'_>, what: &str) {
         assert_eq!(
             (cache.appended(), cache.dropped(), cache.len(), cache.is_empty()),
-            (self.keys.rows, self.dropped, self.len(), self.len() == 0),
+            (self.keys.rows as u64, self.dropped as u64, self.len(), self.len() == 0),
             "{what}"
         );
         let (heads, tokens) = (1 + rng.below(3), rng.pick(&[0, 1, 1, 1, 2, 5, 17, 40]));
@@ -96,6 +106,9 @@ impl History {
         if ![isize::MIN, isize::MAX].contains(&options.offset) && rng.one_in(2) {
             options.offset = rng.below(9) as isize - 4;
         }
+        // The plain call counts from key 0, and its offset is an `isize` too.
+        let newest = self.newest(tokens);
+        options.offset = options.offset.saturating_add(newest).saturating_sub(newest);
         let kind = Kind::any(rng);
         let queries: Vec<Grid> =
             (0..heads).map(|_| Grid::random(rng, kind, tokens, self.keys.cols)).collect();
@@ -179,8 +192,14 @@ fn has_the_bits_of_the_plain_call(backend: Backend) {
             let len = rng.below(history.len() + 20);
             match rng.below(8) {
                 0 => {
-                    storage.cache().truncate(len);
-                    history.truncate(len);
+                    let mut cache = storage.cache();
+                    let position = cache.dropped() + len as u64;
+                    let result = if rng.one_in(2) {
+                        cache.truncate(len)
+                    } else {
+                        cache.truncate_to(position)
+                    };
+                    assert_eq!(result, history.truncate(len), "{what}: to {len}");
                 }
                 1 | 2 => {
                     storage.cache().slide(len);
@@ -227,8 +246,10 @@ fn of_fixed_size<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>(back
         let len = rng.below(history.len() + 9);
         match rng.below(10) {
             0 => {
-                cache.truncate(len);
-                history.truncate(len);
+                let position = cache.dropped() + len as u64;
+                let result =
+                    if rng.one_in(2) { cache.truncate(len) } else { cache.truncate_to(position) };
+                assert_eq!(result, history.truncate(len), "{what}: to {len}");
             }
             1 | 2 => {
                 cache.slide(len);
@@ -242,19 +263,20 @@ fn of_fixed_size<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>(back
                 let count = rng.below(50);
                 let kind = Kind::any(&mut rng);
                 let [keys, values] = random(&mut rng, kind, count, [DIM, WIDTH]);
-                let before = cache.clone();
+                let before = cache.appended();
                 let result = cache.append(keys.view(), values.view());
                 if has_room(&history, BLOCKS, count) || count == 0 {
                     assert_eq!(result, Ok(()), "{what}: {count} keys");
                     history.append(&keys.grid(), &values.grid());
                 } else {
                     assert_eq!(result, Err(Error::Capacity), "{what}: {count} keys");
-                    assert_eq!(cache.appended(), before.appended());
+                    assert_eq!(cache.appended(), before);
                 }
             }
         }
-        assert_eq!((cache.len(), cache.appended()), (history.len(), history.keys.rows), "{what}");
-        assert_eq!((cache.is_empty(), cache.dropped()), (history.len() == 0, history.dropped));
+        let (appended, dropped) = (history.keys.rows as u64, history.dropped as u64);
+        assert_eq!((cache.len(), cache.appended()), (history.len(), appended), "{what}");
+        assert_eq!((cache.is_empty(), cache.dropped()), (history.len() == 0, dropped));
         history.check(backend, &mut rng, cache.view(), &what);
         by_its_own_methods(backend, &mut rng, &cache);
     }
@@ -326,7 +348,7 @@ fn goes_round_many_times(backend: Backend) {
             history.check(backend, &mut rng, cache.view(), &format!("step {step}"));
         }
     }
-    assert!(cache.appended() > 100 * KEY_BLOCK / 2 * 2, "{}", cache.appended());
+    assert!(cache.appended() > 100 * KEY_BLOCK as u64 / 2 * 2, "{}", cache.appended());
     // With room for one key beyond a block whatever its position.
     for _ in 0..3 * KEY_BLOCK {
         let [keys, values] = random(&mut rng, Kind::Ordinary, 1, [3, 2]);
@@ -379,7 +401,7 @@ fn what_is_stale_never_shows(backend: Backend) {
             storage.cache().slide(held);
             storage.cache().append(spoiled.view(), spoiled.view()).unwrap();
             let with_stale = storage.cache().len();
-            storage.cache().truncate(with_stale - stale);
+            storage.cache().truncate(with_stale - stale).unwrap();
             assert_eq!(storage.view().len(), held);
             for tokens in [1, 3, 40] {
                 let queries = Grid::random(&mut rng, Kind::Ordinary, tokens, 2);
@@ -519,6 +541,74 @@ fn refuses_what_disagrees(backend: Backend) {
     assert!(common::grid::is_untouched(&out.data) && common::grid::is_untouched(&workspace));
 }
 
+/// Where a device has run for long: the bits are those of a cache that began at the same place of its
+/// first block, while both go on.
+fn far_positions_have_the_bits_of_near_ones(backend: Backend) {
+    const BLOCK: u64 = KEY_BLOCK as u64;
+    let far = [1 << 31, 1 << 32, isize::MAX as u64, 1 << 63, u64::MAX - 400];
+    for begin in far.into_iter().flat_map(|far| [far - 100, far - 1, far, far.saturating_add(99)]) {
+        let mut both = [begin, begin % BLOCK].map(|begin| Storage {
+            span: CacheSpan::new(begin, begin).unwrap(),
+            ..Storage::new(2, 3, 3)
+        });
+        let rng = &mut Rng::new(begin);
+        for (count, held, back) in
+            [(70, 64, 0), (50, 100, 3), (1, 100, 1), (28, 90, 0), (39, 129, 30)]
+        {
+            let [keys, values] = [2, 3].map(|cols| Grid::random(rng, Kind::Ordinary, count, cols));
+            for storage in &mut both {
+                let mut cache = storage.cache();
+                cache.append(keys.view(), values.view()).unwrap();
+                cache.slide(held);
+                cache.truncate_to(cache.appended() - back).unwrap();
+            }
+            let [far, near] = both.each_ref().map(|storage| storage.view());
+            assert_eq!(far.appended() - begin, near.appended() - begin % BLOCK);
+            assert_eq!(far.dropped() - begin, near.dropped() - begin % BLOCK);
+            let query = Grid::random(rng, Kind::Ordinary, 5, 2);
+            for attention in [
+                Attention::new(),
+                Attention::new().causal(),
+                Attention::new().window(20, 3),
+                Attention::new().window(70, 0).query_offset(-3),
+                Attention::new().causal().query_offset(-40),
+                Attention::new().window(isize::MAX as usize + 30, 0).query_offset(isize::MAX),
+            ] {
+                let [got, want] = [far, near].map(|cache| {
+                    guarded(rng, "far", [1, 5, 2, 3], |out, logarithms, workspace| {
+                        let (attention, query) = (attention.on(backend), query.view());
+                        cache.attend_with_log_sum_exp(&attention, query, out, logarithms, workspace)
+                    })
+                });
+                let what = format!("{attention:?} from {begin}");
+                assert_same_bits(&what, &got[0].0.data, &want[0].0.data);
+                assert_same_bits(&what, &got[0].1, &want[0].1);
+                assert!(want[0].1.iter().any(|x| x.is_finite()), "{what}: nothing is seen");
+            }
+        }
+    }
+}
+
+/// Behind the last position there is none.
+#[test]
+fn the_last_position() {
+    let mut storage = Storage::new(1, 1, 2);
+    storage.span = CacheSpan::new(u64::MAX - 3, u64::MAX - 3).unwrap();
+    let rows = |count| Grid::zeros(count, 1);
+    let mut cache = storage.cache();
+    assert_eq!(cache.append(rows(4).view(), rows(4).view()), Err(Error::Position));
+    assert_eq!(cache.append(rows(3).view(), rows(3).view()), Ok(()));
+    assert_eq!((cache.len(), cache.appended()), (3, u64::MAX));
+    assert_eq!(cache.append(rows(1).view(), rows(1).view()), Err(Error::Position));
+    assert_eq!(CacheSpan::new(1, 2), Err(Error::Shape));
+    // More keys than `usize` counts on a small machine.
+    storage.span = CacheSpan::new(u64::MAX, 0).unwrap();
+    assert_eq!(
+        KvCacheRef::new(&storage.keys, &storage.values, 1, 1, storage.span).err(),
+        Some(Error::Capacity)
+    );
+}
+
 /// Storage for no block, or widths of 0.
 #[test]
 fn storage_that_is_too_short() {
@@ -571,8 +661,8 @@ fn a_span_of_another_cache_is_refused() {
     assert_eq!(refused, Some(Error::Capacity));
 }
 
-/// A slide or truncation to more keys than it holds leaves it as it is; one to none leaves
-/// an empty cache that goes on at its position; clear begins anew.
+/// A slide to more keys than it holds leaves it as it is, a truncation to more is an error; one to
+/// none leaves an empty cache that goes on at its position; clear begins anew.
 #[test]
 fn lengths_and_positions() {
     let mut cache = KvCache::<1, 1, 2>::default();
@@ -581,21 +671,54 @@ fn lengths_and_positions() {
     cache.append(one.view(), one.view()).unwrap();
     assert_eq!(state(&cache), (10, 0, 10));
     cache.slide(usize::MAX);
-    cache.truncate(usize::MAX);
     cache.slide(10);
-    cache.truncate(10);
+    assert_eq!(cache.truncate(usize::MAX), Err(Error::Position));
+    assert_eq!(cache.truncate(11), Err(Error::Position));
+    assert_eq!(cache.truncate_to(11), Err(Error::Position));
+    assert_eq!(cache.truncate_to(u64::MAX), Err(Error::Position));
+    cache.truncate(10).unwrap();
+    cache.truncate_to(10).unwrap();
     assert_eq!(state(&cache), (10, 0, 10));
     cache.slide(4);
     assert_eq!(state(&cache), (10, 6, 4));
-    cache.truncate(3);
+    cache.truncate(3).unwrap();
     assert_eq!(state(&cache), (9, 6, 3));
+    // What a slide has dropped cannot be taken back.
+    assert_eq!(cache.truncate_to(5), Err(Error::Position));
+    assert_eq!(state(&cache), (9, 6, 3));
+    cache.truncate_to(7).unwrap();
+    assert_eq!(state(&cache), (7, 6, 1));
     cache.slide(0);
-    assert_eq!(state(&cache), (9, 9, 0));
+    assert_eq!(state(&cache), (7, 7, 0));
     assert!(cache.is_empty());
     cache.append(one.view(), one.view()).unwrap();
-    assert_eq!(state(&cache), (19, 9, 10));
-    cache.truncate(0);
-    assert_eq!(state(&cache), (9, 9, 0));
+    assert_eq!(state(&cache), (17, 7, 10));
+    cache.truncate(0).unwrap();
+    assert_eq!(state(&cache), (7, 7, 0));
     cache.clear();
     assert_eq!(state(&cache), (0, 0, 0));
+}
+
+/// A copy has the keys, the values and the positions; what it held before is gone.
+#[test]
+fn a_copy_is_the_same_cache() {
+    let mut rng = Rng::new(41);
+    let [mut cache, mut copy] = [const { KvCache::<3, 2, 2>::new() }; 2];
+    for (rows, len) in [(100, 30), (20, 45), (70, 64)] {
+        let [keys, values] = random(&mut rng, Kind::Ordinary, rows, [3, 2]);
+        cache.append(keys.view(), values.view()).unwrap();
+        cache.slide(len);
+        copy.append(values.grid().view(), keys.grid().view()).unwrap_err();
+        copy.copy_from(&cache);
+        let state = |cache: &KvCache<3, 2, 2>| (cache.appended(), cache.dropped());
+        assert_eq!(state(&copy), state(&cache));
+        let query = Grid::random(&mut rng, Kind::Ordinary, 1, 3);
+        let [out, out_of_copy] = [&cache, &copy].map(|cache| {
+            let (mut out, mut workspace) =
+                (Grid::zeros(1, 2), vec![0.0; Attention::workspace(3, 2)]);
+            cache.attend(&Attention::new(), query.view(), out.view_mut(), &mut workspace).unwrap();
+            out.data
+        });
+        assert_same_bits("a copy", &out_of_copy, &out);
+    }
 }

@@ -16,7 +16,8 @@ use sdpa::{Attention, Backend, CacheSpan, KEY_BLOCK, KvCacheMut};
 suite! {
     causal_is_by_position,
     windows_show_left_and_right,
-    positions_end_where_integers_end,
+    positions_have_no_end,
+    positions_beyond_the_largest_offset,
     extreme_offsets_of_a_cache,
 }
 
@@ -87,7 +88,17 @@ fn windows_show_left_and_right(backend: Backend) {
     }
 }
 
-fn positions_end_where_integers_end(backend: Backend) {
+/// The keys that causal and window allow, where all are whole numbers without end.
+fn allowed(options: &Options, keys: usize, token: usize) -> Vec<usize> {
+    let position = options.offset as i128 + token as i128;
+    let [left, right] =
+        options.window.map(|n| if n == usize::MAX { i128::MAX / 2 } else { n as i128 });
+    let right = if options.causal { 0 } else { right };
+    let is_allowed = |key: i128| (position - left..=position + right).contains(&key);
+    (0..keys).filter(|&key| is_allowed(key as i128)).collect()
+}
+
+fn positions_have_no_end(backend: Backend) {
     let (all, none): (Vec<_>, Vec<_>) = ((0..70).collect(), Vec::new());
     let large = [usize::MAX, usize::MAX - 1, isize::MAX as usize, isize::MAX as usize + 1];
     let check = |options: Options, want: &Vec<usize>| {
@@ -101,20 +112,63 @@ fn positions_end_where_integers_end(backend: Backend) {
                 check(Options { window: [left, right], offset, ..Options::new() }, &all);
             }
         }
-        // Far behind the last key, and causal sees all.
-        check(Options { causal: true, offset: isize::MAX, ..Options::new() }, &all);
-        let window = [left, 0];
-        check(Options { window, offset: isize::MAX, ..Options::new() }, &all);
-        check(Options { window, offset: isize::MIN, ..Options::new() }, &none);
+        check(Options { window: [left, 0], offset: isize::MIN, ..Options::new() }, &none);
     }
     check(Options { causal: true, offset: isize::MIN, ..Options::new() }, &none);
     check(Options { offset: isize::MIN, ..Options::new() }, &all);
-    check(Options { offset: isize::MAX, ..Options::new() }, &all);
     // No limit is none, however far.
     check(Options { window: [0, usize::MAX], offset: isize::MIN, ..Options::new() }, &all);
-    check(Options { window: [0, usize::MAX], offset: isize::MAX, ..Options::new() }, &none);
-    check(Options { window: [3, 3], offset: isize::MAX, ..Options::new() }, &none);
     check(Options { window: [3, 3], offset: isize::MIN, ..Options::new() }, &none);
+}
+
+/// The last queries sit behind `isize::MAX`: their windows end where those of others do.
+fn positions_beyond_the_largest_offset(backend: Backend) {
+    let (keys, tokens) = (70, 200);
+    for offset in [isize::MAX - 100, isize::MAX - 1, isize::MAX, isize::MIN, isize::MIN + 100] {
+        let near = offset.unsigned_abs();
+        for window in [
+            [usize::MAX; 2],
+            [near, 0],
+            [near - 30, 5],
+            [near + 30, 0],
+            [0, near],
+            [5, near + 20],
+            [3, 3],
+        ] {
+            for causal in [false, true] {
+                let options = Options { window, offset, causal, ..Options::new() };
+                let all = plainly_seen(backend, &options, keys, tokens);
+                for (token, seen) in all.iter().enumerate() {
+                    assert_eq!(*seen, allowed(&options, keys, token), "{token}, {options:?}");
+                }
+            }
+        }
+    }
+}
+
+/// As [`seen`], by one call over all queries: the offset of a later one could not be told.
+fn plainly_seen(
+    backend: Backend,
+    options: &Options,
+    keys: usize,
+    tokens: usize,
+) -> Vec<Vec<usize>> {
+    let (q, k) = (Grid::zeros(tokens, 1), Grid::zeros(keys, 1));
+    let v = Grid::from_fn(keys, keys, |row, col| f32::from(u8::from(row == col)));
+    let mut out = Grid::zeros(tokens, keys);
+    let mut workspace = vec![0.0; Attention::workspace(1, keys)];
+    let attention = options.attention(backend);
+    attention.run(q.view(), k.view(), v.view(), out.view_mut(), &mut workspace).unwrap();
+    let weights = pattern(backend, options, &q, &k);
+    let seen = |token: usize| -> Vec<usize> {
+        (0..keys)
+            .filter(|&key| {
+                assert_eq!(weights.at(key, token) > 0.0, out.at(token, key) > 0.0);
+                out.at(token, key) > 0.0
+            })
+            .collect()
+    };
+    (0..tokens).map(seen).collect()
 }
 
 /// Its offsets count from the newest positions, and end as well.

@@ -36,9 +36,9 @@ pub struct sdpa_cache {
     /// For SDPA_KEY_BLOCK keys each.
     pub blocks: usize,
     /// How many keys it has been given in all: the position of the next.
-    pub appended: usize,
+    pub appended: u64,
     /// How many of them, the oldest, it has dropped: the position of the oldest it holds.
-    pub dropped: usize,
+    pub dropped: u64,
 }
 
 /// How many floats of storage a cache of so many blocks takes; SIZE_MAX where that is more than
@@ -102,22 +102,33 @@ pub unsafe extern "C" fn sdpa_cache_append(
 }
 
 /// Keeps the oldest len keys that the cache holds: takes back what was appended last.
+/// SDPA_ERROR_POSITION where it holds fewer.
 ///
 /// On failure the cache is as it was.
 #[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
 pub unsafe extern "C" fn sdpa_cache_truncate(cache: *mut sdpa_cache, len: usize) -> sdpa_status {
     // SAFETY: as the caller promises.
-    let call = || unsafe {
-        change(cache, [Region::EMPTY; 2], |held| {
-            held.truncate(len);
-            Ok(())
-        })
-    };
+    let call = || unsafe { change(cache, [Region::EMPTY; 2], |held| Ok(held.truncate(len)?)) };
     status(call())
 }
 
-/// Keeps the newest len keys that the cache holds, and drops the others: their blocks are used
-/// again, and the positions of the kept stay what they are.
+/// Takes back the keys from position on, which becomes that of the next (appended).
+/// SDPA_ERROR_POSITION where that is not from dropped to appended.
+///
+/// On failure the cache is as it was.
+#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
+pub unsafe extern "C" fn sdpa_cache_truncate_to(
+    cache: *mut sdpa_cache,
+    position: u64,
+) -> sdpa_status {
+    // SAFETY: as the caller promises.
+    let call =
+        || unsafe { change(cache, [Region::EMPTY; 2], |held| Ok(held.truncate_to(position)?)) };
+    status(call())
+}
+
+/// Drops the oldest keys until the cache holds no more than len: their blocks are used again, and the
+/// positions of the kept stay what they are.
 ///
 /// On failure the cache is as it was.
 #[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
@@ -156,7 +167,7 @@ pub unsafe extern "C" fn sdpa_cache_attend(
         let extras = Extras { log_sum_exp, queries: queries.rows, workspace, workspace_len, need };
         let outputs = extras.beside(out.region()?)?;
         check_apart(&outputs, &[queries.region()?, held.region, held.storage])?;
-        let grid = [held.len(), queries.rows];
+        let grid = [held.len, queries.rows];
         // SAFETY: as the caller promises.
         let Options { attention, regions } =
             unsafe { options::read(options, core::ptr::null(), 1, grid) }?;
@@ -192,7 +203,7 @@ pub unsafe extern "C" fn sdpa_cache_attend_heads(
         let extras = Extras { log_sum_exp, queries: count, workspace, workspace_len, need };
         let outputs = extras.beside(out.region()?)?;
         check_apart(&outputs, &[queries.region()?, held.region, held.storage])?;
-        let grid = [held.len(), queries.rows];
+        let grid = [held.len, queries.rows];
         // SAFETY: as the caller promises.
         let Options { attention, regions } =
             unsafe { options::read(options, sinks, queries.heads, grid) }?;
@@ -209,6 +220,8 @@ struct Held {
     span: CacheSpan,
     /// How many floats of the storage are keys, and how many values.
     lens: [usize; 2],
+    /// How many keys there are.
+    len: usize,
     /// Where the structure and the storage lie.
     region: Region,
     storage: Region,
@@ -230,11 +243,9 @@ impl Held {
         let storage = Region::array(storage, len)?;
         let [keys, values] = [dim, value_dim].map(|dim| sdpa_cache_floats(dim, 0, blocks));
         let span = CacheSpan::new(appended, dropped)?;
-        Ok(Self { cache, span, lens: [keys, values], region, storage })
-    }
-
-    fn len(&self) -> usize {
-        self.cache.appended.saturating_sub(self.cache.dropped)
+        // Where there are more than can be counted they fit no storage.
+        let len = usize::try_from(appended - dropped).map_err(|_| Failure(SDPA_ERROR_CAPACITY))?;
+        Ok(Self { cache, span, lens: [keys, values], len, region, storage })
     }
 
     /// # Safety

@@ -25,6 +25,8 @@ pub const SDPA_ERROR_WORKSPACE: sdpa_status = 5;
 pub const SDPA_ERROR_CAPACITY: sdpa_status = 6;
 /// An option is outside its range.
 pub const SDPA_ERROR_OPTION: sdpa_status = 7;
+/// A position that the cache does not hold, or behind the last that can be counted.
+pub const SDPA_ERROR_POSITION: sdpa_status = 8;
 
 /// Why a call fails.
 #[derive(Debug)]
@@ -40,6 +42,7 @@ impl From<Error> for Failure {
             Error::Alias => SDPA_ERROR_ALIAS,
             Error::Workspace => SDPA_ERROR_WORKSPACE,
             Error::Capacity => SDPA_ERROR_CAPACITY,
+            Error::Position => SDPA_ERROR_POSITION,
             _ => SDPA_ERROR_OPTION,
         })
     }
@@ -60,6 +63,7 @@ pub(crate) fn words(status: sdpa_status) -> &'static CStr {
         SDPA_ERROR_WORKSPACE => c"the workspace is too short",
         SDPA_ERROR_CAPACITY => c"the cache is full",
         SDPA_ERROR_OPTION => c"an option is outside its range",
+        SDPA_ERROR_POSITION => c"the cache does not hold that position",
         _ => c"no status of this library",
     }
 }
@@ -70,10 +74,10 @@ mod tests {
 
     #[test]
     fn every_status_has_words_of_its_own() {
-        let all = [-1, 0, 1, 2, 3, 4, 5, 6, 7].map(words);
+        let all = [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8].map(words);
         for (i, words) in all.iter().enumerate() {
             assert!(!words.is_empty() && !all[..i].contains(words));
         }
-        assert_eq!(words(8), words(-1));
+        assert_eq!(words(9), words(-1));
     }
 }

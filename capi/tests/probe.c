@@ -44,6 +44,7 @@ int main(void) {
     status |= sdpa_cache_init(&cache, four, four, storage, sizeof storage / sizeof *storage);
     status |= sdpa_cache_append(&cache, m, m);
     status |= sdpa_cache_truncate(&cache, four);
+    status |= sdpa_cache_truncate_to(&cache, two);
     status |= sdpa_cache_slide(&cache, four);
     status |= sdpa_cache_attend(&cache, m, &options, o, lse, workspace, sizeof workspace / sizeof *workspace);
     status |= sdpa_cache_attend_heads(&cache, h, NULL, floats, ho, lse, workspace,

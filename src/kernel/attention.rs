@@ -322,7 +322,10 @@ impl Fused<'_> {
     fn see(&self, tile: &mut Tile<'_>, count: usize) {
         // For a microcontroller's few, one by one: what saves work for many is 320 bytes.
         if IS_MICROCONTROLLER {
-            for (_, token) in self.places(tile.first).take(count) {
+            let mut places = self.places(tile.first);
+            // No number of rounds is known: the loop is not unrolled.
+            while tile.sights.len() < count {
+                let Some((_, token)) = places.next() else { return };
                 tile.push(self.sight.of(token), 1);
             }
             return;

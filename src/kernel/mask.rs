@@ -9,36 +9,46 @@ use crate::{HeadsRef, MatrixMut, MatrixRef};
 pub(crate) const KEY_BLOCK: usize = 64;
 
 /// The keys that a position allows: causal, a window, what a cache has dropped.
+///
+/// Positions are whole numbers of either sign, and exact however far they are: what is added to a token's
+/// number and what is taken off are kept apart. Neither sum overflows, as there are fewer tokens and
+/// keys than floats in memory (a quarter of `isize::MAX`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sight {
-    /// Where token 0 sits among the keys.
-    pub(crate) origin: isize,
-    /// How many keys before its own position a token sees, and how many behind.
-    pub(crate) left: usize,
-    pub(crate) right: usize,
+    /// Token `t` sees the keys from `t + ahead - left` up to, and without, `t + ahead + right - behind`.
+    ahead: usize,
+    left: usize,
+    /// Where `behind` is not 0 this is 1.
+    right: usize,
+    behind: usize,
     /// The keys that there are.
     pub(crate) keys: [usize; 2],
 }
 
 impl Sight {
+    /// Token 0 sits at `ahead - behind + offset`; its window is `left` keys before that and `right`
+    /// keys after it, where `usize::MAX` is no limit.
+    #[inline(always)]
+    pub(crate) fn new(
+        keys: [usize; 2],
+        [mut ahead, mut behind]: [usize; 2],
+        offset: isize,
+        [left, right]: [usize; 2],
+    ) -> Self {
+        *(if offset < 0 { &mut behind } else { &mut ahead }) += offset.unsigned_abs();
+        let left = left.saturating_add(behind);
+        let common = if right == usize::MAX { behind } else { right.min(behind) };
+        let right = if right == usize::MAX { right } else { right - common + 1 };
+        Self { ahead, left, right, behind: behind - common, keys }
+    }
+
     /// The keys that `token` sees, none as an empty range.
     #[inline(always)]
     pub(crate) fn of(&self, token: usize) -> Range<usize> {
         let [first, end] = self.keys;
-        let signed = |n| isize::try_from(n).unwrap_or(isize::MAX);
-        let position = self.origin.saturating_add(signed(token));
-        let from = if self.left == usize::MAX {
-            0
-        } else {
-            usize::try_from(position.saturating_sub(signed(self.left))).unwrap_or(0)
-        };
-        let to = if self.right == usize::MAX {
-            usize::MAX
-        } else {
-            let last = position.saturating_add(signed(self.right));
-            usize::try_from(last).map_or(0, |last| last.saturating_add(1))
-        };
-        let (from, to) = (from.max(first), to.min(end));
+        let at = token + self.ahead;
+        let from = at.saturating_sub(self.left).max(first);
+        let to = at.saturating_add(self.right).saturating_sub(self.behind).min(end);
         if from < to { from..to } else { 0..0 }
     }
 }
@@ -101,6 +111,8 @@ pub(crate) struct Blocks<'a> {
 #[derive(Debug)]
 pub(crate) struct Ring {
     pub(crate) blocks: usize,
+    /// Where block 0 lies.
+    pub(crate) first: usize,
     /// The first key that there is, and the end.
     pub(crate) there: [usize; 2],
 }
@@ -123,7 +135,7 @@ impl<'a> Blocks<'a> {
                 Some([rows(keys, first, count)?, rows(values, first, count)?])
             }
             Some(ring) => {
-                let slot = block.checked_rem(ring.blocks)?;
+                let slot = (ring.first + block).checked_rem(ring.blocks)?;
                 let block = rows(keys, slot * dim, dim)?.t();
                 Some([rows(block, 0, count)?, rows(values, slot * KEY_BLOCK, count)?])
             }

@@ -340,7 +340,7 @@ fn run(arena: &Arena<'_>, call: impl FnOnce() -> sdpa_status) -> (sdpa_status, V
 
 /// Fails where something has changed that may not.
 fn judge(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: bool) {
-    assert!((SDPA_OK..=SDPA_ERROR_OPTION).contains(&status), "status {status}");
+    assert!((SDPA_OK..=SDPA_ERROR_POSITION).contains(&status), "status {status}");
     if std::env::var_os("SDPA_BREAK_BITS").is_some_and(|set| set == "1") {
         arena.floats[FLOATS - 1] = 0.0;
     }
@@ -376,7 +376,11 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
     for _ in 0..12 {
         if a.input.below(16) == 15 {
             let odd = a.input.any(70);
-            *[&mut cache.appended, &mut cache.dropped, &mut cache.blocks][a.input.below(3)] = odd;
+            match a.input.below(3) {
+                0 => cache.appended = odd as u64,
+                1 => cache.dropped = odd as u64,
+                _ => cache.blocks = odd,
+            }
             let floats = sdpa_cache_floats(cache.dim, cache.value_dim, cache.blocks);
             if floats > len && 4 * (floats as u128) < isize::MAX as u128 {
                 cache.blocks = 1;
@@ -387,7 +391,7 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
         let floats = sdpa_cache_floats(cache.dim, cache.value_dim, cache.blocks);
         let held = len..len + floats.min(len);
         let was = cache;
-        let what = a.input.below(5);
+        let what = a.input.below(6);
         let (status, before) = match what {
             0 | 1 => {
                 let n = rows + 8 * a.input.below(8);
@@ -406,10 +410,15 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
                 // SAFETY: of the arena, NULL, or beyond memory.
                 run(a, || unsafe { sdpa_cache_truncate(&mut cache, n) })
             }
+            4 => {
+                let position = a.input.any(100) as u64;
+                // SAFETY: of the arena, NULL, or beyond memory.
+                run(a, || unsafe { sdpa_cache_truncate_to(&mut cache, position) })
+            }
             _ => {
                 a.roles[held.clone()].fill(INPUT);
                 let queries = a.matrix(rows, depth);
-                let keys = cache.appended.saturating_sub(cache.dropped);
+                let keys = cache.appended.saturating_sub(cache.dropped) as usize;
                 let options = a.options(keys, queries.rows);
                 let (out, lse) = (a.output(rows, width), a.array(queries.rows, true));
                 let (space, len) = a.workspace(cache.dim, cache.value_dim);
@@ -421,14 +430,16 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
         };
         judge(a, status, &before, false);
         let words = |cache: &sdpa_cache| {
-            [cache.dim, cache.value_dim, cache.blocks, cache.appended, cache.dropped]
+            let [dim, value_dim, blocks] =
+                [cache.dim, cache.value_dim, cache.blocks].map(|size| size as u64);
+            [dim, value_dim, blocks, cache.appended, cache.dropped]
         };
-        if status != SDPA_OK || what == 4 {
+        if status != SDPA_OK || what == 5 {
             assert_eq!(words(&cache), words(&was), "the cache has changed");
         } else {
             let keys = cache.appended - cache.dropped;
-            assert!(keys <= 64 * cache.blocks && words(&cache)[..3] == words(&was)[..3]);
+            assert!(keys <= 64 * cache.blocks as u64 && words(&cache)[..3] == words(&was)[..3]);
         }
     }
-    assert!(size_of::<sdpa_cache>() == 6 * size_of::<usize>());
+    assert!(size_of::<sdpa_cache>() == 4 * size_of::<usize>() + 16);
 }

@@ -266,12 +266,17 @@ fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
     let bias = &mut bias[..keys * queries];
     Kind::Masked.fill(rng, bias);
     let mut options = Attention::new().on(case.backend);
-    options = options.query_offset(rng.below(2 * KEYS) as isize - KEYS as isize);
+    // Where positions end in 32 bits too: queries sit around `far`, and windows reach back from there.
+    let far = rng.pick(&[0, 0, i32::MAX as isize, -(i32::MAX as isize)]);
+    let offset = rng.below(2 * KEYS) as isize - KEYS as isize;
+    options =
+        options.query_offset(far.clamp(-i32::MAX as isize + 300, i32::MAX as isize - 300) + offset);
     if rng.one_in(3) {
         options = options.causal();
     }
     if rng.one_in(3) {
-        options = options.window(rng.below(KEYS), rng.below(KEYS));
+        let reach = far.unsigned_abs();
+        options = options.window(reach + rng.below(KEYS), reach + rng.below(KEYS));
     }
     if rng.one_in(3) {
         options = options.softcap(rng.between(0.5, 30.0));
@@ -306,19 +311,21 @@ fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
     };
     let (keys, values) =
         (&mut keys[..BLOCKS * KEY_BLOCK * dim], &mut values[..BLOCKS * KEY_BLOCK * width]);
-    let mut span = CacheSpan::default();
+    // A device that has run for long counts beyond 32 bits.
+    let begin = rng.pick(&[0, (1 << 31) - 100, (1 << 32) - 100]) + rng.below(200) as u64;
+    let mut span = CacheSpan::new(begin, begin)?;
     let mut cache = KvCacheMut::new(keys, values, dim, width, &mut span)?;
     let options = Attention::new().on(case.backend).causal().window(left, 0);
     let (to, workspace) = output.split_at_mut(BEHIND);
-    let mut written = 0;
-    while cache.appended() < tokens {
-        let first = cache.appended();
+    let (mut first, mut written) = (0, 0);
+    while first < tokens {
         let chunk = (1 + rng.below(QUERIES)).min(tokens - first);
         cache.append(row(first, chunk, dim)?, row(first, chunk, width)?)?;
         let out = MatrixMut::new(&mut to[written..], chunk, width)?;
         cache.view().attend(&options, row(first, chunk, dim)?, out, workspace)?;
         written += chunk * width;
         cache.slide(left);
+        first += chunk;
     }
     Ok(written)
 }

@@ -34,7 +34,8 @@ impl Options {
             false => keys as isize - queries as isize,
             true => match input.u8() {
                 255 => isize::MAX,
-                254 => isize::MIN,
+                // As far as the offset of a part of the keys can be told.
+                254 => isize::MIN + keys as isize,
                 offset => isize::from(offset) - 100,
             },
         };
@@ -108,15 +109,10 @@ impl Options {
 
     /// Whether a query sees a key.
     pub(crate) fn sees(&self, key: usize, token: usize) -> bool {
-        let signed = |n: usize| isize::try_from(n).unwrap_or(isize::MAX);
-        let position = self.offset.saturating_add(signed(token));
+        let (at, position) = (key as i128, self.offset as i128 + token as i128);
         let [left, right] = self.window;
-        let (at, [left_end, right_end]) = (
-            signed(key),
-            [position.saturating_sub(signed(left)), position.saturating_add(signed(right))],
-        );
-        (left == usize::MAX || at >= left_end)
-            && (right == usize::MAX || at <= right_end)
+        (left == usize::MAX || at >= position - left as i128)
+            && (right == usize::MAX || at <= position + right as i128)
             && (!self.causal || at <= position)
             && self.keep.as_ref().is_none_or(|keep| keep.at(key, token) != 0)
             && self.bias.as_ref().is_none_or(|bias| bias.at(key, token) != f32::NEG_INFINITY)
@@ -125,7 +121,7 @@ impl Options {
     /// The same for the keys `from..to`, each at its own position.
     pub(crate) fn part(&self, from: usize, to: usize) -> Self {
         Self {
-            offset: self.offset.saturating_sub(from as isize),
+            offset: self.offset - from as isize,
             keep: self.keep.as_ref().map(|keep| rows(keep, from, to)),
             bias: self.bias.as_ref().map(|bias| rows(bias, from, to)),
             sinks: self.sinks.clone(),
