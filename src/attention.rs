@@ -10,6 +10,7 @@ use crate::{
         mask::{Adjust, Blocks, Queries, Sight},
         scale::default_scale,
     },
+    simd::flags::Flags,
 };
 
 /// Scaled dot-product attention: its options, and the calls that run under them.
@@ -269,6 +270,7 @@ impl<'a> Attention<'a> {
         mut out: MatrixMut<'_>,
     ) -> Result<(), Error> {
         let (backend, sight) = self.check_grid(keys, queries)?;
+        let flags = self.masks(0).then(Flags::read);
         backend.scores(keys, queries, self.scale, out.view_mut())?;
         if let Some(as_adjust) = self.adjust {
             let adjusted = Adjusted { options: self, backend, first: 0 };
@@ -276,6 +278,9 @@ impl<'a> Attention<'a> {
             as_adjust(&adjusted).apply(0, queries, None, out.view_mut());
         }
         mark_unseen(sight, f32::NEG_INFINITY, out);
+        if let Some(flags) = flags {
+            flags.restore();
+        }
         Ok(())
     }
 
@@ -347,6 +352,7 @@ impl<'a> Attention<'a> {
         // Of a cache the last query sits at the newest key.
         let origin = if blocks.ring.is_some() { [there[1], tokens] } else { [0, 0] };
         let adjusted = Adjusted { options: self, backend, first: there[0] };
+        let flags = self.masks(there[0]).then(Flags::read);
         let mut take_logits = log_sum_exp.map(|(out, logarithm)| {
             move |at: usize, logits: Logits<'_>| {
                 logarithm(backend, logits, out.get_mut(at..).unwrap_or_default())
@@ -365,6 +371,9 @@ impl<'a> Attention<'a> {
             log_sum_exp: take_logits.as_mut().map(|f| f as _),
             workspace,
         });
+        if let Some(flags) = flags {
+            flags.restore();
+        }
         Ok(())
     }
 
@@ -385,6 +394,17 @@ impl<'a> Attention<'a> {
             return Err(Error::Option);
         }
         Ok(self.backend.unwrap_or_else(Backend::best))
+    }
+
+    /// Whether some keys may be masked, those before `first` among them: what they hold raises flags. Always
+    /// yes where it costs more to find out than to take flags back.
+    fn masks(&self, first: usize) -> bool {
+        let is_microcontroller = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
+        is_microcontroller
+            || self.causal
+            || self.window != [usize::MAX; 2]
+            || self.adjust.is_some()
+            || first > 0
     }
 
     /// What is seen of `keys`, where query 0 sits at `ahead - behind` before the offset.

@@ -11,7 +11,10 @@ use crate::simd::{
 };
 use crate::{
     kernel::Kernel,
-    simd::scalar::{F32x1, Scalar},
+    simd::{
+        flags::Flags,
+        scalar::{F32x1, Scalar},
+    },
 };
 
 #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
@@ -181,7 +184,13 @@ impl defmt::Format for Backend {
 #[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(never))]
 #[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(always))]
 fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
-    kernel.run::<1, 4, 4, 4, F32x1>(token)
+    // Elsewhere the compiler forms vectors of it, in some of whose lanes is no number of ours.
+    let flags = (!cfg!(any(target_arch = "arm", target_arch = "riscv32"))).then(Flags::read);
+    let output = kernel.run::<1, 4, 4, 4, F32x1>(token);
+    if let Some(flags) = flags {
+        flags.restore();
+    }
+    output
 }
 
 /// 4 × 2 sums, 2 of `right`, 1 of `left` and 1 product: 12 of SSE2's 16 registers.

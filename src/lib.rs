@@ -88,6 +88,10 @@
 //! | +∞ and +∞ | NaN throughout: their shares are unknown |
 //! | NaN and any but −∞ | NaN throughout |
 //!
+//! No call leaves a floating-point exception flag (invalid, divide-by-zero) raised where the keys and values
+//! that are visible give finite products and sums: scores and masks of −∞, masked keys and values of any
+//! content, empty states included. Where an infinity makes a NaN it may be raised. Traps are left alone.
+//!
 //! An output cannot overlap an input: the borrow checker sees to it. The
 //! functions whose names end in `_in_place` write over what they read.
 //!

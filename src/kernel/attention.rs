@@ -224,9 +224,7 @@ impl<'a> Tile<'a> {
     #[inline(always)]
     fn push(&mut self, sight: Range<usize>, count: usize) {
         let Self { seen, common, .. } = self;
-        if !sight.is_empty() {
-            *seen = seen.start.min(sight.start)..seen.end.max(sight.end);
-        }
+        *seen = seen.start.min(sight.start)..seen.end.max(sight.end);
         *common = common.start.max(sight.start)..common.end.min(sight.end);
         for _ in 0..count {
             // Cannot fail: a tile has at most QUERY_BLOCK queries.
@@ -322,10 +320,8 @@ impl Fused<'_> {
     fn see(&self, tile: &mut Tile<'_>, count: usize) {
         // For a microcontroller's few, one by one: what saves work for many is 320 bytes.
         if IS_MICROCONTROLLER {
-            let mut places = self.places(tile.first);
-            // No number of rounds is known: the loop is not unrolled.
-            while tile.sights.len() < count {
-                let Some((_, token)) = places.next() else { return };
+            for i in 0..count {
+                let (_, token) = self.locate(tile.first + i);
                 tile.push(self.sight.of(token), 1);
             }
             return;
@@ -334,7 +330,7 @@ impl Fused<'_> {
         for (_, tokens) in queries.heads() {
             let (first, last) = (self.sight.of(tokens.start), self.sight.of(tokens.end - 1));
             // From one token to the next neither end of what is seen goes back.
-            if first == last && !first.is_empty() {
+            if first == last {
                 tile.push(first, tokens.len());
                 continue;
             }
@@ -384,7 +380,8 @@ impl<const C: usize, V> State<C, V> {
         V: Vector<L>,
     {
         let m = sinks.unwrap_or([V::splat(token, f32::NEG_INFINITY); C]);
-        let shift: [Shift<V, true>; C] = array!(|c| Shift::new(token, m[c]));
+        let lowest = V::splat(token, f32::MIN);
+        let shift: [Shift<V, true>; C] = array!(|c| Shift::new(token, lowest.max(m[c])));
         let sum = match sinks {
             Some(sinks) => array!(|c| shift[c].weight(token, sinks[c])),
             None => [V::splat(token, 0.0); C],
@@ -414,15 +411,15 @@ impl<const C: usize, V> State<C, V> {
     {
         let constant = |c| V::splat(token, c);
         let (zero, one) = (constant(0.0), constant(1.0));
-        let (lowest, largest) = (constant(f32::NEG_INFINITY), constant(f32::MAX));
+        let largest = constant(f32::MAX);
         let mut factors = [zero; C];
         for c in 0..C {
-            let shift = Shift::new(token, m[c].select_gt(largest, zero, m[c]));
+            let finite = m[c].select_gt(largest, zero, constant(f32::MIN).max(m[c]));
+            let shift = Shift::new(token, finite);
             let factor = self.shift[c].factor_to(token, shift);
-            // What counts for nothing beside +∞ is 0, and so is what had no key yet.
+            // What counts for nothing beside +∞ is 0.
             let beside = self.m[c].select_gt(largest, one, zero);
-            let factor = m[c].select_gt(largest, beside, factor);
-            factors[c] = self.m[c].select_gt(lowest, factor, zero);
+            factors[c] = m[c].select_gt(largest, beside, factor);
             self.shift[c] = shift;
         }
         self.m = m;
@@ -466,9 +463,8 @@ impl<const C: usize, V> State<C, V> {
 /// What accumulators are to be multiplied by at last, whose weights have this sum.
 #[inline(always)]
 fn normaliser<const L: usize, V: Vector<L>>(token: V::Token, sum: V) -> V {
-    let (zero, one) = (V::splat(token, 0.0), V::splat(token, 1.0));
-    // A sum of 0 or NaN is its own factor.
-    sum.select_gt(zero, one / sum, sum)
+    // No sum of weights but 0 is that small: where it is, so are the accumulators. NaN stays.
+    V::splat(token, 1.0) / V::splat(token, f32::MIN_POSITIVE).max(sum)
 }
 
 /// How many partial sums the weights of a block have.

@@ -148,7 +148,8 @@ pub(crate) struct Shift<V, const WIDE: bool = false> {
 }
 
 impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
-    /// The shift for the maximum `m` in each lane, which is neither NaN nor +∞.
+    /// The shift for the maximum `m` in each lane, which is finite. Under `f32::MIN`, which stands for −∞,
+    /// the weight of −∞ is +0 and so is every factor to another shift.
     #[inline(always)]
     pub(crate) fn new<const L: usize>(token: V::Token, m: V) -> Self
     where
@@ -156,8 +157,6 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
     {
         let constant = |c| V::splat(token, c);
         let zero = constant(0.0);
-        // −∞, where every weight is +0, serves like any other.
-        let m = m.select_gt(constant(f32::NEG_INFINITY), m, zero);
         let negative = constant(const { -limit(WIDE) }).select_gt(m, m, zero);
         let base = m.select_gt(constant(const { limit(WIDE) }), m, negative);
         Self { base, ..Self::near(token, m - base) }

@@ -37,19 +37,22 @@ impl Sight {
     ) -> Self {
         *(if offset < 0 { &mut behind } else { &mut ahead }) += offset.unsigned_abs();
         let left = left.saturating_add(behind);
-        let common = if right == usize::MAX { behind } else { right.min(behind) };
-        let right = if right == usize::MAX { right } else { right - common + 1 };
-        Self { ahead, left, right, behind: behind - common, keys }
+        let (right, behind) = match right {
+            usize::MAX => (right, 0),
+            right => (right.saturating_sub(behind) + 1, behind.saturating_sub(right)),
+        };
+        Self { ahead, left, right, behind, keys }
     }
 
-    /// The keys that `token` sees, none as an empty range.
+    /// The keys that `token` sees: between the first and the end of those that there are, where none
+    /// are, too.
     #[inline(always)]
     pub(crate) fn of(&self, token: usize) -> Range<usize> {
         let [first, end] = self.keys;
         let at = token + self.ahead;
-        let from = at.saturating_sub(self.left).max(first);
-        let to = at.saturating_add(self.right).saturating_sub(self.behind).min(end);
-        if from < to { from..to } else { 0..0 }
+        let within = |key: usize| key.min(end).max(first);
+        let to = at.saturating_add(self.right).saturating_sub(self.behind);
+        within(at.saturating_sub(self.left))..within(to)
     }
 }
 

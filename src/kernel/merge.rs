@@ -78,7 +78,11 @@ struct Both {
 fn lanes<const L: usize, V: Vector<L>>(token: V::Token, a: &[f32], b: &[f32]) -> [Both; L] {
     let constant = |c| V::splat(token, c);
     let (zero, largest) = (constant(0.0), constant(f32::MAX));
-    let [a, b] = [V::load_partial(token, a, 0.0), V::load_partial(token, b, 0.0)];
+    // Where both are −∞ nobody reads what comes out: the least float stands for it, whose differences are 0.
+    let [a, b] = [a, b].map(
+        #[inline(always)]
+        |x| constant(f32::MIN).max(V::load_partial(token, x, 0.0)),
+    );
     let m = a.max(b);
     let infinite = m.select_gt(largest, m, zero);
     let finite = m.select_gt(largest, zero, m);

@@ -15,6 +15,7 @@ pub(crate) mod ahead;
 pub(crate) mod avx2;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 pub(crate) mod avx512;
+pub(crate) mod flags;
 pub(crate) mod line;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) mod neon;

@@ -102,8 +102,11 @@ fn groups<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut mat
 fn group<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut x: [V; G]) -> [V; G] {
     let mut largest = order::maximum(token, x);
     if largest.abs() > NEAR {
-        let m = V::splat(token, largest);
-        x = array!(|g| if largest.is_finite() { x[g] - m } else { share(token, m, x[g]) });
+        // Under −∞ every weight is +0, as it is under 0.
+        if largest > f32::NEG_INFINITY {
+            let m = V::splat(token, largest);
+            x = array!(|g| if largest.is_finite() { x[g] - m } else { share(token, m, x[g]) });
+        }
         largest = 0.0;
     }
     let shift = RowShift::of(token, largest);
