@@ -7,7 +7,8 @@ use svg::{
 
 use crate::{
     Shown,
-    data::{Array, shortened},
+    data::Array,
+    labels::{Labels, shortened},
 };
 
 /// More cells than this on a side are no picture any more, and megabytes.
@@ -52,8 +53,8 @@ pub(crate) fn draw(shown: &Shown) -> Result<String, String> {
         ));
     }
     let cell = (400.0 / keys.max(queries) as f64).clamp(12.0, 50.0);
-    let longest = |labels: &[String]| {
-        let length = labels.iter().map(|label| label.chars().count().min(MAX_LABEL)).max();
+    let longest = |labels: &Labels| {
+        let length = labels.texts().iter().map(|label| label.chars().count().min(MAX_LABEL)).max();
         length.unwrap_or(0) as f64 * ADVANCE * label_size(cell)
     };
     let names = longest(&shown.key_labels) + 10.0;
@@ -122,12 +123,12 @@ impl Panel<'_> {
             let x = left + i as f64 * cell;
             group = group.add(line((x, top), (x, top + rows * cell)));
         }
-        for (i, label) in shown.key_labels.iter().enumerate() {
+        for (i, label) in shown.key_labels.texts().iter().enumerate() {
             let y = top + (i as f64 + 0.5) * cell + size * 0.35;
             let label = text(&shortened(label, MAX_LABEL), left - 8.0, y, size, KEY);
             group = group.add(label.set("text-anchor", "end"));
         }
-        for (i, label) in shown.query_labels.iter().enumerate() {
+        for (i, label) in shown.query_labels.texts().iter().enumerate() {
             // Upright letters stand beside the line on which they are written.
             let aside = if label_angle(cell) == 90.0 { size * 0.35 } else { 0.0 };
             let (x, y) = (left + (i as f64 + 0.5) * cell + aside, top - 7.0);
@@ -144,8 +145,8 @@ impl Panel<'_> {
             let (key, query) = (i / grid.cols, i % grid.cols);
             let x = self.left + (query as f64 + 0.5) * self.cell;
             let y = self.top + (key as f64 + 0.5) * self.cell;
-            let key = shortened(&self.shown.key_labels[key], MAX_LABEL);
-            let query = shortened(&self.shown.query_labels[query], MAX_LABEL);
+            let key = shortened(&self.shown.key_labels.texts()[key], MAX_LABEL);
+            let query = shortened(&self.shown.query_labels.texts()[query], MAX_LABEL);
             (x, y, f64::from(value), format!("key {key}, query {query}"))
         })
     }

@@ -2,10 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::{
-    Shown,
-    data::{Array, shortened},
-};
+use crate::{Shown, data::Array, labels::shortened};
 
 /// What still reads well in a terminal.
 const MAX_ROWS: usize = 40;
@@ -21,7 +18,7 @@ const DOTS: [(f32, &str); 4] = [(0.75, "⬤"), (0.35, "●"), (0.1, "•"), (0.0
 pub(crate) fn draw(shown: &Shown) -> String {
     let Shown { title, subtitle, key_labels, query_labels, scores, pattern, output } = shown;
     let grid = |draw: Draw, cell: &dyn Fn(usize, usize) -> String| {
-        table("key\\query", key_labels, query_labels, draw, cell)
+        table("key\\query", key_labels.texts(), query_labels.texts(), draw, cell)
     };
     let legend: Vec<_> = DOTS.iter().map(|(from, dot)| format!("{dot} from {from}")).collect();
 
@@ -62,7 +59,7 @@ pub(crate) fn draw(shown: &Shown) -> String {
     let positions: Vec<_> = (0..cols).map(|col| col.to_string()).collect();
     section(
         &format!("Output, the weighted sum of the values: a row per query{first}"),
-        table("query", query_labels, &positions, Draw::Numbers, &numbers(output)),
+        table("query", query_labels.texts(), &positions, Draw::Numbers, &numbers(output)),
     );
     text
 }
