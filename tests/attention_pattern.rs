@@ -8,6 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use half::{bf16, f16};
 use npyz::WriterBuilder;
 use sdpa::{Backend, MatrixMut, MatrixRef};
@@ -517,16 +518,243 @@ fn labels_come_from_a_file() {
     }
 }
 
-#[test]
-fn large_grids_stay_bounded() {
-    let folder = Folder::new("large");
-    for name in ["q.npy", "k.npy", "v.npy"] {
-        folder.write(name, &npy(&numbers(300 * 8, 1), &[300, 8]));
+/// An image in a picture: its colours, row after row.
+struct Pixels {
+    width: usize,
+    colours: Vec<[u8; 3]>,
+}
+
+/// The images of a picture, the scores and the pattern.
+fn images(picture: &str) -> [Pixels; 2] {
+    let mut images = picture.split("data:image/png;base64,").skip(1).map(|rest| {
+        let file = STANDARD.decode(rest.split('"').next().unwrap()).unwrap();
+        let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
+        decoder.set_transformations(png::Transformations::EXPAND);
+        let mut reader = decoder.read_info().unwrap();
+        let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+        let width = reader.next_frame(&mut bytes).unwrap().width as usize;
+        Pixels { width, colours: bytes.as_chunks().0.to_vec() }
+    });
+    let both = [images.next().unwrap(), images.next().unwrap()];
+    assert!(images.next().is_none());
+    both
+}
+
+/// The colours of the bar with this id, from end to end.
+fn bar(picture: &str, id: &str) -> Vec<[f64; 3]> {
+    let gradient = picture.split(&format!("<linearGradient id=\"{id}\"")).nth(1).unwrap();
+    let stops = gradient.split("</linearGradient>").next().unwrap().split("<stop ").skip(1);
+    let stops: Vec<_> = stops.map(|stop| stop.split('"').collect::<Vec<_>>()).collect();
+    for (i, stop) in stops.iter().enumerate() {
+        let offset: f64 = stop[1].trim_end_matches('%').parse().unwrap();
+        assert!((offset - 100.0 * i as f64 / (stops.len() - 1) as f64).abs() < 0.01);
     }
-    let text = folder.print(&own(&["--out", "out.npy"]));
-    assert!(text.contains("(300 × 300 is too large to print)"));
-    assert!(text.len() < 2000);
-    folder.refuse(&own(&["--svg", "p.svg", "--out", "out.npy"]), "at most 64");
+    let channel = |stop: &[&str], i: usize| u8::from_str_radix(&stop[3][i..i + 2], 16).unwrap();
+    stops.iter().map(|stop| [1, 3, 5].map(|i| channel(stop, i).into())).collect()
+}
+
+/// How far a colour is from that of the bar at this share of its length.
+fn stray(colour: [u8; 3], bar: &[[f64; 3]], share: f64) -> f64 {
+    let place = share.clamp(0.0, 1.0) * (bar.len() - 1) as f64;
+    let first = (place as usize).min(bar.len() - 2);
+    let part = place - first as f64;
+    let differences = [0, 1, 2].map(|i| {
+        let expected = bar[first][i] * (1.0 - part) + bar[first + 1][i] * part;
+        (f64::from(colour[i]) - expected).abs()
+    });
+    differences.into_iter().fold(0.0, f64::max)
+}
+
+/// The scores and the pattern in plain f64, a row per key; −∞ and 0 where masked.
+fn grids(q: &[f32], k: &[f32], dim: usize, causal: bool) -> [Vec<f64>; 2] {
+    let (keys, queries) = (k.len() / dim, q.len() / dim);
+    let mut scores = vec![f64::NEG_INFINITY; keys * queries];
+    let mut pattern = vec![0.0; keys * queries];
+    for query in 0..queries {
+        let visible = if causal { keys.min(query + 1) } else { keys };
+        for key in 0..visible {
+            let (q, k) = (&q[query * dim..][..dim], &k[key * dim..][..dim]);
+            let dot: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+            scores[key * queries + query] = dot / (dim as f64).sqrt();
+        }
+        let column = |key: usize| key * queries + query;
+        let sum: f64 = (0..visible).map(|key| scores[column(key)].exp()).sum();
+        for key in 0..visible {
+            pattern[column(key)] = scores[column(key)].exp() / sum;
+        }
+    }
+    [scores, pattern]
+}
+
+/// The largest of each block of a grid, row after row.
+fn block_maxima(grid: &[f64], cols: usize, height: usize, width: usize) -> Vec<Vec<f64>> {
+    let rows: Vec<&[f64]> = grid.chunks(cols).collect();
+    let largest = |block: &[&[f64]], col: usize| {
+        let cells = block.iter().flat_map(|row| &row[col..cols.min(col + width)]);
+        cells.fold(f64::NEG_INFINITY, |most, &x| most.max(x))
+    };
+    let row = |block: &[&[f64]]| (0..cols).step_by(width).map(|col| largest(block, col)).collect();
+    rows.chunks(height).map(row).collect()
+}
+
+/// Queries, keys and values of eight columns.
+fn large(folder: &Folder, keys: usize, queries: usize) -> [Vec<f32>; 2] {
+    let (q, k) = (numbers(queries * 8, 1), numbers(keys * 8, 2));
+    folder.write("q.npy", &npy(&q, &[queries as u64, 8]));
+    folder.write("k.npy", &npy(&k, &[keys as u64, 8]));
+    folder.write("v.npy", &npy(&k, &[keys as u64, 8]));
+    [q, k]
+}
+
+const MASKED: [u8; 3] = [0xef, 0xec, 0xe4];
+
+#[test]
+fn above_64_keys_or_queries_the_picture_is_a_heat_map() {
+    // The cells of a pixel of the map, and the pixels of that in the image.
+    for (keys, queries, causal, [height, width], [tall, wide], decades) in [
+        (65, 65, false, [1, 1], [8, 8], 3.0),
+        (300, 300, true, [1, 1], [2, 2], 4.0),
+        (2048, 2048, true, [1, 1], [1, 1], 5.0),
+        (100, 8, false, [1, 1], [6, 20], 3.0),
+        (1, 65, false, [1, 1], [160, 8], 1.0),
+        (2049, 66, false, [2, 1], [1, 3], 5.0),
+    ] {
+        let name = format!("heat map {keys} {queries}");
+        let folder = Folder::new(&name);
+        let [q, k] = large(&folder, keys, queries);
+        let more: &[&str] =
+            if causal { &["--causal", "--svg", "p.svg"] } else { &["--svg", "p.svg"] };
+        folder.print(&own(more));
+        let picture = String::from_utf8(folder.read("p.svg")).unwrap();
+        check_xml(&picture);
+        assert_eq!(picture.matches("<circle").count(), 0, "{name}");
+        assert!(picture.len() < 8 << 20, "{name}: {} bytes", picture.len());
+        assert_eq!(picture.contains(">\nmasked\n<"), causal, "{name}");
+        let about = format!("a pixel is the largest of {height} × {width} cells");
+        assert_eq!(picture.contains(&about), (height, width) != (1, 1), "{name}");
+
+        let [scores, pattern] =
+            grids(&q, &k, 8, causal).map(|grid| block_maxima(&grid, queries, height, width));
+        let mut sizes: Vec<f64> =
+            scores.iter().flatten().filter(|x| x.is_finite()).map(|x| x.abs()).collect();
+        sizes.sort_by(f64::total_cmp);
+        let end = sizes[sizes.len() * 99 / 100];
+        let score_share = |score: f64| 0.5 + 0.5 * score / end;
+        let weight_share = |weight: f64| 1.0 + weight.log10() / decades;
+
+        // Half of one of 62 steps, over the steepest part of either bar, and the rounding.
+        let [of_scores, of_pattern] = images(&picture);
+        for (image, id, shares, bound) in [
+            (of_scores, "scores", &score_share as &dyn Fn(f64) -> f64, 10.0),
+            (of_pattern, "weights", &weight_share, 6.0),
+        ] {
+            let bar = bar(&picture, id);
+            let grid = if id == "scores" { &scores } else { &pattern };
+            assert_eq!(image.width, grid[0].len() * wide, "{name}");
+            assert_eq!(image.colours.len(), grid.len() * tall * image.width, "{name}");
+            for (i, &colour) in image.colours.iter().enumerate() {
+                let (key, query) = (i / image.width / tall, i % image.width / wide);
+                if scores[key][query] == f64::NEG_INFINITY {
+                    assert_eq!(colour, MASKED, "{name}: {id}, key {key}, query {query}");
+                } else {
+                    let stray = stray(colour, &bar, shares(grid[key][query]));
+                    assert!(stray < bound, "{name}: {id}, key {key}, query {query}: {stray}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_heat_map_of_2048_tokens_takes_a_few_hundred_megabytes() {
+    let folder = Folder::new("memory");
+    large(&folder, 2048, 2048);
+    let within = |kilobytes: &str| {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -v \"$0\" && exec \"$@\"", kilobytes]).arg(program());
+        limited.args(own(&["--causal", "--svg", "p.svg"])).current_dir(&folder.0);
+        limited.output().unwrap().status.success()
+    };
+    assert!(within("300000"));
+    assert!(!within("30000"), "the limit is none");
+}
+
+#[test]
+fn the_axes_of_a_heat_map_name_tokens() {
+    let folder = Folder::new("axes");
+    large(&folder, 300, 300);
+    let labels: String = (0..300).map(|i| format!("<{i}>\n")).collect();
+    folder.write("labels.txt", labels.as_bytes());
+    let text = folder.print(&own(&["--svg", "p.svg", "--labels-from", "labels.txt"]));
+    let picture = String::from_utf8(folder.read("p.svg")).unwrap();
+    check_xml(&picture);
+    for i in (0..300).step_by(20) {
+        // Keys and queries of both maps.
+        assert_eq!(picture.matches(&format!("\n{i} &lt;{i}&gt;\n")).count(), 4);
+    }
+    assert_eq!(picture.matches("&lt;").count(), 4 * 15);
+    assert!(text.contains("\n290 <290>  "));
+    let head = text.lines().find(|line| line.starts_with("key\\query")).unwrap();
+    assert_eq!(head, "key\\query  0 <0>           80 <80>         160 <160>       240 <240>");
+}
+
+#[test]
+fn the_terminal_shows_large_grids_in_squares() {
+    for (keys, queries, causal) in
+        [(30, 30, false), (65, 65, true), (300, 300, false), (2048, 2048, true), (300, 5, false)]
+    {
+        let name = format!("squares {keys} {queries}");
+        let folder = Folder::new(&name);
+        let [q, k] = large(&folder, keys, queries);
+        let text = folder.print(&own(if causal { &["--causal"] } else { &[] }));
+        let [height, width] = [keys, queries].map(|cells| cells.div_ceil(32));
+        let about = format!("A square is the largest of {height} × {width} cells:\n");
+        let count = if (height, width) == (1, 1) { 0 } else { 2 };
+        assert_eq!(text.matches(&about).count(), count, "{name}");
+
+        let maxima =
+            grids(&q, &k, 8, causal).map(|grid| block_maxima(&grid, queries, height, width));
+        let [scores, pattern] = &maxima;
+        for (heading, grid) in [("Scores,", scores), ("Pattern,", pattern)] {
+            let section = text.split(&format!("\n{heading}")).nth(1).unwrap();
+            let legend = section.lines().find(|line| line.starts_with('·')).unwrap();
+            assert_eq!(legend.ends_with("   blank: masked"), causal, "{name}");
+            let steps: Vec<(char, f64)> = legend
+                .split("   ")
+                .filter(|part| part.contains("from"))
+                .map(|part| part.split_once(" from ").unwrap())
+                .map(|(shade, from)| (shade.chars().next().unwrap(), from.parse().unwrap()))
+                .collect();
+            assert_eq!(steps.iter().map(|step| step.0).collect::<String>(), "░▒▓█", "{name}");
+
+            let body = section.lines().skip_while(|line| !line.starts_with("key\\query")).skip(1);
+            let rows: Vec<&str> = body.take_while(|line| !line.is_empty()).collect();
+            assert_eq!(rows.len(), grid.len(), "{name}");
+            let mut seen = std::collections::HashSet::new();
+            for (row, line) in rows.iter().enumerate() {
+                assert!(line.chars().count() <= 80, "{line}");
+                assert!(line.starts_with(&format!("k{} ", row * height)), "{line}");
+                let squares = line.chars().skip("key\\query  ".len()).chain([' '; 64]);
+                let squares: Vec<char> = squares.take(2 * grid[0].len()).collect();
+                for (col, pair) in squares.chunks(2).enumerate() {
+                    let value = grid[row][col];
+                    let near =
+                        steps.iter().any(|(_, from)| (value - from).abs() < 1e-5 * from.abs());
+                    let shade = match steps.iter().rev().find(|(_, from)| value >= *from) {
+                        _ if scores[row][col] == f64::NEG_INFINITY => ' ',
+                        Some((shade, _)) => *shade,
+                        None => '·',
+                    };
+                    assert!(pair == [shade; 2] || near, "{name}: {heading} {row} {col}: {pair:?}");
+                    seen.insert(shade);
+                }
+            }
+            assert!(seen.len() >= 4, "{name}: {heading} has only {seen:?}");
+        }
+        let output = table(&text, "Output,");
+        assert_eq!(output.len(), 1 + if queries > 40 { 8 } else { queries }, "{name}");
+    }
 }
 
 #[test]

@@ -53,6 +53,19 @@ impl Array {
         }
     }
 
+    /// The largest element of each block of `height` × `width` elements.
+    pub(crate) fn block_maxima(&self, height: usize, width: usize) -> Self {
+        let (rows, cols) = (self.rows.div_ceil(height), self.cols.div_ceil(width));
+        let mut maxima = Self::filled(rows, cols, f32::NEG_INFINITY);
+        for (row, elements) in self.data.chunks(self.cols).enumerate() {
+            let maxima = &mut maxima.data[row / height * cols..][..cols];
+            for (maximum, block) in maxima.iter_mut().zip(elements.chunks(width)) {
+                *maximum = block.iter().fold(*maximum, |most, &x| most.max(x));
+            }
+        }
+        maxima
+    }
+
     pub(crate) fn to_npy(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let shape = [self.rows as u64, self.cols as u64];

@@ -6,12 +6,14 @@ use std::{fs, path::Path};
 #[derive(Clone)]
 pub(crate) struct Labels {
     texts: Vec<String>,
+    /// From the user; otherwise a label is only its number.
+    given: bool,
 }
 
 impl Labels {
     /// `k0`, `k1` and so on.
     fn numbered(letter: char, count: usize) -> Self {
-        Self { texts: (0..count).map(|i| format!("{letter}{i}")).collect() }
+        Self { texts: (0..count).map(|i| format!("{letter}{i}")).collect(), given: false }
     }
 
     pub(crate) fn texts(&self) -> &[String] {
@@ -20,6 +22,14 @@ impl Labels {
 
     pub(crate) fn len(&self) -> usize {
         self.texts.len()
+    }
+
+    /// For a label whose neighbours are not shown: it begins with its position.
+    pub(crate) fn with_position(&self, i: usize) -> String {
+        match self.given {
+            true => format!("{i} {}", self.texts[i]),
+            false => self.texts[i].clone(),
+        }
     }
 }
 
@@ -55,7 +65,7 @@ pub(crate) fn labels(
         return Err(format!("{} labels for {keys} keys: one per key is needed", given.len()));
     }
     let texts = given.iter().map(|label| printable(label)).collect();
-    let of_keys = Labels { texts };
+    let of_keys = Labels { texts, given: true };
     let of_queries = if keys == queries { of_keys.clone() } else { Labels::numbered('q', queries) };
     Ok((of_keys, of_queries))
 }

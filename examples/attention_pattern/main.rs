@@ -15,8 +15,10 @@
 //! stderr, the exit status is 2, and no file has changed.
 
 mod data;
+mod heat_map;
 mod labels;
 mod npy;
+mod paper;
 mod picture;
 mod save;
 mod terminal;
@@ -35,7 +37,7 @@ struct Args {
     #[arg(long)]
     causal: bool,
 
-    /// Write the scores and the pattern as an SVG picture
+    /// Write the scores and the pattern as an SVG picture; a heat map above 64 keys or queries
     #[arg(long, value_name = "FILE.svg")]
     svg: Option<PathBuf>,
 
