@@ -8,6 +8,8 @@ use std::{
     sync::OnceLock,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use half::{bf16, f16};
 use npyz::WriterBuilder;
 use sdpa::{Backend, MatrixMut, MatrixRef};
 
@@ -282,31 +284,477 @@ fn own_arrays_go_through() {
     assert_eq!(folder.contents().len(), 5, "temporary files are left");
 }
 
-#[test]
-fn order_and_width_of_the_numbers_do_not_matter() {
-    let folder = Folder::with_arrays("order");
-    folder.print(&own(&["--out", "out.npy"]));
-    let plain = folder.read("out.npy");
+/// A file as `numpy.save` writes it, of elements that are bytes already.
+fn numpy_file<const N: usize>(
+    descr: &str,
+    fortran: bool,
+    shape: &[u64],
+    data: &[[u8; N]],
+) -> Vec<u8> {
+    let sizes: Vec<_> = shape.iter().map(u64::to_string).collect();
+    let fortran = if fortran { "True" } else { "False" };
+    let shape = sizes.join(", ");
+    let dict = format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': ({shape}), }}");
+    let text = format!("{dict:<117}\n");
+    let length = (text.len() as u16).to_le_bytes();
+    [b"\x93NUMPY\x01\0", &length[..], text.as_bytes(), data.as_flattened()].concat()
+}
 
-    let k = numbers(3 * 4, 2);
-    let across: Vec<f32> = (0..12).map(|i| k[i % 3 * 4 + i / 3]).collect();
-    folder.write("k.npy", &npy_in(npyz::Order::Fortran, &across, &[3, 4]));
-    let wide: Vec<f64> = numbers(5 * 4, 1).into_iter().map(f64::from).collect();
-    folder.write("q.npy", &npy(&wide, &[5, 4]));
-    folder.print(&own(&["--out", "out.npy"]));
-    assert!(folder.read("out.npy") == plain);
+/// From row-major to column-major.
+fn across<T: Copy>(data: &[T], rows: usize) -> Vec<T> {
+    let cols = data.len() / rows;
+    (0..data.len()).map(|i| data[i % rows * cols + i / rows]).collect()
 }
 
 #[test]
-fn large_grids_stay_bounded() {
-    let folder = Folder::new("large");
-    for name in ["q.npy", "k.npy", "v.npy"] {
-        folder.write(name, &npy(&numbers(300 * 8, 1), &[300, 8]));
+fn bfloat16_is_what_numpy_and_ml_dtypes_write() {
+    // numpy 2.4.6 and ml_dtypes 0.6.0: numpy.save(file, numpy.arange(6).reshape(2, 3)
+    // .astype(ml_dtypes.bfloat16)). numpy.load gives the dtype |V2, and numpy.save writes that.
+    let written = b"\x93NUMPY\x01\x00v\x00{'descr': '<V2', 'fortran_order': False, \
+        'shape': (2, 3), }                                                          \n\
+        \x00\x00\x80?\x00@@@\x80@\xa0@";
+    let data: Vec<_> = (0..6u8).map(|i| bf16::from_f32(f32::from(i)).to_le_bytes()).collect();
+    assert_eq!(numpy_file("<V2", false, &[2, 3], &data), written);
+
+    let folder = Folder::new("bfloat16");
+    folder.write("a.npy", written);
+    folder.write("b.npy", &npy(&[0.0f32, 1.0, 2.0, 3.0, 4.0, 5.0], &[2, 3]));
+    let of = |name| {
+        folder.print(&["--queries", name, "--keys", name, "--values", name, "--out", "out.npy"])
+    };
+    assert_eq!(of("a.npy"), of("b.npy"));
+}
+
+/// What `file` makes of numbers that are rounded, in either order of the axes, must give what
+/// the same numbers give as float32.
+fn same_as_f32(
+    name: &str,
+    rounded: impl Fn(f32) -> f32,
+    file: impl Fn(bool, &[u64; 2], &[f32]) -> Vec<u8>,
+) {
+    let folder = Folder::new(&format!("dtype {name}"));
+    let out = || (folder.print(&own(&["--out", "out.npy"])), folder.read("out.npy"));
+    let arrays = [("q.npy", [5, 4], 1), ("k.npy", [3, 4], 2), ("v.npy", [3, 2], 3)];
+    let arrays = arrays.map(|(name, shape, seed)| {
+        let count = (shape[0] * shape[1]) as usize;
+        let data: Vec<f32> = numbers(count, seed).into_iter().map(&rounded).collect();
+        (name, shape, data)
+    });
+
+    for (name, shape, data) in &arrays {
+        folder.write(name, &npy(data, shape));
     }
-    let text = folder.print(&own(&["--out", "out.npy"]));
-    assert!(text.contains("(300 × 300 is too large to print)"));
-    assert!(text.len() < 2000);
-    folder.refuse(&own(&["--svg", "p.svg", "--out", "out.npy"]), "at most 64");
+    let expected = out();
+    for (name, shape, data) in &arrays {
+        folder.write(name, &file(false, shape, data));
+    }
+    assert!(out() == expected, "{name}");
+    for (name, shape, data) in &arrays {
+        folder.write(name, &file(true, shape, &across(data, shape[0] as usize)));
+    }
+    assert!(out() == expected, "{name} in Fortran order");
+}
+
+#[test]
+fn every_dtype_in_every_order_gives_what_float32_gives() {
+    macro_rules! dtype {
+        ($descr:literal, $rounded:expr, $bytes:expr) => {
+            same_as_f32($descr, $rounded, |fortran, shape, data| {
+                let data: Vec<_> = data.iter().map(|&x| $bytes(x)).collect();
+                numpy_file($descr, fortran, shape, &data)
+            })
+        };
+    }
+    let to_f16 = |x| f16::from_f32(x).to_f32();
+    let to_bf16 = |x| bf16::from_f32(x).to_f32();
+    let same = |x| x;
+    dtype!("<f2", to_f16, |x| f16::from_f32(x).to_le_bytes());
+    dtype!(">f2", to_f16, |x| f16::from_f32(x).to_be_bytes());
+    dtype!("<V2", to_bf16, |x| bf16::from_f32(x).to_le_bytes());
+    dtype!("|V2", to_bf16, |x| bf16::from_f32(x).to_le_bytes());
+    dtype!(">V2", to_bf16, |x| bf16::from_f32(x).to_be_bytes());
+    dtype!("<f4", same, f32::to_le_bytes);
+    dtype!(">f4", same, f32::to_be_bytes);
+    // A float64 that is no float32 is rounded to the nearest, which this is.
+    let beside = |x: f32| f64::from(x) * (1.0 + f64::from(f32::EPSILON) / 8.0);
+    dtype!("<f8", same, |x| beside(x).to_le_bytes());
+    dtype!(">f8", same, |x| beside(x).to_be_bytes());
+}
+
+/// Arrays of 2 × 6 heads of queries and 2 × `shared` of keys and values, in either order, and the
+/// matrices of one of them as files of their own.
+fn with_heads(name: &str, shared: usize, batch: usize, head: usize) -> Folder {
+    let folder = Folder::new(name);
+    for (name, heads, rows, cols) in [("q", 6, 5, 4), ("k", shared, 3, 4), ("v", shared, 3, 2)] {
+        let size = rows * cols;
+        let all = numbers(2 * heads * size, name.as_bytes()[0].into());
+        let shape = [2, heads as u64, rows as u64, cols as u64];
+        folder.write(&format!("{name}4.npy"), &npy(&all, &shape));
+        let place = |i: usize| [i % 2, i / 2 % heads, i / 2 / heads % rows, i / 2 / heads / rows];
+        let reversed: Vec<f32> = (0..all.len())
+            .map(place)
+            .map(|[b, h, r, c]| all[((b * heads + h) * rows + r) * cols + c])
+            .collect();
+        folder.write(&format!("{name}f.npy"), &npy_in(npyz::Order::Fortran, &reversed, &shape));
+
+        let of_batch = &all[batch * heads * size..][..heads * size];
+        folder.write(&format!("{name}3.npy"), &npy(of_batch, &shape[1..]));
+        let one = &of_batch[head / (6 / heads) * size..][..size];
+        folder.write(&format!("{name}2.npy"), &npy(one, &shape[2..]));
+        folder.write(&format!("{name}1.npy"), &npy(one, &[1, 1, shape[2], shape[3]]));
+    }
+    folder
+}
+
+fn of_kind<'a>(kinds: [&'a str; 3], more: &[&'a str]) -> Vec<&'a str> {
+    [&["--queries", kinds[0], "--keys", kinds[1], "--values", kinds[2]], more].concat()
+}
+
+const FOUR: [&str; 3] = ["q4.npy", "k4.npy", "v4.npy"];
+const FORTRAN: [&str; 3] = ["qf.npy", "kf.npy", "vf.npy"];
+const THREE: [&str; 3] = ["q3.npy", "k3.npy", "v3.npy"];
+const TWO: [&str; 3] = ["q2.npy", "k2.npy", "v2.npy"];
+const ONES: [&str; 3] = ["q1.npy", "k1.npy", "v1.npy"];
+
+#[test]
+fn heads_are_picked_and_shared() {
+    for (name, shared, batch, head) in [
+        ("first", 6, 0, 0),
+        ("last", 6, 1, 5),
+        ("middle", 6, 1, 2),
+        ("shared", 2, 1, 4),
+        ("one", 1, 0, 3),
+    ] {
+        let folder = with_heads(&format!("heads {name}"), shared, batch, head);
+        let output = |kinds, more: &[&str]| {
+            folder.print(&of_kind(kinds, &[more, &["--out", "out.npy"]].concat()));
+            folder.read("out.npy")
+        };
+        let (batch, head) = (&*batch.to_string(), &*head.to_string());
+        let expected = output(TWO, &[]);
+        assert!(output(ONES, &[]) == expected, "{name}");
+        assert!(output(THREE, &["--head", head]) == expected, "{name}");
+        assert!(output(FOUR, &["--head", head, "--batch", batch]) == expected, "{name}");
+        assert!(output(FORTRAN, &["--head", head, "--batch", batch]) == expected, "{name}");
+        // Three dimensions under --batch are batches; here are as many as heads.
+        if shared == 6 {
+            assert!(output(THREE, &["--batch", head]) == expected, "{name}");
+        }
+        let text = folder.print(&of_kind(FOUR, &["--head", head, "--batch", batch]));
+        assert!(text.starts_with(&format!("Attention pattern, batch {batch}, head {head}\n")));
+    }
+}
+
+#[test]
+fn ambiguous_and_absent_heads_are_refused() {
+    let folder = with_heads("no head", 2, 0, 0);
+    let refuse = |kinds, more: &[&str], because| {
+        let more = [more, &["--svg", "p.svg", "--out", "out.npy"]].concat();
+        folder.refuse(&of_kind(kinds, &more), because);
+    };
+    refuse(FOUR, &[], "\"q4.npy\" has more than one batch: pick one of 2 with --batch");
+    refuse(FOUR, &["--batch", "1"], "\"q4.npy\" has more than one head: pick one of 6 with --head");
+    refuse(
+        FOUR,
+        &["--batch", "2", "--head", "0"],
+        "\"q4.npy\" has no batch 2: --batch is at most 1",
+    );
+    refuse(FOUR, &["--batch", "1", "--head", "6"], "\"q4.npy\" has no head 6: --head is at most 5");
+    refuse(THREE, &[], "\"q3.npy\" has shape [6, 5, 4]: pick one matrix with --head or --batch");
+    refuse(THREE, &["--batch", "0", "--head", "0"], "--batch or --head, not both");
+    // As batches these are 6 and 2.
+    refuse(THREE, &["--batch", "4"], "\"k3.npy\" has no batch 4: --batch is at most 1");
+    refuse(TWO, &["--head", "0"], "\"q2.npy\" has shape [5, 4]: two dimensions leave");
+    refuse(["q4.npy", "k2.npy", "v4.npy"], &["--batch", "0", "--head", "0"], "\"k2.npy\"");
+
+    let heads = |name: &str, count: u64, size: u64| {
+        folder.write(name, &npy(&numbers((count * 3 * size) as usize, 7), &[count, 3, size]));
+    };
+    heads("k3.npy", 4, 4);
+    refuse(THREE, &["--head", "5"], "\"k3.npy\" has shape [4, 3, 4]: 6 query heads cannot share 4");
+    heads("k3.npy", 3, 4);
+    refuse(THREE, &["--head", "5"], "\"k3.npy\" has 3 heads and \"v3.npy\" has 2");
+
+    // What the command line itself rejects is explained over several lines.
+    for args in [vec!["--head", "0"], of_kind(FOUR, &["--head", "-1"])] {
+        assert_eq!(folder.run(&args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn labels_come_from_a_file() {
+    let folder = Folder::with_arrays("labels from");
+    let rows = |file: &[u8]| {
+        folder.write("labels.txt", file);
+        let text = folder.print(&own(&["--labels-from", "labels.txt"]));
+        let names: Vec<_> = text.lines().skip_while(|line| !line.starts_with("key")).collect();
+        [1, 2, 3].map(|row| names[row].chars().take(9).collect::<String>().trim_end().to_string())
+    };
+    let expected = ["a,b", " Ġthe", "größer"];
+    assert_eq!(rows("a,b\n Ġthe\ngrößer\n".as_bytes()), expected);
+    assert_eq!(rows("a,b\n Ġthe\ngrößer".as_bytes()), expected);
+    assert_eq!(rows("\u{feff}a,b\r\n Ġthe\r\ngrößer\r\n".as_bytes()), expected);
+    // An empty line is an empty label, and terminal codes go nowhere.
+    assert_eq!(rows(b"\n\x1b[31m\nc\n"), ["", "\u{fffd}[31m", "c"]);
+
+    let refuse = |file: &[u8], because: &str| {
+        folder.write("labels.txt", file);
+        let more = ["--labels-from", "labels.txt", "--svg", "p.svg", "--out", "out.npy"];
+        folder.refuse(&own(&more), because);
+    };
+    refuse(b"a\nb\n", "\"labels.txt\" holds 2 labels for 3 keys");
+    refuse(b"a\nb\nc\n\n", "\"labels.txt\" holds 4 labels for 3 keys");
+    refuse(b"", "\"labels.txt\" is empty");
+    refuse(b"\xef\xbb\xbf", "\"labels.txt\" is empty");
+    refuse(b"a\nb\nna\xefve\n", "\"labels.txt\" is not UTF-8 in line 3");
+    // UTF-16, as some editors write it.
+    refuse(b"\xff\xfea\0\n\0", "\"labels.txt\" is not UTF-8 in line 1");
+    folder.refuse(&own(&["--labels-from", "no.txt", "--svg", "p.svg"]), "cannot read \"no.txt\"");
+
+    // What the command line itself rejects is explained over several lines.
+    let both = own(&["--labels", "a,b,c", "--labels-from", "labels.txt"]);
+    for args in [both, vec!["--labels-from", "labels.txt"]] {
+        assert_eq!(folder.run(&args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+/// An image in a picture: its colours, row after row.
+struct Pixels {
+    width: usize,
+    colours: Vec<[u8; 3]>,
+}
+
+/// The images of a picture, the scores and the pattern.
+fn images(picture: &str) -> [Pixels; 2] {
+    let mut images = picture.split("data:image/png;base64,").skip(1).map(|rest| {
+        let file = STANDARD.decode(rest.split('"').next().unwrap()).unwrap();
+        let mut decoder = png::Decoder::new(std::io::Cursor::new(file));
+        decoder.set_transformations(png::Transformations::EXPAND);
+        let mut reader = decoder.read_info().unwrap();
+        let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+        let width = reader.next_frame(&mut bytes).unwrap().width as usize;
+        Pixels { width, colours: bytes.as_chunks().0.to_vec() }
+    });
+    let both = [images.next().unwrap(), images.next().unwrap()];
+    assert!(images.next().is_none());
+    both
+}
+
+/// The colours of the bar with this id, from end to end.
+fn bar(picture: &str, id: &str) -> Vec<[f64; 3]> {
+    let gradient = picture.split(&format!("<linearGradient id=\"{id}\"")).nth(1).unwrap();
+    let stops = gradient.split("</linearGradient>").next().unwrap().split("<stop ").skip(1);
+    let stops: Vec<_> = stops.map(|stop| stop.split('"').collect::<Vec<_>>()).collect();
+    for (i, stop) in stops.iter().enumerate() {
+        let offset: f64 = stop[1].trim_end_matches('%').parse().unwrap();
+        assert!((offset - 100.0 * i as f64 / (stops.len() - 1) as f64).abs() < 0.01);
+    }
+    let channel = |stop: &[&str], i: usize| u8::from_str_radix(&stop[3][i..i + 2], 16).unwrap();
+    stops.iter().map(|stop| [1, 3, 5].map(|i| channel(stop, i).into())).collect()
+}
+
+/// How far a colour is from that of the bar at this share of its length.
+fn stray(colour: [u8; 3], bar: &[[f64; 3]], share: f64) -> f64 {
+    let place = share.clamp(0.0, 1.0) * (bar.len() - 1) as f64;
+    let first = (place as usize).min(bar.len() - 2);
+    let part = place - first as f64;
+    let differences = [0, 1, 2].map(|i| {
+        let expected = bar[first][i] * (1.0 - part) + bar[first + 1][i] * part;
+        (f64::from(colour[i]) - expected).abs()
+    });
+    differences.into_iter().fold(0.0, f64::max)
+}
+
+/// The scores and the pattern in plain f64, a row per key; −∞ and 0 where masked.
+fn grids(q: &[f32], k: &[f32], dim: usize, causal: bool) -> [Vec<f64>; 2] {
+    let (keys, queries) = (k.len() / dim, q.len() / dim);
+    let mut scores = vec![f64::NEG_INFINITY; keys * queries];
+    let mut pattern = vec![0.0; keys * queries];
+    for query in 0..queries {
+        let visible = if causal { keys.min(query + 1) } else { keys };
+        for key in 0..visible {
+            let (q, k) = (&q[query * dim..][..dim], &k[key * dim..][..dim]);
+            let dot: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+            scores[key * queries + query] = dot / (dim as f64).sqrt();
+        }
+        let column = |key: usize| key * queries + query;
+        let sum: f64 = (0..visible).map(|key| scores[column(key)].exp()).sum();
+        for key in 0..visible {
+            pattern[column(key)] = scores[column(key)].exp() / sum;
+        }
+    }
+    [scores, pattern]
+}
+
+/// The largest of each block of a grid, row after row.
+fn block_maxima(grid: &[f64], cols: usize, height: usize, width: usize) -> Vec<Vec<f64>> {
+    let rows: Vec<&[f64]> = grid.chunks(cols).collect();
+    let largest = |block: &[&[f64]], col: usize| {
+        let cells = block.iter().flat_map(|row| &row[col..cols.min(col + width)]);
+        cells.fold(f64::NEG_INFINITY, |most, &x| most.max(x))
+    };
+    let row = |block: &[&[f64]]| (0..cols).step_by(width).map(|col| largest(block, col)).collect();
+    rows.chunks(height).map(row).collect()
+}
+
+/// Queries, keys and values of eight columns.
+fn large(folder: &Folder, keys: usize, queries: usize) -> [Vec<f32>; 2] {
+    let (q, k) = (numbers(queries * 8, 1), numbers(keys * 8, 2));
+    folder.write("q.npy", &npy(&q, &[queries as u64, 8]));
+    folder.write("k.npy", &npy(&k, &[keys as u64, 8]));
+    folder.write("v.npy", &npy(&k, &[keys as u64, 8]));
+    [q, k]
+}
+
+const MASKED: [u8; 3] = [0xef, 0xec, 0xe4];
+
+#[test]
+fn above_64_keys_or_queries_the_picture_is_a_heat_map() {
+    // The cells of a pixel of the map, and the pixels of that in the image.
+    for (keys, queries, causal, [height, width], [tall, wide], decades) in [
+        (65, 65, false, [1, 1], [8, 8], 3.0),
+        (300, 300, true, [1, 1], [2, 2], 4.0),
+        (2048, 2048, true, [1, 1], [1, 1], 5.0),
+        (100, 8, false, [1, 1], [6, 20], 3.0),
+        (1, 65, false, [1, 1], [160, 8], 1.0),
+        (2049, 66, false, [2, 1], [1, 3], 5.0),
+    ] {
+        let name = format!("heat map {keys} {queries}");
+        let folder = Folder::new(&name);
+        let [q, k] = large(&folder, keys, queries);
+        let more: &[&str] =
+            if causal { &["--causal", "--svg", "p.svg"] } else { &["--svg", "p.svg"] };
+        folder.print(&own(more));
+        let picture = String::from_utf8(folder.read("p.svg")).unwrap();
+        check_xml(&picture);
+        assert_eq!(picture.matches("<circle").count(), 0, "{name}");
+        assert!(picture.len() < 8 << 20, "{name}: {} bytes", picture.len());
+        assert_eq!(picture.contains(">\nmasked\n<"), causal, "{name}");
+        let about = format!("a pixel is the largest of {height} × {width} cells");
+        assert_eq!(picture.contains(&about), (height, width) != (1, 1), "{name}");
+
+        let [scores, pattern] =
+            grids(&q, &k, 8, causal).map(|grid| block_maxima(&grid, queries, height, width));
+        let mut sizes: Vec<f64> =
+            scores.iter().flatten().filter(|x| x.is_finite()).map(|x| x.abs()).collect();
+        sizes.sort_by(f64::total_cmp);
+        let end = sizes[sizes.len() * 99 / 100];
+        let score_share = |score: f64| 0.5 + 0.5 * score / end;
+        let weight_share = |weight: f64| 1.0 + weight.log10() / decades;
+
+        // Half of one of 62 steps, over the steepest part of either bar, and the rounding.
+        let [of_scores, of_pattern] = images(&picture);
+        for (image, id, shares, bound) in [
+            (of_scores, "scores", &score_share as &dyn Fn(f64) -> f64, 10.0),
+            (of_pattern, "weights", &weight_share, 6.0),
+        ] {
+            let bar = bar(&picture, id);
+            let grid = if id == "scores" { &scores } else { &pattern };
+            assert_eq!(image.width, grid[0].len() * wide, "{name}");
+            assert_eq!(image.colours.len(), grid.len() * tall * image.width, "{name}");
+            for (i, &colour) in image.colours.iter().enumerate() {
+                let (key, query) = (i / image.width / tall, i % image.width / wide);
+                if scores[key][query] == f64::NEG_INFINITY {
+                    assert_eq!(colour, MASKED, "{name}: {id}, key {key}, query {query}");
+                } else {
+                    let stray = stray(colour, &bar, shares(grid[key][query]));
+                    assert!(stray < bound, "{name}: {id}, key {key}, query {query}: {stray}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_heat_map_of_2048_tokens_takes_a_few_hundred_megabytes() {
+    let folder = Folder::new("memory");
+    large(&folder, 2048, 2048);
+    let within = |kilobytes: &str| {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -v \"$0\" && exec \"$@\"", kilobytes]).arg(program());
+        limited.args(own(&["--causal", "--svg", "p.svg"])).current_dir(&folder.0);
+        limited.output().unwrap().status.success()
+    };
+    assert!(within("300000"));
+    assert!(!within("30000"), "the limit is none");
+}
+
+#[test]
+fn the_axes_of_a_heat_map_name_tokens() {
+    let folder = Folder::new("axes");
+    large(&folder, 300, 300);
+    let labels: String = (0..300).map(|i| format!("<{i}>\n")).collect();
+    folder.write("labels.txt", labels.as_bytes());
+    let text = folder.print(&own(&["--svg", "p.svg", "--labels-from", "labels.txt"]));
+    let picture = String::from_utf8(folder.read("p.svg")).unwrap();
+    check_xml(&picture);
+    for i in (0..300).step_by(20) {
+        // Keys and queries of both maps.
+        assert_eq!(picture.matches(&format!("\n{i} &lt;{i}&gt;\n")).count(), 4);
+    }
+    assert_eq!(picture.matches("&lt;").count(), 4 * 15);
+    assert!(text.contains("\n290 <290>  "));
+    let head = text.lines().find(|line| line.starts_with("key\\query")).unwrap();
+    assert_eq!(head, "key\\query  0 <0>           80 <80>         160 <160>       240 <240>");
+}
+
+#[test]
+fn the_terminal_shows_large_grids_in_squares() {
+    for (keys, queries, causal) in
+        [(30, 30, false), (65, 65, true), (300, 300, false), (2048, 2048, true), (300, 5, false)]
+    {
+        let name = format!("squares {keys} {queries}");
+        let folder = Folder::new(&name);
+        let [q, k] = large(&folder, keys, queries);
+        let text = folder.print(&own(if causal { &["--causal"] } else { &[] }));
+        let [height, width] = [keys, queries].map(|cells| cells.div_ceil(32));
+        let about = format!("A square is the largest of {height} × {width} cells:\n");
+        let count = if (height, width) == (1, 1) { 0 } else { 2 };
+        assert_eq!(text.matches(&about).count(), count, "{name}");
+
+        let maxima =
+            grids(&q, &k, 8, causal).map(|grid| block_maxima(&grid, queries, height, width));
+        let [scores, pattern] = &maxima;
+        for (heading, grid) in [("Scores,", scores), ("Pattern,", pattern)] {
+            let section = text.split(&format!("\n{heading}")).nth(1).unwrap();
+            let legend = section.lines().find(|line| line.starts_with('·')).unwrap();
+            assert_eq!(legend.ends_with("   blank: masked"), causal, "{name}");
+            let steps: Vec<(char, f64)> = legend
+                .split("   ")
+                .filter(|part| part.contains("from"))
+                .map(|part| part.split_once(" from ").unwrap())
+                .map(|(shade, from)| (shade.chars().next().unwrap(), from.parse().unwrap()))
+                .collect();
+            assert_eq!(steps.iter().map(|step| step.0).collect::<String>(), "░▒▓█", "{name}");
+
+            let body = section.lines().skip_while(|line| !line.starts_with("key\\query")).skip(1);
+            let rows: Vec<&str> = body.take_while(|line| !line.is_empty()).collect();
+            assert_eq!(rows.len(), grid.len(), "{name}");
+            let mut seen = std::collections::HashSet::new();
+            for (row, line) in rows.iter().enumerate() {
+                assert!(line.chars().count() <= 80, "{line}");
+                assert!(line.starts_with(&format!("k{} ", row * height)), "{line}");
+                let squares = line.chars().skip("key\\query  ".len()).chain([' '; 64]);
+                let squares: Vec<char> = squares.take(2 * grid[0].len()).collect();
+                for (col, pair) in squares.chunks(2).enumerate() {
+                    let value = grid[row][col];
+                    let near =
+                        steps.iter().any(|(_, from)| (value - from).abs() < 1e-5 * from.abs());
+                    let shade = match steps.iter().rev().find(|(_, from)| value >= *from) {
+                        _ if scores[row][col] == f64::NEG_INFINITY => ' ',
+                        Some((shade, _)) => *shade,
+                        None => '·',
+                    };
+                    assert!(pair == [shade; 2] || near, "{name}: {heading} {row} {col}: {pair:?}");
+                    seen.insert(shade);
+                }
+            }
+            assert!(seen.len() >= 4, "{name}: {heading} has only {seen:?}");
+        }
+        let output = table(&text, "Output,");
+        assert_eq!(output.len(), 1 + if queries > 40 { 8 } else { queries }, "{name}");
+    }
 }
 
 #[test]
@@ -326,8 +774,9 @@ fn bad_arrays_are_refused() {
         let length = (text.len() as u16).to_le_bytes();
         [b"\x93NUMPY\x01\0", &length[..], text].concat()
     };
+    let record = b"{'descr': [('x', '<f2')], 'fortran_order': False, 'shape': (3, 4)}\n";
     let huge = b"{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775807, 4)}\n";
-    let cases: [(&str, Vec<u8>, &str); 19] = [
+    let cases: [(&str, Vec<u8>, &str); 23] = [
         ("empty", vec![], "not a .npy file"),
         ("magic", text("NUMPY", "NUMPi"), "not a .npy file"),
         ("header", text("'shape'", "'share'"), "not a .npy file"),
@@ -337,16 +786,32 @@ fn bad_arrays_are_refused() {
         ("brackets", with_header(&[b'('; 60_000]), "header that is too long"),
         ("huge", with_header(huge), "header that is too long"),
         ("integers", text("<f4", "<i4"), "\"<i4\""),
-        ("half precision", text("<f4", "<f2"), "\"<f2\""),
-        ("one dimension", npy(&numbers(12, 2), &[12]), "[12], not two dimensions"),
-        ("three dimensions", npy(&numbers(12, 2), &[3, 2, 2]), "not two dimensions"),
+        ("one byte", text("<f4", "<V1"), "\"<V1\", not float16"),
+        ("bytes", text("<f4", "|V4"), "\"|V4\", not float16"),
+        ("complex", text("<f4", "<c8"), "\"<c8\", not float16"),
+        ("structured", with_header(record), "holds \"[(x, <f2), ]\", not float16"),
+        ("cut off halves", text("<f4", "<f2"), "48 bytes of data: cut off or damaged"),
+        ("one dimension", npy(&numbers(12, 2), &[12]), "[12]: two, three or four dimensions"),
+        (
+            "five dimensions",
+            npy(&numbers(12, 2), &[1, 1, 1, 3, 4]),
+            "two, three or four dimensions",
+        ),
         ("no keys", npy::<f32>(&[], &[0, 4]), "nothing in it"),
         ("no dim", npy::<f32>(&[], &[3, 0]), "nothing in it"),
-        ("dim", npy(&numbers(15, 2), &[3, 5]), "5 × 4 and keys are 3 × 5"),
-        ("keys", npy(&numbers(16, 2), &[4, 4]), "4 × 4 and values are 3 × 2"),
-        ("NaN", with(6, f32::NAN), "NaN in row 1, column 2"),
-        ("infinity", with(4, f32::NEG_INFINITY), "-inf in row 1, column 0"),
-        ("overflow", npy(&[1e39f64; 12], &[3, 4]), "inf in row 0, column 0"),
+        (
+            "dim",
+            npy(&numbers(15, 2), &[3, 5]),
+            "the queries of \"q.npy\" are 5 × 4 and the keys of \"k.npy\" are 3 × 5: their widths differ",
+        ),
+        (
+            "keys",
+            npy(&numbers(16, 2), &[4, 4]),
+            "the keys of \"k.npy\" are 4 × 4 and the values of \"v.npy\" are 3 × 2: a value per key",
+        ),
+        ("NaN", with(6, f32::NAN), "\"k.npy\" holds NaN at [1, 2]"),
+        ("infinity", with(4, f32::NEG_INFINITY), "\"k.npy\" holds -inf at [1, 0]"),
+        ("overflow", npy(&[1e39f64; 12], &[3, 4]), "\"k.npy\" holds inf at [0, 0]"),
     ];
     for (name, bytes, because) in cases {
         let folder = Folder::with_arrays(&format!("bad {name}"));
@@ -368,7 +833,7 @@ fn other_mistakes_are_refused() {
     refuse(&["--svg", "p.svg"], "cannot read \"v.npy\"");
     folder.write("v.npy", &npy(&[f32::MAX; 6], &[3, 2]));
     folder.write("k.npy", &npy(&[f32::MAX; 12], &[3, 4]));
-    refuse(&["--svg", "p.svg"], "the scores overflow");
+    refuse(&["--svg", "p.svg"], "the scores of \"q.npy\" and \"k.npy\" overflow float32");
 
     // What the command line itself rejects is explained over several lines.
     for args in [vec!["--keys", "k.npy"], vec!["--labels", "a"], vec!["--nonsense"]] {

@@ -9,13 +9,16 @@
 //!
 //! Without arguments a sentence of eight words goes through a trained head that is
 //! built in. The user's own arrays are queries, keys and values already, and are not
-//! projected. They are two-dimensional `.npy` files in C or Fortran order, of float32,
-//! or of float64, which is rounded to float32; other types are refused.
+//! projected; `--help` says which files are read, and how a head is picked from them.
 //!
 //! Everything is computed before anything is written. On an error there is one line on
 //! stderr, the exit status is 2, and no file has changed.
 
 mod data;
+mod heat_map;
+mod labels;
+mod npy;
+mod paper;
 mod picture;
 mod save;
 mod terminal;
@@ -24,16 +27,17 @@ use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use data::{Array, Head, Linear};
+use labels::Labels;
 
 /// Shows what each key matters to each query in one attention head.
 #[derive(Parser)]
-#[command(name = "attention_pattern")]
+#[command(name = "attention_pattern", after_help = ARRAYS)]
 struct Args {
     /// Query i sees only the keys 0 to i
     #[arg(long)]
     causal: bool,
 
-    /// Write the scores and the pattern as an SVG picture
+    /// Write the scores and the pattern as an SVG picture; a heat map above 64 keys or queries
     #[arg(long, value_name = "FILE.svg")]
     svg: Option<PathBuf>,
 
@@ -53,17 +57,45 @@ struct Args {
     #[arg(long, value_name = "V.npy", requires_all = ["queries", "keys"])]
     values: Option<PathBuf>,
 
+    #[command(flatten)]
+    pick: npy::Pick,
+
     /// Names of your keys; when there are as many queries, also theirs
     #[arg(long, value_name = "A,B,C", value_delimiter = ',', requires = "keys")]
     labels: Option<Vec<String>>,
+
+    /// The same from a UTF-8 file, one name per line, which may hold commas
+    #[arg(long, value_name = "FILE", requires = "keys", conflicts_with = "labels")]
+    labels_from: Option<PathBuf>,
+}
+
+const ARRAYS: &str = "\
+Arrays are .npy files of float16, bfloat16 (which ml_dtypes writes as V2), float32 or
+float64 (rounded to float32), in C or Fortran order and either byte order:
+
+  [tokens][dim]                    one head
+  [heads][tokens][dim]             pick with --head
+  [batch][tokens][dim]             pick with --batch
+  [batch][heads][tokens][dim]      pick with both
+
+An axis of length 1 needs no pick. --head counts query heads. Where keys and values have
+fewer heads, consecutive query heads share them in groups of the same size.";
+
+/// Queries, keys and values.
+struct Input {
+    title: String,
+    labels: Option<Vec<String>>,
+    /// Of the three, for messages.
+    names: [String; 3],
+    arrays: [Array; 3],
 }
 
 /// What the terminal and the picture show.
 struct Shown {
     title: String,
     subtitle: String,
-    key_labels: Vec<String>,
-    query_labels: Vec<String>,
+    key_labels: Labels,
+    query_labels: Labels,
     /// A row per key, a column per query.
     scores: Array,
     /// A row per key, a column per query.
@@ -83,25 +115,20 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    let own = args.queries.as_ref().zip(args.keys.as_ref()).zip(args.values.as_ref());
-    let (title, labels, queries, keys, values) = if let Some(((queries, keys), values)) = own {
-        let title = "Attention pattern".to_string();
-        (title, args.labels.clone(), data::read(queries)?, data::read(keys)?, data::read(values)?)
-    } else {
-        let Head { title, words, embeddings, query, key, value } = data::minilm()?;
-        let queries = project(&embeddings, &query)?;
-        let keys = project(&embeddings, &key)?;
-        let values = project(&embeddings, &value)?;
-        (title, Some(words), queries, keys, values)
-    };
-    let (key_labels, query_labels) = data::labels(labels, keys.rows, queries.rows)?;
-    data::check_shapes(&queries, &keys, &values)?;
+    let Input { title, labels, names: [q, k, v], arrays: [queries, keys, values] } = input(args)?;
+    let (key_labels, query_labels) =
+        labels::labels(labels, keys.rows, queries.rows).map_err(|error| {
+            match &args.labels_from {
+                Some(path) => format!("{path:?} holds {error}"),
+                None => error,
+            }
+        })?;
 
     let dim = keys.cols;
     let scale = 1.0 / (dim as f32).sqrt();
-    let mut scores = Array::zeros(keys.rows, queries.rows);
+    let mut scores = Array::filled(keys.rows, queries.rows, 0.0);
     sdpa::scores(keys.view()?, queries.view()?, Some(scale), scores.view_mut()?)?;
-    scores.check_finite("the scores")?;
+    scores.check_finite(&format!("the scores of {q} and {k}"))?;
 
     if args.causal {
         for key in 0..keys.rows {
@@ -111,12 +138,12 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         }
     }
 
-    let mut pattern = Array::zeros(keys.rows, queries.rows);
+    let mut pattern = Array::filled(keys.rows, queries.rows, 0.0);
     sdpa::softmax_columns(scores.view()?, pattern.view_mut()?)?;
 
-    let mut output = Array::zeros(queries.rows, values.cols);
+    let mut output = Array::filled(queries.rows, values.cols, 0.0);
     sdpa::weighted_sum(pattern.view()?, values.view()?, output.view_mut()?)?;
-    output.check_finite("the output")?;
+    output.check_finite(&format!("the outputs from {v}"))?;
 
     let causal = if args.causal { ", causal" } else { "" };
     let subtitle = format!(
@@ -141,8 +168,30 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
 }
 
+/// The files of the user, or the built-in head applied to its sentence.
+fn input(args: &Args) -> Result<Input, Box<dyn Error>> {
+    if let (Some(queries), Some(keys), Some(values)) = (&args.queries, &args.keys, &args.values) {
+        let from_file = args.labels_from.as_deref().map(labels::read).transpose()?;
+        let paths = [queries.as_path(), keys, values];
+        return Ok(Input {
+            title: format!("Attention pattern{}", args.pick),
+            labels: from_file.or_else(|| args.labels.clone()),
+            names: paths.map(|path| format!("{path:?}")),
+            arrays: npy::read(paths, &args.pick)?,
+        });
+    }
+    let Head { title, words, embeddings, query, key, value } = data::minilm()?;
+    let project = |layer| project(&embeddings, layer);
+    Ok(Input {
+        title,
+        labels: Some(words),
+        names: ["queries", "keys", "values"].map(str::to_string),
+        arrays: [project(&query)?, project(&key)?, project(&value)?],
+    })
+}
+
 fn project(embeddings: &Array, layer: &Linear) -> Result<Array, sdpa::Error> {
-    let mut out = Array::zeros(embeddings.rows, layer.weights.cols);
+    let mut out = Array::filled(embeddings.rows, layer.weights.cols, 0.0);
     sdpa::project(embeddings.view()?, layer.weights.view()?, Some(&layer.bias), out.view_mut()?)?;
     Ok(out)
 }

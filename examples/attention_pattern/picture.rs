@@ -1,37 +1,24 @@
 //! The scores and the pattern as an SVG picture.
 
-use svg::{
-    Document,
-    node::element::{Circle, Description, Group, Line, Rectangle, TSpan, Text, Title},
-};
+use svg::node::element::{Circle, Group, Rectangle, Title};
 
 use crate::{
     Shown,
-    data::{Array, shortened},
+    data::Array,
+    heat_map,
+    labels::shortened,
+    paper::{
+        ADVANCE, FAINT, GRID, HEADER, HIDDEN, INK, KEY, LEGEND_HEIGHT, LEGEND_WIDTH, MARGIN,
+        MAX_LABEL, QUERY, document, heading, line, longest, number, rising, round, strongest, text,
+    },
 };
 
-/// More cells than this on a side are no picture any more, and megabytes.
+/// With more keys or queries than this a circle per cell is megabytes, and a heat map is drawn.
 const MAX_SIDE: usize = 64;
-const MAX_LABEL: usize = 14;
 
-const PAPER: &str = "#fdfcf8";
-const BORDER: &str = "#d9d4c7";
-const INK: &str = "#1f2933";
-const FAINT: &str = "#5f6b76";
-const GRID: &str = "#e4e0d6";
-const HIDDEN: &str = "#efece4";
-const KEY: &str = "#0f6b62";
-const QUERY: &str = "#9a3412";
 const POSITIVE: &str = "#2563a8";
 const NEGATIVE: &str = "#d9772b";
 
-/// The room around everything, and between the two grids.
-const MARGIN: f64 = 28.0;
-/// The width of a character relative to its size, on the large side.
-const ADVANCE: f64 = 0.6;
-const HEADER: f64 = 92.0;
-const LEGEND_HEIGHT: f64 = 86.0;
-const LEGEND_WIDTH: f64 = 360.0;
 /// From here on a cell has room for a number.
 const NUMBERED: f64 = 40.0;
 
@@ -44,59 +31,24 @@ struct Panel<'a> {
     cell: f64,
 }
 
-pub(crate) fn draw(shown: &Shown) -> Result<String, String> {
+pub(crate) fn draw(shown: &Shown) -> Result<String, png::EncodingError> {
     let (keys, queries) = (shown.key_labels.len(), shown.query_labels.len());
     if keys > MAX_SIDE || queries > MAX_SIDE {
-        return Err(format!(
-            "--svg draws at most {MAX_SIDE} keys and {MAX_SIDE} queries, not {keys} and {queries}"
-        ));
+        return heat_map::draw(shown);
     }
     let cell = (400.0 / keys.max(queries) as f64).clamp(12.0, 50.0);
-    let longest = |labels: &[String]| {
-        let length = labels.iter().map(|label| label.chars().count().min(MAX_LABEL)).max();
-        length.unwrap_or(0) as f64 * ADVANCE * label_size(cell)
-    };
-    let names = longest(&shown.key_labels) + 10.0;
+    let size = label_size(cell);
+    let names = longest(shown.key_labels.texts(), size) + 10.0;
     let (sine, cosine) = label_angle(cell).to_radians().sin_cos();
-    let rise = longest(&shown.query_labels) * sine + 22.0;
-    let overhang = (longest(&shown.query_labels) * cosine - cell / 2.0).max(0.0);
-    let panel = names + (queries as f64 * cell + overhang).max(LEGEND_WIDTH);
+    let rise = longest(shown.query_labels.texts(), size) * sine + 22.0;
+    let overhang = longest(shown.query_labels.texts(), size) * cosine - cell / 2.0;
+    let panel = names + (queries as f64 * cell + overhang.max(0.0)).max(LEGEND_WIDTH);
 
     let top = HEADER + rise;
     let bottom = top + keys as f64 * cell;
-    let (width, height) = (2.0 * panel + 3.0 * MARGIN, bottom + LEGEND_HEIGHT);
     let scores = Panel { shown, left: MARGIN + names, top, cell };
     let pattern = Panel { left: scores.left + panel + MARGIN, ..scores };
-    let about = Text::new("")
-        .set("x", MARGIN)
-        .set("y", 58)
-        .set("font-size", 13)
-        .add(TSpan::new("Rows are keys,").set("fill", KEY))
-        .add(TSpan::new("columns are queries:").set("fill", QUERY).set("dx", 5))
-        .add(TSpan::new(&shown.subtitle).set("fill", FAINT).set("dx", 5));
-    let document = Document::new()
-        .set("viewBox", (0, 0, round(width), round(height)))
-        .set("width", round(width))
-        .set("height", round(height))
-        .set("role", "img")
-        .set("font-family", "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif")
-        .add(Title::new(&shown.title))
-        .add(Description::new().add(svg::node::Text::new(
-            "Two grids with a row per key and a column per query: the scores, and the pattern, \
-             which is the softmax of every column.",
-        )))
-        .add(
-            Rectangle::new()
-                .set("x", 0.5)
-                .set("y", 0.5)
-                .set("width", round(width - 1.0))
-                .set("height", round(height - 1.0))
-                .set("rx", 10)
-                .set("fill", PAPER)
-                .set("stroke", BORDER),
-        )
-        .add(text(&shown.title, MARGIN, 36.0, 17.0, INK).set("font-weight", 600))
-        .add(about)
+    let document = document(shown, 2.0 * panel + 3.0 * MARGIN, bottom + LEGEND_HEIGHT)
         .add(scores.frame("Scores"))
         .add(scores.scores())
         .add(scores.scores_legend(bottom))
@@ -108,32 +60,30 @@ pub(crate) fn draw(shown: &Shown) -> Result<String, String> {
 
 impl Panel<'_> {
     /// The heading, the labels and the lines.
-    fn frame(&self, heading: &str) -> Group {
+    fn frame(&self, title: &str) -> Group {
         let Self { shown, left, top, cell } = *self;
         let (rows, cols) = (shown.key_labels.len() as f64, shown.query_labels.len() as f64);
         let size = label_size(cell);
-        let mut group =
-            Group::new().add(text(heading, left, HEADER - 4.0, 14.0, INK).set("font-weight", 600));
+        let mut group = Group::new().add(heading(title, left));
         for i in 0..=shown.key_labels.len() {
             let y = top + i as f64 * cell;
-            group = group.add(line((left, y), (left + cols * cell, y)));
+            group = group.add(line((left, y), (left + cols * cell, y), GRID));
         }
         for i in 0..=shown.query_labels.len() {
             let x = left + i as f64 * cell;
-            group = group.add(line((x, top), (x, top + rows * cell)));
+            group = group.add(line((x, top), (x, top + rows * cell), GRID));
         }
-        for (i, label) in shown.key_labels.iter().enumerate() {
+        for (i, label) in shown.key_labels.texts().iter().enumerate() {
             let y = top + (i as f64 + 0.5) * cell + size * 0.35;
             let label = text(&shortened(label, MAX_LABEL), left - 8.0, y, size, KEY);
             group = group.add(label.set("text-anchor", "end"));
         }
-        for (i, label) in shown.query_labels.iter().enumerate() {
+        for (i, label) in shown.query_labels.texts().iter().enumerate() {
             // Upright letters stand beside the line on which they are written.
             let aside = if label_angle(cell) == 90.0 { size * 0.35 } else { 0.0 };
-            let (x, y) = (left + (i as f64 + 0.5) * cell + aside, top - 7.0);
-            let label = text(&shortened(label, MAX_LABEL), x, y, size, QUERY);
-            let turn = format!("rotate(-{} {} {})", label_angle(cell), round(x), round(y));
-            group = group.add(label.set("transform", turn));
+            let start = (left + (i as f64 + 0.5) * cell + aside, top - 7.0);
+            let label = shortened(label, MAX_LABEL);
+            group = group.add(rising(&label, start, size, QUERY, label_angle(cell)));
         }
         group
     }
@@ -144,8 +94,8 @@ impl Panel<'_> {
             let (key, query) = (i / grid.cols, i % grid.cols);
             let x = self.left + (query as f64 + 0.5) * self.cell;
             let y = self.top + (key as f64 + 0.5) * self.cell;
-            let key = shortened(&self.shown.key_labels[key], MAX_LABEL);
-            let query = shortened(&self.shown.query_labels[query], MAX_LABEL);
+            let key = shortened(&self.shown.key_labels.texts()[key], MAX_LABEL);
+            let query = shortened(&self.shown.query_labels.texts()[query], MAX_LABEL);
             (x, y, f64::from(value), format!("key {key}, query {query}"))
         })
     }
@@ -245,21 +195,6 @@ fn label_angle(cell: f64) -> f64 {
     if cell < 30.0 { 90.0 } else { 35.0 }
 }
 
-fn strongest(scores: &Array) -> f64 {
-    let visible = scores.iter().filter(|score| score.is_finite());
-    visible.fold(0.0, |most: f64, score| most.max(f64::from(score).abs()))
-}
-
-/// One format for all scores, chosen by the strongest.
-fn number(score: f64, strongest: f64) -> String {
-    let text = match score {
-        f64::NEG_INFINITY => "-∞".to_string(),
-        _ if strongest == 0.0 || (0.01..1e3).contains(&strongest) => format!("{score:.2}"),
-        _ => format!("{score:.1e}"),
-    };
-    text.replace('-', "−")
-}
-
 /// A rectangle in the colour of a score.
 fn tint(score: f64, strongest: f64) -> Rectangle {
     if score == f64::NEG_INFINITY {
@@ -274,20 +209,4 @@ fn tint(score: f64, strongest: f64) -> Rectangle {
 fn disc(x: f64, y: f64, radius: f64) -> Circle {
     let circle = Circle::new().set("cx", round(x)).set("cy", round(y));
     circle.set("r", round(radius)).set("fill", POSITIVE)
-}
-
-fn line(from: (f64, f64), to: (f64, f64)) -> Line {
-    let line = Line::new().set("x1", round(from.0)).set("y1", round(from.1));
-    line.set("x2", round(to.0)).set("y2", round(to.1)).set("stroke", GRID)
-}
-
-fn text(content: &str, x: f64, y: f64, size: f64, colour: &str) -> Text {
-    let text = Text::new(content).set("x", round(x)).set("y", round(y));
-    text.set("font-size", round(size)).set("fill", colour)
-}
-
-/// Hundredths are enough for a picture, and the last bits of a weight, which
-/// differ between back ends, do not show.
-fn round(x: f64) -> f64 {
-    (x * 100.0).round() / 100.0
 }

@@ -2,68 +2,83 @@
 
 use std::fmt::Write;
 
-use crate::{
-    Shown,
-    data::{Array, shortened},
-};
+use crate::{Shown, data::Array, labels::shortened};
 
 /// What still reads well in a terminal.
 const MAX_ROWS: usize = 40;
 const MAX_WIDTH: usize = 120;
 const MAX_LABEL: usize = 12;
 
-/// How many numbers of each output are shown.
+/// How much of a long output is shown.
+const OUTPUT_ROWS: usize = 8;
 const OUTPUT_COLS: usize = 6;
 
 /// The share of the largest value from which a dot is drawn.
 const DOTS: [(f32, &str); 4] = [(0.75, "⬤"), (0.35, "●"), (0.1, "•"), (0.02, "·")];
 
+/// Above the labels.
+const CORNER: &str = "key\\query";
+
+/// What the shades of a large grid are drawn with, two characters to a square.
+const SHADES: [char; 5] = ['·', '░', '▒', '▓', '█'];
+/// The most squares on a side: with labels 80 columns.
+const MAX_SQUARES: usize = 32;
+/// Every so many squares have a label.
+const LABELLED: usize = 8;
+
 pub(crate) fn draw(shown: &Shown) -> String {
     let Shown { title, subtitle, key_labels, query_labels, scores, pattern, output } = shown;
     let grid = |draw: Draw, cell: &dyn Fn(usize, usize) -> String| {
-        table("key\\query", key_labels, query_labels, draw, cell)
+        table(CORNER, key_labels.texts(), query_labels.texts(), draw, cell)
     };
-    let legend: Vec<_> = DOTS.iter().map(|(from, dot)| format!("{dot} from {from}")).collect();
-
-    let visible = scores.iter().filter(|score| score.is_finite());
-    let (low, high) =
-        visible.fold((f32::MAX, f32::MIN), |(low, high), x| (low.min(x), high.max(x)));
-    let share = |score: f32| match score {
-        f32::NEG_INFINITY => 0.0,
-        _ if low == high => 1.0,
-        _ => (score - low) / (high - low),
-    };
-
     let mut text = format!("{title}\n{subtitle}\n");
     let mut section = |heading: &str, body: String| {
         // Writing to a String does not fail.
         let _ = write!(text, "\n{heading}\n\n{body}");
     };
-    section(
-        "Scores, scale · key · query: a row per key, a column per query",
-        grid(Draw::Numbers, &numbers(scores)),
-    );
-    section(
-        "Scores as dots that grow from the lowest to the highest",
-        grid(Draw::Dots, &|key, query| dot(share(scores.get(key, query)))),
-    );
-    section(
-        "Pattern, the softmax of every column: how much each key matters to the query",
-        grid(Draw::Numbers, &numbers(pattern)),
-    );
-    section(
-        &format!("Pattern as dots: {}", legend.join("   ")),
-        grid(Draw::Dots, &|key, query| dot(pattern.get(key, query))),
-    );
-    let (first, cols) = match output.cols > OUTPUT_COLS {
-        true => (format!(", the first {OUTPUT_COLS} of {} numbers", output.cols), OUTPUT_COLS),
-        false => (String::new(), output.cols),
-    };
-    let positions: Vec<_> = (0..cols).map(|col| col.to_string()).collect();
-    section(
-        &format!("Output, the weighted sum of the values: a row per query{first}"),
-        table("query", query_labels, &positions, Draw::Numbers, &numbers(output)),
-    );
+
+    let of_scores = "Scores, scale · key · query: a row per key, a column per query";
+    let of_pattern = "Pattern, the softmax of every column: how much each key matters to the query";
+    let share = shares(scores);
+    if let Some(numbers) = grid(Draw::Numbers, &numbers(scores)) {
+        section(of_scores, numbers);
+    }
+    match grid(Draw::Dots, &|key, query| dot(share(scores.get(key, query)))) {
+        Some(dots) => section("Scores as dots that grow from the lowest to the highest", dots),
+        None => {
+            let (about, squares) = shades(shown, scores, score_steps);
+            section(&format!("{of_scores}\n{about}"), squares);
+        }
+    }
+    if let Some(numbers) = grid(Draw::Numbers, &numbers(pattern)) {
+        section(of_pattern, numbers);
+    }
+    match grid(Draw::Dots, &|key, query| dot(pattern.get(key, query))) {
+        Some(dots) => {
+            let legend = DOTS.map(|(from, dot)| format!("{dot} from {from}")).join("   ");
+            section(&format!("Pattern as dots: {legend}"), dots);
+        }
+        None => {
+            let (about, squares) = shades(shown, pattern, |_| weight_steps(key_labels.len()));
+            section(&format!("{of_pattern}\n{about}"), squares);
+        }
+    }
+
+    let (rows, cols) = (output.rows, output.cols);
+    let mut about = "Output, the weighted sum of the values: a row per query".to_string();
+    let shown_rows = if rows > MAX_ROWS { OUTPUT_ROWS } else { rows };
+    if shown_rows < rows {
+        about += &format!(", the first {shown_rows} of {rows}");
+    }
+    let shown_cols = cols.min(OUTPUT_COLS);
+    if shown_cols < cols {
+        about += &format!(", the first {shown_cols} of {cols} numbers");
+    }
+    let positions: Vec<_> = (0..shown_cols).map(|col| col.to_string()).collect();
+    let labels = &query_labels.texts()[..shown_rows];
+    if let Some(table) = table("query", labels, &positions, Draw::Numbers, &numbers(output)) {
+        section(&about, table);
+    }
     text
 }
 
@@ -74,16 +89,16 @@ enum Draw {
     Dots,
 }
 
+/// Nothing where it is too large for a terminal.
 fn table(
     corner: &str,
     rows: &[String],
     cols: &[String],
     draw: Draw,
     cell: &dyn Fn(usize, usize) -> String,
-) -> String {
-    let too_large = format!("({} × {} is too large to print)\n", rows.len(), cols.len());
+) -> Option<String> {
     if rows.len() > MAX_ROWS || cols.len() > MAX_WIDTH / 2 {
-        return too_large;
+        return None;
     }
     let length = |text: &str| text.chars().count();
     let column = |label: &str, cells: Vec<String>| {
@@ -100,7 +115,7 @@ fn table(
         .map(|(col, label)| column(label, (0..rows.len()).map(|row| cell(row, col)).collect()))
         .collect();
     if columns.iter().fold(name_width, |sum, (width, _)| sum + 2 + width) > MAX_WIDTH {
-        return too_large;
+        return None;
     }
 
     let mut text = String::new();
@@ -116,7 +131,99 @@ fn table(
         text += line.trim_end();
         text.push('\n');
     }
-    text
+    Some(text)
+}
+
+/// A grid scaled down to squares: what they mean, and the squares.
+///
+/// `steps` are the values from which all shades but the first are drawn.
+fn shades(shown: &Shown, grid: &Array, steps: impl Fn(&Array) -> [f32; 4]) -> (String, String) {
+    let [height, width] = [grid.rows, grid.cols].map(|cells| cells.div_ceil(MAX_SQUARES));
+    let squares = grid.block_maxima(height, width);
+    let scores = shown.scores.block_maxima(height, width);
+    let steps = steps(&squares);
+
+    let mut about = match (height, width) {
+        (1, 1) => String::new(),
+        _ => format!("A square is the largest of {height} × {width} cells:\n"),
+    };
+    about += &format!("{} below {:?}", SHADES[0], steps[0]);
+    for (i, (shade, from)) in SHADES[1..].iter().zip(steps).enumerate() {
+        // Of equal steps only the last is drawn.
+        if steps.get(i + 1) == Some(&from) {
+            continue;
+        }
+        about += &format!("   {shade} from {from:?}");
+    }
+    let masked = |score| score == f32::NEG_INFINITY;
+    if scores.iter().any(masked) {
+        about += "   blank: masked";
+    }
+
+    let names: Vec<_> = (0..squares.rows)
+        .map(|row| shortened(&shown.key_labels.with_position(row * height), MAX_LABEL))
+        .collect();
+    let names_width = names.iter().map(|name| name.chars().count()).fold(CORNER.len(), usize::max);
+    let mut text = format!("{CORNER:<names_width$}  ");
+    for col in (0..squares.cols).step_by(LABELLED) {
+        let label = shown.query_labels.with_position(col * width);
+        // Two spaces before the next.
+        let label = shortened(&label, 2 * LABELLED - 2);
+        text += &format!("{label:<0$}", 2 * LABELLED);
+    }
+    text.truncate(text.trim_end().len());
+    for (row, name) in names.iter().enumerate() {
+        let mut line = format!("\n{name:<names_width$}  ");
+        for col in 0..squares.cols {
+            let shade = match masked(scores.get(row, col)) {
+                true => ' ',
+                false => {
+                    SHADES[steps.iter().filter(|&&step| squares.get(row, col) >= step).count()]
+                }
+            };
+            line.extend([shade, shade]);
+        }
+        text += line.trim_end();
+    }
+    text.push('\n');
+    (about, text)
+}
+
+/// Five equal parts of what the squares span.
+fn score_steps(squares: &Array) -> [f32; 4] {
+    let (low, high) = range(squares);
+    let (low, high) = (f64::from(low), f64::from(high));
+    let span = high - low;
+    // More digits where the span is small beside the scores, and no more than they have.
+    let more = (low.abs().max(high.abs()) / span).log10().clamp(0.0, 6.0) as usize;
+    [0.2, 0.4, 0.6, 0.8].map(|part| rounded(low + part * span, 2 + more))
+}
+
+/// Over many keys almost all weights are small. The steps divide the way from the weight that
+/// every key would have if all had the same to 1 by equal factors.
+fn weight_steps(keys: usize) -> [f32; 4] {
+    [1.0, 0.75, 0.5, 0.25].map(|part| rounded((keys as f64).powf(-part), 2))
+}
+
+/// To so many digits, so that what is printed is what is compared with.
+fn rounded(x: f64, digits: usize) -> f32 {
+    format!("{x:.*e}", digits - 1).parse().unwrap_or(x as f32)
+}
+
+/// The lowest and the highest of the visible scores.
+fn range(scores: &Array) -> (f32, f32) {
+    let visible = scores.iter().filter(|score| score.is_finite());
+    visible.fold((f32::MAX, f32::MIN), |(low, high), x| (low.min(x), high.max(x)))
+}
+
+/// Where a score lies between the lowest and the highest.
+fn shares(scores: &Array) -> impl Fn(f32) -> f32 {
+    let (low, high) = range(scores);
+    move |score| match score {
+        f32::NEG_INFINITY => 0.0,
+        _ if low == high => 1.0,
+        _ => (score - low) / (high - low),
+    }
 }
 
 /// One format for a whole array, so that its columns compare at a glance.

@@ -1,0 +1,346 @@
+//! The scores and the pattern as two heat maps, for grids in which a cell is a pixel or little
+//! more.
+//!
+//! The pixels of a grid are one image of indexed colours. Its axes have ticks, and its colour
+//! scale a bar. The scale of the scores is linear and symmetric around 0. It ends before the few
+//! largest, which would leave the others without colours: often all queries attend to one key. The
+//! scale of the pattern is logarithmic, because over many keys almost all weights are small: it
+//! begins at a tenth, or less, of the weight that every key would have if all had the same.
+
+use std::iter;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use svg::node::element::{Group, Image, LinearGradient, Rectangle, Stop};
+
+use crate::{
+    Shown,
+    data::Array,
+    labels::{Labels, shortened},
+    paper::{
+        FAINT, GRID, HEADER, HIDDEN, HIDDEN_COLOUR, KEY, LEGEND_HEIGHT, LEGEND_WIDTH, MARGIN,
+        MAX_LABEL, QUERY, document, heading, line, longest, number, rising, round, strongest, text,
+    },
+};
+
+/// More pixels than this on a side are megabytes that no screen shows: from here on a pixel is
+/// the largest of a block of cells.
+const MAX_PIXELS: usize = 2048;
+/// The longer side takes from half of this to all of it on the sheet, the shorter at least that.
+const LONG: f64 = 1024.0;
+const SHORT: f64 = 160.0;
+
+/// Ticks are at least so far apart.
+const TICKS_APART: f64 = 28.0;
+const TICK: f64 = 5.0;
+const LABEL_SIZE: f64 = 11.0;
+/// From line to line.
+const LINE: f64 = 16.0;
+const LABEL_ANGLE: f64 = 35.0;
+
+const BAR_WIDTH: f64 = 280.0;
+const BAR_HEIGHT: f64 = 12.0;
+
+/// How many colours an image has beside that of masked cells; odd, so that 0 is one of them.
+/// More would make it larger, and no eye would see them.
+const LEVELS: u8 = 63;
+const MASKED: u8 = LEVELS;
+
+type Colour = [u8; 3];
+
+/// From the lowest score over 0 to the highest.
+const SCORES: [Colour; 7] = [
+    [0x7a, 0x30, 0x06],
+    [0xd9, 0x77, 0x2b],
+    [0xf3, 0xcd, 0xa8],
+    [0xfd, 0xfc, 0xf8],
+    [0xb4, 0xcd, 0xe6],
+    [0x25, 0x63, 0xa8],
+    [0x0b, 0x24, 0x47],
+];
+/// From the smallest weight to 1.
+const WEIGHTS: [Colour; 5] = [
+    [0xfd, 0xfc, 0xf8],
+    [0xc6, 0xd9, 0xec],
+    [0x7d, 0xa7, 0xd3],
+    [0x25, 0x63, 0xa8],
+    [0x0b, 0x24, 0x47],
+];
+
+pub(crate) fn draw(shown: &Shown) -> Result<String, png::EncodingError> {
+    let Shown { key_labels, query_labels, .. } = shown;
+    let cell = cell(key_labels.len().max(query_labels.len()));
+    let (keys, queries) = (Axis::new(key_labels, cell), Axis::new(query_labels, cell));
+    let [height, width] = [key_labels, query_labels].map(|side| side.len().div_ceil(MAX_PIXELS));
+    let blocks = match (height, width) {
+        (1, 1) => None,
+        _ => Some(format!("a pixel is the largest of {height} × {width} cells")),
+    };
+
+    let names = longest(keys.labels(), LABEL_SIZE) + TICK + 11.0;
+    let (sine, cosine) = LABEL_ANGLE.to_radians().sin_cos();
+    let rise = longest(queries.labels(), LABEL_SIZE) * sine + TICK + 21.0;
+    let overhang = longest(queries.labels(), LABEL_SIZE) * cosine;
+    let panel = names + (queries.length + overhang).max(LEGEND_WIDTH);
+    let first =
+        Panel { keys: &keys, queries: &queries, left: MARGIN + names, top: HEADER + rise, blocks };
+    let legend = LEGEND_HEIGHT + if first.blocks.is_some() { LINE } else { 0.0 };
+    let total = (2.0 * panel + 3.0 * MARGIN, first.top + keys.length + legend);
+    let second = Panel { left: first.left + panel + MARGIN, blocks: first.blocks.clone(), ..first };
+
+    let scores = shown.scores.block_maxima(height, width);
+    let weights = shown.pattern.block_maxima(height, width);
+    let document = document(shown, total.0, total.1)
+        .add(first.draw(&Map::of_scores(&scores))?)
+        .add(second.draw(&Map::of_weights(&weights, &scores, key_labels.len()))?);
+    Ok(format!("{document}\n"))
+}
+
+/// What a panel shows.
+struct Map {
+    title: &'static str,
+    /// Of the colours, in the document.
+    id: &'static str,
+    about: &'static str,
+    colours: &'static [Colour],
+    rows: usize,
+    cols: usize,
+    /// Row after row: a level of the colours, or `MASKED`.
+    pixels: Vec<u8>,
+    /// Numbers, and their shares of the way through the colours.
+    marks: Vec<(f64, String)>,
+}
+
+impl Map {
+    fn of_scores(scores: &Array) -> Self {
+        let end = end_of_scale(scores);
+        let pixel = |score: f32| match score {
+            f32::NEG_INFINITY => MASKED,
+            _ if end == 0.0 => level(0.5),
+            _ => level(0.5 + 0.5 * f64::from(score) / end),
+        };
+        let mark = |part: f64| (0.5 + 0.5 * part, number(part * end, end));
+        Self {
+            title: "Scores",
+            id: "scores",
+            about: "scale · key · query; at most 1 in 100 lie beyond the ends",
+            colours: &SCORES,
+            rows: scores.rows,
+            cols: scores.cols,
+            pixels: scores.iter().map(pixel).collect(),
+            marks: [-1.0, -0.5, 0.0, 0.5, 1.0].map(mark).into(),
+        }
+    }
+
+    fn of_weights(weights: &Array, scores: &Array, keys: usize) -> Self {
+        // Powers of ten, down to a tenth of 1 / keys or below.
+        let decades = (10.0 * keys as f64).log10().ceil();
+        let pixel = |(weight, score): (f32, f32)| match score {
+            f32::NEG_INFINITY => MASKED,
+            _ => level(1.0 + f64::from(weight).log10() / decades),
+        };
+        let mark = |power: i32| {
+            let weight = 10f64.powi(-power);
+            (1.0 - f64::from(power) / decades, format!("{weight:.*}", power as usize))
+        };
+        Self {
+            title: "Pattern: softmax of every column",
+            id: "weights",
+            about: "weights on a logarithmic scale; every column sums to 1",
+            colours: &WEIGHTS,
+            rows: weights.rows,
+            cols: weights.cols,
+            pixels: weights.iter().zip(scores.iter()).map(pixel).collect(),
+            marks: (0..=decades as i32).map(mark).collect(),
+        }
+    }
+
+    /// A file in which each pixel is repeated `height` × `width` times.
+    fn png(&self, height: usize, width: usize) -> Result<Vec<u8>, png::EncodingError> {
+        let rows = self.pixels.chunks(self.cols).flat_map(|row| iter::repeat_n(row, height));
+        let pixels: Vec<u8> =
+            rows.flatten().flat_map(|&pixel| iter::repeat_n(pixel, width)).collect();
+        let share = |level| f64::from(level) / f64::from(LEVELS - 1);
+        let mut palette: Vec<u8> =
+            (0..LEVELS).flat_map(|level| colour(self.colours, share(level))).collect();
+        palette.extend(HIDDEN_COLOUR);
+
+        let mut file = Vec::new();
+        let mut encoder =
+            png::Encoder::new(&mut file, (self.cols * width) as u32, (self.rows * height) as u32);
+        encoder.set_color(png::ColorType::Indexed);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_palette(palette);
+        // The others take five times as long for a tenth off.
+        encoder.set_compression(png::Compression::Fastest);
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(&pixels)?;
+        writer.finish()?;
+        Ok(file)
+    }
+}
+
+/// The level at this share of the way, or at the end that it is beyond.
+fn level(share: f64) -> u8 {
+    let last = f64::from(LEVELS - 1);
+    (share * last).round().clamp(0.0, last) as u8
+}
+
+/// Where the colours of the scores end: at most 1 in 100 is stronger.
+fn end_of_scale(scores: &Array) -> f64 {
+    let visible = scores.iter().filter(|score| score.is_finite());
+    let mut sizes: Vec<f32> = visible.map(f32::abs).collect();
+    let place = sizes.len() * 99 / 100;
+    match sizes.select_nth_unstable_by(place, f32::total_cmp).1 {
+        0.0 => strongest(scores),
+        end => f64::from(*end),
+    }
+}
+
+/// The size of a cell on the sheet: whole, so that all are equally large, or less than 1.
+fn cell(cells: usize) -> f64 {
+    let whole = (LONG / 2.0 / cells as f64).ceil();
+    whole.min(LONG / cells as f64)
+}
+
+/// The keys or the queries along a side.
+struct Axis {
+    /// The size of one on the sheet.
+    cell: f64,
+    length: f64,
+    /// Where they lie, and their labels.
+    ticks: Vec<(f64, String)>,
+}
+
+impl Axis {
+    fn new(labels: &Labels, cell: f64) -> Self {
+        let count = labels.len() as f64;
+        let cell = if count * cell < SHORT { (SHORT / count).ceil() } else { cell };
+        let mut steps = (0..).flat_map(|power| [1, 2, 5].map(|digit| digit * 10usize.pow(power)));
+        let step = steps.find(|&step| step as f64 * cell >= TICKS_APART).unwrap_or(1);
+        let tick = |i| ((i as f64 + 0.5) * cell, shortened(&labels.with_position(i), MAX_LABEL));
+        Self {
+            cell,
+            length: count * cell,
+            ticks: (0..labels.len()).step_by(step).map(tick).collect(),
+        }
+    }
+
+    /// How many pixels of the sheet a cell has, or 1.
+    fn pixels(&self) -> usize {
+        (self.cell as usize).max(1)
+    }
+
+    fn labels(&self) -> impl Iterator<Item = &String> {
+        self.ticks.iter().map(|(_, label)| label)
+    }
+}
+
+/// Where one heat map lies.
+struct Panel<'a> {
+    keys: &'a Axis,
+    queries: &'a Axis,
+    left: f64,
+    top: f64,
+    /// What a pixel stands for, where it is more than a cell.
+    blocks: Option<String>,
+}
+
+impl Panel<'_> {
+    fn draw(&self, map: &Map) -> Result<Group, png::EncodingError> {
+        // Not all programs leave the edges of enlarged pixels sharp, so that they are enlarged here.
+        let file = map.png(self.keys.pixels(), self.queries.pixels())?;
+        let crisp = self.keys.cell >= 1.0 && self.queries.cell >= 1.0;
+        let image = Image::new()
+            .set("x", round(self.left))
+            .set("y", round(self.top))
+            .set("width", round(self.queries.length))
+            .set("height", round(self.keys.length))
+            .set("preserveAspectRatio", "none")
+            .set("image-rendering", if crisp { "pixelated" } else { "auto" })
+            .set("href", format!("data:image/png;base64,{}", STANDARD.encode(file)));
+        Ok(Group::new()
+            .add(heading(map.title, self.left))
+            .add(self.axes())
+            .add(image)
+            .add(self.scale(map)))
+    }
+
+    fn axes(&self) -> Group {
+        // Apart from the cells, of which the outermost may be thinner than this line.
+        let (left, top) = (self.left - 2.5, self.top - 2.5);
+        let frame = outlined(left, top, self.queries.length + 5.0, self.keys.length + 5.0);
+        let mut group = Group::new().add(frame.set("fill", "none"));
+        for (at, label) in &self.keys.ticks {
+            let y = self.top + at;
+            let label = text(label, left - TICK - 4.0, y + LABEL_SIZE * 0.35, LABEL_SIZE, KEY);
+            group = group
+                .add(line((left - TICK, y), (left, y), FAINT))
+                .add(label.set("text-anchor", "end"));
+        }
+        for (at, label) in &self.queries.ticks {
+            let x = self.left + at;
+            group = group.add(line((x, top - TICK), (x, top), FAINT)).add(rising(
+                label,
+                (x, top - TICK - 4.0),
+                LABEL_SIZE,
+                QUERY,
+                LABEL_ANGLE,
+            ));
+        }
+        group
+    }
+
+    /// The colours from end to end, with numbers below them.
+    fn scale(&self, map: &Map) -> Group {
+        let Map { id, about, colours, ref marks, ref pixels, .. } = *map;
+        let (left, bottom) = (self.left, self.top + self.keys.length);
+        let mut gradient = LinearGradient::new().set("id", id);
+        for (i, [red, green, blue]) in colours.iter().enumerate() {
+            let stop = Stop::new()
+                .set("offset", format!("{:.2}%", 100.0 * i as f64 / (colours.len() - 1) as f64))
+                .set("stop-color", format!("#{red:02x}{green:02x}{blue:02x}"));
+            gradient = gradient.add(stop);
+        }
+        let (top, foot) = (bottom + 18.0, bottom + 18.0 + BAR_HEIGHT);
+        let bar = outlined(left, top, BAR_WIDTH, BAR_HEIGHT).set("fill", format!("url(#{id})"));
+        let mut group = Group::new().add(gradient).add(bar);
+        for (share, mark) in marks {
+            let x = left + share * BAR_WIDTH;
+            let mark = text(mark, x, foot + 15.0, LABEL_SIZE, FAINT).set("text-anchor", "middle");
+            group = group.add(line((x, foot), (x, foot + 3.0), FAINT)).add(mark);
+        }
+        if pixels.contains(&MASKED) {
+            let x = left + BAR_WIDTH + 24.0;
+            group = group
+                .add(outlined(x, top, BAR_HEIGHT, BAR_HEIGHT).set("fill", HIDDEN))
+                .add(text("masked", x + BAR_HEIGHT + 5.0, foot - 2.0, LABEL_SIZE, FAINT));
+        }
+        let lines = [Some(about), self.blocks.as_deref()];
+        for (i, about) in lines.into_iter().flatten().enumerate() {
+            group =
+                group.add(text(about, left, bottom + 66.0 + i as f64 * LINE, LABEL_SIZE, FAINT));
+        }
+        group
+    }
+}
+
+/// The colour at this share of the way from the first to the last.
+fn colour(colours: &[Colour], share: f64) -> Colour {
+    let place = share * (colours.len() - 1) as f64;
+    let first = (place as usize).min(colours.len() - 2);
+    let part = place - first as f64;
+    let mix = |i: usize| {
+        let [from, to] = [colours[first][i], colours[first + 1][i]].map(f64::from);
+        (from + (to - from) * part).round() as u8
+    };
+    [mix(0), mix(1), mix(2)]
+}
+
+fn outlined(x: f64, y: f64, width: f64, height: f64) -> Rectangle {
+    Rectangle::new()
+        .set("x", round(x))
+        .set("y", round(y))
+        .set("width", round(width))
+        .set("height", round(height))
+        .set("stroke", GRID)
+}
