@@ -1,10 +1,7 @@
 //! Every operation against the f64 oracle, within the bounds of
 //! `common/bounds.rs`, on every back end; and a search for the worst softmax.
 
-#[macro_use]
-mod common;
-
-use common::{
+use crate::common::{
     bounds::{self, Bound, Case, Worst},
     cases::{self, Kind, Rng},
     grid::Grid,

@@ -1,10 +1,7 @@
 //! Attention against the f64 oracle, within the bounds of `common/bounds.rs`, under all
 //! options, on every back end; and that special values go where the oracle says.
 
-#[macro_use]
-mod common;
-
-use common::{
+use crate::common::{
     bounds::{self, Bound, Case, Worst},
     cases::{Kind, Rng},
     grid::Grid,

@@ -2,11 +2,8 @@
 //! with other queries beside, other heads, other layouts and other ranges, bit for bit, on
 //! every back end. `attention_cache.rs` does the same for caches.
 
-#[macro_use]
-mod common;
-
-use common::{
-    assert_same_bits,
+use crate::common::{
+    self, assert_same_bits,
     cases::{self, Kind, Layout, Rng},
     grid::{Grid, Held},
     heads::{HeldHeads, guarded},

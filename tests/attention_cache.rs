@@ -1,11 +1,8 @@
 //! Caches: attending from one gives the bits of the plain call over every key ever
 //! appended, with the dropped ones masked; a full one loses nothing; on every back end.
 
-#[macro_use]
-mod common;
-
-use common::{
-    assert_same_bits,
+use crate::common::{
+    self, assert_same_bits,
     cases::{Kind, Layout, Rng},
     grid::{CANARY, Grid, Held},
     heads::{HeldHeads, guarded},

@@ -1,10 +1,10 @@
 //! What attention refuses, before anything is written: outputs, logarithms and workspace are
 //! as they were; on every back end.
 
-#[macro_use]
-mod common;
-
-use common::grid::{CANARY, Grid, is_untouched};
+use crate::common::{
+    self,
+    grid::{CANARY, Grid, is_untouched},
+};
 use sdpa::{Attention, Backend, Error, HeadsMut, HeadsRef, KvCache, MatrixMut, MatrixRef};
 
 suite! {

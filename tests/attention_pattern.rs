@@ -15,7 +15,7 @@ use sdpa::{Backend, MatrixMut, MatrixRef};
 
 const WORDS: [&str; 8] = ["a", "fluffy", "blue", "creature", "roamed", "the", "verdant", "forest"];
 
-/// The built example. `cargo test --test attention_pattern` builds no examples, and a
+/// The built example. `cargo test --test all` builds no examples, and a
 /// full `cargo test` may run under any target directory, so that cargo is asked to build
 /// it, where it then lies is in cargo's answer, and it is never an old one.
 fn program() -> &'static Path {

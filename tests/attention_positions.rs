@@ -1,10 +1,7 @@
 //! Causal and windows: which keys a query sees at which position, by every path and in
 //! the grids, on every back end.
 
-#[macro_use]
-mod common;
-
-use common::{
+use crate::common::{
     cases::Rng,
     grid::Grid,
     heads::guarded,

@@ -1,11 +1,8 @@
 //! What the numbers of attention mean, line by line: plain calls, heads and caches alike,
 //! and the score grid and pattern, on every back end.
 
-#[macro_use]
-mod common;
-
-use common::{
-    assert_same_bits,
+use crate::common::{
+    self, assert_same_bits,
     cases::{Kind, Rng},
     grid::{Grid, is_untouched},
     heads::{HeldHeads, guarded},

@@ -1,9 +1,6 @@
 //! Which back ends there are, and that those which were asked for are here.
 
-#[macro_use]
-mod common;
-
-use common::BACK_ENDS;
+use crate::common::BACK_ENDS;
 use sdpa::{Backend, Family};
 
 suite! { is_found_by_its_name, has_its_family }

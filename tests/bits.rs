@@ -2,12 +2,9 @@
 //! family, over random shapes, values and layouts, on every back end.
 //!
 //! Two back ends of a family that both equal the reference equal each other.
-//! `SDPA_BREAK_BITS=1 cargo test --test bits` fails: see `assert_same_bits`.
+//! `SDPA_BREAK_BITS=1 cargo test --test all bits::` fails: see `assert_same_bits`.
 
-#[macro_use]
-mod common;
-
-use common::{
+use crate::common::{
     assert_same_bits,
     cases::{self, Kind, Layout, Rng},
     grid::{Grid, Held},

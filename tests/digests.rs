@@ -1,14 +1,11 @@
 //! Golden digests: the bits of every operation in a hundred cases, the same for every back end of a
 //! family, on every machine and from one version to the next.
 //!
-//! `SDPA_BREAK_BITS=1 cargo test --test digests` fails.
-
-#[macro_use]
-mod common;
+//! `SDPA_BREAK_BITS=1 cargo test --test all digests::` fails.
 
 use std::env;
 
-use common::digest::{DIGESTS, FLOATS, Room};
+use crate::common::digest::{DIGESTS, FLOATS, Room};
 use sdpa::{Backend, Family};
 
 suite! { every_digest }

@@ -4,12 +4,9 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-#[macro_use]
-mod common;
-
 use std::{fs::File, os::unix::fs::FileExt};
 
-use common::grid::Grid;
+use crate::common::grid::Grid;
 use sdpa::{Attention, Backend, CacheSpan, KEY_BLOCK, KvCacheMut, KvCacheRef, MatrixRef};
 
 suite! {

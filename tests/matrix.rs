@@ -1,11 +1,8 @@
 //! Views: what they show, what they refuse, and that parts of one can go to
 //! different threads.
 
-#[macro_use]
-mod common;
-
-use common::{
-    assert_same_bits,
+use crate::common::{
+    self, assert_same_bits,
     cases::{Kind, Rng, SIZES},
     grid::{Grid, is_untouched},
 };

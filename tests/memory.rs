@@ -2,15 +2,12 @@
 //! each address a kernel forms:
 //!
 //! ```text
-//! RUSTFLAGS="-C target-feature=+avx2,+fma" cargo +nightly miri test --test memory avx2::
+//! RUSTFLAGS="-C target-feature=+avx2,+fma" cargo +nightly miri test --test all memory::avx2
 //! ```
 //!
 //! Without Miri it fails where a layout shows in a bit.
 
-#[macro_use]
-mod common;
-
-use common::{
+use crate::common::{
     assert_same_bits,
     cases::{Kind, Layout, Rng},
     grid::{Grid, Held},

@@ -1,10 +1,7 @@
 //! Partial states made one: against f64, against the whole, and what special values
 //! give; on every back end.
 
-#[macro_use]
-mod common;
-
-use common::{
+use crate::common::{
     assert_same_bits,
     bounds::{self, Case, Worst},
     cases::{self, Kind, Layout, Rng},

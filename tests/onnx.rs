@@ -1,12 +1,10 @@
 //! The Softmax cases of onnx 1.22 (`tests/data/onnx-1.22`), on every back end;
 //! `onnx_attention.rs` has the others.
 
-#[macro_use]
-mod common;
-
 use std::{fs, path::Path};
 
-use common::{
+use crate::common::{
+    self,
     bounds::{Case, ONNX, Worst},
     grid::Grid,
 };

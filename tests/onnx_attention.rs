@@ -5,13 +5,10 @@
 //! A tensor [batch][tokens][heads · dim] is interleaved heads, [batch][heads][tokens][dim] stacked
 //! ones. Query i sits at i, and behind past keys at past + i.
 
-#[macro_use]
-mod common;
-
 use std::{fs, path::Path};
 
-use common::{
-    assert_same_bits,
+use crate::common::{
+    self, assert_same_bits,
     bounds::{Case, ONNX_ATTENTION, ONNX_PATTERN, ONNX_SCORES, Worst},
     grid::Grid,
     options::Options,

@@ -1,8 +1,6 @@
 //! Runs every file of `fuzz/regressions/` through the body of its fuzz target: what
 //! fuzzing found once, and seeds made by hand.
 
-#[allow(unused_macros)]
-mod common;
 #[path = "../fuzz/src/targets/mod.rs"]
 mod targets;
 

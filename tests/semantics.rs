@@ -1,10 +1,8 @@
 //! What the numbers mean: special values, sizes that disagree, what an error
 //! leaves alone; on every back end.
 
-#[macro_use]
-mod common;
-
-use common::{
+use crate::common::{
+    self,
     cases::{Kind, Rng},
     grid::{CANARY, Grid, is_untouched},
     oracle,

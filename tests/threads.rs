@@ -1,10 +1,9 @@
 //! Heads and ranges of queries on many threads: the bits of one call on one, on every
 //! back end. `examples/threads.rs` shows how it is done.
 
-#[macro_use]
-mod common;
+#![cfg(not(target_family = "wasm"))] // rayon
 
-use common::{
+use crate::common::{
     assert_same_bits,
     cases::{Kind, Rng},
     grid::Grid,

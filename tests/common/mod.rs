@@ -1,7 +1,7 @@
 //! What the integration tests share: the suite that is stamped out per back
 //! end, and how results are compared.
 
-// Each test file is a crate of its own, and none uses everything here.
+// The benches, the fuzz targets and the tests of the C library have it too, and none uses everything here.
 #![allow(dead_code)]
 
 pub(crate) mod bounds;
