@@ -193,9 +193,11 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
 
     /// Becomes a copy of `other`. There is no `Clone`, whose result would pass the stack.
     pub fn copy_from(&mut self, other: &Self) {
-        self.keys = other.keys;
-        self.values = other.values;
-        self.span = other.span;
+        let (to, from) = (self.view_mut(), other.view());
+        // Float by float: at opt-level 0 an array that is assigned goes by the stack.
+        to.keys.iter_mut().zip(from.keys).for_each(|(to, from)| *to = *from);
+        to.values.iter_mut().zip(from.values).for_each(|(to, from)| *to = *from);
+        *to.span = from.span;
     }
 
     /// [`Attention::run`] over the keys of this cache.

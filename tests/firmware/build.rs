@@ -10,6 +10,10 @@ fn memory(board: &str) -> &'static str {
             "MEMORY { FLASH : ORIGIN = 0x10000000, LENGTH = 512K
                       RAM : ORIGIN = 0x38000000, LENGTH = 512K }"
         }
+        "mps2-large" => {
+            "MEMORY { FLASH : ORIGIN = 0, LENGTH = 4M
+                      RAM : ORIGIN = 0x20000000, LENGTH = 4M }"
+        }
         "riscv32" => {
             "MEMORY { RAM : ORIGIN = 0x80000000, LENGTH = 16M }
              REGION_ALIAS(REGION_TEXT, RAM);
@@ -30,7 +34,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=FIRMWARE_BOARD");
     println!("cargo::rerun-if-env-changed=FIRMWARE_OPERATION");
-    println!("cargo::rustc-check-cfg=cfg(sole)");
+    println!("cargo::rustc-check-cfg=cfg(sole, level_0)");
+    if env::var("OPT_LEVEL").is_ok_and(|level| level == "0") {
+        println!("cargo::rustc-cfg=level_0");
+    }
     if let Ok(operation) = env::var("FIRMWARE_OPERATION") {
         println!("cargo::rustc-cfg=sole\ncargo::rustc-cfg={operation}");
     }
@@ -42,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         if board == "riscv32" {
             println!("cargo::rustc-link-arg-bin=board=-Tmemory.x");
         }
-        println!("cargo::rustc-link-arg-bin=board=-Tlink.x");
+        println!("cargo::rustc-link-arg-bins=-Tlink.x");
     }
     Ok(())
 }

@@ -3,10 +3,11 @@
 # the bits of this machine and to the limits.
 #
 #   run.sh                    every board, and the table in the README must be theirs
-#   run.sh BOARD…             those; `sole` is each operation in an image of its own
+#   run.sh BOARD…             those; `sole` is each operation in an image of its own, `frames` the calls
+#                             that are compiled in the crate of an application, at each opt-level
 #   run.sh --readme           every board, and writes the table into the README
-#   run.sh --break WAY BOARD… a build that must fail: slow, wrong or silent; of `sole` the first
-#                             operation is enough
+#   run.sh --break WAY BOARD… a build that must fail: slow, wrong or silent, of `frames` by-value; of `sole`
+#                             the first operation is enough
 #
 # Installs nothing. The exit status tells; a board that does not run to its end fails.
 set -euo pipefail
@@ -42,7 +43,7 @@ while [ $# -gt 0 ]; do
 done
 if [ ${#chosen[@]} = 0 ]; then
     for board in "${boards[@]}"; do chosen+=("${board%% *}"); done
-    chosen+=(sole)
+    chosen+=(sole frames)
     [ ${#readme[@]} != 0 ] || readme=(--check ../../README.md)
 fi
 
@@ -144,7 +145,23 @@ run_sole() {
     done
 }
 
+# The stack of what an application compiles with its own code.
+run_frames() {
+    local triple=thumbv7em-none-eabihf level
+    for level in 0 1 2 3 s z; do
+        echo "level $level" >>"$results/frames.txt"
+        FIRMWARE_BOARD=mps2-large cargo build --quiet --locked --bin frames \
+            --target $triple --profile "app-$level" "${features[@]}"
+        emulate mps2-an386 "$target/$triple/app-$level/frames" >>"$results/frames.txt" ||
+            echo "frames at $level: exit status $?" | tee -a "$results/frames.txt"
+    done
+}
+
 for name in "${chosen[@]}"; do
-    if [ "$name" = sole ]; then run_sole; else run_board "$name"; fi
+    case $name in
+        sole) run_sole ;;
+        frames) run_frames ;;
+        *) run_board "$name" ;;
+    esac
 done
 cargo run --quiet --locked --bin report -- "${readme[@]}" "$results" "${chosen[@]}"

@@ -4,8 +4,6 @@ use core::{arch::asm, fmt, hint::black_box};
 
 use crate::{Arena, operations::Cost};
 
-/// How far below the stack pointer a call's low-water mark is looked for, in words.
-const PAINTED: usize = 2048;
 const PAINT: u32 = 0xa5c3_965a;
 
 /// Makes the clock run; before the first [`cost`].
@@ -75,10 +73,10 @@ fn instructions(call: impl FnOnce()) -> u32 {
     ((call + u64::from(turns / 2)) / u64::from(turns)) as u32
 }
 
-/// Paints the memory below the stack pointer, calls, and looks how far down it was
-/// written to.
+/// Paints so many words below the stack pointer, calls, and looks how far down they were written to:
+/// in bytes.
 #[inline(always)]
-fn stack(call: impl FnOnce()) -> usize {
+pub fn stack<const WORDS: usize>(call: impl FnOnce()) -> usize {
     let top: *mut u32;
     // SAFETY: reads the stack pointer.
     #[cfg(target_arch = "arm")]
@@ -90,12 +88,12 @@ fn stack(call: impl FnOnce()) -> usize {
     unsafe {
         asm!("mv {}, sp", out(reg) top)
     };
-    for word in 1..=PAINTED {
+    for word in 1..=WORDS {
         // SAFETY: the stack has room, and this function keeps nothing below its pointer.
         unsafe { top.wrapping_sub(word).write_volatile(PAINT) };
     }
     call();
-    let mut used = PAINTED;
+    let mut used = WORDS;
     // SAFETY: as above.
     while used > 0 && unsafe { top.wrapping_sub(used).read_volatile() } == PAINT {
         used -= 1;
@@ -122,7 +120,7 @@ pub fn cost<T, E: fmt::Debug>(
         #[inline(always)]
         || once(arena, &mut call),
     );
-    let stack = stack(
+    let stack = stack::<2048>(
         #[inline(always)]
         || once(arena, &mut call),
     );

@@ -281,6 +281,71 @@ fn table(boards: &BTreeMap<String, Board>) -> String {
     text
 }
 
+/// The stack of calls that are compiled in the crate of an application: by name, for two sizes, at each of
+/// [`LEVELS`].
+#[derive(Default)]
+struct Frames(BTreeMap<String, [[Option<u64>; 2]; LEVELS.len()]>);
+
+const LEVELS: [&str; 6] = ["0", "1", "2", "3", "s", "z"];
+
+/// How much each may take; at opt-level 0 only that it is the same for both sizes.
+const FRAME: u64 = 512;
+
+impl Frames {
+    fn read(text: &str) -> Self {
+        let mut frames = Self::default();
+        let mut level = 0;
+        for line in text.lines() {
+            match line.split_whitespace().collect::<Vec<_>>()[..] {
+                ["level", name] => level = LEVELS.iter().position(|l| *l == name).expect("a level"),
+                ["frame", size, name, bytes] => {
+                    let at = usize::from(size == "large");
+                    frames.0.entry(name.into()).or_default()[level][at] = bytes.parse().ok();
+                }
+                _ => {}
+            }
+        }
+        frames
+    }
+
+    fn check(&self, complain: &mut impl FnMut(String)) {
+        if self.0.is_empty() {
+            complain("no frame was measured".into());
+        }
+        for (name, levels) in &self.0 {
+            for (level, bytes) in LEVELS.iter().zip(levels) {
+                match *bytes {
+                    [Some(small), Some(large)] if *level == "0" => {
+                        // A frame of more than 4 KiB, the caller's, saves a register more.
+                        if large > small + 8 {
+                            complain(format!("{name} at 0: {large}, of small sizes {small}"));
+                        }
+                    }
+                    [Some(_), Some(large)] if large <= FRAME => {}
+                    [Some(_), Some(large)] => {
+                        complain(format!("{name} at {level}: {large} is above the limit {FRAME}"));
+                    }
+                    _ => complain(format!("{name} at {level} did not run to its end")),
+                }
+            }
+        }
+    }
+
+    fn table(&self) -> String {
+        let mut text = String::from("\n| bytes of stack, at opt-level |");
+        LEVELS.iter().for_each(|level| text.push_str(&format!(" {level} |")));
+        text.push_str(&format!("\n| --- |{}\n", " --- |".repeat(LEVELS.len())));
+        for (name, levels) in &self.0 {
+            let _ = write!(text, "| `{name}` |");
+            for [_, large] in levels {
+                let _ = write!(text, " {} |", large.map_or("–".into(), |bytes| bytes.to_string()));
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
 fn over_limits(boards: &BTreeMap<String, Board>) -> Vec<String> {
     let mut complaints = Vec::new();
     for limit in LIMITS {
@@ -345,11 +410,17 @@ fn main() -> ExitCode {
 
     let mut complaints = Vec::new();
     let host = host_digests(&mut complaints);
-    let mut boards = BTreeMap::new();
+    let (mut boards, mut frames) = (BTreeMap::new(), String::new());
     for name in arguments {
         let text = read(&format!("{name}.txt"));
         if name == "sole" {
             boards.extend(sole(&text));
+            continue;
+        }
+        if name == "frames" {
+            let read = Frames::read(&text);
+            read.check(&mut |complaint| complaints.push(format!("frames: {complaint}")));
+            frames = read.table();
             continue;
         }
         let board = Board::read(&text);
@@ -363,7 +434,7 @@ fn main() -> ExitCode {
             complaints.push(format!("{name}: {complaint}"))
         });
     }
-    let table = table(&boards);
+    let table = table(&boards) + &frames;
     println!("\n{table}");
     complaints.extend(over_limits(&boards));
 
