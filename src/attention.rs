@@ -199,7 +199,7 @@ impl<'a> Attention<'a> {
     }
 
     /// How many floats of workspace a call needs: for heads of 64 columns 4 KiB or less on
-    /// Arm Cortex-M and 32-bit RISC-V, 24 KiB elsewhere, and in proportion.
+    /// microcontrollers (32-bit Arm and RISC-V, Xtensa), 24 KiB elsewhere, and in proportion.
     pub const fn workspace(dim: usize, value_dim: usize) -> usize {
         attention::workspace(dim, value_dim)
     }
