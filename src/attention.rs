@@ -12,6 +12,9 @@ use crate::{
     },
 };
 
+#[cfg(feature = "defmt")]
+mod format;
+
 /// Scaled dot-product attention: its options, and the calls that run under them.
 ///
 /// ```text
