@@ -13,6 +13,9 @@ use crate::{
     simd::flags::Flags,
 };
 
+#[cfg(feature = "defmt")]
+mod format;
+
 /// Scaled dot-product attention: its options, and the calls that run under them.
 ///
 /// ```text
@@ -200,7 +203,7 @@ impl<'a> Attention<'a> {
     }
 
     /// How many floats of workspace a call needs: for heads of 64 columns 4 KiB or less on
-    /// Arm Cortex-M and 32-bit RISC-V, 24 KiB elsewhere, and in proportion.
+    /// microcontrollers (32-bit Arm and RISC-V, Xtensa), 24 KiB elsewhere, and in proportion.
     pub const fn workspace(dim: usize, value_dim: usize) -> usize {
         attention::workspace(dim, value_dim)
     }

@@ -6,12 +6,16 @@ use crate::{
     kernel::mask::{self, Blocks, Ring},
 };
 
+#[cfg(feature = "defmt")]
+mod format;
+
 /// How many keys a block of a cache holds.
 pub const KEY_BLOCK: usize = mask::KEY_BLOCK;
 
 /// How many keys a cache has been given, and how many of those it has dropped: the position of the
 /// next key, and of the oldest that it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct CacheSpan {
     appended: u64,
     dropped: u64,
@@ -257,6 +261,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
 }
 
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Sizes {
     dim: usize,
     value_dim: usize,

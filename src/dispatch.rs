@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(target_feature = "sse2")]
 use crate::simd::{
     avx2::{Avx2, F32x8},
     avx512::{Avx512, F32x16},
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+#[cfg(portable)]
 use crate::simd::portable::{F32x4, Portable};
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
@@ -55,11 +55,11 @@ pub struct Backend(Token);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Token {
     Scalar(Scalar),
-    #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+    #[cfg(portable)]
     Portable(Portable),
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(target_feature = "sse2")]
     Avx2(Avx2),
-    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    #[cfg(target_feature = "sse2")]
     Avx512(Avx512),
     #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
     Neon(Neon),
@@ -69,12 +69,12 @@ impl Backend {
     /// Plain Rust, a lane at a time; the unfused family.
     pub const SCALAR: Self = Self(Token::Scalar(Scalar));
 
-    /// Vectors as far as the build allows; the unfused family. On 32-bit Arm and RISC-V, where
-    /// the build never has any, this is [`SCALAR`](Self::SCALAR).
+    /// Vectors as far as the build allows; the unfused family. This is [`SCALAR`](Self::SCALAR) where
+    /// the build has none: on microcontrollers (32-bit Arm and RISC-V, Xtensa), and on x86 without SSE2.
     pub const PORTABLE: Self = {
-        #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+        #[cfg(portable)]
         let portable = Self(Token::Portable(Portable));
-        #[cfg(any(target_arch = "arm", target_arch = "riscv32"))]
+        #[cfg(not(portable))]
         let portable = Self::SCALAR;
         portable
     };
@@ -82,7 +82,7 @@ impl Backend {
     /// The fastest that this machine has: what the plain functions use.
     #[inline]
     pub fn best() -> Self {
-        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        #[cfg(target_feature = "sse2")]
         if let Some(token) = Avx512::detect() {
             return Self(Token::Avx512(token));
         } else if let Some(token) = Avx2::detect() {
@@ -98,11 +98,11 @@ impl Backend {
     pub fn available() -> impl Iterator<Item = Self> {
         [
             Some(Self::SCALAR),
-            #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+            #[cfg(portable)]
             Some(Self::PORTABLE),
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Avx2::detect().map(|token| Self(Token::Avx2(token))),
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Avx512::detect().map(|token| Self(Token::Avx512(token))),
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Some(Self(Token::Neon(Neon))),
@@ -120,11 +120,11 @@ impl Backend {
     pub const fn name(self) -> &'static str {
         match self.0 {
             Token::Scalar(_) => "scalar",
-            #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+            #[cfg(portable)]
             Token::Portable(_) => "portable",
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Token::Avx2(_) => "avx2",
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Token::Avx512(_) => "avx512",
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Token::Neon(_) => "neon",
@@ -135,9 +135,9 @@ impl Backend {
     pub const fn family(self) -> Family {
         match self.0 {
             Token::Scalar(_) => Family::Unfused,
-            #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+            #[cfg(portable)]
             Token::Portable(_) => Family::Unfused,
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             Token::Avx2(_) | Token::Avx512(_) => Family::Fused,
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Token::Neon(_) => Family::Fused,
@@ -149,12 +149,12 @@ impl Backend {
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Token::Scalar(token) => scalar(kernel, token),
-            #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+            #[cfg(portable)]
             Token::Portable(token) => portable(kernel, token),
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             // SAFETY: the token is the proof of AVX, AVX2 and FMA.
             Token::Avx2(token) => unsafe { avx2(kernel, token) },
-            #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+            #[cfg(target_feature = "sse2")]
             // SAFETY: the token is the proof of AVX-512F and BW.
             Token::Avx512(token) => unsafe { avx512(kernel, token) },
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
@@ -181,8 +181,8 @@ impl defmt::Format for Backend {
 // are read. The numbers: lanes, vectors of a group of partial sums, rows and vectors of a tile.
 
 /// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
-#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(never))]
-#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(always))]
+#[cfg_attr(portable, inline(never))]
+#[cfg_attr(not(portable), inline(always))]
 fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
     // Elsewhere the compiler forms vectors of it, in some of whose lanes is no number of ours.
     let flags = (!cfg!(any(target_arch = "arm", target_arch = "riscv32"))).then(Flags::read);
@@ -194,7 +194,7 @@ fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
 }
 
 /// 4 × 2 sums, 2 of `right`, 1 of `left` and 1 product: 12 of SSE2's 16 registers.
-#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+#[cfg(portable)]
 #[inline(never)]
 fn portable<K: Kernel>(kernel: K, token: Portable) -> K::Output {
     kernel.run::<4, 1, 4, 2, F32x4>(token)
@@ -202,7 +202,7 @@ fn portable<K: Kernel>(kernel: K, token: Portable) -> K::Output {
 
 /// 6 × 2 sums, 2 of `right` and 1 of `left`: 15 of 16 registers; 12 sums hide
 /// 4 cycles of latency on 2 ports, and 8 loads a `k` keep under 2 a cycle.
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(target_feature = "sse2")]
 #[target_feature(enable = "avx,avx2,fma")]
 fn avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
     kernel.run::<8, 2, 6, 2, F32x8>(token)
@@ -211,7 +211,7 @@ fn avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
 /// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers. 16 sums hide 4
 /// cycles of latency on 2 ports twice over; more rows would leave more of a small
 /// tile empty, and more vectors more of a narrow one.
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(target_feature = "sse2")]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn avx512<K: Kernel>(kernel: K, token: Avx512) -> K::Output {
     kernel.run::<16, 1, 8, 2, F32x16>(token)

@@ -211,7 +211,7 @@ pub struct MatrixRef<'a, T = f32> {
 }
 
 #[cfg(feature = "defmt")]
-impl defmt::Format for MatrixRef<'_> {
+impl<T> defmt::Format for MatrixRef<'_, T> {
     fn format(&self, f: defmt::Formatter<'_>) {
         defmt::write!(f, "MatrixRef({})", self.layout);
     }

@@ -37,7 +37,7 @@
 
 // How many queries a call works on at a time, and how many floats it keeps of each: a matter of the
 // target.
-#if defined(__arm__) || defined(_M_ARM) || (defined(__riscv) && __riscv_xlen == 32)
+#if defined(__arm__) || defined(_M_ARM) || (defined(__riscv) && __riscv_xlen == 32) || defined(__xtensa__)
 #define SDPA_QUERY_BLOCK 4
 #define SDPA_QUERY_STATE 5
 #else

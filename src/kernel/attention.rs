@@ -56,7 +56,7 @@ mod one;
 mod outputs;
 
 /// Whether one lane is all that a target has.
-const IS_MICROCONTROLLER: bool = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
+const IS_MICROCONTROLLER: bool = cfg!(microcontroller);
 
 /// How many queries share a tile at most: 2 vectors of the widest back end of a target.
 const QUERY_BLOCK: usize = if IS_MICROCONTROLLER { 4 } else { 32 };

@@ -35,8 +35,8 @@ const C10: f32 = f32::from_bits(0xbbba_8671);
 
 /// `tanh x`, within 2 ULP.
 // A microcontroller calls it: inlined, the loop over scores would be unrolled, 800 bytes.
-#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(always))]
-#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
+#[cfg_attr(not(microcontroller), inline(always))]
+#[cfg_attr(microcontroller, inline(never))]
 pub(crate) fn tanh<const L: usize, V: Vector<L>>(token: V::Token, x: V) -> V {
     let constant = |c| V::splat(token, c);
     let (zero, one) = (constant(0.0), constant(1.0));

@@ -19,6 +19,7 @@ use crate::Error;
 /// # Ok::<(), sdpa::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct HeadsRef<'a> {
     first: MatrixRef<'a>,
     heads: usize,
@@ -27,6 +28,7 @@ pub struct HeadsRef<'a> {
 
 /// Heads for writing, whose elements lie apart: see [`HeadsRef`].
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct HeadsMut<'a> {
     first: MatrixMut<'a>,
     heads: usize,

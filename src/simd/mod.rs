@@ -11,15 +11,15 @@ use core::mem::MaybeUninit;
 use core::ops::{Add, Div, Mul, Sub};
 
 pub(crate) mod ahead;
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(target_feature = "sse2")]
 pub(crate) mod avx2;
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+#[cfg(target_feature = "sse2")]
 pub(crate) mod avx512;
 pub(crate) mod flags;
 pub(crate) mod line;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) mod neon;
-#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+#[cfg(portable)]
 pub(crate) mod portable;
 pub(crate) mod root;
 pub(crate) mod scalar;

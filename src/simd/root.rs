@@ -1,5 +1,7 @@
 //! The square root of one float.
 
+use libm as _; // the targets with a root of their own do not name it
+
 /// `√x`, rounded correctly, by the instruction that `libm` does not reach: one in place of 55.
 #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]
 pub(crate) fn sqrt(x: f32) -> f32 {
@@ -8,11 +10,7 @@ pub(crate) fn sqrt(x: f32) -> f32 {
     unsafe { _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))) }
 }
 
-#[cfg(not(any(
-    all(target_arch = "x86_64", target_feature = "sse"),
-    target_arch = "arm",
-    target_arch = "riscv32"
-)))]
+#[cfg(not(any(all(target_arch = "x86_64", target_feature = "sse"), microcontroller)))]
 pub(crate) use libm::sqrtf as sqrt;
 
 /// `√x`, rounded correctly, by the instruction of a core that passes floats in its own registers. A
@@ -39,7 +37,7 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 ///
 /// Bit by bit: 200 instructions and 100 bytes, where `libm`'s has a table and takes 480. Every whole `x`
 /// up to 2²⁴ is tried by `every_root_is_that_of_libm`.
-#[cfg(any(test, all(target_arch = "arm", not(target_abi = "eabihf")), target_arch = "riscv32"))]
+#[cfg(any(test, all(microcontroller, not(target_abi = "eabihf"))))]
 pub(crate) fn sqrt_by_bits(x: f32) -> f32 {
     let bits = x.to_bits();
     // x = rest · 4^k, where rest lies in [1, 4) with 24 bits behind the point.
@@ -60,7 +58,7 @@ pub(crate) fn sqrt_by_bits(x: f32) -> f32 {
     f32::from_bits(root.div_ceil(2) + (exponent << 23))
 }
 
-#[cfg(any(all(target_arch = "arm", not(target_abi = "eabihf")), target_arch = "riscv32"))]
+#[cfg(all(microcontroller, not(target_abi = "eabihf")))]
 pub(crate) use sqrt_by_bits as sqrt;
 
 #[cfg(test)]

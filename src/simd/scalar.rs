@@ -9,9 +9,33 @@ use super::Vector;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Scalar;
 
-/// One lane.
+/// One lane. What is computed with single floats is computed with these: see [`rounded`].
 #[derive(Clone, Copy)]
 pub(crate) struct F32x1(pub(crate) f32);
+
+/// The nearest `f32`.
+///
+/// An x87 computes with 64 bits and keeps them until it stores. There a result is rounded twice, which
+/// gives the bits of one rounding: 64 ≥ 2 · 24 + 2 (Figueroa, *When is double rounding innocuous?*, 1995).
+#[inline(always)]
+fn rounded(x: f32) -> f32 {
+    #[cfg(all(target_arch = "x86", not(portable)))]
+    let x = {
+        let mut bits = x.to_bits();
+        // SAFETY: there is no instruction. The compiler does not know, so that it has to store `x`.
+        unsafe {
+            core::arch::asm!("/* {0:e} */", inout(reg) bits, options(pure, nomem, nostack, preserves_flags));
+        }
+        f32::from_bits(bits)
+    };
+    x
+}
+
+/// `a · b + c`, rounded after each.
+#[inline(always)]
+pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+    F32x1(a).mul_add(F32x1(b), F32x1(c)).0
+}
 
 macro_rules! operator {
     ($trait:ident, $function:ident, $op:tt) => {
@@ -19,7 +43,7 @@ macro_rules! operator {
             type Output = Self;
             #[inline(always)]
             fn $function(self, other: Self) -> Self {
-                Self(self.0 $op other.0)
+                Self(rounded(self.0 $op other.0))
             }
         }
     };
@@ -58,7 +82,7 @@ impl Vector<1> for F32x1 {
 
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
-        Self(self.0 * factor.0 + addend.0) // rustc never contracts this
+        self * factor + addend // rustc never contracts this
     }
 
     #[inline(always)]
@@ -68,7 +92,7 @@ impl Vector<1> for F32x1 {
 
     #[inline(always)]
     fn times_above(self, factor: Self, floor: Self) -> Self {
-        Self(if self.0 <= floor.0 { 0.0 } else { self.0 } * factor.0)
+        if self.0 <= floor.0 { Self(0.0) * factor } else { self * factor }
     }
 
     #[inline(always)]

@@ -229,7 +229,7 @@ impl<'a> Fours<'a> {
         let mut rows: [*const f32; 4] = array!(|i| at.wrapping_add(i * row_stride));
         // A step that is known goes into the loads. On a microcontroller the loop of one float each is too
         // short to win by it.
-        let is_short = const { C == 1 && cfg!(any(target_arch = "arm", target_arch = "riscv32")) };
+        let is_short = const { C == 1 && cfg!(microcontroller) };
         if cfg!(small) || (step == 1 && !is_short) {
             let step = if cfg!(small) { step } else { 1 };
             loop {

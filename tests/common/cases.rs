@@ -3,6 +3,8 @@
 //! Uses `core` alone and integer arithmetic, with exact or once-rounded float
 //! operations at the end: microcontrollers and golden digests take their inputs from here.
 
+use core::hint::black_box;
+
 /// SplitMix64 (Steele, Lea and Flood 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
@@ -27,7 +29,9 @@ impl Rng {
     /// A float in `low..=high`.
     pub(crate) fn between(&mut self, low: f32, high: f32) -> f32 {
         let unit = (self.bits() >> 40) as f32 * (1.0 / 16_777_216.0);
-        (low + (high - low) * unit).clamp(low, high)
+        // An x87 rounds what it stores.
+        let product = black_box(black_box(high - low) * unit);
+        black_box(low + product).clamp(low, high)
     }
 
     pub(crate) fn one_in(&mut self, n: usize) -> bool {

@@ -4,7 +4,7 @@
 //! by `#[path]`, with `cases.rs` beside it. The digests are those of whoever runs them: from version 1
 //! on another digest is a major version.
 
-use sdpa::{Backend, Error, MatrixMut, MatrixRef};
+use sdpa::{Attention, Backend, Error, MatrixMut, MatrixRef};
 
 use super::cases::{Kind, Layout, Rng};
 
@@ -17,7 +17,7 @@ pub(crate) const FLOATS: usize = 4096;
 /// The digests, fused and unfused. `SDPA_PRINT_DIGESTS=1 cargo test --test all digests:: -- --nocapture`
 /// prints them anew.
 #[rustfmt::skip]
-pub(crate) const DIGESTS: [(Operation, u64, u64); 10] = [
+pub(crate) const DIGESTS: [(Operation, u64, u64); 12] = [
     (Operation::Dot,                   0x8621_9a95_8f26_6ae1, 0x4671_a893_95f5_0ac9),
     (Operation::Softmax,               0xc9b9_224d_1baf_2006, 0x721f_b9cc_07e8_b877),
     (Operation::SoftmaxInPlace,        0xc9b9_224d_1baf_2006, 0x721f_b9cc_07e8_b877),
@@ -28,6 +28,8 @@ pub(crate) const DIGESTS: [(Operation, u64, u64); 10] = [
     (Operation::Project,               0x340a_5b54_a787_5a12, 0x0766_da31_8c2e_4e4d),
     (Operation::Scores,                0xd7ef_00ca_8155_ba27, 0x33bd_d755_e26a_1b6e),
     (Operation::WeightedSum,           0xbb72_0e84_495b_e24d, 0x7d46_32cb_b1da_e605),
+    (Operation::Attention,             0x0247_efda_7733_1448, 0xd6e8_fa60_ead0_5ec3),
+    (Operation::Merge,                 0xafd2_5915_2ea8_7898, 0x6aba_ed57_0b0a_7dac),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(crate) enum Operation {
     Project,
     Scores,
     WeightedSum,
+    Attention,
+    Merge,
 }
 
 /// Where the operands lie, [`FLOATS`] each.
@@ -142,6 +146,35 @@ impl Operation {
                 backend.weighted_sum(p, v, out.view_mut())?;
                 digest.add_all(out.view());
             }
+            Self::Attention => {
+                let [keys, queries, dim] = sizes(rng);
+                let (dim, width) = (dim.max(1), 1 + rng.below(10));
+                let [mut bias, mut values] = [[0.0; FLOATS]; 2];
+                let bias = input(rng, &mut bias, keys, queries)?;
+                let attention = options(rng, backend, keys, bias);
+                let q = input(rng, left, queries, dim)?;
+                let k = input(rng, right, keys, dim)?;
+                let v = input(rng, &mut values, keys, width)?;
+                let mut out = output(rng, out, queries, width)?;
+                let mut logarithms = [0.0; LONGEST];
+                let logarithms = &mut logarithms[..queries];
+                let mut workspace = [0.0; Attention::workspace(LONGEST, LONGEST)];
+                let heads = out.view_mut();
+                attention.run_with_log_sum_exp(q, k, v, heads, logarithms, &mut workspace)?;
+                digest.add_all(out.view());
+                logarithms.iter().for_each(|&x| digest.add(x));
+            }
+            Self::Merge => {
+                let [queries, width, _] = sizes(rng).map(|size| size.max(1));
+                let [mut ours, mut theirs] = [[0.0; LONGEST]; 2];
+                let (ours, theirs) =
+                    (slice(rng, &mut ours, queries), slice(rng, &mut theirs, queries));
+                let other = input(rng, left, queries, width)?;
+                let mut out = output(rng, out, queries, width)?;
+                backend.merge(out.view_mut(), ours, other, theirs)?;
+                digest.add_all(out.view());
+                ours.iter().for_each(|&x| digest.add(x));
+            }
         }
         Ok(())
     }
@@ -186,6 +219,27 @@ fn sizes(rng: &mut Rng) -> [usize; 3] {
         }
     }
     sizes
+}
+
+/// Any options but a mask of bytes, of one head.
+fn options<'a>(rng: &mut Rng, backend: Backend, keys: usize, bias: MatrixRef<'a>) -> Attention<'a> {
+    let mut options = Attention::new().on(backend).query_offset(rng.below(keys + 1) as isize);
+    if rng.one_in(2) {
+        options = options.causal();
+    }
+    if rng.one_in(3) {
+        options = options.window(rng.below(LONGEST), rng.below(LONGEST));
+    }
+    if rng.one_in(3) {
+        options = options.scale(rng.pick(&[1.0, -0.3, 0.0]));
+    }
+    if rng.one_in(3) {
+        options = options.softcap(rng.between(0.5, 30.0));
+    }
+    if rng.one_in(3) {
+        options = options.sink(rng.between(-3.0, 3.0));
+    }
+    if rng.one_in(3) { options.bias(bias) } else { options }
 }
 
 /// The first `n` floats of `room`, random ones.

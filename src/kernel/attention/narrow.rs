@@ -18,7 +18,7 @@ use crate::{
     simd::{
         Vector, array,
         line::Line,
-        scalar::{F32x1, Scalar},
+        scalar::{F32x1, Scalar, mul_add},
         taps::Fours,
     },
 };
@@ -111,11 +111,11 @@ impl<'a> Narrow<'a> {
 #[inline(never)]
 fn scale(mut line: Line<'_>, factor: f32, packed: bool) {
     if packed && let Some(mut line) = line.known::<1, SIDE>() {
-        line.map_one_by_one::<false>(|x| x * factor);
+        line.map_one_by_one::<false>(|x| (F32x1(x) * F32x1(factor)).0);
     } else if let Some(mut line) = line.known::<SIDE, 1>() {
-        line.map_one_by_one::<false>(|x| x * factor + 0.0);
+        line.map_one_by_one::<false>(|x| mul_add(x, factor, 0.0));
     } else {
-        line.map_one_by_one::<false>(|x| x * factor + 0.0);
+        line.map_one_by_one::<false>(|x| mul_add(x, factor, 0.0));
     }
 }
 
@@ -168,14 +168,14 @@ fn weigh_one(mut scores: Line<'_>, state: &mut State) {
     loop {
         // The next partial sum is the first one, and then all move up by one: where the
         // last move leaves them changes nothing in their fold.
-        parts = [0.0; PARTS];
+        parts = [F32x1(0.0); PARTS];
         line.map_one_by_one::<false>(
             #[inline(always)]
             |x| {
-                let F32x1(w) = now.weight(Scalar, F32x1(x));
+                let w = now.weight(Scalar, F32x1(x));
                 let [first, second, third, fourth] = parts;
                 parts = [second, third, fourth, first + w];
-                w
+                w.0
             },
         );
         if !core::mem::take(&mut is_factor) {
@@ -185,7 +185,7 @@ fn weigh_one(mut scores: Line<'_>, state: &mut State) {
     }
     let [factor] = factor;
     let [F32x1(base), F32x1(magic)] = shift.base_and_magic();
-    *state = [m.0, sum * factor + fold(parts), factor, base, magic];
+    *state = [m.0, mul_add(sum, factor, fold(parts).0), factor, base, magic];
 }
 
 /// `to = to · factors + left · right`, with no states without the first term; without what is `marked` by a
@@ -232,13 +232,13 @@ fn tiles<const C: usize>(
             right,
             zeros,
             #[inline(always)]
-            |sums, left, right| array!(|r| array!(|c| left[r] * right[c] + sums[r][c])),
+            |sums, left, right| array!(|r| array!(|c| mul_add(left[r], right[c], sums[r][c]))),
         );
         let Some(sums) = sums else { break };
         *to = match states {
             Some(states) => array!(|r| array!(|c| {
                 let [_, _, factor, ..] = states[c];
-                to[r][c] * factor + sums[r][c]
+                mul_add(to[r][c], factor, sums[r][c])
             })),
             None => sums,
         };
@@ -269,10 +269,10 @@ fn one_by_one(
             if *weight < lowest {
                 continue;
             }
-            sum += left * weight;
+            sum = mul_add(left, *weight, sum);
         }
         if let Some([_, _, factor, ..]) = states.and_then(|states| states.get(col)) {
-            sum += *to * factor;
+            sum = mul_add(*to, *factor, sum);
         }
         *to = sum;
     }

@@ -33,7 +33,7 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
             // weight, and the others become −∞. A NaN stays one, by a subtraction: see `lowest`.
             line.map_one_by_one::<DENSE>(
                 #[inline(always)]
-                |x| if x == far { 0.0 } else { x - far },
+                |x| if x == far { 0.0 } else { (F32x1(x) - F32x1(far)).0 },
             );
             line.stay_in_place();
         }
@@ -61,19 +61,19 @@ pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
     line.rounds::<DENSE>(
         #[inline(always)]
         |j, w| {
-            sums[j].add(F32x1(w[0] + w[1]));
-            sums[j].add(F32x1(w[2] + w[3]));
+            sums[j].add(F32x1(w[0]) + F32x1(w[1]));
+            sums[j].add(F32x1(w[2]) + F32x1(w[3]));
         },
     );
     let a: [F32x1; 4] = array!(|j| sums[j].unbiased(token));
     let e: [F32x1; 4] = array!(|j| sums[j].e);
     let (a, e) = (F32x1(order::sum(token, a)), F32x1(order::sum(token, e)));
-    let Normaliser { cutoff: F32x1(cutoff), factor: F32x1(factor) } = Normaliser::new(token, a, e);
+    let Normaliser { cutoff: F32x1(cutoff), factor } = Normaliser::new(token, a, e);
     // The next float: below it is up to the cutoff, and `<` moves one float where `<=` moves two.
     let above = f32::from_bits(cutoff.to_bits().wrapping_add(1));
     line.change::<DENSE>(
         #[inline(always)]
-        |w| if w < above { 0.0 } else { w } * factor,
+        |w| (F32x1(if w < above { 0.0 } else { w }) * factor).0,
     );
 }
 

@@ -1,0 +1,25 @@
+//! Caches for `defmt` loggers: sizes and counts, no keys.
+
+use defmt::{Format, Formatter, write};
+
+use super::{KvCache, KvCacheMut, KvCacheRef};
+
+impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> Format
+    for KvCache<DIM, VALUE_DIM, BLOCKS>
+{
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "KvCache({}, {})", self.view().sizes, self.span);
+    }
+}
+
+impl Format for KvCacheMut<'_> {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "KvCacheMut({}, {})", self.sizes, self.span);
+    }
+}
+
+impl Format for KvCacheRef<'_> {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "KvCacheRef({}, {})", self.sizes, self.span);
+    }
+}
