@@ -402,8 +402,7 @@ impl<'a> Attention<'a> {
     /// Whether some keys may be masked, those before `first` among them: what they hold raises flags. Always
     /// yes where it costs more to find out than to take flags back.
     fn masks(&self, first: usize) -> bool {
-        let is_microcontroller = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
-        is_microcontroller
+        cfg!(microcontroller)
             || self.causal
             || self.window != [usize::MAX; 2]
             || self.adjust.is_some()

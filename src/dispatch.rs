@@ -185,7 +185,7 @@ impl defmt::Format for Backend {
 #[cfg_attr(not(portable), inline(always))]
 fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
     // Elsewhere the compiler forms vectors of it, in some of whose lanes is no number of ours.
-    let flags = (!cfg!(any(target_arch = "arm", target_arch = "riscv32"))).then(Flags::read);
+    let flags = (!cfg!(microcontroller)).then(Flags::read);
     let output = kernel.run::<1, 4, 4, 4, F32x1>(token);
     if let Some(flags) = flags {
         flags.restore();

@@ -22,7 +22,7 @@ impl Flags {
         let now = machine::read();
         let before = now & self.0;
         // A comparison costs a microcontroller more than to write them.
-        if cfg!(any(target_arch = "arm", target_arch = "riscv32")) || now != before {
+        if cfg!(microcontroller) || now != before {
             machine::write(before);
         }
     }
