@@ -109,6 +109,10 @@ for second in tiny hosted; do
     done
 done
 
+step "a make that fails leaves nothing half-made"
+must_fail "Error 1" make -s static BUILD="$bin/half" OBJCOPY=false
+[ -z "$(ls "$bin/half")" ]
+
 step "no panic is reachable"
 tests/gate.sh "$build"
 must_fail "panics above are reachable" make -s gate FEATURES=deliberate-panic
