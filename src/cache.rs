@@ -4,7 +4,7 @@ use heapless::Vec;
 
 use crate::{
     Attention, Error, HeadsMut, HeadsRef, MatrixRef,
-    attention::{Call, LOGARITHM, Logarithm},
+    attention::{LOGARITHM, Logarithm},
     kernel::mask::{self, Blocks, Ring},
 };
 
@@ -348,7 +348,7 @@ impl<'a> KvCacheRef<'a> {
         out: impl Into<HeadsMut<'b>>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        self.run(attention, queries.into(), out.into(), None, workspace)
+        self.run(attention, &queries.into(), &mut out.into(), None, workspace)
     }
 
     /// See [`KvCache::attend_with_log_sum_exp`].
@@ -365,14 +365,28 @@ impl<'a> KvCacheRef<'a> {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let log_sum_exp = Some((log_sum_exp, LOGARITHM));
-        self.run(attention, queries.into(), out.into(), log_sum_exp, workspace)
+        self.run(attention, &queries.into(), &mut out.into(), log_sum_exp, workspace)
+    }
+
+    /// See [`Attention::run_views`].
+    #[doc(hidden)]
+    pub fn attend_views(
+        &self,
+        attention: &Attention<'_>,
+        queries: &HeadsRef<'_>,
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let log_sum_exp = log_sum_exp.map(|out| (out, LOGARITHM));
+        self.run(attention, queries, out, log_sum_exp, workspace)
     }
 
     fn run(
         &self,
         attention: &Attention<'_>,
-        queries: HeadsRef<'_>,
-        out: HeadsMut<'_>,
+        queries: &HeadsRef<'_>,
+        out: &mut HeadsMut<'_>,
         log_sum_exp: Option<(&mut [f32], Logarithm)>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
@@ -385,7 +399,7 @@ impl<'a> KvCacheRef<'a> {
         }
         let CacheSpan { appended, dropped } = self.span;
         let ring = Ring { blocks, there: [dropped, appended] };
-        let blocks = Blocks { keys: keys.into(), values: values.into(), ring: Some(&ring) };
-        attention.run_call(&mut Call { queries, blocks, out, workspace }, log_sum_exp)
+        let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: Some(&ring) };
+        attention.run_call(queries, &blocks, out, log_sum_exp, workspace)
     }
 }
