@@ -35,18 +35,32 @@ must_fail() {
 
 step "the header is what cbindgen makes of src/, and can be told from another"
 if has cbindgen; then
-    verify() { cbindgen --quiet --config cbindgen.toml --crate sdpa-capi --output "$1" --verify .; }
+    verify() { RUSTC_BOOTSTRAP=1 cbindgen --quiet --config cbindgen.toml --crate sdpa-capi --output "$1" --verify .; }
     verify include/sdpa.h
     sed 's/size_t n,/int n,/' include/sdpa.h >"$bin/other.h"
     ! verify "$bin/other.h" 2>/dev/null || { echo "another header passes" >&2; exit 1; }
 fi
 
-step "the header by itself, C99 and C++17"
-echo '#include "sdpa.h"' >"$bin/header.c"
-cp "$bin/header.c" "$bin/header.cpp"
-$c -c "$bin/header.c" -o "$bin/header.o"
-# shellcheck disable=SC2086 # options
-$CXX -std=c++17 $strict -c "$bin/header.cpp" -o "$bin/header.o"
+step "the header by itself and every macro of it: C90, and C++ from C++11 on, without a warning"
+clean="-Wconversion -Wsign-conversion -Wshadow"
+for compiler in "$CC" clang; do
+    has "$compiler" || continue
+    # shellcheck disable=SC2086 # options
+    "$compiler" -std=c89 -pedantic $strict $clean -c tests/macros.c -o "$bin/macros.o"
+done
+for compiler in "$CXX" clang++; do
+    has "$compiler" || continue
+    for std in 11 14 17 20; do
+        # shellcheck disable=SC2086 # options
+        "$compiler" -std=c++$std $strict $clean -Wold-style-cast -Wno-unknown-warning-option -Wuseless-cast \
+            -c tests/macros.cpp -o "$bin/macros.o"
+    done
+done
+cast='size_t size(size_t n) { return (size_t)(n); } // a comment'
+echo "$cast" | cat include/sdpa.h - >"$bin/cast.c"
+must_fail "comments are not allowed" "$CC" -std=c89 -pedantic -Werror -c "$bin/cast.c" -o "$bin/cast.o"
+must_fail "old-style cast" "$CXX" -x c++ -Wold-style-cast -Werror -c "$bin/cast.c" -o "$bin/cast.o"
+must_fail "useless cast" "$CXX" -x c++ -Wuseless-cast -Werror -c "$bin/cast.c" -o "$bin/cast.o"
 
 for kind in static shared; do
     step "tests and examples, $kind"
@@ -54,7 +68,7 @@ for kind in static shared; do
     static) library=$build/libsdpa.a ;;
     shared) library="-L$build -lsdpa -Wl,-rpath,$PWD/$build" ;;
     esac
-    for test in status numbers calls; do
+    for test in status numbers calls pointers; do
         # shellcheck disable=SC2086 # options
         $c -O1 tests/$test.c $library -lm -o "$bin/$test-$kind"
         "$bin/$test-$kind"
@@ -67,7 +81,7 @@ for kind in static shared; do
     }
     "$bin/pattern-$kind" ../examples/data/minilm-l2h1 >"$bin/pattern.txt"
     "$bin/decode-$kind" | grep "token 199 looks at 195.511 and 195.980"
-    "$bin/decodepp-$kind" | tr '\n' ' ' | grep "49.873 among all, 99.000 alone refused: sizes"
+    "$bin/decodepp-$kind" | tr '\n' ' ' | grep "49.873 among all, 99.000 alone refused: wrong shape: values"
 done
 readelf -d "$build/libsdpa.so" | grep "soname"
 exported=$(nm -D --defined-only "$build/libsdpa.so" | awk '{print $3}' | grep -v '^sdpa_' || true)
@@ -83,7 +97,7 @@ cargo run --quiet --manifest-path ../Cargo.toml --release --example attention_pa
 diff "$bin/rust.txt" "$bin/pattern.txt"
 
 step "sanitizers"
-for test in status numbers calls; do
+for test in status numbers calls pointers; do
     $c -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/$test.c "$build/libsdpa.a" -lm -o "$bin/sanitized"
     "$bin/sanitized" >/dev/null
     echo "$test: clean"
@@ -110,6 +124,7 @@ for second in tiny hosted; do
 done
 
 step "a make that fails leaves nothing half-made"
+rm -rf "$bin/half"
 must_fail "Error 1" make -s static BUILD="$bin/half" OBJCOPY=false
 [ -z "$(ls "$bin/half")" ]
 
@@ -117,10 +132,15 @@ step "no panic is reachable"
 tests/gate.sh "$build"
 must_fail "panics above are reachable" make -s gate FEATURES=deliberate-panic
 if has arm-none-eabi-gcc; then
+    make -s gate TARGET=thumbv6m-none-eabi
     make -s gate TARGET=thumbv7em-none-eabihf
     must_fail "panics above are reachable" \
         make -s gate TARGET=thumbv7em-none-eabihf FEATURES=deliberate-panic
 fi
+
+step "frames are within their limit, and one is not"
+tests/frames.sh "$build/frames"
+must_fail "above the limit" tests/frames.sh "$build/frames" deliberate-frame
 
 step "an installed tree, by pkg-config and by CMake"
 root=$PWD/$bin/root
