@@ -1,7 +1,7 @@
 /* Token after token through the cache: two query heads share the keys and values of one key
  * head, and see the last eight tokens. No heap, no library but this.
  *
- *     cc decode.c $(pkg-config --cflags --libs sdpa) && ./a.out */
+ *     cc decode.c $(pkg-config --cflags --libs sdpa-attention) && ./a.out */
 
 #include <stdio.h>
 

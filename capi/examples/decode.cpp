@@ -1,6 +1,6 @@
 // The cache as a C++17 class: storage that lives as long as it does, and errors that throw.
 //
-//     c++ -std=c++17 decode.cpp $(pkg-config --cflags --libs sdpa) && ./a.out
+//     c++ -std=c++17 decode.cpp $(pkg-config --cflags --libs sdpa-attention) && ./a.out
 
 #include <cmath>
 #include <cstdio>

@@ -1,7 +1,7 @@
 /* The pattern of one trained attention head, from embeddings: the table that the Rust example
  * attention_pattern prints.
  *
- *     cc pattern.c $(pkg-config --cflags --libs sdpa) && ./a.out FOLDER
+ *     cc pattern.c $(pkg-config --cflags --libs sdpa-attention) && ./a.out FOLDER
  *
  * FOLDER holds embeddings.npy, w_query.npy and so on: examples/data/minilm-l2h1. */
 

@@ -65,8 +65,8 @@ must_fail "useless cast" "$CXX" -x c++ -Wuseless-cast -Werror -c "$bin/cast.c" -
 for kind in static shared; do
     step "tests and examples, $kind"
     case $kind in
-    static) library=$build/libsdpa.a ;;
-    shared) library="-L$build -lsdpa -Wl,-rpath,$PWD/$build" ;;
+    static) library=$build/libsdpa-attention.a ;;
+    shared) library="-L$build -lsdpa-attention -Wl,-rpath,$PWD/$build" ;;
     esac
     for test in status numbers calls pointers; do
         # shellcheck disable=SC2086 # options
@@ -83,8 +83,8 @@ for kind in static shared; do
     "$bin/decode-$kind" | grep "token 199 looks at 195.511 and 195.980"
     "$bin/decodepp-$kind" | tr '\n' ' ' | grep "49.873 among all, 99.000 alone refused: wrong shape: values"
 done
-readelf -d "$build/libsdpa.so" | grep "soname"
-exported=$(nm -D --defined-only "$build/libsdpa.so" | awk '{print $3}' | grep -v '^sdpa_' || true)
+readelf -d "$build/libsdpa-attention.so" | grep "soname"
+exported=$(nm -D --defined-only "$build/libsdpa-attention.so" | awk '{print $3}' | grep -v '^sdpa_' || true)
 [ -z "$exported" ] || { echo "exported too:" $exported >&2; exit 1; }
 
 step "the bits of the Rust crate, and the pattern of its example"
@@ -98,7 +98,7 @@ diff "$bin/rust.txt" "$bin/pattern.txt"
 
 step "sanitizers"
 for test in status numbers calls pointers; do
-    $c -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/$test.c "$build/libsdpa.a" -lm -o "$bin/sanitized"
+    $c -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/$test.c "$build/libsdpa-attention.a" -lm -o "$bin/sanitized"
     "$bin/sanitized" >/dev/null
     echo "$test: clean"
 done
@@ -113,7 +113,7 @@ step "a second Rust library in one program, in either order"
 rustc --crate-type staticlib -O -C panic=abort tests/second/tiny.rs -o "$bin/libtiny.a"
 rustc --crate-type staticlib -O tests/second/hosted.rs -o "$bin/libhosted.a"
 for second in tiny hosted; do
-    for order in "$build/libsdpa.a $bin/lib$second.a" "$bin/lib$second.a $build/libsdpa.a"; do
+    for order in "$build/libsdpa-attention.a $bin/lib$second.a" "$bin/lib$second.a $build/libsdpa-attention.a"; do
         # A library of `core` alone names a handler for unwinding that is nowhere, unless what
         # nobody calls is dropped.
         # shellcheck disable=SC2086 # two libraries
@@ -152,23 +152,39 @@ if grep -r "$root" "$root/opt/sdpa/lib/pkgconfig" "$root/opt/sdpa/lib/cmake"; th
 fi
 if has pkg-config; then
     export PKG_CONFIG_SYSROOT_DIR="$root" PKG_CONFIG_PATH="$root/opt/sdpa/lib/pkgconfig"
-    [ "$(pkg-config --modversion sdpa)" = "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" ]
+    [ "$(pkg-config --modversion sdpa-attention)" = "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" ]
     # shellcheck disable=SC2046 # options
-    $CC -std=c99 examples/decode.c $(pkg-config --cflags --libs sdpa) -o "$bin/installed"
+    $CC -std=c99 examples/decode.c $(pkg-config --cflags --libs sdpa-attention) -o "$bin/installed"
     LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/installed" | tail -1 | grep -x ok
     sed -n "/^cat >main.c/,/^END/{//!p;}" ../README.md >"$bin/readme.c"
     # shellcheck disable=SC2046 # options
-    $CC -std=c99 "$bin/readme.c" $(pkg-config --cflags --libs sdpa) -o "$bin/readme"
+    $CC -std=c99 "$bin/readme.c" $(pkg-config --cflags --libs sdpa-attention) -o "$bin/readme"
     LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/readme" | tr '\n' ' ' | grep "ok 0.019 0.657 0.324"
 fi
 if has cmake; then
-    rm -rf "$bin/cmake"
-    cmake -S tests/consume -B "$bin/cmake" -DCMAKE_PREFIX_PATH="$root/opt/sdpa" -DCMAKE_C_COMPILER="$CC" >/dev/null
-    cmake --build "$bin/cmake" >/dev/null
-    for program in with_sdpa with_static; do
-        "$bin/cmake/$program" | tail -1 | grep -x ok
-    done
-    readelf -d "$bin/cmake/with_sdpa" | grep "NEEDED.*libsdpa"
+    configure() {
+        rm -rf "$bin/cmake"
+        cmake -S tests/consume -B "$bin/cmake" -DCMAKE_PREFIX_PATH="$root/opt/sdpa" -DCMAKE_C_COMPILER="$CC" "$@"
+    }
+    # consume KIND OPTION...: programs with each target there is; sdpa::sdpa is of that kind.
+    consume() {
+        kind=$1
+        shift
+        configure "$@" >/dev/null
+        cmake --build "$bin/cmake" >/dev/null
+        for program in "$bin"/cmake/with_*; do
+            "$program" | tail -1 | grep -qx ok
+        done
+        needs=static
+        ! readelf -d "$bin/cmake/with_sdpa" | grep -q "NEEDED.*libsdpa-attention.so.0.1" || needs=shared
+        [ $needs = "$kind" ] || { echo "sdpa::sdpa is $needs with $*" >&2; exit 1; }
+        echo "CMake: $(cd "$bin/cmake" && echo with_*), sdpa::sdpa is $kind"
+    }
+    consume static
+    consume shared -DBUILD_SHARED_LIBS=ON
+    consume static -DBUILD_SHARED_LIBS=ON -DCOMPONENTS=static
+    consume shared -DCOMPONENTS=shared
+    must_fail "no fast in" configure "-DCOMPONENTS=static;fast"
 fi
 make -s uninstall DESTDIR="$root" PREFIX=/opt/sdpa
 [ -z "$(find "$root" -type f -o -type l)" ]

@@ -4,7 +4,7 @@
 # memcpy, memset, memmove and memcmp is missing. Then runs it, and on a board pointers.c too.
 set -eu
 cd "$(dirname "$0")"
-library=../$1/libsdpa.a
+library=../$1/libsdpa-attention.a
 target=${2:-host}
 arm="-mthumb -T probe.ld -Wl,-z,noexecstack start.c"
 case $target in
