@@ -134,6 +134,7 @@ impl<'a> Attention<'a> {
     /// The scale, any finite number; left out it is `1 / √dim`. The query is
     /// multiplied by it first, rounded once.
     #[must_use]
+    #[inline(always)]
     pub const fn scale(self, scale: f32) -> Self {
         let wrong = self.wrong_after(SCALE, scale.is_finite());
         Self { scale: Some(scale), wrong, ..self }
@@ -189,6 +190,7 @@ impl<'a> Attention<'a> {
     /// One more logit in the denominator of every query, which takes its share and has
     /// no value. Finite, or −∞ for none.
     #[must_use]
+    #[inline(always)]
     pub const fn sink(self, sink: f32) -> Self {
         let wrong = self.wrong_after(SINK, are_sinks(&[sink]));
         Self { sink, sinks: None, wrong, ..self }
@@ -235,9 +237,8 @@ impl<'a> Attention<'a> {
         out: impl Into<HeadsMut<'b>>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let blocks = Blocks { keys: keys.into(), values: values.into(), ring: None };
-        let mut call = Call { queries: queries.into(), blocks, out: out.into(), workspace };
-        self.run_call(&mut call, None)
+        let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: None };
+        self.run_call(&queries.into(), &blocks, &mut out.into(), None, workspace)
     }
 
     /// [`run`](Self::run), and the log-sum-exp of each query's scores, the sink included:
@@ -255,9 +256,25 @@ impl<'a> Attention<'a> {
         log_sum_exp: &mut [f32],
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let blocks = Blocks { keys: keys.into(), values: values.into(), ring: None };
-        let mut call = Call { queries: queries.into(), blocks, out: out.into(), workspace };
-        self.run_call(&mut call, Some((log_sum_exp, LOGARITHM)))
+        let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: None };
+        let log_sum_exp = Some((log_sum_exp, LOGARITHM));
+        self.run_call(&queries.into(), &blocks, &mut out.into(), log_sum_exp, workspace)
+    }
+
+    /// [`run`](Self::run) with views by reference, and the log-sum-exp where it is wanted: for the C
+    /// library, whose frames have room for each view once. No part of the API.
+    #[doc(hidden)]
+    pub fn run_views(
+        &self,
+        queries: &HeadsRef<'_>,
+        [keys, values]: [&HeadsRef<'_>; 2],
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let log_sum_exp = log_sum_exp.map(|out| (out, LOGARITHM));
+        let blocks = Blocks { keys, values, ring: None };
+        self.run_call(queries, &blocks, out, log_sum_exp, workspace)
     }
 
     /// The grid of scores under these options, keys × queries: −∞ where masked. A sink
@@ -325,12 +342,14 @@ impl<'a> Attention<'a> {
     /// Runs over the keys and values of a call.
     pub(crate) fn run_call(
         &self,
-        call: &mut Call<'_>,
+        queries: &HeadsRef<'_>,
+        blocks: &Blocks<'_>,
+        out: &mut HeadsMut<'_>,
         log_sum_exp: Option<(&mut [f32], Logarithm)>,
+        workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let Call { queries, blocks, out, workspace } = call;
         let (heads, tokens, dim) = (queries.heads(), queries.rows(), queries.cols());
-        let (keys, values) = (&blocks.keys, &blocks.values);
+        let (keys, values) = (blocks.keys, blocks.values);
         let (key_heads, value_dim) = (keys.heads(), values.cols());
         // Where keys lie in a ring, the cache has seen to it.
         let agree = blocks.ring.is_some()
@@ -426,14 +445,6 @@ const fn are_sinks(mut sinks: &[f32]) -> bool {
         sinks = others;
     }
     true
-}
-
-/// What one call of many heads works on.
-pub(crate) struct Call<'a> {
-    pub(crate) queries: HeadsRef<'a>,
-    pub(crate) blocks: Blocks<'a>,
-    pub(crate) out: HeadsMut<'a>,
-    pub(crate) workspace: &'a mut [f32],
 }
 
 /// What makes logarithms: carried by the calls that want them, like an option with code of its own.

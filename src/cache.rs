@@ -2,7 +2,7 @@
 
 use crate::{
     Attention, Error, HeadsMut, HeadsRef, MatrixRef,
-    attention::{Call, LOGARITHM, Logarithm},
+    attention::{LOGARITHM, Logarithm},
     kernel::mask::{self, Blocks, Ring},
 };
 
@@ -329,10 +329,12 @@ impl<'a> KvCacheMut<'a> {
             return Err(Error::Shape);
         }
         let CacheSpan { appended, dropped } = *self.span;
-        let rows = u64::try_from(keys.rows()).map_err(|_| Error::Position)?;
-        let end = appended.checked_add(rows).ok_or(Error::Position)?;
+        let end = appended.saturating_add(keys.rows() as u64);
         if !(CacheSpan { appended: end, dropped }).fits(blocks) {
             return Err(Error::Capacity);
+        }
+        if end - appended != keys.rows() as u64 {
+            return Err(Error::Position);
         }
         let (mut slot, mut key) = (slot(appended / BLOCK, blocks), (appended % BLOCK) as usize);
         for row in 0..keys.rows() {
@@ -438,7 +440,7 @@ impl<'a> KvCacheRef<'a> {
         out: impl Into<HeadsMut<'b>>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        self.run(attention, queries.into(), out.into(), None, workspace)
+        self.run(attention, &queries.into(), &mut out.into(), None, workspace)
     }
 
     /// See [`KvCache::attend_with_log_sum_exp`].
@@ -455,14 +457,28 @@ impl<'a> KvCacheRef<'a> {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let log_sum_exp = Some((log_sum_exp, LOGARITHM));
-        self.run(attention, queries.into(), out.into(), log_sum_exp, workspace)
+        self.run(attention, &queries.into(), &mut out.into(), log_sum_exp, workspace)
+    }
+
+    /// See [`Attention::run_views`].
+    #[doc(hidden)]
+    pub fn attend_views(
+        &self,
+        attention: &Attention<'_>,
+        queries: &HeadsRef<'_>,
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let log_sum_exp = log_sum_exp.map(|out| (out, LOGARITHM));
+        self.run(attention, queries, out, log_sum_exp, workspace)
     }
 
     fn run(
         &self,
         attention: &Attention<'_>,
-        queries: HeadsRef<'_>,
-        out: HeadsMut<'_>,
+        queries: &HeadsRef<'_>,
+        out: &mut HeadsMut<'_>,
         log_sum_exp: Option<(&mut [f32], Logarithm)>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
@@ -479,7 +495,7 @@ impl<'a> KvCacheRef<'a> {
         let CacheSpan { appended, dropped } = self.span;
         let there = [here(dropped), here(appended)];
         let ring = Ring { blocks, first: slot(first_block, blocks), there };
-        let blocks = Blocks { keys: keys.into(), values: values.into(), ring: Some(&ring) };
-        attention.run_call(&mut Call { queries, blocks, out, workspace }, log_sum_exp)
+        let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: Some(&ring) };
+        attention.run_call(queries, &blocks, out, log_sum_exp, workspace)
     }
 }

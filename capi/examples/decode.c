@@ -1,7 +1,7 @@
 /* Token after token through the cache: two query heads share the keys and values of one key
  * head, and see the last eight tokens. No heap, no library but this.
  *
- *     cc decode.c $(pkg-config --cflags --libs sdpa) && ./a.out */
+ *     cc decode.c $(pkg-config --cflags --libs sdpa-attention) && ./a.out */
 
 #include <stdio.h>
 
@@ -30,15 +30,14 @@ int main(void) {
     const sdpa_heads q = {query, HEADS, 1, DIM, 0, 0, 0};
     const sdpa_heads_mut o = {out, HEADS, 1, DIM, 0, 0, 0};
     sdpa_cache cache;
-    sdpa_status status =
-        sdpa_cache_init(&cache, DIM, DIM, storage, sizeof storage / sizeof *storage);
+    sdpa_status status = sdpa_cache_init(&cache, DIM, DIM, storage, SDPA_COUNT(storage));
 
     for (int token = 0; token < TOKENS && status == SDPA_OK; token++) {
         project(token);
         status = sdpa_cache_append(&cache, k, v);
         if (status == SDPA_OK) {
             status = sdpa_cache_attend_heads(&cache, q, &options, NULL, o, NULL, workspace,
-                                             sizeof workspace / sizeof *workspace);
+                                             SDPA_COUNT(workspace));
         }
         if (status == SDPA_OK) {
             status = sdpa_cache_slide(&cache, LEFT + 1); /* what no later token sees */

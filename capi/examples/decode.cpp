@@ -1,6 +1,6 @@
 // The cache as a C++17 class: storage that lives as long as it does, and errors that throw.
 //
-//     c++ -std=c++17 decode.cpp $(pkg-config --cflags --libs sdpa) && ./a.out
+//     c++ -std=c++17 decode.cpp $(pkg-config --cflags --libs sdpa-attention) && ./a.out
 
 #include <cmath>
 #include <cstdio>
@@ -71,10 +71,11 @@ int main() {
             newest = cache.attend({std::sin(x), std::cos(x), 0, 0}, causal).at(0);
         }
         cache.slide(1);
-        const float alone = cache.attend({1, 2, 3, 4}, causal).at(0);
+        const float query[] = {1, 2, 3, 4};
+        const float alone = cache.attend({query, query + SDPA_COUNT(query)}, causal).at(0);
         std::printf("%zu token held, %.3f among all, %.3f alone\n", cache.size(),
                     static_cast<double>(newest), static_cast<double>(alone));
-        cache.append({1, 2, 3}, {4});  // three floats are no key of four
+        cache.append({1, 2, 3, 4}, {});  // a key without a value
         return 1;
     } catch (const std::runtime_error &error) {
         std::printf("refused: %s\n", error.what());

@@ -1,7 +1,7 @@
 /* The pattern of one trained attention head, from embeddings: the table that the Rust example
  * attention_pattern prints.
  *
- *     cc pattern.c $(pkg-config --cflags --libs sdpa) && ./a.out FOLDER
+ *     cc pattern.c $(pkg-config --cflags --libs sdpa-attention) && ./a.out FOLDER
  *
  * FOLDER holds embeddings.npy, w_query.npy and so on: examples/data/minilm-l2h1. */
 
@@ -47,15 +47,15 @@ static void project(const char *folder, const char *what, float *to) {
     const sdpa_matrix x = {embeddings, WORDS, INPUTS, 0, 0}, w = {weights, INPUTS, DIM, 0, 0};
     const sdpa_matrix_mut out = {to, WORDS, DIM, 0, 0};
     snprintf(name, sizeof name, "w_%s", what);
-    read_floats(folder, name, weights, INPUTS * DIM);
+    read_floats(folder, name, weights, SDPA_COUNT(weights));
     name[0] = 'b';
-    read_floats(folder, name, bias, DIM);
+    read_floats(folder, name, bias, SDPA_COUNT(bias));
     check(sdpa_project(x, w, bias, out));
 }
 
 int main(int argc, char **argv) {
     const char *folder = argc > 1 ? argv[1] : "examples/data/minilm-l2h1";
-    read_floats(folder, "embeddings", embeddings, WORDS * INPUTS);
+    read_floats(folder, "embeddings", embeddings, SDPA_COUNT(embeddings));
     project(folder, "query", queries);
     project(folder, "key", keys);
 

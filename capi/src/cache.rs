@@ -1,16 +1,22 @@
 //! The cache of keys and values, in storage of the caller's.
 
-use sdpa::{Attention, CacheSpan, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, KvCacheRef};
+use core::ptr;
+
+use sdpa::{Backend, CacheSpan, Error, KEY_BLOCK, KvCacheMut, KvCacheRef};
 
 use crate::{
-    attention::{Extras, product},
-    options::{self, Options, sdpa_options},
-    region::{Region, check_apart},
+    attention::Call,
+    library::{backend_of, operation, sdpa_backend_t},
+    options::sdpa_options,
+    region::{Place, array},
     status::{
-        Checked, Failure, SDPA_ERROR_CAPACITY, SDPA_ERROR_NULL_POINTER, SDPA_ERROR_SHAPE,
-        sdpa_status, status,
+        Checked, Failure, SDPA_ERROR_CAPACITY, SDPA_ERROR_SHAPE_CACHE, SDPA_ERROR_SHAPE_DIM,
+        SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUE_DIM,
+        SDPA_ERROR_SHAPE_VALUES, sdpa_status, status,
     },
-    views::{sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut, slice, slice_mut},
+    views::{
+        Operand, Slot, sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut, slice, slice_mut,
+    },
 };
 
 /// How many keys a block of a cache holds.
@@ -62,20 +68,21 @@ pub unsafe extern "C" fn sdpa_cache_init(
     storage_len: usize,
 ) -> sdpa_status {
     let call = || -> Checked<()> {
-        if dim == 0 || value_dim == 0 {
-            return Err(Failure(SDPA_ERROR_SHAPE));
+        let at_storage = array(storage.cast_const(), storage_len)?;
+        array(cache.cast_const(), 1)?.check_apart(&at_storage)?;
+        if dim == 0 {
+            return Err(Failure(SDPA_ERROR_SHAPE_DIM));
         }
-        let block = sdpa_cache_floats(dim, value_dim, 1);
-        let blocks = storage_len.checked_div(block).unwrap_or(0);
-        let len = sdpa_cache_floats(dim, value_dim, blocks);
-        let outputs = [Region::array(cache, 1)?, Region::array(storage, storage_len)?];
-        check_apart(&outputs, &[])?;
+        if value_dim == 0 {
+            return Err(Failure(SDPA_ERROR_SHAPE_VALUE_DIM));
+        }
+        let blocks = storage_len.checked_div(sdpa_cache_floats(dim, value_dim, 1)).unwrap_or(0);
         if blocks == 0 {
             return Err(Failure(SDPA_ERROR_CAPACITY));
         }
-        // SAFETY: not NULL, apart, and as the caller promises.
+        // SAFETY: aligned, not NULL, apart, and as the caller promises.
         unsafe {
-            storage.write_bytes(0, len);
+            storage.write_bytes(0, sdpa_cache_floats(dim, value_dim, blocks));
             cache.write(sdpa_cache { storage, dim, value_dim, blocks, appended: 0, dropped: 0 });
         }
         Ok(())
@@ -93,10 +100,23 @@ pub unsafe extern "C" fn sdpa_cache_append(
     keys: sdpa_matrix,
     values: sdpa_matrix,
 ) -> sdpa_status {
-    let inputs = || -> Checked<_> { Ok([keys.region()?, values.region()?]) };
-    // SAFETY: as the caller promises.
-    let call = || unsafe {
-        change(cache, inputs()?, |held| Ok(held.append(keys.view()?, values.view()?)?))
+    let call = || -> Checked<()> {
+        let inputs = [keys.operand()?, values.operand()?];
+        // SAFETY: as the caller promises.
+        unsafe {
+            change(cache, &inputs, |held| {
+                let dim = (*cache).dim;
+                held.append(keys.view(), values.view()).map_err(|error| {
+                    Failure::of(error, || {
+                        if keys.cols == dim {
+                            SDPA_ERROR_SHAPE_VALUES
+                        } else {
+                            SDPA_ERROR_SHAPE_KEYS
+                        }
+                    })
+                })
+            })
+        }
     };
     status(call())
 }
@@ -108,8 +128,7 @@ pub unsafe extern "C" fn sdpa_cache_append(
 #[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
 pub unsafe extern "C" fn sdpa_cache_truncate(cache: *mut sdpa_cache, len: usize) -> sdpa_status {
     // SAFETY: as the caller promises.
-    let call = || unsafe { change(cache, [Region::EMPTY; 2], |held| Ok(held.truncate(len)?)) };
-    status(call())
+    status(unsafe { change(cache, &[], |held| Ok(held.truncate(len)?)) })
 }
 
 /// Takes back the keys from position on, which becomes that of the next (appended).
@@ -122,9 +141,7 @@ pub unsafe extern "C" fn sdpa_cache_truncate_to(
     position: u64,
 ) -> sdpa_status {
     // SAFETY: as the caller promises.
-    let call =
-        || unsafe { change(cache, [Region::EMPTY; 2], |held| Ok(held.truncate_to(position)?)) };
-    status(call())
+    status(unsafe { change(cache, &[], |held| Ok(held.truncate_to(position)?)) })
 }
 
 /// Drops the oldest keys until the cache holds no more than len: their blocks are used again, and the
@@ -134,146 +151,153 @@ pub unsafe extern "C" fn sdpa_cache_truncate_to(
 #[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
 pub unsafe extern "C" fn sdpa_cache_slide(cache: *mut sdpa_cache, len: usize) -> sdpa_status {
     // SAFETY: as the caller promises.
-    let call = || unsafe {
-        change(cache, [Region::EMPTY; 2], |held| {
+    status(unsafe {
+        change(cache, &[], |held| {
             held.slide(len);
             Ok(())
         })
-    };
-    status(call())
+    })
 }
 
-/// sdpa_attention over the keys and values of a cache: gives the bits of one call over every
-/// key ever appended, with the dropped ones masked. Query i of queries (queries x dim) sits at
-/// appended - queries.rows + i + query_offset: append a token, then attend with its query. bias
-/// and keep of the options have a row for each key that the cache holds, the oldest first.
-///
-/// Overlap: out, log_sum_exp and workspace with no input, not with the cache or its storage,
-/// and not with each other. On failure all three are as they were; the cache always is.
-#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
-pub unsafe extern "C" fn sdpa_cache_attend(
-    cache: *const sdpa_cache,
-    queries: sdpa_matrix,
-    options: *const sdpa_options,
-    out: sdpa_matrix_mut,
-    log_sum_exp: *mut f32,
-    workspace: *mut f32,
-    workspace_len: usize,
-) -> sdpa_status {
-    let call = || -> Checked<()> {
+operation! {
+    /// sdpa_attention over the keys and values of a cache: gives the bits of one call over every
+    /// key ever appended, with the dropped ones masked. Query i of queries (queries x dim) sits at
+    /// appended - queries.rows + i + query_offset: append a token, then attend with its query. bias
+    /// and keep of the options have a row for each key that the cache holds, the oldest first.
+    ///
+    /// Overlap: out, log_sum_exp and workspace with no input, not with the cache or its storage,
+    /// and not with each other. On failure all three are as they were; the cache always is.
+    fn sdpa_cache_attend, sdpa_cache_attend_on(
+        on, cache: *const sdpa_cache, queries: sdpa_matrix, options: *const sdpa_options,
+        out: sdpa_matrix_mut, log_sum_exp: *mut f32, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let out = Slot::new(out.into());
+        let call = Call {
+            queries: Slot::new(queries.into()), options, sinks: ptr::null(), out, log_sum_exp, workspace,
+            workspace_len,
+        };
         // SAFETY: as the caller promises.
-        let held = unsafe { Held::read(cache) }?;
-        let need = Attention::workspace(held.cache.dim, held.cache.value_dim);
-        let extras = Extras { log_sum_exp, queries: queries.rows, workspace, workspace_len, need };
-        let outputs = extras.beside(out.region()?)?;
-        check_apart(&outputs, &[queries.region()?, held.region, held.storage])?;
-        let grid = [held.len, queries.rows];
-        // SAFETY: as the caller promises.
-        let Options { attention, regions } =
-            unsafe { options::read(options, core::ptr::null(), 1, grid) }?;
-        check_apart(&outputs, &regions)?;
-        // SAFETY: not NULL, apart, and as the caller promises.
-        unsafe { held.attend(&attention, queries.view()?.into(), out.view()?.into(), &extras) }
-    };
-    status(call())
+        unsafe { attend(on, cache, call) }
+    }
 }
 
-/// sdpa_cache_attend for the query heads that share the keys and values of a cache: head h of
-/// queries and out is a call of it. sinks, log_sum_exp and workspace are as in
-/// sdpa_attention_heads. A model of more key heads has a cache for each.
-///
-/// Overlap: out, log_sum_exp and workspace with no input, not with the cache or its storage,
-/// and not with each other. On failure all three are as they were; the cache always is.
-#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
-pub unsafe extern "C" fn sdpa_cache_attend_heads(
-    cache: *const sdpa_cache,
-    queries: sdpa_heads,
-    options: *const sdpa_options,
-    sinks: *const f32,
-    out: sdpa_heads_mut,
-    log_sum_exp: *mut f32,
-    workspace: *mut f32,
-    workspace_len: usize,
-) -> sdpa_status {
-    let call = || -> Checked<()> {
+operation! {
+    /// sdpa_cache_attend for the query heads that share the keys and values of a cache: head h of
+    /// queries and out is a call of it. sinks, log_sum_exp and workspace are as in
+    /// sdpa_attention_heads. A model of more key heads has a cache for each.
+    ///
+    /// Overlap: out, log_sum_exp and workspace with no input, not with the cache or its storage,
+    /// and not with each other. On failure all three are as they were; the cache always is.
+    fn sdpa_cache_attend_heads, sdpa_cache_attend_heads_on(
+        on, cache: *const sdpa_cache, queries: sdpa_heads, options: *const sdpa_options,
+        sinks: *const f32, out: sdpa_heads_mut, log_sum_exp: *mut f32, workspace: *mut f32,
+        workspace_len: usize,
+    ) {
+        let out = Slot::new(out);
+        let call = Call {
+            queries: Slot::new(queries), options, sinks, out, log_sum_exp, workspace, workspace_len,
+        };
         // SAFETY: as the caller promises.
-        let held = unsafe { Held::read(cache) }?;
-        let need = Attention::workspace(held.cache.dim, held.cache.value_dim);
-        let count = product(queries.heads, queries.rows)?;
-        let extras = Extras { log_sum_exp, queries: count, workspace, workspace_len, need };
-        let outputs = extras.beside(out.region()?)?;
-        check_apart(&outputs, &[queries.region()?, held.region, held.storage])?;
-        let grid = [held.len, queries.rows];
-        // SAFETY: as the caller promises.
-        let Options { attention, regions } =
-            unsafe { options::read(options, sinks, queries.heads, grid) }?;
-        check_apart(&outputs, &regions)?;
-        // SAFETY: not NULL, apart, and as the caller promises.
-        unsafe { held.attend(&attention, queries.view()?, out.view()?, &extras) }
-    };
-    status(call())
+        unsafe { attend(on, cache, call) }
+    }
 }
 
-/// A cache as it is, with its sizes checked.
-struct Held {
-    cache: sdpa_cache,
-    span: CacheSpan,
-    /// How many floats of the storage are keys, and how many values.
-    lens: [usize; 2],
-    /// How many keys there are.
-    len: usize,
-    /// Where the structure and the storage lie.
-    region: Region,
-    storage: Region,
-}
-
-impl Held {
+impl sdpa_cache {
+    /// Keys, and behind them values.
+    ///
     /// # Safety
     ///
-    /// `cache` is NULL or may be read.
-    unsafe fn read(cache: *const sdpa_cache) -> Checked<Self> {
-        if cache.is_null() {
-            return Err(Failure(SDPA_ERROR_NULL_POINTER));
+    /// The storage has been checked, may be read for `'a` and is written by nobody.
+    unsafe fn slices<'a>(&self) -> [&'a [f32]; 2] {
+        let [keys, values] = self.lens();
+        // SAFETY: as the caller promises.
+        unsafe { [slice(self.storage, keys), slice(self.storage.wrapping_add(keys), values)] }
+    }
+
+    /// How many floats are keys, and how many values.
+    fn lens(&self) -> [usize; 2] {
+        [self.dim, self.value_dim].map(|dim| sdpa_cache_floats(dim, 0, self.blocks))
+    }
+
+    /// Where the storage lies.
+    fn place(&self) -> Checked<Place<'static>> {
+        array(self.storage.cast_const(), sdpa_cache_floats(self.dim, self.value_dim, self.blocks))
+    }
+
+    /// How many keys it holds, where its span is none that cannot be; more than can be counted fit no storage.
+    fn len(&self) -> usize {
+        usize::try_from(self.appended.wrapping_sub(self.dropped)).unwrap_or(usize::MAX)
+    }
+
+    fn span(&self) -> Checked<CacheSpan> {
+        CacheSpan::new(self.appended, self.dropped).map_err(broken)
+    }
+}
+
+/// Why the crate refuses a cache.
+fn broken(error: Error) -> Failure {
+    Failure::of(error, || SDPA_ERROR_SHAPE_CACHE)
+}
+
+/// A call over the keys and values of a cache.
+///
+/// # Safety
+///
+/// What the arguments point to is as the functions of the header have it.
+#[inline(always)]
+unsafe fn attend(on: Backend, cache: *const sdpa_cache, mut call: Call<'_>) -> Checked<()> {
+    // SAFETY: as the caller promises; checked before views are made, and made before it runs.
+    unsafe {
+        check(cache, &mut call)?;
+        call.queries.make_view();
+        call.out.make_view();
+        run(on, &*cache, &mut call)
+    }
+}
+
+/// Fails where an argument cannot be, or an output is not apart from another argument.
+///
+/// # Safety
+///
+/// As [`attend`], of arguments as they are given.
+#[inline(never)]
+unsafe fn check(cache: *const sdpa_cache, call: &mut Call<'_>) -> Checked<()> {
+    let structure = array(cache, 1)?;
+    // SAFETY: aligned, not NULL, and as the caller promises.
+    let cache = unsafe { &*cache };
+    cache.span()?;
+    call.use_workspace_of(cache.dim, cache.value_dim);
+    // SAFETY: as the caller promises.
+    unsafe {
+        call.check(&[], &[structure, cache.place()?])?;
+        call.check_options(cache.len())
+    }
+}
+
+/// # Safety
+///
+/// As [`attend`], of a checked call with views.
+#[inline(never)]
+unsafe fn run(on: Backend, cache: &sdpa_cache, call: &mut Call<'_>) -> Checked<()> {
+    let &sdpa_cache { dim, value_dim, .. } = cache;
+    // SAFETY: as the caller promises.
+    let result = unsafe {
+        let [keys, values] = cache.slices();
+        let held = KvCacheRef::new(keys, values, dim, value_dim, cache.span()?).map_err(broken)?;
+        let attention = call.read_options(on, cache.len());
+        let (log_sum_exp, workspace) = call.slices();
+        let (queries, out) = (call.queries.view(), call.out.view_mut());
+        held.attend_views(&attention, queries, out, log_sum_exp, workspace)
+    };
+    // SAFETY: as the caller promises.
+    let whose = || unsafe {
+        if call.queries.view().cols() == dim {
+            call.whose(cache.len(), value_dim)
+        } else {
+            SDPA_ERROR_SHAPE_QUERIES
         }
-        let region = Region::array(cache, 1)?;
-        // SAFETY: not NULL, and as the caller promises.
-        let cache = unsafe { cache.read() };
-        let sdpa_cache { storage, dim, value_dim, blocks, appended, dropped } = cache;
-        let len = sdpa_cache_floats(dim, value_dim, blocks);
-        let storage = Region::array(storage, len)?;
-        let [keys, values] = [dim, value_dim].map(|dim| sdpa_cache_floats(dim, 0, blocks));
-        let span = CacheSpan::new(appended, dropped)?;
-        // Where there are more than can be counted they fit no storage.
-        let len = usize::try_from(appended - dropped).map_err(|_| Failure(SDPA_ERROR_CAPACITY))?;
-        Ok(Self { cache, span, lens: [keys, values], len, region, storage })
-    }
-
-    /// # Safety
-    ///
-    /// The storage may be read and is written by nobody for the time of the call; and as
-    /// [`Extras::slices`].
-    unsafe fn attend(
-        &self,
-        attention: &Attention<'_>,
-        queries: HeadsRef<'_>,
-        out: HeadsMut<'_>,
-        extras: &Extras,
-    ) -> Checked<()> {
-        let sdpa_cache { storage, dim, value_dim, .. } = self.cache;
-        let [keys, values] = self.lens;
-        // SAFETY: as the caller promises.
-        let (keys, values) =
-            unsafe { (slice(storage, keys), slice(storage.wrapping_add(keys), values)) };
-        let cache = KvCacheRef::new(keys, values, dim, value_dim, self.span)?;
-        // SAFETY: as the caller promises.
-        let (workspace, log_sum_exp) = unsafe { extras.slices() };
-        Ok(match log_sum_exp {
-            None => cache.attend(attention, queries, out, workspace),
-            Some(log_sum_exp) => {
-                cache.attend_with_log_sum_exp(attention, queries, out, log_sum_exp, workspace)
-            }
-        }?)
-    }
+    };
+    result.map_err(|error| Failure::of(error, whose))
 }
 
 /// Changes what `cache` holds by `change`, which reads `inputs`.
@@ -283,21 +307,26 @@ impl Held {
 /// `cache` is NULL, or it and its storage may be read and written and are used by nobody else.
 unsafe fn change(
     cache: *mut sdpa_cache,
-    inputs: [Region; 2],
+    inputs: &[Place<'_>],
     change: impl FnOnce(&mut KvCacheMut<'_>) -> Checked<()>,
 ) -> Checked<()> {
-    // SAFETY: as the caller promises.
-    let mut held = unsafe { Held::read(cache) }?;
-    check_apart(&[held.region, held.storage], &inputs)?;
-    let sdpa_cache { storage, dim, value_dim, .. } = held.cache;
-    let [keys, values] = held.lens;
+    let at_cache = array(cache.cast_const(), 1)?;
+    // SAFETY: aligned, not NULL, and as the caller promises.
+    let held = unsafe { &*cache };
+    let (mut span, at_storage) = (held.span()?, held.place()?);
+    at_cache.check_apart(&at_storage)?;
+    for input in inputs {
+        at_cache.check_apart(input)?;
+        at_storage.check_apart(input)?;
+    }
+    let (sdpa_cache { storage, dim, value_dim, .. }, [keys, values]) = (*held, held.lens());
     // SAFETY: as the caller promises; the two lie one behind the other.
     let (keys, values) =
         unsafe { (slice_mut(storage, keys), slice_mut(storage.wrapping_add(keys), values)) };
-    let mut as_slices = KvCacheMut::new(keys, values, dim, value_dim, &mut held.span)?;
+    let mut as_slices = KvCacheMut::new(keys, values, dim, value_dim, &mut span).map_err(broken)?;
     change(&mut as_slices)?;
     let (appended, dropped) = (as_slices.appended(), as_slices.dropped());
-    // SAFETY: not NULL, and as the caller promises.
-    unsafe { cache.write(sdpa_cache { appended, dropped, ..held.cache }) };
+    // SAFETY: aligned, not NULL, and as the caller promises.
+    unsafe { ((*cache).appended, (*cache).dropped) = (appended, dropped) };
     Ok(())
 }

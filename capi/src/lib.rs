@@ -23,6 +23,8 @@ mod status;
 
 mod views;
 
+mod library;
+
 mod operations;
 
 mod options;
@@ -33,6 +35,7 @@ mod cache;
 
 pub use attention::*;
 pub use cache::*;
+pub use library::*;
 pub use operations::*;
 pub use options::*;
 pub use status::*;

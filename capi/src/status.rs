@@ -5,28 +5,72 @@ use core::ffi::CStr;
 use sdpa::Error;
 
 /// What a call came to: SDPA_OK, or why it wrote nothing. Where several things are wrong,
-/// one of them is told.
+/// one of them is told. status % 100 is the kind: SDPA_ERROR_SHAPE for each SDPA_ERROR_SHAPE_...,
+/// which says in which argument.
 #[expect(non_camel_case_types, reason = "the name in the header")]
 pub type sdpa_status = i32;
 
-/// Done.
-pub const SDPA_OK: sdpa_status = 0;
-/// A pointer to something that there is, is NULL.
-pub const SDPA_ERROR_NULL_POINTER: sdpa_status = 1;
-/// Sizes disagree, or one is 0 that must not be.
-pub const SDPA_ERROR_SHAPE: sdpa_status = 2;
-/// Sizes and strides reach further than memory does.
-pub const SDPA_ERROR_STRIDE: sdpa_status = 3;
-/// An output overlaps itself, an input or another output.
-pub const SDPA_ERROR_ALIAS: sdpa_status = 4;
-/// The workspace is too short.
-pub const SDPA_ERROR_WORKSPACE: sdpa_status = 5;
-/// The cache has no room for that many more keys, or the storage for one block.
-pub const SDPA_ERROR_CAPACITY: sdpa_status = 6;
-/// An option is outside its range.
-pub const SDPA_ERROR_OPTION: sdpa_status = 7;
-/// A position that the cache does not hold, or behind the last that can be counted.
-pub const SDPA_ERROR_POSITION: sdpa_status = 8;
+/// Every status, in order: its words, and what the header says of it.
+macro_rules! statuses {
+    ($($(#[$text:meta])* $name:ident = $number:literal, $words:literal;)+) => {
+        $($(#[$text])* pub const $name: sdpa_status = $number;)+
+
+        pub(crate) fn words(status: sdpa_status) -> &'static CStr {
+            match status {
+                $($name => $words,)+
+                _ => c"no status of this library",
+            }
+        }
+
+        #[cfg(test)]
+        const ALL: &[sdpa_status] = &[$($name),+];
+    };
+}
+
+statuses! {
+    /// Done.
+    SDPA_OK = 0, c"ok";
+    /// A pointer to something that there is, is NULL.
+    SDPA_ERROR_NULL_POINTER = 1, c"a pointer is NULL";
+    /// Sizes disagree, or one is 0 that must not be; those below say in which argument.
+    SDPA_ERROR_SHAPE = 2, c"sizes disagree, or one is zero that must not be";
+    /// Sizes and strides reach further than memory does, or a col_stride is 0: see sdpa_matrix.
+    SDPA_ERROR_STRIDE = 3, c"strides reach further than memory does, or a column stride is 0";
+    /// An output overlaps itself, an input or another output.
+    SDPA_ERROR_ALIAS = 4, c"an output overlaps itself, an input or another output";
+    /// The workspace is too short.
+    SDPA_ERROR_WORKSPACE = 5, c"the workspace is too short";
+    /// The cache has no room for that many more keys, or the storage for one block.
+    SDPA_ERROR_CAPACITY = 6, c"the cache is full";
+    /// An option is outside its range, or no back end of this machine has that handle.
+    SDPA_ERROR_OPTION = 7, c"an option is outside its range";
+    /// A pointer is not aligned for its type.
+    SDPA_ERROR_POINTER = 8, c"a pointer is not aligned for its type";
+    /// A position that the cache does not hold, or behind the last that can be counted.
+    SDPA_ERROR_POSITION = 9, c"the cache does not hold that position";
+    /// The shape of queries: a size is 0, or disagrees with the arguments before.
+    SDPA_ERROR_SHAPE_QUERIES = 102, c"wrong shape: queries";
+    /// That of keys.
+    SDPA_ERROR_SHAPE_KEYS = 202, c"wrong shape: keys";
+    /// That of values.
+    SDPA_ERROR_SHAPE_VALUES = 302, c"wrong shape: values";
+    /// That of out.
+    SDPA_ERROR_SHAPE_OUT = 402, c"wrong shape: out";
+    /// That of the bias of the options, which is keys x queries.
+    SDPA_ERROR_SHAPE_BIAS = 502, c"wrong shape: bias";
+    /// That of x.
+    SDPA_ERROR_SHAPE_X = 602, c"wrong shape: x";
+    /// That of w.
+    SDPA_ERROR_SHAPE_W = 702, c"wrong shape: w";
+    /// That of other_out.
+    SDPA_ERROR_SHAPE_OTHER_OUT = 802, c"wrong shape: other_out";
+    /// That of a cache which sdpa_cache_init has not made, or somebody has changed.
+    SDPA_ERROR_SHAPE_CACHE = 902, c"wrong shape: cache";
+    /// dim is 0.
+    SDPA_ERROR_SHAPE_DIM = 1002, c"wrong shape: dim";
+    /// value_dim is 0.
+    SDPA_ERROR_SHAPE_VALUE_DIM = 1102, c"wrong shape: value_dim";
+}
 
 /// Why a call fails.
 #[derive(Debug)]
@@ -48,24 +92,19 @@ impl From<Error> for Failure {
     }
 }
 
-/// The status of a checked call.
-pub(crate) fn status(result: Checked<()>) -> sdpa_status {
-    result.map_or_else(|Failure(status)| status, |()| SDPA_OK)
+impl Failure {
+    /// Of an operation: the crate finds that shapes disagree, and `whose` says where.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn of(error: Error, whose: impl FnOnce() -> sdpa_status) -> Self {
+        if error == Error::Shape { Self(whose()) } else { Self::from(error) }
+    }
 }
 
-pub(crate) fn words(status: sdpa_status) -> &'static CStr {
-    match status {
-        SDPA_OK => c"ok",
-        SDPA_ERROR_NULL_POINTER => c"a pointer is NULL",
-        SDPA_ERROR_SHAPE => c"sizes disagree, or one is zero that must not be",
-        SDPA_ERROR_STRIDE => c"strides reach further than memory does",
-        SDPA_ERROR_ALIAS => c"an output overlaps itself, an input or another output",
-        SDPA_ERROR_WORKSPACE => c"the workspace is too short",
-        SDPA_ERROR_CAPACITY => c"the cache is full",
-        SDPA_ERROR_OPTION => c"an option is outside its range",
-        SDPA_ERROR_POSITION => c"the cache does not hold that position",
-        _ => c"no status of this library",
-    }
+/// The status of a checked call.
+#[inline]
+pub(crate) fn status(result: Checked<()>) -> sdpa_status {
+    result.map_or_else(|Failure(status)| status, |()| SDPA_OK)
 }
 
 #[cfg(test)]
@@ -73,11 +112,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_has_words_of_its_own() {
-        let all = [-1, 0, 1, 2, 3, 4, 5, 6, 7, 8].map(words);
-        for (i, words) in all.iter().enumerate() {
-            assert!(!words.is_empty() && !all[..i].contains(words));
+    fn every_status_has_a_number_and_words_of_its_own() {
+        for (i, &status) in ALL.iter().enumerate() {
+            assert!(!words(status).is_empty() && words(status) != words(-1));
+            assert!(ALL[..i].iter().all(|&other| other != status && words(other) != words(status)));
+            assert!(status < 100 || status % 100 == SDPA_ERROR_SHAPE);
         }
-        assert_eq!(words(9), words(-1));
+        assert_eq!(words(10), words(-1));
     }
 }

@@ -1,19 +1,90 @@
 //! The C functions against the crate's: the same bits, and nothing written beside them, over
-//! random calls of every kind of value and layout.
+//! random calls of every kind of value and layout; and their twins on each back end.
 
 #[expect(unused_macros, reason = "those of tests of each back end")]
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use std::ptr;
+use std::{
+    ffi::{CStr, CString},
+    ptr,
+};
 
 use common::{
     assert_same_bits,
     cases::{Kind, Layout, Rng, length, size},
     grid::CANARY,
 };
-use sdpa::{Attention, HeadsMut, HeadsRef, MatrixMut, MatrixRef};
+use sdpa::{
+    Attention, Backend, CacheSpan, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef,
+};
 use sdpa_capi::*;
+
+/// What a call runs on: the best back end, by the plain function, or one by its handle.
+#[derive(Clone, Copy)]
+struct On {
+    backend: Backend,
+    handle: Option<sdpa_backend_t>,
+}
+
+impl On {
+    fn all() -> Vec<Self> {
+        let plain = Self { backend: Backend::best(), handle: None };
+        let named = |backend: Backend| {
+            let name = CString::new(backend.name()).unwrap();
+            // SAFETY: a string.
+            Self { backend, handle: Some(unsafe { sdpa_backend_by_name(name.as_ptr()) }) }
+        };
+        [plain].into_iter().chain(Backend::available().map(named)).collect()
+    }
+
+    fn any(rng: &mut Rng) -> Self {
+        let all = Self::all();
+        all[rng.below(all.len())]
+    }
+}
+
+/// A function of the header, or its twin.
+macro_rules! call {
+    ($on:expr, $plain:ident, $twin:ident($($argument:expr),+ $(,)?)) => {
+        match $on.handle {
+            None => $plain($($argument),+),
+            Some(handle) => $twin(handle, $($argument),+),
+        }
+    };
+}
+
+#[test]
+fn handles_are_the_back_ends_of_this_machine() {
+    // SAFETY: none of these is freed.
+    let name = |handle| unsafe { CStr::from_ptr(sdpa_backend_name(handle)) }.to_str().unwrap();
+    for (index, backend) in Backend::available().enumerate() {
+        let handle = sdpa_backend_at(index);
+        assert!(handle >= 0);
+        assert_eq!(name(handle), backend.name());
+    }
+    let count = Backend::available().count();
+    for index in [count, count + 1, usize::MAX, usize::MAX / 2 + 1] {
+        assert!(sdpa_backend_at(index) < 0);
+    }
+    assert!(On::all().iter().skip(1).all(|on| {
+        let handle = on.handle.unwrap();
+        handle >= 0 && name(handle) == on.backend.name()
+    }));
+    for wrong in [c"", c"scala", c"scalar ", c"Scalar", c"none", c"sse9"] {
+        // SAFETY: a string.
+        assert!(unsafe { sdpa_backend_by_name(wrong.as_ptr()) } < 0, "{wrong:?}");
+    }
+    // SAFETY: NULL is none.
+    assert!(unsafe { sdpa_backend_by_name(ptr::null()) } < 0);
+    for handle in [-1, i32::MIN, i32::MAX, count as i32] {
+        assert_eq!(name(handle), "none");
+        let mut dot = CANARY;
+        // SAFETY: of no floats.
+        let status = unsafe { sdpa_dot_on(handle, ptr::null(), ptr::null(), 0, &mut dot) };
+        assert_eq!((status, dot.to_bits()), (SDPA_ERROR_OPTION, CANARY.to_bits()));
+    }
+}
 
 /// A matrix among canaries, for both languages.
 #[derive(Clone)]
@@ -29,6 +100,16 @@ impl Held {
             layout.col_stride = 1; // in C it would be dense
         }
         Self { layout, buffer: vec![CANARY; layout.len + cols] }.filled(rng)
+    }
+
+    /// What is multiplied: as an input, but no column is shown twice.
+    fn operand(rng: &mut Rng, rows: usize, cols: usize) -> Self {
+        let mut operand = Self::input(rng, rows, cols);
+        if operand.layout.col_stride == 0 {
+            operand.layout.col_stride = 1;
+            operand = operand.filled(rng);
+        }
+        operand
     }
 
     fn output(rng: &mut Rng, rows: usize, cols: usize) -> Self {
@@ -87,8 +168,8 @@ fn agree(
 #[test]
 fn of_slices() {
     let mut rng = Rng::new(501);
-    for _ in 0..200 {
-        let n = length(&mut rng);
+    for _ in 0..400 {
+        let (n, on) = (length(&mut rng), On::any(&mut rng));
         let [a, b] = [0; 2].map(|_| {
             let mut values = vec![0.0; n];
             Kind::any(&mut rng).fill(&mut rng, &mut values);
@@ -96,16 +177,22 @@ fn of_slices() {
         });
         let mut dot = CANARY;
         // SAFETY: of these slices.
-        assert_eq!(unsafe { sdpa_dot(a.as_ptr(), b.as_ptr(), n, &mut dot) }, SDPA_OK);
-        assert_same_bits("dot", &[dot], &[sdpa::dot(&a, &b).unwrap()]);
+        let status =
+            unsafe { call!(on, sdpa_dot, sdpa_dot_on(a.as_ptr(), b.as_ptr(), n, &mut dot)) };
+        assert_eq!(status, SDPA_OK);
+        assert_same_bits("dot", &[dot], &[on.backend.dot(&a, &b).unwrap()]);
         let [mut got, mut want] = [0; 2].map(|_| vec![CANARY; n]);
         // SAFETY: of these slices.
-        assert_eq!(unsafe { sdpa_softmax(a.as_ptr(), n, got.as_mut_ptr()) }, SDPA_OK);
-        sdpa::softmax(&a, &mut want).unwrap();
+        let status =
+            unsafe { call!(on, sdpa_softmax, sdpa_softmax_on(a.as_ptr(), n, got.as_mut_ptr())) };
+        assert_eq!(status, SDPA_OK);
+        on.backend.softmax(&a, &mut want).unwrap();
         assert_same_bits("softmax", &got, &want);
         let mut x = a.clone();
         // SAFETY: of this slice alone.
-        assert_eq!(unsafe { sdpa_softmax(x.as_ptr(), n, x.as_mut_ptr()) }, SDPA_OK);
+        let status =
+            unsafe { call!(on, sdpa_softmax, sdpa_softmax_on(x.as_ptr(), n, x.as_mut_ptr())) };
+        assert_eq!(status, SDPA_OK);
         assert_same_bits("softmax in place", &x, &want);
     }
 }
@@ -113,53 +200,68 @@ fn of_slices() {
 #[test]
 fn of_matrices() {
     let mut rng = Rng::new(502);
-    for _ in 0..200 {
+    for _ in 0..400 {
+        let on = On::any(&mut rng);
         let [rows, cols, depth] = [0; 3].map(|_| size(&mut rng));
         let [grid, left, right] = [(rows, cols), (rows, depth), (depth, cols)]
-            .map(|(rows, cols)| Held::input(&mut rng, rows, cols));
+            .map(|(rows, cols)| Held::operand(&mut rng, rows, cols));
         let out = Held::output(&mut rng, rows, cols);
         // SAFETY: of these buffers.
-        let rows_c = |to| unsafe { sdpa_softmax_rows(grid.c(), to) };
-        agree("softmax_rows", &out, rows_c, |to| sdpa::softmax_rows(grid.view(), to));
+        let rows_c =
+            |to| unsafe { call!(on, sdpa_softmax_rows, sdpa_softmax_rows_on(grid.c(), to)) };
+        agree("softmax_rows", &out, rows_c, |to| on.backend.softmax_rows(grid.view(), to));
         // SAFETY: of these buffers.
-        let columns_c = |to| unsafe { sdpa_softmax_columns(grid.c(), to) };
-        agree("softmax_columns", &out, columns_c, |to| sdpa::softmax_columns(grid.view(), to));
+        let columns_c =
+            |to| unsafe { call!(on, sdpa_softmax_columns, sdpa_softmax_columns_on(grid.c(), to)) };
+        agree("softmax_columns", &out, columns_c, |to| on.backend.softmax_columns(grid.view(), to));
         let in_place = Held::output(&mut rng, rows, cols).filled(&mut rng);
         let as_input = |to: sdpa_matrix_mut| {
             let sdpa_matrix_mut { data, rows, cols, row_stride, col_stride } = to;
             sdpa_matrix { data, rows, cols, row_stride, col_stride }
         };
         // SAFETY: of these buffers.
-        let rows_c = |to| unsafe { sdpa_softmax_rows(as_input(to), to) };
+        let rows_c =
+            |to| unsafe { call!(on, sdpa_softmax_rows, sdpa_softmax_rows_on(as_input(to), to)) };
         agree("rows in place", &in_place, rows_c, |to| {
-            sdpa::softmax_rows_in_place(to);
+            on.backend.softmax_rows_in_place(to);
             Ok(())
         });
         // SAFETY: of these buffers.
-        let columns_c = |to| unsafe { sdpa_softmax_columns(as_input(to), to) };
+        let columns_c = |to| unsafe {
+            call!(on, sdpa_softmax_columns, sdpa_softmax_columns_on(as_input(to), to))
+        };
         agree("columns in place", &in_place, columns_c, |to| {
-            sdpa::softmax_columns_in_place(to);
+            on.backend.softmax_columns_in_place(to);
             Ok(())
         });
 
         let bias = rng.one_in(2).then(|| vec![rng.between(-1.0, 1.0); cols]);
         let at = bias.as_ref().map_or(ptr::null(), |bias| bias.as_ptr());
         // SAFETY: of these buffers.
-        let project = |to| unsafe { sdpa_project(left.c(), right.c(), at, to) };
+        let project =
+            |to| unsafe { call!(on, sdpa_project, sdpa_project_on(left.c(), right.c(), at, to)) };
         agree("project", &out, project, |to| {
             // A pointer to no floats is NULL or not: no bias is what C has.
             let bias = bias.as_deref().filter(|_| !at.is_null());
-            sdpa::project(left.view(), right.view(), bias, to)
+            on.backend.project(left.view(), right.view(), bias, to)
         });
-        let queries = Held::input(&mut rng, cols, depth);
+        let queries = Held::operand(&mut rng, cols, depth);
         let scale = rng.one_in(2).then(|| rng.between(-2.0, 2.0));
         // SAFETY: of these buffers.
-        let scores = |to| unsafe { sdpa_scores(left.c(), queries.c(), scale.unwrap_or(0.0), to) };
-        agree("scores", &out, scores, |to| sdpa::scores(left.view(), queries.view(), scale, to));
-        let pattern = Held::input(&mut rng, depth, rows);
+        let scores = |to| unsafe {
+            call!(on, sdpa_scores, sdpa_scores_on(left.c(), queries.c(), scale.unwrap_or(0.0), to))
+        };
+        agree("scores", &out, scores, |to| {
+            on.backend.scores(left.view(), queries.view(), scale, to)
+        });
+        let pattern = Held::operand(&mut rng, depth, rows);
         // SAFETY: of these buffers.
-        let sum = |to| unsafe { sdpa_weighted_sum(pattern.c(), right.c(), to) };
-        agree("weighted_sum", &out, sum, |to| sdpa::weighted_sum(pattern.view(), right.view(), to));
+        let sum = |to| unsafe {
+            call!(on, sdpa_weighted_sum, sdpa_weighted_sum_on(pattern.c(), right.c(), to))
+        };
+        agree("weighted_sum", &out, sum, |to| {
+            on.backend.weighted_sum(pattern.view(), right.view(), to)
+        });
     }
 }
 
@@ -178,15 +280,17 @@ struct Options {
 
 impl Options {
     fn any(rng: &mut Rng, keys: usize, queries: usize) -> Self {
+        let flags = rng.below(4) as u32;
+        let window = [0; 2].map(|_| if rng.one_in(8) { usize::MAX } else { rng.below(100) });
         Self {
             bias: rng.one_in(3).then(|| Held::input(rng, keys, queries)),
             keep: rng.one_in(3).then(|| (0..keys * queries).map(|_| rng.below(3) as u8).collect()),
             sink: rng.one_in(3).then(|| rng.between(-3.0, 3.0)),
-            flags: rng.below(4) as u32,
+            flags,
             scale: if rng.one_in(2) { 0.0 } else { rng.between(-1.0, 1.0) },
             softcap: if rng.one_in(3) { rng.between(0.5, 20.0) } else { 0.0 },
             query_offset: rng.below(200) as isize - 100,
-            window: [0; 2].map(|_| if rng.one_in(8) { usize::MAX } else { rng.below(100) }),
+            window: if flags & SDPA_WINDOW == 0 { [0; 2] } else { window },
             shape: [keys, queries],
         }
     }
@@ -209,8 +313,11 @@ impl Options {
         }
     }
 
-    fn rust(&self) -> Attention<'_> {
+    fn rust(&self, on: On) -> Attention<'_> {
         let mut attention = Attention::new().query_offset(self.query_offset);
+        if on.handle.is_some() {
+            attention = attention.on(on.backend);
+        }
         if self.flags & SDPA_CAUSAL != 0 {
             attention = attention.causal();
         }
@@ -237,15 +344,17 @@ impl Options {
 #[test]
 fn of_attention() {
     let mut rng = Rng::new(503);
-    for _ in 0..150 {
+    for _ in 0..300 {
+        let on = On::any(&mut rng);
         let [keys, tokens, dim, width] = [0; 4].map(|_| size(&mut rng));
         let [q, k, v] = [(tokens, dim), (keys, dim), (keys, width)]
-            .map(|(rows, cols)| Held::input(&mut rng, rows, cols));
+            .map(|(rows, cols)| Held::operand(&mut rng, rows, cols));
         let options = Options::any(&mut rng, keys, tokens);
-        let (c, rust) = (options.c(), options.rust());
+        let (c, rust) = (options.c(), options.rust(on));
         let grid = Held::output(&mut rng, keys, tokens);
         // SAFETY: of these buffers.
-        let pattern = |to| unsafe { sdpa_pattern(q.c(), k.c(), &c, to) };
+        let pattern =
+            |to| unsafe { call!(on, sdpa_pattern, sdpa_pattern_on(q.c(), k.c(), &c, to)) };
         agree("pattern", &grid, pattern, |to| rust.pattern(q.view(), k.view(), to));
 
         let out = Held::output(&mut rng, tokens, width);
@@ -255,7 +364,12 @@ fn of_attention() {
         let space = workspace.as_mut_ptr();
         // SAFETY: of these buffers.
         let attention = |to| unsafe {
-            sdpa_attention(q.c(), k.c(), v.c(), &c, to, lse.as_mut_ptr(), space, len)
+            let lse = lse.as_mut_ptr();
+            call!(
+                on,
+                sdpa_attention,
+                sdpa_attention_on(q.c(), k.c(), v.c(), &c, to, lse, space, len)
+            )
         };
         agree("attention", &out, attention, |to| {
             let [q, k, v] = [q.view(), k.view(), v.view()];
@@ -263,14 +377,16 @@ fn of_attention() {
         });
         assert_same_bits("log-sum-exp", &lse, &want_lse);
 
-        let (first, other) = (out.clone().filled(&mut rng), Held::input(&mut rng, tokens, width));
+        let (first, other) = (out.clone().filled(&mut rng), Held::operand(&mut rng, tokens, width));
         let mut want_lse = lse.clone();
         let other_lse: Vec<f32> = (0..tokens).map(|_| rng.between(-9.0, 9.0)).collect();
         let at = lse.as_mut_ptr();
         // SAFETY: of these buffers.
-        let merge = |to| unsafe { sdpa_merge(to, at, other.c(), other_lse.as_ptr()) };
+        let merge = |to| unsafe {
+            call!(on, sdpa_merge, sdpa_merge_on(to, at, other.c(), other_lse.as_ptr()))
+        };
         agree("merge", &first, merge, |to| {
-            sdpa::merge(to, &mut want_lse, other.view(), &other_lse)
+            on.backend.merge(to, &mut want_lse, other.view(), &other_lse)
         });
         assert_same_bits("merged log-sum-exp", &lse, &want_lse);
     }
@@ -279,7 +395,8 @@ fn of_attention() {
 #[test]
 fn of_many_heads() {
     let mut rng = Rng::new(504);
-    for _ in 0..100 {
+    for _ in 0..200 {
+        let on = On::any(&mut rng);
         let (key_heads, group) = (1 + rng.below(3), 1 + rng.below(3));
         let (heads, keys, tokens) = (key_heads * group, rng.below(80), 1 + rng.below(20));
         let (dim, width) = (1 + rng.below(20), 1 + rng.below(20));
@@ -312,20 +429,24 @@ fn of_many_heads() {
         };
         // SAFETY: of these buffers.
         let status = unsafe {
-            sdpa_attention_heads(
-                of(&q, heads, tokens, dim, [0; 3]),
-                of(&k, key_heads, keys, dim, [dim, key_heads * dim, 1]),
-                of(&v, key_heads, keys, width, [0; 3]),
-                &options.c(),
-                sinks.as_ptr(),
-                out,
-                lse.as_mut_ptr(),
-                space,
-                len,
+            call!(
+                on,
+                sdpa_attention_heads,
+                sdpa_attention_heads_on(
+                    of(&q, heads, tokens, dim, [0; 3]),
+                    of(&k, key_heads, keys, dim, [dim, key_heads * dim, 1]),
+                    of(&v, key_heads, keys, width, [0; 3]),
+                    &options.c(),
+                    sinks.as_ptr(),
+                    out,
+                    lse.as_mut_ptr(),
+                    space,
+                    len,
+                )
             )
         };
         assert_eq!(status, SDPA_OK);
-        let attention = options.rust().sinks(&sinks);
+        let attention = options.rust(on).sinks(&sinks);
         let q = HeadsRef::stacked(&q, heads, tokens, dim).unwrap();
         let k = HeadsRef::interleaved(&k, keys, key_heads, dim).unwrap();
         let v = HeadsRef::stacked(&v, key_heads, keys, width).unwrap();
@@ -333,5 +454,125 @@ fn of_many_heads() {
         attention.run_with_log_sum_exp(q, k, v, to, &mut want_lse, &mut workspace).unwrap();
         assert_same_bits("heads", &got, &want);
         assert_same_bits("log-sum-exps", &lse, &want_lse);
+    }
+}
+
+/// Of one query head and of two, a chunk after another, with a slide in between.
+#[test]
+fn of_caches() {
+    let mut rng = Rng::new(506);
+    for _ in 0..100 {
+        let on = On::any(&mut rng);
+        let [dim, width, blocks] = [20, 20, 3].map(|end| 1 + rng.below(end));
+        let mut storage = vec![CANARY; sdpa_cache_floats(dim, width, blocks)];
+        let (mut keys_held, mut values_held) =
+            (vec![0.0; dim * KEY_BLOCK * blocks], vec![0.0; width * KEY_BLOCK * blocks]);
+        let mut span = CacheSpan::default();
+        let mut want =
+            KvCacheMut::new(&mut keys_held, &mut values_held, dim, width, &mut span).unwrap();
+        let mut got = sdpa_cache {
+            storage: ptr::null_mut(),
+            dim: 0,
+            value_dim: 0,
+            blocks: 0,
+            appended: 0,
+            dropped: 0,
+        };
+        // SAFETY: of this storage.
+        let status =
+            unsafe { sdpa_cache_init(&mut got, dim, width, storage.as_mut_ptr(), storage.len()) };
+        assert_eq!((status, got.blocks), (SDPA_OK, blocks));
+        let mut workspace = vec![0.0; Attention::workspace(dim, width)];
+        let (len, space) = (workspace.len(), workspace.as_mut_ptr());
+        for _ in 0..5 {
+            let n = rng.below(50);
+            let (keys, values) =
+                (Held::operand(&mut rng, n, dim), Held::operand(&mut rng, n, width));
+            // SAFETY: of this cache.
+            let status = unsafe { sdpa_cache_append(&mut got, keys.c(), values.c()) };
+            let result = want.append(keys.view(), values.view());
+            assert_eq!(status == SDPA_OK, result.is_ok());
+            let tokens = 1 + rng.below(4);
+            let mut options = Options::any(&mut rng, want.len(), tokens);
+            let (queries, out) =
+                (Held::operand(&mut rng, tokens, dim), Held::output(&mut rng, tokens, width));
+            let [mut lse, mut want_lse] = [0; 2].map(|_| vec![CANARY; tokens]);
+            let at = lse.as_mut_ptr();
+            // SAFETY: of this cache and these buffers.
+            let attend = |to| unsafe {
+                let (queries, c) = (queries.c(), options.c());
+                call!(
+                    on,
+                    sdpa_cache_attend,
+                    sdpa_cache_attend_on(&got, queries, &c, to, at, space, len,)
+                )
+            };
+            let view = want.view();
+            agree("from a cache", &out, attend, |to| {
+                let workspace = &mut vec![0.0; len];
+                let attention = options.rust(on);
+                view.attend_with_log_sum_exp(
+                    &attention,
+                    queries.view(),
+                    to,
+                    &mut want_lse,
+                    workspace,
+                )
+            });
+            assert_same_bits("log-sum-exp from a cache", &lse, &want_lse);
+
+            let q: Vec<f32> = (0..2 * tokens * dim).map(|_| rng.between(-2.0, 2.0)).collect();
+            let sinks = [rng.between(-2.0, 2.0), f32::NEG_INFINITY];
+            options.sink = None;
+            let [mut heads_out, mut want_out] = [0; 2].map(|_| vec![CANARY; 2 * tokens * width]);
+            let queries = sdpa_heads {
+                data: q.as_ptr(),
+                heads: 2,
+                rows: tokens,
+                cols: dim,
+                head_stride: 0,
+                row_stride: 0,
+                col_stride: 0,
+            };
+            let to = sdpa_heads_mut {
+                data: heads_out.as_mut_ptr(),
+                heads: 2,
+                rows: tokens,
+                cols: width,
+                head_stride: width,
+                row_stride: 2 * width,
+                col_stride: 1,
+            };
+            // SAFETY: of this cache and these buffers.
+            let status = unsafe {
+                let (sinks, none) = (sinks.as_ptr(), ptr::null_mut());
+                call!(
+                    on,
+                    sdpa_cache_attend_heads,
+                    sdpa_cache_attend_heads_on(
+                        &got,
+                        queries,
+                        &options.c(),
+                        sinks,
+                        to,
+                        none,
+                        space,
+                        len,
+                    )
+                )
+            };
+            assert_eq!(status, SDPA_OK);
+            let attention = options.rust(on).sinks(&sinks);
+            let queries = HeadsRef::stacked(&q, 2, tokens, dim).unwrap();
+            let to = HeadsMut::interleaved(&mut want_out, tokens, 2, width).unwrap();
+            view.attend(&attention, queries, to, &mut vec![0.0; len]).unwrap();
+            assert_same_bits("heads from a cache", &heads_out, &want_out);
+
+            let keep = rng.below(want.len() + 1);
+            // SAFETY: of this cache.
+            assert_eq!(unsafe { sdpa_cache_slide(&mut got, keep) }, SDPA_OK);
+            want.slide(keep);
+            assert_eq!((got.appended, got.dropped), (want.appended(), want.dropped()));
+        }
     }
 }

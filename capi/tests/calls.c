@@ -1,5 +1,5 @@
-/* Random calls, and one number of all that they give: examples/calls.rs makes the same calls
- * of the Rust crate and must print the same. */
+/* Random calls on each back end, and one number of all that they give: examples/calls.rs makes the same
+ * calls of the Rust crate and must print the same. */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,9 +8,12 @@
 
 #include "sdpa.h"
 
-#define LEN(array) (sizeof(array) / sizeof((array)[0]))
+/* The back end that is called; negative: none by its handle. */
+static sdpa_backend_t on = -1;
 
-static uint64_t state = 2017;
+#define ON(name, ...) (on < 0 ? name(__VA_ARGS__) : name##_on(on, __VA_ARGS__))
+
+static uint64_t state, digest;
 
 /* SplitMix64. */
 static uint64_t bits(void) {
@@ -27,8 +30,6 @@ static int one_in(uint64_t n) { return below(n) == 0; }
 /* In [-2, 2), exactly. */
 static float value(void) { return (float)(bits() >> 40) * (1.0f / 4194304) - 2; }
 
-static uint64_t digest = 0xcbf29ce484222325u;
-
 /* FNV-1a, a word at a time. */
 static void note(uint64_t word) { digest = (digest ^ word) * 0x100000001b3u; }
 
@@ -44,7 +45,7 @@ static size_t used;
 static float *take(size_t n) {
     float *floats = arena + used;
     used += n;
-    if (used > LEN(arena)) {
+    if (used > SDPA_COUNT(arena)) {
         abort();
     }
     for (size_t i = 0; i < n; i++) {
@@ -89,8 +90,10 @@ static sdpa_options options(size_t keys, size_t queries) {
     o.scale = one_in(2) ? 0 : value();
     o.softcap = one_in(4) ? 0.5f + value() * value() : 0;
     o.query_offset = (ptrdiff_t)below(80) - 40;
-    o.window_left = below(50);
-    o.window_right = below(50);
+    if (o.flags & SDPA_WINDOW) {
+        o.window_left = below(50);
+        o.window_right = below(50);
+    }
     if (one_in(3)) {
         o.bias = input(keys, queries);
     }
@@ -121,7 +124,7 @@ static void cache(void) {
         const sdpa_matrix_mut out = matrix(count, width);
         const sdpa_options causal = {.flags = SDPA_CAUSAL};
         float *lse = take(count);
-        note((uint64_t)sdpa_cache_attend(&held, queries, &causal, out, lse, workspace, LEN(workspace)));
+        note((uint64_t)ON(sdpa_cache_attend, &held, queries, &causal, out, lse, workspace, SDPA_COUNT(workspace)));
         note_matrix(out);
         for (size_t i = 0; i < count; i++) {
             note_float(lse[i]);
@@ -143,7 +146,7 @@ static void heads(void) {
         o.sink = NULL;
     }
     float *lse = take(count * tokens);
-    note((uint64_t)sdpa_attention_heads(q, k, v, &o, sinks, out, lse, workspace, LEN(workspace)));
+    note((uint64_t)ON(sdpa_attention_heads, q, k, v, &o, sinks, out, lse, workspace, SDPA_COUNT(workspace)));
     for (size_t i = 0; i < tokens * count * width; i++) {
         note_float(out.data[i]);
     }
@@ -159,45 +162,45 @@ static void call(void) {
         const size_t n = below(300);
         const float *a = take(n), *b = take(n);
         float *out = take(n + 1);
-        note((uint64_t)(op == 0 ? sdpa_dot(a, b, n, out) : sdpa_softmax(a, n, out)));
+        note((uint64_t)(op == 0 ? ON(sdpa_dot, a, b, n, out) : ON(sdpa_softmax, a, n, out)));
         for (size_t i = 0; i < (op == 0 ? 1 : n); i++) {
             note_float(out[i]);
         }
     } else if (op < 4) {
         const sdpa_matrix x = input(rows, cols);
         const sdpa_matrix_mut out = matrix(rows, cols);
-        note((uint64_t)(op == 2 ? sdpa_softmax_rows(x, out) : sdpa_softmax_columns(x, out)));
+        note((uint64_t)(op == 2 ? ON(sdpa_softmax_rows, x, out) : ON(sdpa_softmax_columns, x, out)));
         note_matrix(out);
     } else if (op == 4) {
         const sdpa_matrix x = input(rows, depth), w = input(depth, cols);
         const float *bias = one_in(2) ? take(cols) : NULL;
         const sdpa_matrix_mut out = matrix(rows, cols);
-        note((uint64_t)sdpa_project(x, w, bias, out));
+        note((uint64_t)ON(sdpa_project, x, w, bias, out));
         note_matrix(out);
     } else if (op == 5) {
         const sdpa_matrix keys = input(rows, depth), queries = input(cols, depth);
         const float scale = one_in(2) ? 0 : value();
         const sdpa_matrix_mut out = matrix(rows, cols);
-        note((uint64_t)sdpa_scores(keys, queries, scale, out));
+        note((uint64_t)ON(sdpa_scores, keys, queries, scale, out));
         note_matrix(out);
     } else if (op == 6) {
         const sdpa_matrix pattern = input(rows, cols), values = input(rows, depth);
         const sdpa_matrix_mut out = matrix(cols, depth);
-        note((uint64_t)sdpa_weighted_sum(pattern, values, out));
+        note((uint64_t)ON(sdpa_weighted_sum, pattern, values, out));
         note_matrix(out);
     } else if (op < 9) {
         const sdpa_matrix queries = input(cols, depth), keys = input(rows, depth);
         const sdpa_options o = options(rows, cols);
         if (op == 7) {
             const sdpa_matrix_mut out = matrix(rows, cols);
-            note((uint64_t)sdpa_pattern(queries, keys, &o, out));
+            note((uint64_t)ON(sdpa_pattern, queries, keys, &o, out));
             note_matrix(out);
         } else {
             const size_t width = 1 + below(40);
             const sdpa_matrix values = input(rows, width);
             const sdpa_matrix_mut out = matrix(cols, width);
             float *lse = take(cols);
-            note((uint64_t)sdpa_attention(queries, keys, values, &o, out, lse, workspace, LEN(workspace)));
+            note((uint64_t)ON(sdpa_attention, queries, keys, values, &o, out, lse, workspace, SDPA_COUNT(workspace)));
             note_matrix(out);
             for (size_t i = 0; i < cols; i++) {
                 note_float(lse[i]);
@@ -209,7 +212,7 @@ static void call(void) {
         const sdpa_matrix_mut out = matrix(rows, cols);
         float *lse = take(rows);
         const sdpa_matrix other = input(rows, cols);
-        note((uint64_t)sdpa_merge(out, lse, other, take(rows)));
+        note((uint64_t)ON(sdpa_merge, out, lse, other, take(rows)));
         note_matrix(out);
         for (size_t i = 0; i < rows; i++) {
             note_float(lse[i]);
@@ -219,10 +222,20 @@ static void call(void) {
     }
 }
 
-int main(void) {
+static void calls(const char *name) {
+    state = 2017;
+    digest = 0xcbf29ce484222325u;
     for (int i = 0; i < 1000; i++) {
         call();
     }
-    printf("1000 calls on %s: %016" PRIx64 "\n", sdpa_backend(), digest);
+    printf("1000 calls on %s: %016" PRIx64 "\n", name, digest);
+}
+
+int main(void) {
+    calls("the best");
+    for (size_t i = 0; sdpa_backend_at(i) >= 0; i++) {
+        on = sdpa_backend_at(i);
+        calls(sdpa_backend_name(on));
+    }
     return 0;
 }

@@ -18,8 +18,6 @@ static int failures;
         }                                                                       \
     } while (0)
 
-#define LEN(array) (sizeof(array) / sizeof((array)[0]))
-
 /* What an output holds before a call: a NaN that no operation makes. */
 #define CANARY 0x7fc5a5a5u
 

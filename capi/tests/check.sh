@@ -35,26 +35,40 @@ must_fail() {
 
 step "the header is what cbindgen makes of src/, and can be told from another"
 if has cbindgen; then
-    verify() { cbindgen --quiet --config cbindgen.toml --crate sdpa-capi --output "$1" --verify .; }
+    verify() { RUSTC_BOOTSTRAP=1 cbindgen --quiet --config cbindgen.toml --crate sdpa-capi --output "$1" --verify .; }
     verify include/sdpa.h
     sed 's/size_t n,/int n,/' include/sdpa.h >"$bin/other.h"
     ! verify "$bin/other.h" 2>/dev/null || { echo "another header passes" >&2; exit 1; }
 fi
 
-step "the header by itself, C99 and C++17"
-echo '#include "sdpa.h"' >"$bin/header.c"
-cp "$bin/header.c" "$bin/header.cpp"
-$c -c "$bin/header.c" -o "$bin/header.o"
-# shellcheck disable=SC2086 # options
-$CXX -std=c++17 $strict -c "$bin/header.cpp" -o "$bin/header.o"
+step "the header by itself and every macro of it: C90, and C++ from C++11 on, without a warning"
+clean="-Wconversion -Wsign-conversion -Wshadow"
+for compiler in "$CC" clang; do
+    has "$compiler" || continue
+    # shellcheck disable=SC2086 # options
+    "$compiler" -std=c89 -pedantic $strict $clean -c tests/macros.c -o "$bin/macros.o"
+done
+for compiler in "$CXX" clang++; do
+    has "$compiler" || continue
+    for std in 11 14 17 20; do
+        # shellcheck disable=SC2086 # options
+        "$compiler" -std=c++$std $strict $clean -Wold-style-cast -Wno-unknown-warning-option -Wuseless-cast \
+            -c tests/macros.cpp -o "$bin/macros.o"
+    done
+done
+cast='size_t size(size_t n) { return (size_t)(n); } // a comment'
+echo "$cast" | cat include/sdpa.h - >"$bin/cast.c"
+must_fail "comments are not allowed" "$CC" -std=c89 -pedantic -Werror -c "$bin/cast.c" -o "$bin/cast.o"
+must_fail "old-style cast" "$CXX" -x c++ -Wold-style-cast -Werror -c "$bin/cast.c" -o "$bin/cast.o"
+must_fail "useless cast" "$CXX" -x c++ -Wuseless-cast -Werror -c "$bin/cast.c" -o "$bin/cast.o"
 
 for kind in static shared; do
     step "tests and examples, $kind"
     case $kind in
-    static) library=$build/libsdpa.a ;;
-    shared) library="-L$build -lsdpa -Wl,-rpath,$PWD/$build" ;;
+    static) library=$build/libsdpa-attention.a ;;
+    shared) library="-L$build -lsdpa-attention -Wl,-rpath,$PWD/$build" ;;
     esac
-    for test in status numbers calls; do
+    for test in status numbers calls pointers; do
         # shellcheck disable=SC2086 # options
         $c -O1 tests/$test.c $library -lm -o "$bin/$test-$kind"
         "$bin/$test-$kind"
@@ -67,10 +81,10 @@ for kind in static shared; do
     }
     "$bin/pattern-$kind" ../examples/data/minilm-l2h1 >"$bin/pattern.txt"
     "$bin/decode-$kind" | grep "token 199 looks at 195.511 and 195.980"
-    "$bin/decodepp-$kind" | tr '\n' ' ' | grep "49.873 among all, 99.000 alone refused: sizes"
+    "$bin/decodepp-$kind" | tr '\n' ' ' | grep "49.873 among all, 99.000 alone refused: wrong shape: values"
 done
-readelf -d "$build/libsdpa.so" | grep "soname"
-exported=$(nm -D --defined-only "$build/libsdpa.so" | awk '{print $3}' | grep -v '^sdpa_' || true)
+readelf -d "$build/libsdpa-attention.so" | grep "soname"
+exported=$(nm -D --defined-only "$build/libsdpa-attention.so" | awk '{print $3}' | grep -v '^sdpa_' || true)
 [ -z "$exported" ] || { echo "exported too:" $exported >&2; exit 1; }
 
 step "the bits of the Rust crate, and the pattern of its example"
@@ -83,8 +97,8 @@ cargo run --quiet --manifest-path ../Cargo.toml --release --example attention_pa
 diff "$bin/rust.txt" "$bin/pattern.txt"
 
 step "sanitizers"
-for test in status numbers calls; do
-    $c -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/$test.c "$build/libsdpa.a" -lm -o "$bin/sanitized"
+for test in status numbers calls pointers; do
+    $c -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/$test.c "$build/libsdpa-attention.a" -lm -o "$bin/sanitized"
     "$bin/sanitized" >/dev/null
     echo "$test: clean"
 done
@@ -99,7 +113,7 @@ step "a second Rust library in one program, in either order"
 rustc --crate-type staticlib -O -C panic=abort tests/second/tiny.rs -o "$bin/libtiny.a"
 rustc --crate-type staticlib -O tests/second/hosted.rs -o "$bin/libhosted.a"
 for second in tiny hosted; do
-    for order in "$build/libsdpa.a $bin/lib$second.a" "$bin/lib$second.a $build/libsdpa.a"; do
+    for order in "$build/libsdpa-attention.a $bin/lib$second.a" "$bin/lib$second.a $build/libsdpa-attention.a"; do
         # A library of `core` alone names a handler for unwinding that is nowhere, unless what
         # nobody calls is dropped.
         # shellcheck disable=SC2086 # two libraries
@@ -109,14 +123,24 @@ for second in tiny hosted; do
     done
 done
 
+step "a make that fails leaves nothing half-made"
+rm -rf "$bin/half"
+must_fail "Error 1" make -s static BUILD="$bin/half" OBJCOPY=false
+[ -z "$(ls "$bin/half")" ]
+
 step "no panic is reachable"
 tests/gate.sh "$build"
 must_fail "panics above are reachable" make -s gate FEATURES=deliberate-panic
 if has arm-none-eabi-gcc; then
+    make -s gate TARGET=thumbv6m-none-eabi
     make -s gate TARGET=thumbv7em-none-eabihf
     must_fail "panics above are reachable" \
         make -s gate TARGET=thumbv7em-none-eabihf FEATURES=deliberate-panic
 fi
+
+step "frames are within their limit, and one is not"
+tests/frames.sh "$build/frames"
+must_fail "above the limit" tests/frames.sh "$build/frames" deliberate-frame
 
 step "an installed tree, by pkg-config and by CMake"
 root=$PWD/$bin/root
@@ -128,23 +152,39 @@ if grep -r "$root" "$root/opt/sdpa/lib/pkgconfig" "$root/opt/sdpa/lib/cmake"; th
 fi
 if has pkg-config; then
     export PKG_CONFIG_SYSROOT_DIR="$root" PKG_CONFIG_PATH="$root/opt/sdpa/lib/pkgconfig"
-    [ "$(pkg-config --modversion sdpa)" = "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" ]
+    [ "$(pkg-config --modversion sdpa-attention)" = "$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" ]
     # shellcheck disable=SC2046 # options
-    $CC -std=c99 examples/decode.c $(pkg-config --cflags --libs sdpa) -o "$bin/installed"
+    $CC -std=c99 examples/decode.c $(pkg-config --cflags --libs sdpa-attention) -o "$bin/installed"
     LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/installed" | tail -1 | grep -x ok
     sed -n "/^cat >main.c/,/^END/{//!p;}" ../README.md >"$bin/readme.c"
     # shellcheck disable=SC2046 # options
-    $CC -std=c99 "$bin/readme.c" $(pkg-config --cflags --libs sdpa) -o "$bin/readme"
+    $CC -std=c99 "$bin/readme.c" $(pkg-config --cflags --libs sdpa-attention) -o "$bin/readme"
     LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/readme" | tr '\n' ' ' | grep "ok 0.019 0.657 0.324"
 fi
 if has cmake; then
-    rm -rf "$bin/cmake"
-    cmake -S tests/consume -B "$bin/cmake" -DCMAKE_PREFIX_PATH="$root/opt/sdpa" -DCMAKE_C_COMPILER="$CC" >/dev/null
-    cmake --build "$bin/cmake" >/dev/null
-    for program in with_sdpa with_static; do
-        "$bin/cmake/$program" | tail -1 | grep -x ok
-    done
-    readelf -d "$bin/cmake/with_sdpa" | grep "NEEDED.*libsdpa"
+    configure() {
+        rm -rf "$bin/cmake"
+        cmake -S tests/consume -B "$bin/cmake" -DCMAKE_PREFIX_PATH="$root/opt/sdpa" -DCMAKE_C_COMPILER="$CC" "$@"
+    }
+    # consume KIND OPTION...: programs with each target there is; sdpa::sdpa is of that kind.
+    consume() {
+        kind=$1
+        shift
+        configure "$@" >/dev/null
+        cmake --build "$bin/cmake" >/dev/null
+        for program in "$bin"/cmake/with_*; do
+            "$program" | tail -1 | grep -qx ok
+        done
+        needs=static
+        ! readelf -d "$bin/cmake/with_sdpa" | grep -q "NEEDED.*libsdpa-attention.so.0.1" || needs=shared
+        [ $needs = "$kind" ] || { echo "sdpa::sdpa is $needs with $*" >&2; exit 1; }
+        echo "CMake: $(cd "$bin/cmake" && echo with_*), sdpa::sdpa is $kind"
+    }
+    consume static
+    consume shared -DBUILD_SHARED_LIBS=ON
+    consume static -DBUILD_SHARED_LIBS=ON -DCOMPONENTS=static
+    consume shared -DCOMPONENTS=shared
+    must_fail "no fast in" configure "-DCOMPONENTS=static;fast"
 fi
 make -s uninstall DESTDIR="$root" PREFIX=/opt/sdpa
 [ -z "$(find "$root" -type f -o -type l)" ]

@@ -1,19 +1,26 @@
 #!/bin/sh
-# gate.sh BUILD [TARGET]: links probe.c, which calls every function of the header, against
-# BUILD/libsdpa.a; fails when a function is not in the image, when a panic is, or when
-# anything but memcpy, memset, memmove and memcmp is missing. Then runs it.
+# gate.sh BUILD [TARGET]: links probe.c, which calls every function of the header, against the static
+# library in BUILD; fails when a function is not in the image, when a panic is, or when anything but
+# memcpy, memset, memmove and memcmp is missing. Then runs it, and on a board pointers.c too.
 set -eu
 cd "$(dirname "$0")"
-build=../$1
+library=../$1/libsdpa-attention.a
 target=${2:-host}
+arm="-mthumb -T probe.ld -Wl,-z,noexecstack start.c"
 case $target in
 host)
     cc=${CC:-cc}
-    set -- -Wl,-e,main
+    options=-Wl,-e,main
+    ;;
+thumbv6m-none-eabi)
+    cc="arm-none-eabi-gcc -mcpu=cortex-m0 -mfloat-abi=soft"
+    options="$arm -lgcc" # the floats of the tests themselves
+    machine=mps2-an385 # a Cortex-M3, which runs the code of an M0
     ;;
 thumbv7em-none-eabihf)
-    cc="arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16"
-    set -- -T probe.ld -Wl,-z,noexecstack start.c
+    cc="arm-none-eabi-gcc -mcpu=cortex-m4 -mfloat-abi=hard -mfpu=fpv4-sp-d16"
+    options=$arm
+    machine=mps2-an386
     ;;
 *)
     echo "gate.sh: no start-up for $target" >&2
@@ -24,18 +31,28 @@ fail() {
     echo "gate.sh: $target: $*" >&2
     exit 1
 }
-image=$build/probe
-functions=$(sed -n 's/^\(sdpa_status\|size_t\|const char\) [*]*\(sdpa_[a-z_]*\).*/\2/p' ../include/sdpa.h)
+image=../$1/probe
+functions=$(sed -n 's/^\(sdpa_status\|sdpa_backend_t\|size_t\|const char\) [*]*\(sdpa_[a-z_]*\).*/\2/p' ../include/sdpa.h)
 [ -n "$functions" ] || fail "the header has no functions"
 
-# What is missing may be missing for now, so that a panic is named as one.
-$cc -std=c99 -O1 -ffunction-sections -ffreestanding -nostdlib -static -no-pie -I../include probe.c "$@" \
-    "$build/libsdpa.a" -Wl,--gc-sections -Wl,-Map="$image.map" -Wl,--unresolved-symbols=ignore-all \
-    -Wl,--build-id=none -o "$image"
-kept=$(sed '1,/^Linker script and memory map/d' "$image.map")
+# A program without a C library. What is missing may be missing for now, so that a panic is named as one.
+link() {
+    source=$1 to=$2
+    shift 2
+    # shellcheck disable=SC2086 # options
+    $cc -std=c99 -O1 -ffunction-sections -ffreestanding -nostdlib -static -no-pie -I../include "$@" "$source" \
+        "$library" $options -Wl,--gc-sections -Wl,-Map="$to.map" -Wl,--unresolved-symbols=ignore-all \
+        -Wl,--build-id=none -o "$to"
+    kept=$(sed -n '1,/^Linker script and memory map/d; s/^ *\.text\.\(sdpa_[a-z_]*\).*/\1/p' "$to.map")
+}
+# What is not called is not linked.
+link probe.c "$image" -DPLAIN
+if echo "$kept" | grep "_on\$\|backend_"; then
+    fail "a program that chooses no back end links the functions above"
+fi
+link probe.c "$image"
 for function in $functions; do
-    echo "$kept" | grep -q "^ *\.text\.$function\$\|^ *\.text\.$function " ||
-        fail "$function is not in the image"
+    echo "$kept" | grep -qx "$function" || fail "$function is not in the image"
 done
 # The names of the compiler's are mangled, but plain words stay.
 if nm "$image" | grep -i "panic\|rust_begin_unwind\|rust_eh_personality"; then
@@ -44,22 +61,24 @@ fi
 missing=$(nm -u "$image" | awk '{print $2}' | grep -vx 'mem\(cpy\|set\|move\|cmp\)' || true)
 [ -z "$missing" ] || fail "undefined:" $missing
 
-case $target in
-host)
-    $cc -std=c99 -O1 -I../include probe.c "$build/libsdpa.a" -o "$image"
+emulate() {
+    timeout 60 qemu-system-arm -M $machine -nographic -monitor none -serial none \
+        -semihosting-config enable=on,target=native -kernel "$1" 2>/dev/null
+}
+if [ "$target" = host ]; then
+    $cc -std=c99 -O1 -I../include probe.c "$library" -o "$image"
     "$image" || fail "the probe fails"
-    ran="runs"
-    ;;
-*)
-    if command -v qemu-system-arm >/dev/null; then
-        timeout 60 qemu-system-arm -M mps2-an386 -nographic -monitor none \
-            -serial none -semihosting-config enable=on,target=native -kernel "$image" || fail "the probe fails"
-        ran="runs under QEMU"
-    elif [ -n "${REQUIRE_ALL:-}" ]; then
-        fail "qemu-system-arm is missing"
-    else
-        ran="NOT RUN (no qemu-system-arm)"
-    fi
-    ;;
-esac
-echo "gate.sh: $target: $(echo "$functions" | wc -l) functions, no panic, nothing missing; the probe $ran"
+    ran="the probe runs"
+elif command -v qemu-system-arm >/dev/null; then
+    emulate "$image" || fail "the probe fails"
+    link pointers.c "$image"
+    emulate "$image" || fail "pointers.c fails"
+    link pointers.c "$image" -DREAD_NOWHERE
+    if emulate "$image"; then fail "a pointer to nowhere is read without a fault"; fi
+    ran="the probe and pointers.c run under QEMU"
+elif [ -n "${REQUIRE_ALL:-}" ]; then
+    fail "qemu-system-arm is missing"
+else
+    ran="NOT RUN (no qemu-system-arm)"
+fi
+echo "gate.sh: $target: $(echo "$functions" | wc -l) functions, no panic, nothing missing; $ran"

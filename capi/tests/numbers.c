@@ -31,14 +31,15 @@ static void about(void) {
     CHECK(strcmp(sdpa_version(), version) == 0 && strcmp(sdpa_version(), SDPA_VERSION) == 0);
     const char *names[] = {"avx512", "avx2", "neon", "portable", "scalar"};
     int known = 0;
-    for (size_t i = 0; i < LEN(names); i++) {
+    for (size_t i = 0; i < SDPA_COUNT(names); i++) {
         known += strcmp(sdpa_backend(), names[i]) == 0;
     }
     CHECK(known == 1);
-    for (sdpa_status status = SDPA_OK; status <= SDPA_ERROR_OPTION; status++) {
+    for (sdpa_status status = SDPA_OK; status <= SDPA_ERROR_POINTER; status++) {
         CHECK(strcmp(sdpa_status_string(status), sdpa_status_string(-1)) != 0);
     }
-    CHECK(strcmp(sdpa_status_string(8), sdpa_status_string(-1)) == 0);
+    CHECK(strcmp(sdpa_status_string(SDPA_ERROR_SHAPE_KEYS), "wrong shape: keys") == 0);
+    CHECK(strcmp(sdpa_status_string(10), sdpa_status_string(-1)) == 0);
 }
 
 /* The macros are constant expressions, and the same numbers as the functions. */
@@ -46,8 +47,8 @@ static float one_workspace[SDPA_ATTENTION_WORKSPACE(64, 64)];
 static float one_cache[SDPA_CACHE_FLOATS(64, 32, 3)];
 
 static void sizes(void) {
-    CHECK(LEN(one_workspace) == sdpa_attention_workspace(64, 64));
-    CHECK(LEN(one_cache) == sdpa_cache_floats(64, 32, 3));
+    CHECK(SDPA_COUNT(one_workspace) == sdpa_attention_workspace(64, 64));
+    CHECK(SDPA_COUNT(one_cache) == sdpa_cache_floats(64, 32, 3));
     for (size_t dim = 0; dim < 200; dim++) {
         for (size_t width = 0; width < 200; width += 7) {
             CHECK(SDPA_ATTENTION_WORKSPACE(dim, width) == sdpa_attention_workspace(dim, width));
@@ -117,7 +118,7 @@ static sdpa_matrix v(void) { return dense(values, TOKENS, WIDTH); }
 
 static sdpa_status attention(const sdpa_options *options, float *to, float *logarithms) {
     return sdpa_attention(q(), k(), v(), options, dense_mut(to, TOKENS, WIDTH), logarithms,
-                          workspace, LEN(workspace));
+                          workspace, SDPA_COUNT(workspace));
 }
 
 /* The fused call is the pattern times the values, and its log-sum-exp is that of the scores. */
@@ -149,7 +150,7 @@ static void option_by_option(void) {
         {.flags = SDPA_WINDOW, .window_left = 4, .window_right = 2},
         {.flags = SDPA_WINDOW, .window_left = SIZE_MAX, .window_right = SIZE_MAX},
         {.flags = SDPA_CAUSAL | SDPA_WINDOW, .window_left = 0},
-        {.window_left = 0, .window_right = 0}, /* not read */
+        {.query_offset = 7, .softcap = 30},
         {.scale = -0.3f, .softcap = 2, .sink = &sink},
         {.bias = dense(bias, TOKENS, TOKENS)},
         {.bias = {bias, TOKENS, TOKENS, 1, TOKENS}, .keep = keep},
@@ -157,7 +158,7 @@ static void option_by_option(void) {
         {.keep = padding, .keep_row_stride = 1},
         {.keep = padding, .keep_col_stride = 1},
     };
-    for (size_t i = 0; i < LEN(each); i++) {
+    for (size_t i = 0; i < SDPA_COUNT(each); i++) {
         agrees_with_the_pattern(&each[i]);
     }
     /* Causal: the first query sees the first key alone. A window of 0: each its own. */
@@ -200,7 +201,7 @@ static void heads(void) {
     const float sinks[HEADS] = {0, -1, -INFINITY, 2};
     const sdpa_options causal = {.flags = SDPA_CAUSAL};
     CHECK(sdpa_attention_heads(q_heads, k_heads, v_heads, &causal, sinks, o_heads, lse, workspace,
-                               LEN(workspace)) == SDPA_OK);
+                               SDPA_COUNT(workspace)) == SDPA_OK);
     for (size_t head = 0; head < HEADS; head++) {
         const size_t shared = head / (HEADS / KEY_HEADS);
         sdpa_options one = causal;
@@ -209,7 +210,7 @@ static void heads(void) {
                              dense(keys + shared * TOKENS * DIM, TOKENS, DIM),
                              dense(values + shared * TOKENS * WIDTH, TOKENS, WIDTH), &one,
                              dense_mut(want, TOKENS, WIDTH), want_lse, workspace,
-                             LEN(workspace)) == SDPA_OK);
+                             SDPA_COUNT(workspace)) == SDPA_OK);
         CHECK(same(out + head * TOKENS * WIDTH, want, TOKENS * WIDTH));
         CHECK(same(lse + head * TOKENS, want_lse, TOKENS));
     }
@@ -226,14 +227,14 @@ static void heads(void) {
                                  {buffer + 2 * DIM, TOKENS, WIDTH, PITCH, 1}};
     const sdpa_matrix_mut to = {buffer + 3 * DIM, TOKENS, WIDTH, PITCH, 1};
     CHECK(attention(NULL, want, NULL) == SDPA_OK);
-    CHECK(sdpa_attention(parts[0], parts[1], parts[2], NULL, to, NULL, workspace, LEN(workspace)) == SDPA_OK);
+    CHECK(sdpa_attention(parts[0], parts[1], parts[2], NULL, to, NULL, workspace, SDPA_COUNT(workspace)) == SDPA_OK);
     for (size_t token = 0; token < TOKENS; token++) {
         CHECK(same(buffer + token * PITCH + 3 * DIM, want + token * WIDTH, WIDTH));
     }
     /* One float to the left they touch. */
     const sdpa_matrix_mut touching = {buffer + 3 * DIM - WIDTH - 1, TOKENS, WIDTH, PITCH, 1};
     CHECK(sdpa_attention(parts[0], parts[1], parts[2], NULL, touching, NULL, workspace,
-                         LEN(workspace)) == SDPA_ERROR_ALIAS);
+                         SDPA_COUNT(workspace)) == SDPA_ERROR_ALIAS);
     /* Every other float, columns side by side. */
     float pairs[16] = {1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0};
     const sdpa_matrix even = {pairs, 2, 4, 8, 2};
@@ -247,10 +248,10 @@ static void merged(void) {
     static float other[TOKENS * WIDTH], other_lse[TOKENS];
     CHECK(attention(NULL, want, want_lse) == SDPA_OK);
     CHECK(sdpa_attention(q(), dense(keys, HALF, DIM), dense(values, HALF, WIDTH), NULL,
-                         dense_mut(out, TOKENS, WIDTH), lse, workspace, LEN(workspace)) == SDPA_OK);
+                         dense_mut(out, TOKENS, WIDTH), lse, workspace, SDPA_COUNT(workspace)) == SDPA_OK);
     CHECK(sdpa_attention(q(), dense(keys + HALF * DIM, HALF, DIM), dense(values + HALF * WIDTH, HALF, WIDTH),
                          NULL, dense_mut(other, TOKENS, WIDTH), other_lse, workspace,
-                         LEN(workspace)) == SDPA_OK);
+                         SDPA_COUNT(workspace)) == SDPA_OK);
     CHECK(sdpa_merge(dense_mut(out, TOKENS, WIDTH), lse, dense(other, TOKENS, WIDTH), other_lse) == SDPA_OK);
     CHECK(all_near(out, want, TOKENS * WIDTH));
     for (int i = 0; i < TOKENS; i++) {
@@ -271,28 +272,28 @@ static void cache(void) {
     const sdpa_options causal = {.flags = SDPA_CAUSAL};
     sdpa_options window = {.flags = SDPA_CAUSAL | SDPA_WINDOW, .window_left = 9};
     CHECK(attention(&causal, want, want_lse) == SDPA_OK);
-    CHECK(sdpa_cache_init(&held, DIM, WIDTH, storage, LEN(storage)) == SDPA_OK);
+    CHECK(sdpa_cache_init(&held, DIM, WIDTH, storage, SDPA_COUNT(storage)) == SDPA_OK);
     for (size_t token = 0; token < TOKENS; token++) {
         const sdpa_matrix key = dense(keys + token * DIM, 1, DIM), value = dense(values + token * WIDTH, 1, WIDTH);
         CHECK(sdpa_cache_append(&held, key, value) == SDPA_OK && held.appended == token + 1);
         CHECK(sdpa_cache_attend(&held, dense(queries + token * DIM, 1, DIM), &causal,
-                                dense_mut(out, 1, WIDTH), lse, workspace, LEN(workspace)) == SDPA_OK);
+                                dense_mut(out, 1, WIDTH), lse, workspace, SDPA_COUNT(workspace)) == SDPA_OK);
         CHECK(same(out, want + token * WIDTH, WIDTH) && same(lse, want_lse + token, 1));
     }
     CHECK(sdpa_cache_truncate(&held, 20) == SDPA_OK && held.appended == 20 && held.dropped == 0);
     CHECK(sdpa_cache_append(&held, dense(keys + 20 * DIM, 50, DIM), dense(values + 20 * WIDTH, 50, WIDTH)) == SDPA_OK);
     CHECK(sdpa_cache_attend(&held, q(), &causal, dense_mut(out, TOKENS, WIDTH), lse, workspace,
-                            LEN(workspace)) == SDPA_OK);
+                            SDPA_COUNT(workspace)) == SDPA_OK);
     CHECK(same(out, want, TOKENS * WIDTH) && same(lse, want_lse, TOKENS));
     /* A window on a cache that slides, far beyond its capacity. */
-    CHECK(sdpa_cache_init(&held, DIM, WIDTH, storage, LEN(storage)) == SDPA_OK);
+    CHECK(sdpa_cache_init(&held, DIM, WIDTH, storage, SDPA_COUNT(storage)) == SDPA_OK);
     CHECK(attention(&window, want, want_lse) == SDPA_OK);
     for (size_t round = 0; round < 5; round++) {
         for (size_t token = 0; token < TOKENS; token++) {
             CHECK(sdpa_cache_append(&held, dense(keys + token * DIM, 1, DIM), dense(values + token * WIDTH, 1, WIDTH)) == SDPA_OK);
             CHECK(sdpa_cache_slide(&held, 10) == SDPA_OK);
             CHECK(sdpa_cache_attend(&held, dense(queries + token * DIM, 1, DIM), &window,
-                                    dense_mut(out, 1, WIDTH), lse, workspace, LEN(workspace)) == SDPA_OK);
+                                    dense_mut(out, 1, WIDTH), lse, workspace, SDPA_COUNT(workspace)) == SDPA_OK);
             CHECK(round > 0 || same(out, want + token * WIDTH, WIDTH));
         }
     }
@@ -304,11 +305,11 @@ static void cache(void) {
     memset(keep, 1, sizeof keep);
     keep[4] = 0;
     sdpa_options kept = {.flags = SDPA_CAUSAL, .keep = keep};
-    CHECK(sdpa_cache_attend_heads(&held, newest, &kept, sinks, to, lse, workspace, LEN(workspace)) == SDPA_OK);
+    CHECK(sdpa_cache_attend_heads(&held, newest, &kept, sinks, to, lse, workspace, SDPA_COUNT(workspace)) == SDPA_OK);
     for (size_t head = 0; head < HEADS; head++) {
         kept.sink = &sinks[head];
         CHECK(sdpa_cache_attend(&held, dense(queries + head * TOKENS * DIM, 2, DIM), &kept,
-                                dense_mut(want, 2, WIDTH), want_lse, workspace, LEN(workspace)) == SDPA_OK);
+                                dense_mut(want, 2, WIDTH), want_lse, workspace, SDPA_COUNT(workspace)) == SDPA_OK);
         CHECK(same(out + head * 2 * WIDTH, want, 2 * WIDTH) && same(lse + head * 2, want_lse, 2));
     }
 }
@@ -317,10 +318,10 @@ int main(void) {
     about();
     sizes();
     by_hand();
-    fill(queries, LEN(queries), 1);
-    fill(keys, LEN(keys), 2);
-    fill(values, LEN(values), 3);
-    fill(bias, LEN(bias), 4);
+    fill(queries, SDPA_COUNT(queries), 1);
+    fill(keys, SDPA_COUNT(keys), 2);
+    fill(values, SDPA_COUNT(values), 3);
+    fill(bias, SDPA_COUNT(bias), 4);
     for (int i = 0; i < TOKENS * TOKENS; i++) {
         keep[i] = (uint8_t)(i * 7 % 5);
         bias[i] = i % 11 == 0 ? -INFINITY : bias[i];

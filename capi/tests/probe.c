@@ -5,9 +5,16 @@
 
 static float floats[SDPA_CACHE_FLOATS(4, 4, 1)], out[256];
 static float workspace[SDPA_ATTENTION_WORKSPACE(4, 4)];
-volatile size_t two = 2, four = 4, wide = 7;
+volatile size_t zero = 0, two = 2, four = 4, wide = 7;
 volatile float quarter = 0.25f;
 volatile int unlike;
+
+/* A function and its twin; or the function alone. */
+#ifdef PLAIN
+#define BOTH(name, ...) (status |= name(__VA_ARGS__))
+#else
+#define BOTH(name, ...) (status |= name(__VA_ARGS__), status |= name##_on(sdpa_backend_at(zero), __VA_ARGS__))
+#endif
 
 int main(void) {
     const sdpa_matrix m = {floats, four, four, two * two, 1};
@@ -20,7 +27,7 @@ int main(void) {
     float *const lse = out + 200;
     sdpa_status status = SDPA_OK;
 
-    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++) {
+    for (size_t i = 0; i < SDPA_COUNT(floats); i++) {
         floats[i] = quarter * (float)(i % wide);
     }
     options.flags = SDPA_CAUSAL | SDPA_WINDOW;
@@ -29,26 +36,26 @@ int main(void) {
     options.bias = m;
     options.keep = (const uint8_t *)floats;
     options.keep_col_stride = 1;
-    status |= sdpa_dot(floats, floats, wide, out);
-    status |= sdpa_softmax(floats, wide, out);
-    status |= sdpa_softmax_rows(m, o);
-    status |= sdpa_softmax_columns(m, o);
-    status |= sdpa_project(m, m, floats, o);
-    status |= sdpa_scores(m, m, quarter, o);
-    status |= sdpa_weighted_sum(m, m, o);
-    status |= sdpa_pattern(m, m, &options, o);
-    status |= sdpa_attention(m, m, m, &options, o, lse, workspace, sizeof workspace / sizeof *workspace);
-    status |= sdpa_merge(o, lse, m, floats);
-    status |= sdpa_attention_heads(h, h, h, &options, floats, ho, lse, workspace,
-                                   sizeof workspace / sizeof *workspace);
-    status |= sdpa_cache_init(&cache, four, four, storage, sizeof storage / sizeof *storage);
+    BOTH(sdpa_dot, floats, floats, wide, out);
+    BOTH(sdpa_softmax, floats, wide, out);
+    BOTH(sdpa_softmax_rows, m, o);
+    BOTH(sdpa_softmax_columns, m, o);
+    BOTH(sdpa_project, m, m, floats, o);
+    BOTH(sdpa_scores, m, m, quarter, o);
+    BOTH(sdpa_weighted_sum, m, m, o);
+    BOTH(sdpa_pattern, m, m, &options, o);
+    BOTH(sdpa_attention, m, m, m, &options, o, lse, workspace, SDPA_COUNT(workspace));
+    BOTH(sdpa_merge, o, lse, m, floats);
+    BOTH(sdpa_attention_heads, h, h, h, &options, floats, ho, lse, workspace,
+                                   SDPA_COUNT(workspace));
+    status |= sdpa_cache_init(&cache, four, four, storage, SDPA_COUNT(storage));
     status |= sdpa_cache_append(&cache, m, m);
     status |= sdpa_cache_truncate(&cache, four);
-    status |= sdpa_cache_truncate_to(&cache, two);
+    status |= sdpa_cache_truncate_to(&cache, four);
     status |= sdpa_cache_slide(&cache, four);
-    status |= sdpa_cache_attend(&cache, m, &options, o, lse, workspace, sizeof workspace / sizeof *workspace);
-    status |= sdpa_cache_attend_heads(&cache, h, NULL, floats, ho, lse, workspace,
-                                      sizeof workspace / sizeof *workspace);
+    BOTH(sdpa_cache_attend, &cache, m, &options, o, lse, workspace, SDPA_COUNT(workspace));
+    BOTH(sdpa_cache_attend_heads, &cache, h, NULL, floats, ho, lse, workspace,
+                                      SDPA_COUNT(workspace));
 
     /* The macros have the numbers of this target. */
     for (size_t dim = 0; dim < 9; dim++) {
@@ -56,5 +63,8 @@ int main(void) {
         unlike |= SDPA_CACHE_FLOATS(dim, wide, two) != sdpa_cache_floats(dim, wide, two);
     }
     unlike |= sdpa_version()[0] != '0' || sdpa_backend()[0] == 0 || sdpa_status_string(status)[0] != 'o';
+#ifndef PLAIN
+    unlike |= sdpa_backend_by_name(sdpa_backend_name(sdpa_backend_at(zero))) != sdpa_backend_at(zero);
+#endif
     return status != SDPA_OK || unlike;
 }

@@ -1,5 +1,5 @@
-/* The start-up of probe.c on a Cortex-M4F: vectors, the FPU, main, and an exit that a debugger
- * or an emulator hears. Memory is as QEMU's mps2-an386 has it, zeroed. */
+/* The start-up of probe.c and pointers.c on a Cortex-M: vectors, the FPU where there is one, main, and an
+ * exit that a debugger or an emulator hears. Memory is as QEMU's mps2 boards have it, zeroed. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -8,24 +8,33 @@ extern int main(void);
 extern uint32_t stack_end[];
 void start(void);
 
-__attribute__((section(".vectors"), used)) static void (*const vectors[2])(void) = {
-    (void (*)(void))(uintptr_t)stack_end,
-    start,
-};
-
-void start(void) {
-    *(volatile uint32_t *)0xe000ed88u |= 0xfu << 20; /* CPACR: CP10 and CP11 */
-    __asm volatile("dsb\n isb");
-    /* SYS_EXIT_EXTENDED with ADP_Stopped_ApplicationExit and a code. */
-    volatile uint32_t report[2] = {0x20026, (uint32_t)main()};
+/* SYS_EXIT_EXTENDED with ADP_Stopped_ApplicationExit and a code. */
+static void leave(uint32_t code) {
+    static volatile uint32_t report[2];
     register uint32_t r0 __asm("r0") = 0x20;
     register volatile uint32_t *r1 __asm("r1") = report;
+    report[0] = 0x20026;
+    report[1] = code;
     __asm volatile("bkpt 0xab" : : "r"(r0), "r"(r1) : "memory");
     for (;;) {
     }
 }
 
-/* What the compiler calls for probe.c itself. */
+static void fault(void) { leave(102); }
+
+__attribute__((section(".vectors"), used)) static void (*const vectors[4])(void) = {
+    (void (*)(void))(uintptr_t)stack_end, start, fault /* NMI */, fault /* hard */,
+};
+
+void start(void) {
+#ifdef __ARM_FP
+    *(volatile uint32_t *)0xe000ed88u |= 0xfu << 20; /* CPACR: CP10 and CP11 */
+    __asm volatile("dsb\n isb");
+#endif
+    leave((uint32_t)main());
+}
+
+/* What the compiler calls for the tests themselves. */
 void *memcpy(void *to, const void *from, size_t n) {
     for (size_t i = 0; i < n; i++) {
         ((volatile char *)to)[i] = ((const char *)from)[i];

@@ -9,7 +9,7 @@ enum { KEYS = 5, QUERIES = 3, DIM = 4, WIDTH = 2 };
 
 static float queries[QUERIES * DIM], keys[KEYS * DIM], values[KEYS * WIDTH];
 static float out[64], lse[8], workspace[SDPA_ATTENTION_WORKSPACE(DIM, WIDTH)];
-static float storage[SDPA_CACHE_FLOATS(DIM, WIDTH, 2)];
+static float storage[SDPA_CACHE_FLOATS(DIM, WIDTH, 2)], big[SDPA_ATTENTION_WORKSPACE(DIM, DIM)];
 static uint8_t keep[KEYS * QUERIES];
 
 static sdpa_matrix q(void) { return dense(queries, QUERIES, DIM); }
@@ -29,9 +29,9 @@ static sdpa_heads_mut heads_mut_of(sdpa_matrix_mut m, size_t heads) {
 }
 
 static void reset(void) {
-    fill_canaries(out, LEN(out));
-    fill_canaries(lse, LEN(lse));
-    fill_canaries(workspace, LEN(workspace));
+    fill_canaries(out, SDPA_COUNT(out));
+    fill_canaries(lse, SDPA_COUNT(lse));
+    fill_canaries(workspace, SDPA_COUNT(workspace));
 }
 
 /* The call returns `status` and leaves every output alone. */
@@ -39,9 +39,9 @@ static void reset(void) {
     do {                                                                        \
         reset();                                                                \
         CHECK((call) == (status));                                              \
-        CHECK(is_untouched(out, LEN(out)));                                     \
-        CHECK(is_untouched(lse, LEN(lse)));                                     \
-        CHECK(is_untouched(workspace, LEN(workspace)));                         \
+        CHECK(is_untouched(out, SDPA_COUNT(out)));                                     \
+        CHECK(is_untouched(lse, SDPA_COUNT(lse)));                                     \
+        CHECK(is_untouched(workspace, SDPA_COUNT(workspace)));                         \
     } while (0)
 
 static void null_pointers(void) {
@@ -69,11 +69,11 @@ static void null_pointers(void) {
             sdpa_weighted_sum(dense(keys, KEYS, QUERIES), v(), dense_mut(NULL, QUERIES, WIDTH)));
     REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_pattern(q(), no, NULL, grid()));
     REFUSED(SDPA_ERROR_NULL_POINTER,
-            sdpa_attention(q(), no, v(), NULL, o(), lse, workspace, LEN(workspace)));
+            sdpa_attention(q(), no, v(), NULL, o(), lse, workspace, SDPA_COUNT(workspace)));
     REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_attention(q(), k(), v(), NULL, o(), lse, NULL, 1 << 20));
     REFUSED(SDPA_ERROR_NULL_POINTER,
             sdpa_attention(q(), k(), v(), NULL, dense_mut(NULL, QUERIES, WIDTH), lse, workspace,
-                           LEN(workspace)));
+                           SDPA_COUNT(workspace)));
     const float *const other = values;
     REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_merge(o(), NULL, dense(keys, QUERIES, WIDTH), other));
     REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_merge(o(), lse, dense(keys, QUERIES, WIDTH), NULL));
@@ -91,61 +91,81 @@ static void null_pointers(void) {
     const sdpa_heads none = {NULL, SIZE_MAX, 0, DIM, 0, DIM, 1}, same = {keys, SIZE_MAX, KEYS, DIM, 0, DIM, 1};
     const sdpa_heads_mut nowhere = {NULL, SIZE_MAX, 0, DIM, 0, DIM, 1};
     static float space[SDPA_ATTENTION_WORKSPACE(DIM, DIM)];
-    CHECK(sdpa_attention_heads(none, same, same, NULL, NULL, nowhere, NULL, space, LEN(space)) == SDPA_OK);
+    CHECK(sdpa_attention_heads(none, same, same, NULL, NULL, nowhere, NULL, space, SDPA_COUNT(space)) == SDPA_OK);
     reset();
     CHECK(sdpa_attention(dense(NULL, 0, DIM), k(), v(), NULL, dense_mut(NULL, 0, WIDTH), lse,
-                         workspace, LEN(workspace)) == SDPA_OK);
-    CHECK(is_untouched(lse, LEN(lse)));
+                         workspace, SDPA_COUNT(workspace)) == SDPA_OK);
+    CHECK(is_untouched(lse, SDPA_COUNT(lse)));
 }
 
 static void shapes(void) {
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_softmax_rows(k(), dense_mut(out, KEYS, DIM - 1)));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_softmax_columns(k(), dense_mut(out, KEYS - 1, DIM)));
-    REFUSED(SDPA_ERROR_SHAPE,
-            sdpa_project(q(), dense(keys, DIM - 1, 2), NULL, dense_mut(out, QUERIES, 2)));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_project(q(), dense(keys, DIM, 0), NULL, dense_mut(out, QUERIES, 0)));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_scores(k(), dense(queries, 4, 3), 0, dense_mut(out, KEYS, 4)));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_scores(k(), q(), 0, dense_mut(out, QUERIES, KEYS)));
-    REFUSED(SDPA_ERROR_SHAPE,
-            sdpa_scores(dense(keys, KEYS, 0), dense(queries, QUERIES, 0), 0, grid()));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_weighted_sum(dense(keys, KEYS - 1, QUERIES), v(), o()));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_pattern(q(), k(), NULL, dense_mut(out, QUERIES, KEYS)));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_merge(o(), lse, dense(keys, QUERIES, WIDTH + 1), values));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_merge(o(), lse, dense(keys, QUERIES + 1, WIDTH), values));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_merge(dense_mut(out, 2, 0), lse, dense(keys, 2, 0), values));
-    const size_t n = LEN(workspace);
-    REFUSED(SDPA_ERROR_SHAPE,
-            sdpa_attention(q(), dense(keys, KEYS, DIM - 1), v(), NULL, o(), lse, workspace, n));
-    REFUSED(SDPA_ERROR_SHAPE,
-            sdpa_attention(q(), dense(keys, KEYS - 1, DIM), v(), NULL, o(), lse, workspace, n));
-    REFUSED(SDPA_ERROR_SHAPE,
-            sdpa_attention(q(), k(), v(), NULL, dense_mut(out, QUERIES, 1), lse, workspace, n));
-    REFUSED(SDPA_ERROR_SHAPE,
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_softmax_rows(k(), dense_mut(out, KEYS, DIM - 1)));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_softmax_columns(k(), dense_mut(out, KEYS - 1, DIM)));
+    const sdpa_matrix_mut two = dense_mut(out, QUERIES, 2);
+    REFUSED(SDPA_ERROR_SHAPE_X, sdpa_project(dense(queries, QUERIES, 0), dense(keys, 0, 2), NULL, two));
+    REFUSED(SDPA_ERROR_SHAPE_W, sdpa_project(q(), dense(keys, DIM - 1, 2), NULL, two));
+    REFUSED(SDPA_ERROR_SHAPE_W, sdpa_project(q(), dense(keys, DIM, 0), NULL, dense_mut(out, QUERIES, 0)));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_project(q(), dense(keys, DIM, 2), NULL, dense_mut(out, QUERIES, 1)));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_project(q(), dense(keys, DIM, 2), NULL, dense_mut(out, 1, 2)));
+    REFUSED(SDPA_ERROR_SHAPE_KEYS, sdpa_scores(dense(keys, KEYS, 0), dense(queries, QUERIES, 0), 0, grid()));
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES, sdpa_scores(k(), dense(queries, 4, 3), 0, dense_mut(out, KEYS, 4)));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_scores(k(), q(), 0, dense_mut(out, QUERIES, KEYS)));
+    const sdpa_matrix pattern = dense(keys, KEYS, QUERIES);
+    REFUSED(SDPA_ERROR_SHAPE_VALUES, sdpa_weighted_sum(dense(keys, KEYS - 1, QUERIES), v(), o()));
+    REFUSED(SDPA_ERROR_SHAPE_VALUES,
+            sdpa_weighted_sum(pattern, dense(values, KEYS, 0), dense_mut(out, QUERIES, 0)));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_weighted_sum(pattern, v(), dense_mut(out, QUERIES, WIDTH + 1)));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_weighted_sum(pattern, v(), dense_mut(out, QUERIES - 1, WIDTH)));
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES,
+            sdpa_pattern(dense(queries, QUERIES, 0), dense(keys, KEYS, 0), NULL, grid()));
+    REFUSED(SDPA_ERROR_SHAPE_KEYS, sdpa_pattern(q(), dense(keys, KEYS, DIM - 1), NULL, grid()));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_pattern(q(), k(), NULL, dense_mut(out, QUERIES, KEYS)));
+    REFUSED(SDPA_ERROR_SHAPE_OTHER_OUT, sdpa_merge(o(), lse, dense(keys, QUERIES, WIDTH + 1), values));
+    REFUSED(SDPA_ERROR_SHAPE_OTHER_OUT, sdpa_merge(o(), lse, dense(keys, QUERIES + 1, WIDTH), values));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_merge(dense_mut(out, 2, 0), lse, dense(keys, 2, 0), values));
+    const size_t n = SDPA_COUNT(workspace);
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES,
             sdpa_attention(dense(queries, QUERIES, 0), dense(keys, KEYS, 0), v(), NULL, o(), lse,
                            workspace, n));
-    REFUSED(SDPA_ERROR_SHAPE,
+    REFUSED(SDPA_ERROR_SHAPE_KEYS,
+            sdpa_attention(q(), dense(keys, KEYS, DIM - 1), v(), NULL, o(), lse, workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_VALUES,
+            sdpa_attention(q(), dense(keys, KEYS - 1, DIM), v(), NULL, o(), lse, workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_VALUES,
             sdpa_attention(q(), k(), dense(values, KEYS, 0), NULL, dense_mut(out, QUERIES, 0), lse,
                            workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_OUT,
+            sdpa_attention(q(), k(), v(), NULL, dense_mut(out, QUERIES, 1), lse, workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_OUT,
+            sdpa_attention(q(), k(), v(), NULL, dense_mut(out, QUERIES - 1, WIDTH), lse, workspace, n));
     sdpa_options options = {0};
     options.bias = dense(keys, QUERIES, KEYS);
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_attention(q(), k(), v(), &options, o(), lse, workspace, n));
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_pattern(q(), k(), &options, grid()));
-    /* Two key heads, and three query heads. */
-    const sdpa_heads three = heads_of(dense(queries, 1, DIM), 3);
-    const sdpa_heads two = heads_of(dense(keys, 2, DIM), 2), of_two = heads_of(dense(values, 2, WIDTH), 2);
-    REFUSED(SDPA_ERROR_SHAPE,
-            sdpa_attention_heads(three, two, of_two, NULL, NULL,
-                                 heads_mut_of(dense_mut(out, 1, WIDTH), 3), lse, workspace, n));
-    REFUSED(SDPA_ERROR_SHAPE,
-            sdpa_attention_heads(three, heads_of(dense(keys, 1, DIM), 3), of_two, NULL, NULL,
-                                 heads_mut_of(dense_mut(out, 1, WIDTH), 3), lse, workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_BIAS, sdpa_attention(q(), k(), v(), &options, o(), lse, workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_BIAS, sdpa_pattern(q(), k(), &options, grid()));
+    /* Two key heads, and three query heads; then heads that are not as many. */
+    const sdpa_heads three = heads_of(dense(queries, 1, DIM), 3), none = heads_of(dense(queries, 1, 0), 3);
+    const sdpa_heads two_keys = heads_of(dense(keys, 2, DIM), 2), two_values = heads_of(dense(values, 2, WIDTH), 2);
+    const sdpa_heads three_keys = heads_of(dense(keys, 1, DIM), 3);
+    const sdpa_heads three_values = heads_of(dense(values, 1, WIDTH), 3);
+    const sdpa_heads_mut to = heads_mut_of(dense_mut(out, 1, WIDTH), 3);
+    const sdpa_heads_mut to_two = heads_mut_of(dense_mut(out, 1, WIDTH), 2);
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES,
+            sdpa_attention_heads(none, three_keys, three_values, NULL, NULL, to, lse, workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_KEYS,
+            sdpa_attention_heads(three, two_keys, two_values, NULL, NULL, to, lse, workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_KEYS,
+            sdpa_attention_heads(three, heads_of(k(), 0), heads_of(v(), 0), NULL, NULL, to, lse, workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_VALUES,
+            sdpa_attention_heads(three, three_keys, two_values, NULL, NULL, to, lse, workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_OUT,
+            sdpa_attention_heads(three, three_keys, three_values, NULL, NULL, to_two, lse, workspace, n));
 }
 
 static void strides(void) {
     const size_t huge = SIZE_MAX / 2 + 1;
     const size_t pairs[][2] = {{SIZE_MAX, 1}, {1, SIZE_MAX}, {huge, 1}, {1, huge},
                                {SIZE_MAX / 4, SIZE_MAX / 4}, {SIZE_MAX / 8, 1}};
-    for (size_t i = 0; i < LEN(pairs); i++) {
+    for (size_t i = 0; i < SDPA_COUNT(pairs); i++) {
         const sdpa_matrix in = {keys, KEYS, DIM, pairs[i][0], pairs[i][1]};
         const sdpa_matrix_mut to = {out, KEYS, DIM, pairs[i][0], pairs[i][1]};
         REFUSED(SDPA_ERROR_STRIDE, sdpa_softmax_rows(in, dense_mut(out, KEYS, DIM)));
@@ -156,7 +176,7 @@ static void strides(void) {
         REFUSED(SDPA_ERROR_STRIDE, sdpa_merge(dense_mut(out, KEYS, DIM), lse, in, values));
         REFUSED(SDPA_ERROR_STRIDE, sdpa_pattern(q(), in, NULL, grid()));
         REFUSED(SDPA_ERROR_STRIDE,
-                sdpa_attention(q(), in, v(), NULL, o(), lse, workspace, LEN(workspace)));
+                sdpa_attention(q(), in, v(), NULL, o(), lse, workspace, SDPA_COUNT(workspace)));
         sdpa_options options = {0};
         options.bias = in;
         options.bias.cols = QUERIES;
@@ -173,8 +193,8 @@ static void strides(void) {
         heads.row_stride = DIM;
         heads.col_stride = pairs[i][1];
         REFUSED(SDPA_ERROR_STRIDE,
-                sdpa_attention_heads(heads, heads, heads, NULL, NULL, heads_mut_of(o(), 2), lse,
-                                     workspace, LEN(workspace)));
+                sdpa_attention_heads(heads, heads, heads, NULL, NULL, heads_mut_of(o(), 2), NULL,
+                                     workspace, SDPA_COUNT(workspace)));
     }
     REFUSED(SDPA_ERROR_STRIDE, sdpa_softmax_rows(dense(keys, SIZE_MAX, SIZE_MAX),
                                                  dense_mut(out, KEYS, DIM)));
@@ -182,6 +202,47 @@ static void strides(void) {
                                                  dense_mut(out, SIZE_MAX / 2, 4)));
     REFUSED(SDPA_ERROR_STRIDE, sdpa_dot(keys, keys, SIZE_MAX, out));
     REFUSED(SDPA_ERROR_STRIDE, sdpa_softmax(keys, SIZE_MAX / 4, out));
+    /* Columns on top of each other: a mistake, but in masks; rows and heads may be shown again. */
+    const sdpa_matrix stuck_keys = {keys, KEYS, DIM, DIM, 0}, stuck_queries = {queries, QUERIES, DIM, DIM, 0};
+    const sdpa_matrix stuck_values = {values, KEYS, WIDTH, WIDTH, 0};
+    const size_t n = SDPA_COUNT(workspace);
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_softmax_rows(stuck_keys, dense_mut(out, KEYS, DIM)));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_softmax_columns(stuck_keys, dense_mut(out, KEYS, DIM)));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_project(stuck_queries, dense(keys, DIM, 2), NULL, dense_mut(out, QUERIES, 2)));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_project(q(), stuck_keys, NULL, dense_mut(out, QUERIES, DIM)));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_scores(stuck_keys, q(), 0, grid()));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_scores(k(), stuck_queries, 0, grid()));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_weighted_sum(stuck_keys, v(), dense_mut(out, DIM, WIDTH)));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_weighted_sum(dense(keys, KEYS, QUERIES), stuck_values, o()));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_merge(dense_mut(out, KEYS, WIDTH), lse, stuck_values, values));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_pattern(stuck_queries, k(), NULL, grid()));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_pattern(q(), stuck_keys, NULL, grid()));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_attention(stuck_queries, k(), v(), NULL, o(), lse, workspace, n));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_attention(q(), stuck_keys, v(), NULL, o(), lse, workspace, n));
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_attention(q(), k(), stuck_values, NULL, o(), lse, workspace, n));
+    const sdpa_heads one_query = heads_of(q(), 1), one_key = heads_of(k(), 1), one_value = heads_of(v(), 1);
+    const sdpa_heads_mut one_out = heads_mut_of(o(), 1);
+    const sdpa_heads stuck[] = {{queries, 1, QUERIES, DIM, 0, DIM, 0}, {keys, 1, KEYS, DIM, 1, 0, 0},
+                                {values, 1, KEYS, WIDTH, 0, WIDTH, 0}};
+    REFUSED(SDPA_ERROR_STRIDE,
+            sdpa_attention_heads(stuck[0], one_key, one_value, NULL, NULL, one_out, lse, workspace, n));
+    REFUSED(SDPA_ERROR_STRIDE,
+            sdpa_attention_heads(one_query, stuck[1], one_value, NULL, NULL, one_out, lse, workspace, n));
+    REFUSED(SDPA_ERROR_STRIDE,
+            sdpa_attention_heads(one_query, one_key, stuck[2], NULL, NULL, one_out, lse, workspace, n));
+    sdpa_options shown = {0};
+    const sdpa_matrix by_key = {keys, KEYS, QUERIES, 1, 0}, by_query = {keys, KEYS, QUERIES, 0, 1};
+    for (int i = 0; i < 2; i++) {
+        shown.bias = i == 0 ? by_key : by_query;
+        CHECK(sdpa_attention(q(), k(), v(), &shown, o(), lse, workspace, n) == SDPA_OK);
+        CHECK(sdpa_pattern(q(), k(), &shown, grid()) == SDPA_OK);
+    }
+    const sdpa_matrix one_row = {keys, KEYS, DIM, 0, 1}, one_column = {keys, KEYS, 1, 1, 0};
+    CHECK(sdpa_attention(q(), one_row, v(), NULL, o(), lse, workspace, n) == SDPA_OK);
+    CHECK(sdpa_softmax_rows(one_column, dense_mut(out, KEYS, 1)) == SDPA_OK);
+    const sdpa_heads one_head = {keys, 2, KEYS, DIM, 0, DIM, 1};
+    CHECK(sdpa_attention_heads(one_head, one_head, one_head, NULL, NULL,
+                               heads_mut_of(dense_mut(out, KEYS, DIM), 2), NULL, big, SDPA_COUNT(big)) == SDPA_OK);
     /* A stride that is never taken may be anything. */
     const sdpa_matrix one = {keys, 1, DIM, SIZE_MAX, 1};
     CHECK(sdpa_softmax_rows(one, dense_mut(out, 1, DIM)) == SDPA_OK);
@@ -199,7 +260,7 @@ static void overlaps(void) {
             sdpa_attention_heads(heads_of(dense(keys, QUERIES, DIM), 1),
                                  heads_of(dense(keys, QUERIES, DIM), 1),
                                  heads_of(dense(values, QUERIES, WIDTH), 1), NULL, NULL,
-                                 folded_heads, lse, workspace, LEN(workspace)));
+                                 folded_heads, lse, workspace, SDPA_COUNT(workspace)));
     /* An output over an input, but for softmax in place. */
     REFUSED(SDPA_ERROR_ALIAS, sdpa_dot(out, keys, 3, out + 2));
     REFUSED(SDPA_ERROR_ALIAS, sdpa_dot(keys, out, 3, out));
@@ -212,7 +273,7 @@ static void overlaps(void) {
     REFUSED(SDPA_ERROR_ALIAS, sdpa_weighted_sum(dense(out, KEYS, QUERIES), v(), o()));
     REFUSED(SDPA_ERROR_ALIAS, sdpa_project(q(), dense(keys, DIM, WIDTH), out + 1, o()));
     REFUSED(SDPA_ERROR_ALIAS, sdpa_pattern(dense(out + 14, QUERIES, DIM), k(), NULL, grid()));
-    const size_t n = LEN(workspace);
+    const size_t n = SDPA_COUNT(workspace);
     REFUSED(SDPA_ERROR_ALIAS,
             sdpa_attention(dense(out, QUERIES, DIM), k(), v(), NULL, o(), lse, workspace, n));
     REFUSED(SDPA_ERROR_ALIAS, sdpa_attention(q(), k(), v(), NULL, o(), out + 5, workspace, n));
@@ -239,28 +300,28 @@ static void overlaps(void) {
 }
 
 static void workspaces(void) {
-    for (size_t n = 0; n < LEN(workspace); n += LEN(workspace) / 3) {
+    for (size_t n = 0; n < SDPA_COUNT(workspace); n += SDPA_COUNT(workspace) / 3) {
         REFUSED(SDPA_ERROR_WORKSPACE, sdpa_attention(q(), k(), v(), NULL, o(), lse, workspace, n));
     }
     REFUSED(SDPA_ERROR_WORKSPACE,
-            sdpa_attention(q(), k(), v(), NULL, o(), lse, workspace, LEN(workspace) - 1));
+            sdpa_attention(q(), k(), v(), NULL, o(), lse, workspace, SDPA_COUNT(workspace) - 1));
     REFUSED(SDPA_ERROR_WORKSPACE, sdpa_attention(q(), k(), v(), NULL, o(), lse, NULL, 0));
     REFUSED(SDPA_ERROR_WORKSPACE,
             sdpa_attention_heads(heads_of(q(), 1), heads_of(k(), 1), heads_of(v(), 1), NULL, NULL,
-                                 heads_mut_of(o(), 1), lse, workspace, LEN(workspace) - 1));
-    CHECK(sdpa_attention(q(), k(), v(), NULL, o(), lse, workspace, LEN(workspace)) == SDPA_OK);
+                                 heads_mut_of(o(), 1), lse, workspace, SDPA_COUNT(workspace) - 1));
+    CHECK(sdpa_attention(q(), k(), v(), NULL, o(), lse, workspace, SDPA_COUNT(workspace)) == SDPA_OK);
     CHECK(sdpa_attention(q(), k(), v(), NULL, o(), lse, workspace, SIZE_MAX) == SDPA_OK);
 }
 
 static void refused_options(const sdpa_options *options) {
-    const size_t n = LEN(workspace);
+    const size_t n = SDPA_COUNT(workspace);
     REFUSED(SDPA_ERROR_OPTION, sdpa_pattern(q(), k(), options, grid()));
     REFUSED(SDPA_ERROR_OPTION, sdpa_attention(q(), k(), v(), options, o(), lse, workspace, n));
     REFUSED(SDPA_ERROR_OPTION,
             sdpa_attention_heads(heads_of(q(), 1), heads_of(k(), 1), heads_of(v(), 1), options, NULL,
                                  heads_mut_of(o(), 1), lse, workspace, n));
     sdpa_cache cache;
-    CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, LEN(storage)) == SDPA_OK);
+    CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, SDPA_COUNT(storage)) == SDPA_OK);
     CHECK(sdpa_cache_append(&cache, k(), v()) == SDPA_OK);
     REFUSED(SDPA_ERROR_OPTION, sdpa_cache_attend(&cache, q(), options, o(), lse, workspace, n));
     REFUSED(SDPA_ERROR_OPTION,
@@ -274,38 +335,42 @@ static void options(void) {
         refused_options(&unknown);
     }
     const float not_finite[] = {NAN, INFINITY, -INFINITY};
-    for (size_t i = 0; i < LEN(not_finite); i++) {
+    for (size_t i = 0; i < SDPA_COUNT(not_finite); i++) {
         const sdpa_options scale = {.scale = not_finite[i]}, cap = {.softcap = not_finite[i]};
         refused_options(&scale);
         refused_options(&cap);
         REFUSED(SDPA_ERROR_OPTION, sdpa_scores(k(), q(), not_finite[i], grid()));
     }
-    const sdpa_options negative = {.softcap = -1};
+    const sdpa_options negative = {.softcap = -1}, left = {.window_left = 4}, right = {.window_right = SIZE_MAX};
+    const sdpa_options causal = {.flags = SDPA_CAUSAL, .window_left = 1};
     refused_options(&negative);
+    refused_options(&left); /* without SDPA_WINDOW */
+    refused_options(&right);
+    refused_options(&causal);
     const float sinks[] = {NAN, INFINITY};
-    for (size_t i = 0; i < LEN(sinks); i++) {
+    for (size_t i = 0; i < SDPA_COUNT(sinks); i++) {
         const sdpa_options sink = {.sink = &sinks[i]};
         refused_options(&sink);
         REFUSED(SDPA_ERROR_OPTION,
                 sdpa_attention_heads(heads_of(q(), 1), heads_of(k(), 1), heads_of(v(), 1), NULL,
-                                     &sinks[i], heads_mut_of(o(), 1), lse, workspace, LEN(workspace)));
+                                     &sinks[i], heads_mut_of(o(), 1), lse, workspace, SDPA_COUNT(workspace)));
     }
     /* One sink for all, and one for each. */
     const float one = 1;
     const sdpa_options both = {.sink = &one};
     REFUSED(SDPA_ERROR_OPTION,
             sdpa_attention_heads(heads_of(q(), 1), heads_of(k(), 1), heads_of(v(), 1), &both, &one,
-                                 heads_mut_of(o(), 1), lse, workspace, LEN(workspace)));
+                                 heads_mut_of(o(), 1), lse, workspace, SDPA_COUNT(workspace)));
 }
 
 static void caches(void) {
     sdpa_cache cache, before;
     memset(&cache, 0xa5, sizeof cache);
     before = cache;
-    const size_t n = LEN(storage);
+    const size_t n = SDPA_COUNT(storage);
     fill_canaries(storage, n);
-    CHECK(sdpa_cache_init(&cache, 0, WIDTH, storage, n) == SDPA_ERROR_SHAPE);
-    CHECK(sdpa_cache_init(&cache, DIM, 0, storage, n) == SDPA_ERROR_SHAPE);
+    CHECK(sdpa_cache_init(&cache, 0, WIDTH, storage, n) == SDPA_ERROR_SHAPE_DIM);
+    CHECK(sdpa_cache_init(&cache, DIM, 0, storage, n) == SDPA_ERROR_SHAPE_VALUE_DIM);
     CHECK(sdpa_cache_init(&cache, DIM, WIDTH, NULL, n) == SDPA_ERROR_NULL_POINTER);
     CHECK(sdpa_cache_init(NULL, DIM, WIDTH, storage, n) == SDPA_ERROR_NULL_POINTER);
     CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, n / 2 - 1) == SDPA_ERROR_CAPACITY);
@@ -326,8 +391,12 @@ static void caches(void) {
     memcpy(copy, storage, sizeof copy);
     CHECK(sdpa_cache_append(NULL, k(), v()) == SDPA_ERROR_NULL_POINTER);
     CHECK(sdpa_cache_append(&cache, dense(NULL, KEYS, DIM), v()) == SDPA_ERROR_NULL_POINTER);
-    CHECK(sdpa_cache_append(&cache, k(), dense(values, KEYS - 1, WIDTH)) == SDPA_ERROR_SHAPE);
-    CHECK(sdpa_cache_append(&cache, dense(keys, KEYS, DIM - 1), v()) == SDPA_ERROR_SHAPE);
+    CHECK(sdpa_cache_append(&cache, k(), dense(values, KEYS - 1, WIDTH)) == SDPA_ERROR_SHAPE_VALUES);
+    CHECK(sdpa_cache_append(&cache, k(), dense(values, KEYS, WIDTH - 1)) == SDPA_ERROR_SHAPE_VALUES);
+    CHECK(sdpa_cache_append(&cache, dense(keys, KEYS, DIM - 1), v()) == SDPA_ERROR_SHAPE_KEYS);
+    const sdpa_matrix stuck = {keys, KEYS, DIM, DIM, 0}, stuck_values = {values, KEYS, WIDTH, WIDTH, 0};
+    CHECK(sdpa_cache_append(&cache, stuck, v()) == SDPA_ERROR_STRIDE);
+    CHECK(sdpa_cache_append(&cache, k(), stuck_values) == SDPA_ERROR_STRIDE);
     CHECK(sdpa_cache_append(&cache, dense(many, 129, DIM), dense(many, 129, WIDTH)) == SDPA_ERROR_CAPACITY);
     const sdpa_matrix endless = {keys, SIZE_MAX, DIM, 0, 1}, endless_values = {keys, SIZE_MAX, WIDTH, 0, 1};
     CHECK(sdpa_cache_append(&cache, endless, endless_values) == SDPA_ERROR_CAPACITY);
@@ -336,15 +405,22 @@ static void caches(void) {
     CHECK(sdpa_cache_truncate(NULL, 1) == SDPA_ERROR_NULL_POINTER);
     CHECK(memcmp(&cache, &before, sizeof cache) == 0);
 
-    const size_t w = LEN(workspace);
+    const size_t w = SDPA_COUNT(workspace);
     REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_cache_attend(NULL, q(), NULL, o(), lse, workspace, w));
-    REFUSED(SDPA_ERROR_SHAPE,
+    REFUSED(SDPA_ERROR_SHAPE_OUT,
+            sdpa_cache_attend(&cache, q(), NULL, dense_mut(out, QUERIES, WIDTH - 1), lse, workspace, w));
+    sdpa_options biased = {0};
+    biased.bias = dense(keys, KEYS - 1, QUERIES);
+    REFUSED(SDPA_ERROR_SHAPE_BIAS, sdpa_cache_attend(&cache, q(), &biased, o(), lse, workspace, w));
+    const sdpa_matrix stuck_queries = {queries, QUERIES, DIM, DIM, 0};
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_cache_attend(&cache, stuck_queries, NULL, o(), lse, workspace, w));
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES,
             sdpa_cache_attend(&cache, dense(queries, QUERIES, DIM - 1), NULL, o(), lse, workspace, w));
     REFUSED(SDPA_ERROR_WORKSPACE, sdpa_cache_attend(&cache, q(), NULL, o(), lse, workspace, w - 1));
     REFUSED(SDPA_ERROR_ALIAS,
             sdpa_cache_attend(&cache, q(), NULL, dense_mut(storage + 4, QUERIES, WIDTH), lse, workspace, w));
     REFUSED(SDPA_ERROR_ALIAS, sdpa_cache_attend(&cache, q(), NULL, o(), storage, workspace, w));
-    REFUSED(SDPA_ERROR_ALIAS, sdpa_cache_attend(&cache, q(), NULL, o(), lse, storage, LEN(storage)));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_cache_attend(&cache, q(), NULL, o(), lse, storage, SDPA_COUNT(storage)));
     REFUSED(SDPA_ERROR_ALIAS,
             sdpa_cache_attend(&cache, q(), NULL, o(), (float *)(void *)&cache, workspace, w));
     CHECK(memcmp(copy, storage, sizeof copy) == 0 && memcmp(&cache, &before, sizeof cache) == 0);
@@ -352,11 +428,11 @@ static void caches(void) {
     /* A cache that nobody made, or that somebody changed. */
     const sdpa_cache zero = {0};
     sdpa_cache odd = zero;
-    CHECK(sdpa_cache_append(&odd, k(), v()) != SDPA_OK && memcmp(&odd, &zero, sizeof odd) == 0);
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_cache_attend(&zero, q(), NULL, o(), lse, workspace, w));
+    CHECK(sdpa_cache_append(&odd, k(), v()) == SDPA_ERROR_SHAPE_CACHE && memcmp(&odd, &zero, sizeof odd) == 0);
+    REFUSED(SDPA_ERROR_SHAPE_CACHE, sdpa_cache_attend(&zero, q(), NULL, o(), lse, workspace, w));
     odd = cache;
     odd.dropped = odd.appended + 1;
-    REFUSED(SDPA_ERROR_SHAPE, sdpa_cache_attend(&odd, q(), NULL, o(), lse, workspace, w));
+    REFUSED(SDPA_ERROR_SHAPE_CACHE, sdpa_cache_attend(&odd, q(), NULL, o(), lse, workspace, w));
     odd = cache;
     odd.appended = 129;
     REFUSED(SDPA_ERROR_CAPACITY, sdpa_cache_attend(&odd, q(), NULL, o(), lse, workspace, w));
@@ -368,6 +444,44 @@ static void caches(void) {
     REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_cache_attend(&odd, q(), NULL, o(), lse, workspace, w));
 }
 
+/* A handle of no back end. */
+static void back_ends(void) {
+    size_t count = 0;
+    while (sdpa_backend_at(count) >= 0) {
+        const char *name = sdpa_backend_name(sdpa_backend_at(count));
+        CHECK(sdpa_backend_by_name(name) == sdpa_backend_at(count) && strcmp(name, "none") != 0);
+        count++;
+    }
+    CHECK(count >= 1 && sdpa_backend_by_name("scalar") >= 0 && sdpa_backend_by_name(sdpa_backend()) >= 0);
+    CHECK(sdpa_backend_by_name("none") < 0 && sdpa_backend_by_name("") < 0 && sdpa_backend_by_name(NULL) < 0);
+    sdpa_cache cache;
+    CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, SDPA_COUNT(storage)) == SDPA_OK);
+    CHECK(sdpa_cache_append(&cache, k(), v()) == SDPA_OK);
+    const sdpa_backend_t wrong[] = {-1, INT32_MIN, (sdpa_backend_t)count, INT32_MAX};
+    const size_t n = SDPA_COUNT(workspace);
+    const sdpa_heads one_query = heads_of(q(), 1), one_key = heads_of(k(), 1), one_value = heads_of(v(), 1);
+    const sdpa_heads_mut one_out = heads_mut_of(o(), 1);
+    for (size_t i = 0; i < SDPA_COUNT(wrong); i++) {
+        const sdpa_backend_t on = wrong[i];
+        CHECK(strcmp(sdpa_backend_name(on), "none") == 0);
+        REFUSED(SDPA_ERROR_OPTION, sdpa_dot_on(on, keys, keys, 3, out));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_softmax_on(on, keys, 3, out));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_softmax_rows_on(on, k(), dense_mut(out, KEYS, DIM)));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_softmax_columns_on(on, k(), dense_mut(out, KEYS, DIM)));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_project_on(on, q(), dense(keys, DIM, 2), NULL, dense_mut(out, QUERIES, 2)));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_scores_on(on, k(), q(), 0, grid()));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_weighted_sum_on(on, dense(keys, KEYS, QUERIES), v(), o()));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_pattern_on(on, q(), k(), NULL, grid()));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_attention_on(on, q(), k(), v(), NULL, o(), lse, workspace, n));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_merge_on(on, o(), lse, dense(keys, QUERIES, WIDTH), values));
+        REFUSED(SDPA_ERROR_OPTION,
+                sdpa_attention_heads_on(on, one_query, one_key, one_value, NULL, NULL, one_out, lse, workspace, n));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_cache_attend_on(on, &cache, q(), NULL, o(), lse, workspace, n));
+        REFUSED(SDPA_ERROR_OPTION,
+                sdpa_cache_attend_heads_on(on, &cache, one_query, NULL, NULL, one_out, lse, workspace, n));
+    }
+}
+
 int main(void) {
     null_pointers();
     shapes();
@@ -376,6 +490,7 @@ int main(void) {
     workspaces();
     options();
     caches();
+    back_ends();
     if (failures == 0) {
         puts("status: passed");
     }

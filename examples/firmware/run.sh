@@ -36,7 +36,7 @@ make -s -C ../../capi TARGET=$triple
 arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 \
     -std=c11 -Os -ffp-contract=$contract -Wall -Wextra -Wpedantic -Werror \
     -ffreestanding -ffunction-sections -fdata-sections -I../../capi/include \
-    c/listener.c c/board.c ../../capi/build/$triple/libsdpa.a \
+    c/listener.c c/board.c ../../capi/build/$triple/libsdpa-attention.a \
     -nostdlib -static -T c/board.ld -Wl,--gc-sections,-z,noexecstack,--fatal-warnings -o "$in_c"
 
 run() {

@@ -103,8 +103,8 @@ pub(crate) trait Adjust {
 /// Keys and values of every key head, block by block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blocks<'a> {
-    pub(crate) keys: HeadsRef<'a>,
-    pub(crate) values: HeadsRef<'a>,
+    pub(crate) keys: &'a HeadsRef<'a>,
+    pub(crate) values: &'a HeadsRef<'a>,
     /// `None`: rows of plain matrices, all of them.
     pub(crate) ring: Option<&'a Ring>,
 }

@@ -2,16 +2,17 @@
 //! body of the fuzz target `capi`, which `tests/regressions.rs` replays.
 //!
 //! ```text
-//! bytes ─▶ a function, and arguments in one arena of canaries, NULL, or beyond all memory
+//! bytes ─▶ a function, a back end, and arguments in one arena of canaries, NULL, beyond all memory or
+//!          beside their alignment
 //! a failure: nothing has changed
-//! SDPA_OK: only elements of outputs have, which are distinct and no input's
+//! SDPA_OK: only elements of outputs have, which are distinct and no input's; nothing else was wrong
 //! ```
 
-use std::{mem::size_of, ptr};
+use std::ptr;
 
 use sdpa_capi::*;
 
-/// Bytes, read from the front; where they end, zeros follow.
+/// Bytes, read from the front; where they end, zeros follow. From the back: what is nearly always right.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -19,6 +20,12 @@ impl Input<'_> {
         let Some((&first, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
         usize::from(first)
+    }
+
+    fn last_byte(&mut self) -> usize {
+        let Some((&last, rest)) = self.0.split_last() else { return 0 };
+        self.0 = rest;
+        usize::from(last)
     }
 
     fn below(&mut self, end: usize) -> usize {
@@ -45,10 +52,31 @@ struct Arena<'a> {
     roles: Vec<u8>,
     /// Whether two elements of outputs are one.
     twice: bool,
+    /// What else the call may not accept: a pointer beside its alignment, a column that is shown many
+    /// times, a window without its flag, a back end that is not there.
+    wrong: Option<&'static str>,
+    /// The back end asked for, if one is.
+    on: Option<sdpa_backend_t>,
+    /// Where the options of a call lie.
+    options: Bytes,
 }
+
+/// Room for options, which may begin beside their alignment.
+#[repr(align(16))]
+struct Bytes([u8; 2 * size_of::<sdpa_options>()]);
 
 const INPUT: u8 = 1;
 const OUTPUT: u8 = 2;
+
+/// A function of the header, or its twin.
+macro_rules! call {
+    ($on:expr, $plain:ident, $twin:ident($($argument:expr),+ $(,)?)) => {
+        match $on {
+            None => $plain($($argument),+),
+            Some(handle) => $twin(handle, $($argument),+),
+        }
+    };
+}
 
 /// Where a matrix or heads lie: their pointer, sizes and strides.
 struct Place {
@@ -100,17 +128,56 @@ impl Arena<'_> {
         Place { data: self.at(at), sizes, strides }
     }
 
+    /// Of what is multiplied, in which no column is shown many times.
+    fn operand(&mut self, axes: usize, sizes: [usize; 3]) -> Place {
+        let place = self.place(axes, sizes, false);
+        let Place { sizes, strides, .. } = place;
+        if !sizes.contains(&0) && strides != [0; 3] && strides[2] == 0 && sizes[2] > 1 {
+            self.wrong = Some("a column is shown many times");
+        }
+        place
+    }
+
     fn note(&mut self, i: usize, is_output: bool) {
         let role = if is_output { OUTPUT } else { INPUT };
         self.twice |= is_output && self.roles[i] & OUTPUT != 0;
         self.roles[i] |= role;
     }
 
+    /// A pointer to float `i`, or now and then beside it.
     fn at(&mut self, i: usize) -> *mut f32 {
-        self.floats.as_mut_ptr().wrapping_add(i)
+        let beside = self.beside::<f32>();
+        self.floats.as_mut_ptr().wrapping_add(i).wrapping_byte_add(beside)
+    }
+
+    /// How many bytes beside the alignment of a `T`.
+    fn beside<T>(&mut self) -> usize {
+        let beside = match self.input.last_byte() {
+            byte @ 0xe0.. => byte % align_of::<T>(),
+            _ => 0,
+        };
+        if beside != 0 {
+            self.wrong = Some("a pointer is not aligned");
+        }
+        beside
+    }
+
+    /// A pointer to these options.
+    fn place_options(&mut self, options: &sdpa_options) -> *const sdpa_options {
+        let beside = self.beside::<sdpa_options>();
+        let at: *mut sdpa_options = self.options.0[beside..].as_mut_ptr().cast();
+        // SAFETY: as many bytes are there.
+        unsafe { at.write_unaligned(*options) };
+        at
     }
 
     fn matrix(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
+        let Place { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
+            self.operand(2, [1, rows, cols]);
+        sdpa_matrix { data, rows, cols, row_stride, col_stride }
+    }
+
+    fn bias(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
         let Place { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
             self.place(2, [1, rows, cols], false);
         sdpa_matrix { data, rows, cols, row_stride, col_stride }
@@ -124,7 +191,7 @@ impl Arena<'_> {
 
     fn heads(&mut self, heads: usize, rows: usize, cols: usize) -> sdpa_heads {
         let Place { data, sizes: [heads, rows, cols], strides } =
-            self.place(3, [heads, rows, cols], false);
+            self.operand(3, [heads, rows, cols]);
         let [head_stride, row_stride, col_stride] = strides;
         sdpa_heads { data, heads, rows, cols, head_stride, row_stride, col_stride }
     }
@@ -171,10 +238,16 @@ impl Arena<'_> {
         let scale = float([f32::NAN, f32::INFINITY, -1.0, 1e-40]);
         let softcap = float([f32::NAN, f32::INFINITY, -1.0, 1e-40]);
         let query_offset = self.input.any(90) as isize;
-        let (window_left, window_right) = (self.input.any(20), self.input.any(20));
+        let mut window = [self.input.any(20), self.input.any(20)];
+        if flags & SDPA_WINDOW == 0 {
+            match self.input.last_byte() {
+                0xf0.. if window != [0; 2] => self.wrong = Some("a window without its flag"),
+                _ => window = [0; 2],
+            }
+        }
         let none =
             sdpa_matrix { data: ptr::null(), rows: 0, cols: 0, row_stride: 0, col_stride: 0 };
-        let bias = if self.input.below(3) == 2 { self.matrix(keys, queries) } else { none };
+        let bias = if self.input.below(3) == 2 { self.bias(keys, queries) } else { none };
         let sink = if self.input.below(3) == 2 { self.array(1, false) } else { ptr::null_mut() };
         // The bytes of floats at the front.
         let (mut keep, mut keep_row_stride, mut keep_col_stride) = (ptr::null(), 0, 0);
@@ -186,9 +259,9 @@ impl Arena<'_> {
             let steps = |n: usize| (n as u128).saturating_sub(1);
             let last = (steps(keys) * row as u128).saturating_add(steps(queries) * col as u128);
             if keys == 0 || queries == 0 || last >= isize::MAX as u128 {
-                keep = self.at(0).cast_const().cast();
+                keep = self.floats.as_ptr().cast();
             } else if last < 4096 {
-                keep = self.at(0).cast_const().cast();
+                keep = self.floats.as_ptr().cast();
                 for key in 0..keys.min(4096) {
                     for query in 0..queries.min(4096) {
                         self.note((key * row + query * col) / 4, false);
@@ -201,8 +274,8 @@ impl Arena<'_> {
             scale,
             softcap,
             query_offset,
-            window_left,
-            window_right,
+            window_left: window[0],
+            window_right: window[1],
             bias,
             keep,
             keep_row_stride,
@@ -224,7 +297,18 @@ pub(crate) fn check(bytes: &[u8]) {
         floats: vec![f32::from_bits(CANARY); FLOATS],
         roles: vec![0; FLOATS],
         twice: false,
+        wrong: None,
+        on: None,
+        options: Bytes([0; 2 * size_of::<sdpa_options>()]),
     };
+    let handle = arena.input.last_byte();
+    if handle & 1 != 0 {
+        let handle = (handle as i32 / 2) % 8 - 1;
+        arena.on = Some(handle);
+        if usize::try_from(handle).is_ok_and(|index| sdpa_backend_at(index) < 0) || handle < 0 {
+            arena.wrong = Some("no back end of this machine");
+        }
+    }
     let kind = arena.input.below(12);
     let [rows, cols, depth, width] = [0; 4].map(|_| arena.input.below(9));
     for i in 0..FLOATS / 2 {
@@ -232,7 +316,7 @@ pub(crate) fn check(bytes: &[u8]) {
             arena.floats[i] = (i % 17) as f32 / 4.0 - 2.0;
         }
     }
-    let a = &mut arena;
+    let (on, a) = (arena.on, &mut arena);
     let mut in_place = false;
     let (status, before) = match kind {
         0 => {
@@ -240,52 +324,63 @@ pub(crate) fn check(bytes: &[u8]) {
             let out = a.array(1, true);
             let n = if a.input.below(16) == 15 { usize::MAX >> a.input.below(3) } else { depth };
             // SAFETY: of the arena, NULL, or beyond memory.
-            run(a, || unsafe { sdpa_dot(x, y, n, out) })
+            run(a, || unsafe { call!(on, sdpa_dot, sdpa_dot_on(x, y, n, out)) })
         }
         1 => {
             let (x, out) = (a.array(8 * depth, false), a.array(8 * depth, true));
             in_place = ptr::eq(x, out);
             // SAFETY: of the arena, NULL, or beyond memory.
-            run(a, || unsafe { sdpa_softmax(x, 8 * depth, out) })
+            run(a, || unsafe { call!(on, sdpa_softmax, sdpa_softmax_on(x, 8 * depth, out)) })
         }
         2 | 3 => {
-            let (x, mut out) = (a.matrix(rows, cols), a.output(rows, cols));
+            let x = a.matrix(rows, cols);
+            let (wrong, mut out) = (a.wrong, a.output(rows, cols));
             if a.input.below(8) == 7 {
                 let sdpa_matrix { data, rows, cols, row_stride, col_stride } = x;
                 let as_output = |role: &mut u8| *role = (*role & INPUT) * (INPUT | OUTPUT);
                 a.roles.iter_mut().for_each(as_output);
-                a.twice = false;
+                (a.twice, a.wrong) = (false, wrong);
                 out = sdpa_matrix_mut { data: data.cast_mut(), rows, cols, row_stride, col_stride };
             }
             in_place = is_in_place(&x, &out);
-            let softmax = if kind == 2 { sdpa_softmax_rows } else { sdpa_softmax_columns };
             // SAFETY: of the arena, NULL, or beyond memory.
-            run(a, || unsafe { softmax(x, out) })
+            run(a, || unsafe {
+                if kind == 2 {
+                    call!(on, sdpa_softmax_rows, sdpa_softmax_rows_on(x, out))
+                } else {
+                    call!(on, sdpa_softmax_columns, sdpa_softmax_columns_on(x, out))
+                }
+            })
         }
         4 => {
             let (x, w) = (a.matrix(rows, depth), a.matrix(depth, cols));
             let bias = if w.cols < 99 { a.array(w.cols, false) } else { ptr::null_mut() };
             let out = a.output(rows, cols);
             // SAFETY: of the arena, NULL, or beyond memory.
-            run(a, || unsafe { sdpa_project(x, w, bias, out) })
+            run(a, || unsafe { call!(on, sdpa_project, sdpa_project_on(x, w, bias, out)) })
         }
         5 => {
             let (keys, queries) = (a.matrix(rows, depth), a.matrix(cols, depth));
             let (scale, out) = (a.input.byte() as f32 / 64.0, a.output(rows, cols));
             // SAFETY: of the arena, NULL, or beyond memory.
-            run(a, || unsafe { sdpa_scores(keys, queries, scale, out) })
+            run(a, || unsafe { call!(on, sdpa_scores, sdpa_scores_on(keys, queries, scale, out)) })
         }
         6 => {
             let (pattern, values) = (a.matrix(rows, cols), a.matrix(rows, width));
             let out = a.output(cols, width);
             // SAFETY: of the arena, NULL, or beyond memory.
-            run(a, || unsafe { sdpa_weighted_sum(pattern, values, out) })
+            run(a, || unsafe {
+                call!(on, sdpa_weighted_sum, sdpa_weighted_sum_on(pattern, values, out))
+            })
         }
         7 => {
             let (queries, keys) = (a.matrix(cols, depth), a.matrix(rows, depth));
             let (options, out) = (a.options(keys.rows, queries.rows), a.output(rows, cols));
+            let options = a.place_options(&options);
             // SAFETY: of the arena, NULL, or beyond memory.
-            run(a, || unsafe { sdpa_pattern(queries, keys, &options, out) })
+            run(a, || unsafe {
+                call!(on, sdpa_pattern, sdpa_pattern_on(queries, keys, options, out))
+            })
         }
         8 => {
             let (queries, keys) = (a.matrix(cols, depth), a.matrix(rows, depth));
@@ -293,9 +388,14 @@ pub(crate) fn check(bytes: &[u8]) {
             let options = a.options(keys.rows, queries.rows);
             let (out, lse) = (a.output(cols, width), a.array(queries.rows, true));
             let (space, len) = a.workspace(keys.cols, values.cols);
+            let options = a.place_options(&options);
             // SAFETY: of the arena, NULL, or beyond memory.
             run(a, || unsafe {
-                sdpa_attention(queries, keys, values, &options, out, lse, space, len)
+                call!(
+                    on,
+                    sdpa_attention,
+                    sdpa_attention_on(queries, keys, values, options, out, lse, space, len,)
+                )
             })
         }
         9 => {
@@ -313,19 +413,26 @@ pub(crate) fn check(bytes: &[u8]) {
                 sdpa_heads_mut { data, heads, rows, cols, head_stride, row_stride, col_stride };
             let lse = a.array(queries.heads.saturating_mul(queries.rows), true);
             let (space, len) = a.workspace(keys.cols, values.cols);
+            let options = a.place_options(&options);
             // SAFETY: of the arena, NULL, or beyond memory.
             run(a, || unsafe {
-                sdpa_attention_heads(queries, keys, values, &options, sinks, out, lse, space, len)
+                call!(
+                    on,
+                    sdpa_attention_heads,
+                    sdpa_attention_heads_on(
+                        queries, keys, values, options, sinks, out, lse, space, len,
+                    )
+                )
             })
         }
         10 => {
-            let (out, lse) = (a.output(rows, cols), a.array(rows, true));
-            let (other, other_lse) = (a.matrix(rows, cols), a.array(rows, false));
+            let (out, other) = (a.output(rows, cols), a.matrix(rows, cols));
             // As many as the matrices say, which may be more.
             let fits = out.rows <= rows && other.rows <= rows;
-            let [lse, other_lse] = if fits { [lse, other_lse] } else { [ptr::null_mut(); 2] };
+            let n = if fits { rows } else { 0 };
+            let (lse, other_lse) = (a.array(n, true), a.array(n, false));
             // SAFETY: of the arena, NULL, or beyond memory.
-            run(a, || unsafe { sdpa_merge(out, lse, other, other_lse) })
+            run(a, || unsafe { call!(on, sdpa_merge, sdpa_merge_on(out, lse, other, other_lse)) })
         }
         _ => return cache(a, rows, depth, width),
     };
@@ -340,11 +447,14 @@ fn run(arena: &Arena<'_>, call: impl FnOnce() -> sdpa_status) -> (sdpa_status, V
 
 /// Fails where something has changed that may not.
 fn judge(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: bool) {
-    assert!((SDPA_OK..=SDPA_ERROR_POSITION).contains(&status), "status {status}");
+    let is_known = (SDPA_OK..=SDPA_ERROR_POSITION).contains(&status)
+        || (status % 100 == SDPA_ERROR_SHAPE && status < 1200);
+    assert!(is_known, "status {status}");
     if std::env::var_os("SDPA_BREAK_BITS").is_some_and(|set| set == "1") {
         arena.floats[FLOATS - 1] = 0.0;
     }
     if status == SDPA_OK {
+        assert!(arena.wrong.is_none(), "{:?}", arena.wrong);
         assert!(!arena.twice, "an output lies over itself or another");
         let shared = arena.roles.iter().position(|role| *role == INPUT | OUTPUT);
         assert!(in_place || shared.is_none(), "an output lies over an input at {shared:?}");
@@ -357,8 +467,9 @@ fn judge(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: b
 
 /// A cache through many steps, its structure changed by strangers now and then.
 fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
-    let len = FLOATS / 4;
+    let (len, no_such) = (FLOATS / 4, a.wrong.take());
     let storage = a.at(len);
+    let not_aligned = a.wrong;
     let zero = sdpa_cache {
         storage: ptr::null_mut(),
         dim: 0,
@@ -387,7 +498,7 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
             }
         }
         a.roles.fill(0);
-        a.twice = false;
+        (a.twice, a.wrong) = (false, not_aligned);
         let floats = sdpa_cache_floats(cache.dim, cache.value_dim, cache.blocks);
         let held = len..len + floats.min(len);
         let was = cache;
@@ -422,9 +533,15 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
                 let options = a.options(keys, queries.rows);
                 let (out, lse) = (a.output(rows, width), a.array(queries.rows, true));
                 let (space, len) = a.workspace(cache.dim, cache.value_dim);
+                let options = a.place_options(&options);
+                a.wrong = a.wrong.or(no_such);
                 // SAFETY: of the arena, NULL, or beyond memory.
                 run(a, || unsafe {
-                    sdpa_cache_attend(&cache, queries, &options, out, lse, space, len)
+                    call!(
+                        a.on,
+                        sdpa_cache_attend,
+                        sdpa_cache_attend_on(&cache, queries, options, out, lse, space, len,)
+                    )
                 })
             }
         };

@@ -12,12 +12,10 @@
 
 enum { FRAMES = 160, SAMPLES = 64, BANDS = 16, WINDOW = 48 };
 enum { BLOCKS = (WINDOW + SDPA_KEY_BLOCK - 1) / SDPA_KEY_BLOCK + 1 };
-enum { WORKSPACE = SDPA_ATTENTION_WORKSPACE(BANDS, BANDS) };
-enum { STORAGE = SDPA_CACHE_FLOATS(BANDS, BANDS, BLOCKS) };
-
 static const float SCALE = 16;
 
-static float storage[STORAGE], workspace[WORKSPACE];
+static float storage[SDPA_CACHE_FLOATS(BANDS, BANDS, BLOCKS)];
+static float workspace[SDPA_ATTENTION_WORKSPACE(BANDS, BANDS)];
 static float filters[SAMPLES][2 * BANDS];
 static float frames[FRAMES][BANDS]; /* for the picture; the cache does not want it */
 
@@ -155,8 +153,8 @@ static sdpa_status hear(sdpa_cache *cache, unsigned newest) {
     record(newest, samples);
     if ((status = powers(samples, frames[newest])) == SDPA_OK &&
         (status = sdpa_cache_append(cache, frame, frame)) == SDPA_OK &&
-        (status = sdpa_cache_attend(cache, frame, &options, out, NULL, workspace, WORKSPACE)) ==
-            SDPA_OK &&
+        (status = sdpa_cache_attend(cache, frame, &options, out, NULL, workspace,
+                                    SDPA_COUNT(workspace))) == SDPA_OK &&
         (status = sdpa_cache_slide(cache, WINDOW - 1)) == SDPA_OK &&
         (status = sdpa_pattern(frame, window, &everything, column)) == SDPA_OK) {
         print_line(newest, weights, seen, output);
@@ -166,7 +164,7 @@ static sdpa_status hear(sdpa_cache *cache, unsigned newest) {
 
 int main(void) {
     sdpa_cache cache;
-    sdpa_status status = sdpa_cache_init(&cache, BANDS, BANDS, storage, STORAGE);
+    sdpa_status status = sdpa_cache_init(&cache, BANDS, BANDS, storage, SDPA_COUNT(storage));
 
     make_filters();
     for (unsigned newest = 0; newest < FRAMES && status == SDPA_OK; newest++) {

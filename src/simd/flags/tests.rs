@@ -102,7 +102,9 @@ fn attention_raises_nothing() {
         let keep = MatrixRef::new(&keep, keys, queries).expect("dense");
         let plain = Attention::new().on(backend);
         let in_the_future = |key: usize| key >= queries;
-        let cases: [(&str, Attention<'_>, &dyn Fn(usize) -> bool); 8] = [
+        /// Its name, its options, and which keys it masks.
+        type Case<'a> = (&'a str, Attention<'a>, &'a dyn Fn(usize) -> bool);
+        let cases: [Case<'_>; 8] = [
             ("plain", plain, &|_| false),
             ("a sink", plain.sink(0.5).softcap(3.0), &|_| false),
             ("all masked", plain.bias(matrix(&all, keys, queries)), &|_| true),

@@ -1,0 +1,184 @@
+/* Every pointer of every function, beside its alignment and where nothing can be read:
+ * SDPA_ERROR_POINTER, and no fault. On the host and, without a C library, on a board. */
+
+#include "sdpa.h"
+
+#if __STDC_HOSTED__
+#include <stdio.h>
+#define NOWHERE 64 /* no program has its first page */
+#else
+#define NOWHERE 0x30000000 /* no memory of the boards */
+#endif
+
+enum { N = 4 };
+
+static int failed;
+
+static void check(int is_right, int line) {
+    if (!is_right && failed == 0) {
+        failed = line;
+    }
+}
+#define CHECK(condition) check(condition, __LINE__)
+
+/* Both functions of an operation. */
+#define BOTH(status, name, ...)                                                     \
+    do {                                                                            \
+        CHECK(name(__VA_ARGS__) == (status));                                       \
+        CHECK(name##_on(0, __VA_ARGS__) == (status));                               \
+    } while (0)
+
+/* Each place of `pointer` that is not aligned, and then where it was. */
+#define EACH(pointer, then)                                                         \
+    do {                                                                            \
+        const uintptr_t was = (uintptr_t)(pointer);                                 \
+        for (uintptr_t beside = 1; beside < sizeof(float); beside++) {              \
+            (pointer) = (void *)(NOWHERE + beside);                                 \
+            then;                                                                   \
+        }                                                                           \
+        (pointer) = (void *)was;                                                    \
+    } while (0)
+#define BESIDE(pointer, name, ...) EACH(pointer, BOTH(SDPA_ERROR_POINTER, name, __VA_ARGS__))
+
+static float floats[N * N], weights[N * N], others[N * N], result[N * N], sums[N];
+static float space[SDPA_ATTENTION_WORKSPACE(N, N)], storage[SDPA_CACHE_FLOATS(N, N, 1)];
+static const float three = 3;
+
+static const float *a = floats, *b = weights;
+static float *out = result;
+
+static void of_slices(void) {
+    BOTH(SDPA_OK, sdpa_dot, a, b, N, out);
+    BESIDE(a, sdpa_dot, a, b, N, out);
+    BESIDE(b, sdpa_dot, a, b, N, out);
+    BESIDE(out, sdpa_dot, a, b, N, out);
+    BESIDE(a, sdpa_dot, a, b, 0, out); /* without elements too */
+    BOTH(SDPA_OK, sdpa_softmax, a, N, out);
+    BESIDE(a, sdpa_softmax, a, N, out);
+    BESIDE(out, sdpa_softmax, a, N, out);
+}
+
+static sdpa_matrix x = {floats, N, N, 0, 0}, w = {weights, N, N, 0, 0}, v = {others, N, N, 0, 0};
+static sdpa_matrix_mut o = {result, N, N, 0, 0};
+static const float *added = others;
+static float *lse = sums;
+
+static void of_matrices(void) {
+    BOTH(SDPA_OK, sdpa_softmax_rows, x, o);
+    BESIDE(x.data, sdpa_softmax_rows, x, o);
+    BESIDE(o.data, sdpa_softmax_rows, x, o);
+    BOTH(SDPA_OK, sdpa_softmax_columns, x, o);
+    BESIDE(x.data, sdpa_softmax_columns, x, o);
+    BESIDE(o.data, sdpa_softmax_columns, x, o);
+    BOTH(SDPA_OK, sdpa_project, x, w, added, o);
+    BESIDE(x.data, sdpa_project, x, w, added, o);
+    BESIDE(w.data, sdpa_project, x, w, added, o);
+    BESIDE(added, sdpa_project, x, w, added, o);
+    BESIDE(o.data, sdpa_project, x, w, added, o);
+    BOTH(SDPA_OK, sdpa_scores, x, w, 0, o);
+    BESIDE(x.data, sdpa_scores, x, w, 0, o);
+    BESIDE(w.data, sdpa_scores, x, w, 0, o);
+    BESIDE(o.data, sdpa_scores, x, w, 0, o);
+    BOTH(SDPA_OK, sdpa_weighted_sum, x, w, o);
+    BESIDE(x.data, sdpa_weighted_sum, x, w, o);
+    BESIDE(w.data, sdpa_weighted_sum, x, w, o);
+    BESIDE(o.data, sdpa_weighted_sum, x, w, o);
+    BOTH(SDPA_OK, sdpa_merge, o, lse, x, added);
+    BESIDE(o.data, sdpa_merge, o, lse, x, added);
+    BESIDE(lse, sdpa_merge, o, lse, x, added);
+    BESIDE(x.data, sdpa_merge, o, lse, x, added);
+    BESIDE(added, sdpa_merge, o, lse, x, added);
+}
+
+static sdpa_options all;
+static const sdpa_options *options = &all;
+
+static float *workspace = space;
+static const size_t len = SDPA_COUNT(space);
+static const float *sinks = weights;
+static sdpa_heads q = {floats, 1, N, N, 0, 0, 0}, k = {weights, 1, N, N, 0, 0, 0};
+static sdpa_heads values = {others, 1, N, N, 0, 0, 0};
+static sdpa_heads_mut ho = {result, 1, N, N, 0, 0, 0};
+
+/* The pointers that calls of attention share, with these arguments. */
+#define BESIDE_OF_ATTENTION(queries, to, name, ...)                                 \
+    do {                                                                            \
+        BOTH(SDPA_OK, name, __VA_ARGS__);                                           \
+        BESIDE(queries.data, name, __VA_ARGS__);                                    \
+        BESIDE(to.data, name, __VA_ARGS__);                                         \
+        BESIDE(lse, name, __VA_ARGS__);                                             \
+        BESIDE(workspace, name, __VA_ARGS__);                                       \
+        BESIDE(options, name, __VA_ARGS__);                                         \
+        BESIDE(all.bias.data, name, __VA_ARGS__);                                   \
+    } while (0)
+
+static void of_attention(void) {
+    all.bias = v;
+    all.sink = &three;
+    BOTH(SDPA_OK, sdpa_pattern, x, w, options, o);
+    BESIDE(x.data, sdpa_pattern, x, w, options, o);
+    BESIDE(w.data, sdpa_pattern, x, w, options, o);
+    BESIDE(o.data, sdpa_pattern, x, w, options, o);
+    BESIDE(options, sdpa_pattern, x, w, options, o);
+    BESIDE(all.bias.data, sdpa_pattern, x, w, options, o);
+    BESIDE(all.sink, sdpa_pattern, x, w, options, o);
+
+    BESIDE_OF_ATTENTION(x, o, sdpa_attention, x, w, v, options, o, lse, workspace, len);
+    BESIDE(w.data, sdpa_attention, x, w, v, options, o, lse, workspace, len);
+    BESIDE(v.data, sdpa_attention, x, w, v, options, o, lse, workspace, len);
+    BESIDE(all.sink, sdpa_attention, x, w, v, options, o, lse, workspace, len);
+
+    all.sink = NULL;
+    BESIDE_OF_ATTENTION(q, ho, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
+    BESIDE(k.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
+    BESIDE(values.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
+    BESIDE(sinks, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
+}
+
+static float *held = storage;
+static sdpa_cache made, *cache = &made;
+
+static void of_caches(void) {
+    EACH(cache, CHECK(sdpa_cache_init(cache, N, N, held, SDPA_COUNT(storage)) == SDPA_ERROR_POINTER));
+    EACH(held, CHECK(sdpa_cache_init(cache, N, N, held, SDPA_COUNT(storage)) == SDPA_ERROR_POINTER));
+    CHECK(sdpa_cache_init(cache, N, N, held, SDPA_COUNT(storage)) == SDPA_OK);
+    EACH(cache, CHECK(sdpa_cache_append(cache, x, w) == SDPA_ERROR_POINTER));
+    EACH(made.storage, CHECK(sdpa_cache_append(cache, x, w) == SDPA_ERROR_POINTER));
+    EACH(x.data, CHECK(sdpa_cache_append(cache, x, w) == SDPA_ERROR_POINTER));
+    EACH(w.data, CHECK(sdpa_cache_append(cache, x, w) == SDPA_ERROR_POINTER));
+    CHECK(sdpa_cache_append(cache, x, w) == SDPA_OK);
+    EACH(cache, CHECK(sdpa_cache_truncate(cache, N) == SDPA_ERROR_POINTER));
+    EACH(made.storage, CHECK(sdpa_cache_truncate(cache, N) == SDPA_ERROR_POINTER));
+    EACH(cache, CHECK(sdpa_cache_slide(cache, N) == SDPA_ERROR_POINTER));
+    EACH(made.storage, CHECK(sdpa_cache_slide(cache, N) == SDPA_ERROR_POINTER));
+
+    all.sink = &three;
+    BESIDE_OF_ATTENTION(x, o, sdpa_cache_attend, cache, x, options, o, lse, workspace, len);
+    BESIDE(cache, sdpa_cache_attend, cache, x, options, o, lse, workspace, len);
+    BESIDE(made.storage, sdpa_cache_attend, cache, x, options, o, lse, workspace, len);
+    BESIDE(all.sink, sdpa_cache_attend, cache, x, options, o, lse, workspace, len);
+
+    all.sink = NULL;
+    BESIDE_OF_ATTENTION(q, ho, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
+    BESIDE(cache, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
+    BESIDE(made.storage, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
+    BESIDE(sinks, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
+}
+
+int main(void) {
+    of_slices();
+    of_matrices();
+    of_attention();
+    of_caches();
+#ifdef READ_NOWHERE /* the fault that the library does not make */
+    failed = *(volatile const int *)NOWHERE;
+#endif
+#if __STDC_HOSTED__
+    if (failed) {
+        printf("pointers.c:%d\n", failed);
+    } else {
+        puts("pointers: passed");
+    }
+#endif
+    return failed != 0;
+}
