@@ -1,0 +1,115 @@
+#!/bin/sh
+# target.sh gate BUILD TARGET: the static library is one object with the functions of the header, without a
+# panic, and without anything missing that a C compiler does not have.
+# target.sh check BUILD TARGET: that, and the C tests on TARGET, whose bits must be those of this machine; and
+# the gate must fail where a panic can be reached.
+#
+# x86_64-pc-windows-gnu wants mingw-w64 and wine64; wasm32-unknown-unknown wants clang, lld and llvm, Node, and as
+# the C library of the tests wasi-libc and libclang-rt-dev-wasm32.
+set -eu
+cd "$(dirname "$0")/.."
+what=$1 build=$2 target=$3
+name=$build/sdpa-attention
+library=$build/libsdpa-attention.a
+bin=$build/tests
+mkdir -p "$bin"
+fail() {
+    echo "target.sh: $target: $*" >&2
+    exit 1
+}
+case $target in
+x86_64-pc-windows-gnu)
+    cc=x86_64-w64-mingw32-gcc
+    tolerate=
+    tools=x86_64-w64-mingw32-
+    suffix=.exe
+    kinds="static dll"
+    compilers=___chkstk_ms
+    # wine fills a folder of its own, and tells what it lacks on the way.
+    WINEPREFIX=$PWD/$build/wine WINEDEBUG=-all
+    export WINEPREFIX WINEDEBUG
+    wine=$(command -v wine64 || echo /usr/lib/wine/wine64)
+    run() { "$wine" "$@" 2>"$bin/wine.txt"; }
+    ;;
+wasm32-unknown-unknown)
+    cc="clang --target=wasm32-wasi"
+    tolerate=-Wno-unneeded-internal-declaration # of arrays whose size alone is asked for
+    tools=llvm-
+    suffix=.wasm
+    kinds=static
+    compilers="__indirect_function_table\|__stack_pointer"
+    run() { node --no-warnings ../.ci/wasi.mjs "$@"; }
+    ;;
+*)
+    fail "there are no tests for it"
+    ;;
+esac
+cc="$cc -std=c99 -O1 -Wall -Wextra -Wpedantic -Werror $tolerate -Iinclude"
+
+# The names of the compiler's are mangled, but plain words stay.
+symbols=$("${tools}nm" "$name.o")
+if echo "$symbols" | grep -i "panic\|rust_begin_unwind\|rust_eh_personality"; then
+    fail "the panics above are reachable"
+fi
+functions=$(sed -n 's/^\(sdpa_status\|sdpa_backend_t\|size_t\|const char\) [*]*\(sdpa_[a-z_]*\).*/\2/p' include/sdpa.h | sort)
+defined=$(echo "$symbols" | awk '$2 ~ /^[A-TV-Z]$/ && $3 !~ /^\./ { print $3 }' | sort)
+[ "$defined" = "$functions" ] || fail "it defines other functions than the header:" $defined
+missing=$(echo "$symbols" | awk '$1 == "U" { print $2 }' | grep -vx "mem\(cpy\|set\|move\|cmp\)\|$compilers" || true)
+[ -z "$missing" ] || fail "undefined:" $missing
+[ "$("${tools}ar" t "$library")" = "$(basename "$name.o")" ] || fail "$library is not one object"
+echo "target.sh: $target: $(echo "$functions" | wc -l) functions, no panic, nothing missing"
+[ "$what" = check ] || exit 0
+
+# What a program says, line for line; it must end well.
+run_to() {
+    run "$2" >"$bin/said.txt" || fail "$2 fails: $(cat "$bin/said.txt")"
+    tr -d '\r' <"$bin/said.txt" >"$1"
+}
+cargo run --quiet --example calls >"$bin/host.txt"
+SDPA_BREAK_BITS=1 cargo run --quiet --example calls >"$bin/broken.txt"
+for kind in $kinds; do
+    with=$library
+    if [ $kind = dll ]; then
+        with="-L$build -lsdpa-attention"
+        cp "$name.dll" "$bin/"
+    fi
+    for source in tests/status.c tests/numbers.c tests/pointers.c tests/probe.c tests/calls.c examples/decode.c; do
+        test=$bin/$(basename $source .c)
+        # shellcheck disable=SC2086 # options
+        $cc $source $with -lm -o "$test$suffix"
+        run_to "$test.txt" "$test$suffix"
+        echo "$kind: $(basename "$test"): $(tail -n 1 "$test.txt")"
+    done
+    grep -q "token 199 looks at 195.511 and 195.980" "$bin/decode.txt" || fail "decode.c says otherwise"
+    # The best may be another here; all others have a line among those of this machine.
+    [ "$(grep -c "on scalar:\|on portable:" "$bin/calls.txt")" = 2 ] || fail "calls.c is short"
+    if grep -v "on the best:" "$bin/calls.txt" | grep -vxFf "$bin/host.txt"; then
+        fail "other bits than those of this machine"
+    fi
+    if grep -qxFf "$bin/broken.txt" "$bin/calls.txt"; then fail "one wrong bit is not seen"; fi
+done
+
+case $target in
+x86_64-pc-windows-gnu)
+    headers=$("${tools}objdump" -p "$name.dll")
+    exported=$(echo "$headers" | sed -n 's/^\t\[ *[0-9]*\] \([A-Za-z_].*\)/\1/p' | sort)
+    [ "$exported" = "$functions" ] || fail "the DLL exports other functions than the header:" $exported
+    wanted=$(echo "$headers" | sed -n 's/.*DLL Name: //p' | tr '\n' ' ')
+    [ "$wanted" = "KERNEL32.dll msvcrt.dll " ] || fail "the DLL wants $wanted"
+    "${tools}objdump" -p "$bin/calls.exe" | grep -q "DLL Name: sdpa-attention.dll" || fail "calls.exe has no DLL"
+    echo "the DLL exports the header's functions, and wants $wanted"
+    ;;
+wasm32-unknown-unknown)
+    # Without a C library too: whatever is missing would be an import, for which there is nothing.
+    clang --target=wasm32-unknown-unknown -std=c99 -O1 -ffreestanding -nostdlib -Iinclude -Dmain=probe \
+        tests/probe.c "$library" -Wl,--no-entry -Wl,--export=probe -o "$bin/probe.wasm"
+    node -e 'WebAssembly.instantiate(require("fs").readFileSync(process.argv[1])).then(
+        ({ instance }) => process.exit(instance.exports.probe()))' "$bin/probe.wasm" || fail "the probe fails"
+    echo "the probe runs without a C library"
+    ;;
+esac
+if make -s gate TARGET="$target" FEATURES=deliberate-panic >"$bin/said.txt" 2>&1; then
+    fail "a reachable panic is not seen"
+fi
+grep -q "panics above are reachable" "$bin/said.txt" || fail "the gate fails otherwise: $(cat "$bin/said.txt")"
+echo "target.sh: $target: all of it passed, and a reachable panic fails"
