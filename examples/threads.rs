@@ -27,9 +27,9 @@ fn main() -> Result<(), Error> {
     let call = Call {
         attention: Attention::new().causal(),
         first: 0,
-        queries: HeadsRef::interleaved(&queries, TOKENS, HEADS, DIM)?,
-        keys: HeadsRef::interleaved(&keys, TOKENS, KEY_HEADS, DIM)?,
-        values: HeadsRef::interleaved(&values, TOKENS, KEY_HEADS, DIM)?,
+        queries: HeadsRef::interleaved(&queries, HEADS, TOKENS, DIM)?,
+        keys: HeadsRef::interleaved(&keys, KEY_HEADS, TOKENS, DIM)?,
+        values: HeadsRef::interleaved(&values, KEY_HEADS, TOKENS, DIM)?,
     };
 
     let threads = rayon::current_num_threads();
@@ -108,7 +108,7 @@ fn timed(call: impl Fn(HeadsMut<'_>) -> Result<(), Error>) -> Result<(Vec<f32>, 
     let mut shortest = Duration::MAX;
     for _ in 0..20 {
         let start = Instant::now();
-        call(HeadsMut::interleaved(&mut out, TOKENS, HEADS, DIM)?)?;
+        call(HeadsMut::interleaved(&mut out, HEADS, TOKENS, DIM)?)?;
         shortest = shortest.min(start.elapsed());
     }
     Ok((out, shortest))

@@ -550,14 +550,26 @@ impl<'a, const C: usize> From<&'a mut [[f32; C]]> for MatrixMut<'a> {
     }
 }
 
+impl<'a, T: Copy, const R: usize, const C: usize> From<&'a [[T; C]; R]> for MatrixRef<'a, T> {
+    fn from(rows: &'a [[T; C]; R]) -> Self {
+        Self::from(rows.as_slice())
+    }
+}
+
+impl<'a, const R: usize, const C: usize> From<&'a mut [[f32; C]; R]> for MatrixMut<'a> {
+    fn from(rows: &'a mut [[f32; C]; R]) -> Self {
+        Self::from(rows.as_mut_slice())
+    }
+}
+
 impl<'a, const R: usize, const C: usize> From<&'a Matrix<R, C>> for MatrixRef<'a> {
     fn from(matrix: &'a Matrix<R, C>) -> Self {
-        Self::from(matrix.0.as_slice())
+        Self::from(&matrix.0)
     }
 }
 
 impl<'a, const R: usize, const C: usize> From<&'a mut Matrix<R, C>> for MatrixMut<'a> {
     fn from(matrix: &'a mut Matrix<R, C>) -> Self {
-        Self::from(matrix.0.as_mut_slice())
+        Self::from(&mut matrix.0)
     }
 }

@@ -297,12 +297,12 @@ fn in_one_buffer(backend: Backend, case: &Case, want: &[(Grid, Vec<f32>)]) {
         view(1, key_heads, keys, dim),
         view(2, key_heads, keys, width),
     ];
-    let into = sdpa::HeadsMut::interleaved(&mut out, tokens, heads, width).unwrap();
+    let into = sdpa::HeadsMut::interleaved(&mut out, heads, tokens, width).unwrap();
     attention.run(q, k, v, into, &mut workspace).unwrap();
     assert_same_bits(&case.what, &out, &by_token(&outputs));
 
     let view = |i: usize, heads, rows, cols| {
-        HeadsRef::interleaved(&interleaved[i], rows, heads, cols).expect("dense")
+        HeadsRef::interleaved(&interleaved[i], heads, rows, cols).expect("dense")
     };
     let [q, k, v] = [
         view(0, heads, tokens, dim),

@@ -316,3 +316,42 @@ fn heapless_vectors_are_slices(backend: Backend) {
         .unwrap();
     assert!(product.iter().all(|x| x.is_finite() && *x > 0.5));
 }
+
+/// Arrays of arrays are views without `as_slice`.
+#[test]
+fn arrays_are_views() {
+    let mut rows = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]];
+    assert_eq!(shown(MatrixRef::from(&rows)), [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
+    *MatrixMut::from(&mut rows).get_mut(2, 0).unwrap() = 7.0;
+    assert_eq!(rows, [[1.0, 2.0], [3.0, 4.0], [7.0, 6.0]]);
+    let keep = [[1_u8, 0], [0, 1]];
+    assert_eq!(MatrixRef::from(&keep).row(1), Some(&[0, 1][..]));
+}
+
+/// Column `c` of head `h` is column `h · dim + c`, under any strides.
+#[test]
+fn columns_are_heads_side_by_side() {
+    let mut data = places::<200>();
+    for (row_stride, col_stride) in [(12, 1), (1, 5), (30, 2), (0, 3)] {
+        let view = MatrixRef::with_strides(&data, 4, 12, row_stride, col_stride).unwrap();
+        for heads in [1, 2, 3, 12] {
+            let dim = 12 / heads;
+            let all = view.heads(heads).unwrap();
+            assert_eq!((all.heads(), all.rows(), all.cols()), (heads, 4, dim));
+            for head in 0..heads {
+                let (_, behind) = view.split_columns(head * dim).unwrap();
+                let (want, _) = behind.split_columns(dim).unwrap();
+                assert_eq!(shown(all.head(head).unwrap()), shown(want));
+            }
+            assert!(all.head(heads).is_none());
+        }
+        for heads in [0, 5, 24, usize::MAX] {
+            assert_eq!(view.heads(heads).err(), Some(Error::Shape));
+        }
+    }
+    let written = MatrixMut::new(&mut data, 4, 12).unwrap();
+    *written.heads(3).unwrap().head_mut(1).unwrap().get_mut(2, 3).unwrap() = -1.0;
+    assert_eq!(data[2 * 12 + 4 + 3], -1.0);
+    let written = MatrixMut::new(&mut data, 4, 12).unwrap();
+    assert_eq!(written.heads(7).err(), Some(Error::Shape));
+}

@@ -156,15 +156,15 @@ fn attention_of_heads(backend: Backend) {
     let (tokens, keys, dim, width) = (3, 9, 5, 7);
     let (q, k, v) =
         (random(rng, 4, tokens * dim), random(rng, 2, keys * dim), random(rng, 2, keys * width));
-    let queries = HeadsRef::interleaved(&q.data, tokens, 4, dim).expect("shape");
+    let queries = HeadsRef::interleaved(&q.data, 4, tokens, dim).expect("shape");
     let key_heads = HeadsRef::stacked(&k.data, 2, keys, dim).expect("shape");
-    let values = HeadsRef::interleaved(&v.data, keys, 2, width).expect("shape");
+    let values = HeadsRef::interleaved(&v.data, 2, keys, width).expect("shape");
     let attention = Attention::new().on(backend);
     let mut workspace = vec![f32::NAN; Attention::workspace(dim, width)];
     let mut together = vec![0.0; tokens * 4 * width];
-    let out = HeadsMut::interleaved(&mut together, tokens, 4, width).expect("shape");
+    let out = HeadsMut::interleaved(&mut together, 4, tokens, width).expect("shape");
     attention.run(queries, key_heads, values, out, &mut workspace).expect("shape");
-    let together = HeadsRef::interleaved(&together, tokens, 4, width).expect("shape");
+    let together = HeadsRef::interleaved(&together, 4, tokens, width).expect("shape");
     for head in 0..4 {
         let mut alone = Grid::zeros(tokens, width);
         attention

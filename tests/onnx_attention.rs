@@ -76,7 +76,7 @@ impl Layout {
         let Self { stacked, heads, tokens, width } = self;
         match stacked {
             true => HeadsRef::stacked(data, heads, tokens, width).unwrap(),
-            false => HeadsRef::interleaved(data, tokens, heads, width).unwrap(),
+            false => HeadsRef::interleaved(data, heads, tokens, width).unwrap(),
         }
     }
 
@@ -84,7 +84,7 @@ impl Layout {
         let Self { stacked, heads, tokens, width } = self;
         match stacked {
             true => HeadsMut::stacked(data, heads, tokens, width).unwrap(),
-            false => HeadsMut::interleaved(data, tokens, heads, width).unwrap(),
+            false => HeadsMut::interleaved(data, heads, tokens, width).unwrap(),
         }
     }
 }

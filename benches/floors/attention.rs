@@ -145,9 +145,9 @@ fn in_turns_of_one_by_one(backend: Backend) -> f64 {
             let Operands { queries, keys: k, values, out, workspace, .. } = &mut in_turns;
             let [queries, k, v] =
                 [(&*queries, 1), (&*k, keys), (&*values, keys)].map(|(x, rows)| {
-                    HeadsRef::interleaved(x.floats(), rows, heads, dim).expect("shape")
+                    HeadsRef::interleaved(x.floats(), heads, rows, dim).expect("shape")
                 });
-            let out = HeadsMut::interleaved(out.floats_mut(), 1, heads, dim).expect("shape");
+            let out = HeadsMut::interleaved(out.floats_mut(), heads, 1, dim).expect("shape");
             attention.run(queries, k, v, out, workspace).expect("sizes agree");
         },
     );

@@ -199,10 +199,10 @@ impl Calls {
             attention = attention.sinks(sinks);
         }
         let result = attention.run_with_log_sum_exp(
-            HeadsRef::interleaved(&q, tokens, count, dim).unwrap(),
+            HeadsRef::interleaved(&q, count, tokens, dim).unwrap(),
             HeadsRef::stacked(&k, key_heads, keys, dim).unwrap(),
             HeadsRef::stacked(&v, key_heads, keys, width).unwrap(),
-            HeadsMut::interleaved(&mut out, tokens, count, width).unwrap(),
+            HeadsMut::interleaved(&mut out, count, tokens, width).unwrap(),
             &mut lse,
             workspace,
         );

@@ -448,9 +448,9 @@ fn of_many_heads() {
         assert_eq!(status, SDPA_OK);
         let attention = options.rust(on).sinks(&sinks);
         let q = HeadsRef::stacked(&q, heads, tokens, dim).unwrap();
-        let k = HeadsRef::interleaved(&k, keys, key_heads, dim).unwrap();
+        let k = HeadsRef::interleaved(&k, key_heads, keys, dim).unwrap();
         let v = HeadsRef::stacked(&v, key_heads, keys, width).unwrap();
-        let to = HeadsMut::interleaved(&mut want, tokens, heads, width).unwrap();
+        let to = HeadsMut::interleaved(&mut want, heads, tokens, width).unwrap();
         attention.run_with_log_sum_exp(q, k, v, to, &mut want_lse, &mut workspace).unwrap();
         assert_same_bits("heads", &got, &want);
         assert_same_bits("log-sum-exps", &lse, &want_lse);
@@ -564,7 +564,7 @@ fn of_caches() {
             assert_eq!(status, SDPA_OK);
             let attention = options.rust(on).sinks(&sinks);
             let queries = HeadsRef::stacked(&q, 2, tokens, dim).unwrap();
-            let to = HeadsMut::interleaved(&mut want_out, tokens, 2, width).unwrap();
+            let to = HeadsMut::interleaved(&mut want_out, 2, tokens, width).unwrap();
             view.attend(&attention, queries, to, &mut vec![0.0; len]).unwrap();
             assert_same_bits("heads from a cache", &heads_out, &want_out);
 

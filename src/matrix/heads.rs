@@ -43,7 +43,7 @@ struct Extent {
 }
 
 impl Extent {
-    fn interleaved(tokens: usize, heads: usize, dim: usize) -> Result<Self, Error> {
+    fn interleaved(heads: usize, tokens: usize, dim: usize) -> Result<Self, Error> {
         let token = heads.checked_mul(dim).ok_or(Error::Shape)?;
         Ok(Self { sizes: [heads, tokens, dim], strides: [dim, token, 1] })
     }
@@ -133,11 +133,11 @@ impl<'a> HeadsRef<'a> {
     /// [`Error::Shape`] when `data` is shorter than that.
     pub fn interleaved(
         data: &'a [f32],
-        tokens: usize,
         heads: usize,
+        tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::interleaved(tokens, heads, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, Extent::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
     /// `[heads][tokens][dim]`: one head behind the other.
@@ -239,11 +239,11 @@ impl<'a> HeadsMut<'a> {
     /// [`Error::Shape`] when `data` is shorter than that.
     pub fn interleaved(
         data: &'a mut [f32],
-        tokens: usize,
         heads: usize,
+        tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::interleaved(tokens, heads, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, Extent::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
     /// `[heads][tokens][dim]`: one head behind the other.
@@ -356,6 +356,52 @@ impl<'a> HeadsMut<'a> {
         let (above, below) = self.first.split_rows(at)?;
         let Self { heads, stride, .. } = self;
         Ok((Self { first: above, heads, stride }, Self { first: below, heads, stride }))
+    }
+}
+
+impl<'a> MatrixRef<'a> {
+    /// The columns as `heads` heads side by side, as a projection of all heads gives them:
+    /// `[tokens][heads · dim]`.
+    ///
+    /// ```
+    /// use sdpa::MatrixRef;
+    ///
+    /// let queries = MatrixRef::from(&[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]);
+    /// assert_eq!(queries.heads(2)?.head(1).unwrap().row(0), Some(&[3.0, 4.0][..]));
+    /// # Ok::<(), sdpa::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] when the columns are no multiple of `heads`.
+    pub fn heads(self, heads: usize) -> Result<HeadsRef<'a>, Error> {
+        let (layout, stride) = self.layout.head_of(heads)?;
+        Ok(HeadsRef { first: Self { layout, ..self }, heads, stride })
+    }
+}
+
+impl<'a> MatrixMut<'a> {
+    /// The columns as `heads` heads side by side: see [`MatrixRef::heads`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] when the columns are no multiple of `heads`.
+    pub fn heads(self, heads: usize) -> Result<HeadsMut<'a>, Error> {
+        let (layout, stride) = self.layout.head_of(heads)?;
+        Ok(HeadsMut { first: Self { layout, ..self }, heads, stride })
+    }
+}
+
+impl Layout {
+    /// One of `heads` heads that lie side by side in the columns, and the stride to the next.
+    fn head_of(self, heads: usize) -> Result<(Self, usize), Error> {
+        match (self.cols.checked_rem(heads), self.cols.checked_div(heads)) {
+            // Does not overflow where there is an element.
+            (Some(0), Some(cols)) => {
+                Ok((Self { cols, ..self }, cols.wrapping_mul(self.col_stride)))
+            }
+            _ => Err(Error::Shape),
+        }
     }
 }
 

@@ -245,7 +245,7 @@ impl Case {
     fn interleaved(&self, backend: Backend) -> State {
         let [queries, keys, values] =
             [&self.queries, &self.keys, &self.values].map(Heads::interleaved);
-        let view = |data, of: &Heads| HeadsRef::interleaved(data, of.tokens, of.heads, of.dim);
+        let view = |data, of: &Heads| HeadsRef::interleaved(data, of.heads, of.tokens, of.dim);
         let (heads, tokens, width) = (self.queries.heads, self.queries.tokens, self.values.dim);
         let (mut out, mut log_sum_exp) = self.outputs();
         self.options
@@ -254,7 +254,7 @@ impl Case {
                 view(&queries, &self.queries).expect("dense"),
                 view(&keys, &self.keys).expect("dense"),
                 view(&values, &self.values).expect("dense"),
-                HeadsMut::interleaved(out.inner(), tokens, heads, width).expect("dense"),
+                HeadsMut::interleaved(out.inner(), heads, tokens, width).expect("dense"),
                 log_sum_exp.inner(),
                 &mut vec![CANARY; self.workspace()],
             )

@@ -69,7 +69,7 @@ mod image {
             HeadsMut: HeadsMut::stacked(&mut more, 2, 3, 4)?
                 => "HeadsMut { first: MatrixMut(Layout { rows: 3, cols: 4, row_stride: 4, \
                     col_stride: 1 }), heads: 2, stride: 12 }",
-            HeadsRef: HeadsRef::interleaved(&floats, 3, 2, 4)?
+            HeadsRef: HeadsRef::interleaved(&floats, 2, 3, 4)?
                 => "HeadsRef { first: MatrixRef(Layout { rows: 3, cols: 4, row_stride: 8, \
                     col_stride: 1 }), heads: 2, stride: 4 }",
             KvCache<2, 1, 2>: cache
