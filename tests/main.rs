@@ -26,6 +26,7 @@ mod memory;
 mod merge;
 mod onnx;
 mod onnx_attention;
+mod ranges;
 mod regressions;
 mod semantics;
 mod threads;

@@ -68,7 +68,7 @@ for kind in static shared; do
     static) library=$build/libsdpa-attention.a ;;
     shared) library="-L$build -lsdpa-attention -Wl,-rpath,$PWD/$build" ;;
     esac
-    for test in status numbers calls pointers; do
+    for test in status numbers calls pointers environment; do
         # shellcheck disable=SC2086 # options
         $c -O1 tests/$test.c $library -lm -o "$bin/$test-$kind"
         "$bin/$test-$kind"
@@ -97,7 +97,7 @@ cargo run --quiet --manifest-path ../Cargo.toml --release --example attention_pa
 diff "$bin/rust.txt" "$bin/pattern.txt"
 
 step "sanitizers"
-for test in status numbers calls pointers; do
+for test in status numbers calls pointers environment; do
     $c -O1 -fsanitize=address,undefined -fno-sanitize-recover=all tests/$test.c "$build/libsdpa-attention.a" -lm -o "$bin/sanitized"
     "$bin/sanitized" >/dev/null
     echo "$test: clean"

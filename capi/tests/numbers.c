@@ -35,7 +35,7 @@ static void about(void) {
         known += strcmp(sdpa_backend(), names[i]) == 0;
     }
     CHECK(known == 1);
-    for (sdpa_status status = SDPA_OK; status <= SDPA_ERROR_POINTER; status++) {
+    for (sdpa_status status = SDPA_OK; status <= SDPA_ERROR_POSITION; status++) {
         CHECK(strcmp(sdpa_status_string(status), sdpa_status_string(-1)) != 0);
     }
     CHECK(strcmp(sdpa_status_string(SDPA_ERROR_SHAPE_KEYS), "wrong shape: keys") == 0);
@@ -314,6 +314,56 @@ static void cache(void) {
     }
 }
 
+/* A stream that begins at a far position gives the bits of one that begins at 0. */
+static void far_caches(void) {
+    const uint64_t starts[] = {0, (UINT64_C(1) << 31) - 128, (UINT64_C(1) << 32) - 128, (UINT64_C(1) << 63) - 128,
+                               UINT64_MAX - 255};
+    const sdpa_options window = {.flags = SDPA_CAUSAL | SDPA_WINDOW, .window_left = 9, .query_offset = -1};
+    for (size_t i = 0; i < SDPA_COUNT(starts); i++) {
+        sdpa_cache held;
+        const uint64_t start = starts[i];
+        CHECK(sdpa_cache_init(&held, DIM, WIDTH, storage, SDPA_COUNT(storage)) == SDPA_OK);
+        held.appended = held.dropped = start;
+        for (size_t n = 0; n < 3 * TOKENS; n++) {
+            const size_t token = n % TOKENS;
+            float *const at = start == 0 ? want : out;
+            CHECK(sdpa_cache_append(&held, dense(keys + token * DIM, 1, DIM), dense(values + token * WIDTH, 1, WIDTH)) == SDPA_OK);
+            CHECK(sdpa_cache_slide(&held, 11) == SDPA_OK && held.appended == start + n + 1);
+            CHECK(sdpa_cache_attend(&held, dense(queries + token * DIM, 1, DIM), &window,
+                                    dense_mut(&at[token * WIDTH], 1, WIDTH), lse, workspace, SDPA_COUNT(workspace)) == SDPA_OK);
+        }
+        CHECK(start == 0 || same(out, want, TOKENS * WIDTH));
+        CHECK(sdpa_cache_truncate_to(&held, held.appended + 1) == SDPA_ERROR_POSITION);
+        CHECK(sdpa_cache_truncate_to(&held, held.dropped - 1) == SDPA_ERROR_POSITION);
+        CHECK(sdpa_cache_truncate(&held, 12) == SDPA_ERROR_POSITION);
+        CHECK(sdpa_cache_truncate_to(&held, held.appended - 2) == SDPA_OK && held.appended == start + 3 * TOKENS - 2);
+        if (start == UINT64_MAX - 255) {
+            CHECK(sdpa_cache_append(&held, dense(keys, 48, DIM), dense(values, 48, WIDTH)) == SDPA_ERROR_POSITION);
+            CHECK(sdpa_cache_append(&held, dense(keys, 47, DIM), dense(values, 47, WIDTH)) == SDPA_OK);
+            CHECK(held.appended == UINT64_MAX);
+        }
+    }
+}
+
+/* Queries at both ends of ptrdiff_t, and behind: query i sees the keys from 30 + i on, and up to 20 + i. */
+static void far_queries(void) {
+    const size_t end = PTRDIFF_MAX;
+    const sdpa_options far[] = {
+        {.flags = SDPA_WINDOW | SDPA_CAUSAL, .window_left = end - 40, .query_offset = PTRDIFF_MAX - 10},
+        {.flags = SDPA_WINDOW, .window_left = SIZE_MAX, .window_right = end + 21, .query_offset = PTRDIFF_MIN},
+    };
+    for (size_t i = 0; i < SDPA_COUNT(far); i++) {
+        CHECK(sdpa_pattern(q(), k(), &far[i], dense_mut(grid, TOKENS, TOKENS)) == SDPA_OK);
+        for (size_t key = 0; key < TOKENS; key++) {
+            for (size_t query = 0; query < TOKENS; query++) {
+                const int is_seen = i == 0 ? key >= 30 + query : key <= 20 + query;
+                CHECK((grid[key * TOKENS + query] > 0) == is_seen);
+            }
+        }
+        agrees_with_the_pattern(&far[i]);
+    }
+}
+
 int main(void) {
     about();
     sizes();
@@ -330,6 +380,8 @@ int main(void) {
     heads();
     merged();
     cache();
+    far_caches();
+    far_queries();
     for (int i = 0; i < TOKENS * TOKENS; i++) {
         keep[i] = (uint8_t)(i * 7 % 5);
     }

@@ -24,6 +24,7 @@ x86_64-pc-windows-gnu)
     tools=x86_64-w64-mingw32-
     suffix=.exe
     kinds="static dll"
+    environment=tests/environment.c
     compilers=___chkstk_ms
     # wine fills a folder of its own, and tells what it lacks on the way.
     WINEPREFIX=$PWD/$build/wine WINEDEBUG=-all
@@ -37,6 +38,7 @@ wasm32-unknown-unknown)
     tools=llvm-
     suffix=.wasm
     kinds=static
+    environment= # it has no exception flags and one rounding mode
     compilers="__indirect_function_table\|__stack_pointer"
     run() { node --no-warnings ../.ci/wasi.mjs "$@"; }
     ;;
@@ -73,7 +75,7 @@ for kind in $kinds; do
         with="-L$build -lsdpa-attention"
         cp "$name.dll" "$bin/"
     fi
-    for source in tests/status.c tests/numbers.c tests/pointers.c tests/probe.c tests/calls.c examples/decode.c; do
+    for source in tests/status.c tests/numbers.c tests/pointers.c $environment tests/probe.c tests/calls.c examples/decode.c; do
         test=$bin/$(basename $source .c)
         # shellcheck disable=SC2086 # options
         $cc $source $with -lm -o "$test$suffix"

@@ -30,7 +30,9 @@
 //! 2. The weights carry a factor of 2⁶³ ([`WEIGHT_BIAS`]), which keeps all that
 //!    matter in the normal range, and the sum below 2¹²⁸ for any length.
 //! 3. `x` is raised to `lowest`, which gives the exponent 0 and so the weight
-//!    +0: 2⁻¹⁸⁹ of the largest and less, fused 2⁻¹⁸⁸. A NaN stays one.
+//!    +0: 2⁻¹⁸⁹ of the largest and less, fused 2⁻¹⁸⁸. It is a quarter of ln 2 above
+//!    the least `x` of that exponent, so that no rounding mode gives −1, whose bits
+//!    are those of −∞. A NaN stays one.
 //! 4. Where `|m| > 256`, `n` might leave the exact range of `LN2_HIGH`: then
 //!    `x − m` is taken after all, which is exact where the weight is not 0,
 //!    and `N` is 0.
@@ -171,7 +173,8 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
         let constant = |c| V::splat(token, c);
         let half = m.mul_add(constant(LOG2_E / 2.0), constant(MAGIC)) - constant(MAGIC);
         let n = half + half - constant(const { bias(WIDE, V::FUSED) });
-        Self { base: constant(0.0), lowest: n * constant(LN2), magic: constant(MAGIC) - n }
+        let lowest = (n + constant(0.25)) * constant(LN2);
+        Self { base: constant(0.0), lowest, magic: constant(MAGIC) - n }
     }
 
     /// Below this the weight is +0.
@@ -241,7 +244,7 @@ impl<V: Copy> Shift<V, true> {
         let constant = |c| V::splat(token, c);
         // The exponent field of 2^(N − N of other).
         let k = other.magic - magic + constant(const { bias(true, V::FUSED) });
-        let lowest = constant(0.0) - k * constant(LN2);
+        let lowest = (constant(0.25) - k) * constant(LN2);
         (Self { base: other.base, lowest, magic: constant(MAGIC) + k }, base)
     }
 

@@ -93,7 +93,7 @@ impl<V: Copy> RowShift<V> {
     {
         let constant = |c| V::splat(token, c);
         let first = const { STEP / 2.0 - bias(false, V::FUSED) };
-        let (lowest, magic) = (constant(first * LN2), constant(MAGIC - first));
+        let (lowest, magic) = (constant((first + 0.25) * LN2), constant(MAGIC - first));
         Self {
             shift: Shift { base: constant(0.0), lowest, magic },
             middle: constant(MAGIC + 126.0 - STEP / 4.0),

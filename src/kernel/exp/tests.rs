@@ -111,7 +111,7 @@ fn the_shift_is_exact() {
 fn far_below_the_maximum_there_is_nothing() {
     let far = [-132.0, -150.0, -1.0e4, -1.0e30, f32::MIN, f32::NEG_INFINITY, f32::NAN, -200.0];
     for backend in Backend::available() {
-        for m in [0.0, 100.0, -100.0, 256.0, 300.0, 1.0e30, f32::NEG_INFINITY] {
+        for m in [0.0, 100.0, -100.0, 256.0, 300.0, 1.0e30, f32::MIN] {
             let x: [f32; 16] =
                 core::array::from_fn(|i| far[i % 8] + if m > -1.0e38 { m } else { 0.0 });
             for (x, weight) in x.into_iter().zip(weights(backend, &x, &[m; 16]).0) {
