@@ -3,13 +3,16 @@
 use core::ops::Range;
 
 use crate::{
-    Backend, Error, HeadsMut, HeadsRef, MatrixMut, MatrixRef, adjust,
+    dispatch::Backend,
+    error::Error,
     kernel::{
-        attention::{self, Fused, Logits},
+        attention::{self, FlashAttention, LogSumExpParts},
         ln::LogSumExp,
-        mask::{Adjust, Blocks, Queries, Sight},
+        mask::{Blocks, Queries, ScoreMod, VisibleKeys},
         scale::default_scale,
     },
+    matrix::{HeadsMut, HeadsRef, MatrixMut, MatrixRef},
+    score_mod,
     simd::flags::Flags,
 };
 
@@ -56,7 +59,7 @@ pub struct Attention<'a> {
     bias: Option<Bias<'a>>,
     keep: Option<Keep<'a>>,
     /// Where one of these three is set.
-    adjust: Option<AsAdjust>,
+    score_mod: Option<AsScoreMod>,
     /// A bit for each option that is out of its range, found where it is set.
     wrong: u8,
 }
@@ -68,7 +71,7 @@ const SINK: u8 = 4;
 // An option that has code of its own carries it, so that an image that never sets the
 // option does not link it.
 
-type AsAdjust = for<'a> fn(&'a Adjusted<'a>) -> &'a dyn Adjust;
+type AsScoreMod = for<'a> fn(&'a ScoreMods<'a>) -> &'a dyn ScoreMod;
 
 #[derive(Clone, Copy, Debug)]
 struct Softcap {
@@ -85,7 +88,7 @@ struct Bias<'a> {
 #[derive(Debug)]
 struct BiasCode {
     apply: fn(Backend, MatrixRef<'_>, Option<f32>, MatrixMut<'_>),
-    hides: fn(MatrixRef<'_>) -> bool,
+    masks_all: fn(MatrixRef<'_>) -> bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +100,7 @@ struct Keep<'a> {
 #[derive(Debug)]
 struct KeepCode {
     mark: fn(MatrixRef<'_, u8>, f32, MatrixMut<'_>),
-    hides: fn(MatrixRef<'_, u8>) -> bool,
+    masks_all: fn(MatrixRef<'_, u8>) -> bool,
 }
 
 impl Default for Attention<'_> {
@@ -120,7 +123,7 @@ impl<'a> Attention<'a> {
             softcap: None,
             bias: None,
             keep: None,
-            adjust: None,
+            score_mod: None,
             wrong: 0,
         }
     }
@@ -146,9 +149,9 @@ impl<'a> Attention<'a> {
     #[must_use]
     #[inline(always)]
     pub fn softcap(self, cap: f32) -> Self {
-        let softcap = Softcap { cap, apply: adjust::cap };
+        let softcap = Softcap { cap, apply: score_mod::cap };
         let wrong = self.wrong_after(SOFTCAP, (0.0..f32::INFINITY).contains(&cap));
-        Self { softcap: Some(softcap), adjust: Some(as_adjust), wrong, ..self }
+        Self { softcap: Some(softcap), score_mod: Some(as_score_mod), wrong, ..self }
     }
 
     /// A query sees the keys up to its own position. Query `i` sits at
@@ -176,15 +179,18 @@ impl<'a> Attention<'a> {
     /// column for every query, as for padding.
     #[must_use]
     pub fn keep(self, keep: MatrixRef<'a, u8>) -> Self {
-        let code = const { &KeepCode { mark: adjust::mark_dropped, hides: adjust::drops_all } };
-        Self { keep: Some(Keep { keep, code }), adjust: Some(as_adjust), ..self }
+        let code = const {
+            &KeepCode { mark: score_mod::mask_dropped, masks_all: score_mod::keep_masks_all }
+        };
+        Self { keep: Some(Keep { keep, code }), score_mod: Some(as_score_mod), ..self }
     }
 
     /// Keys × queries, added to the scores, for all heads; −∞ masks.
     #[must_use]
     pub fn bias(self, bias: MatrixRef<'a>) -> Self {
-        let code = const { &BiasCode { apply: adjust::bias, hides: adjust::biases_all_out } };
-        Self { bias: Some(Bias { bias, code }), adjust: Some(as_adjust), ..self }
+        let code =
+            const { &BiasCode { apply: score_mod::bias, masks_all: score_mod::bias_masks_all } };
+        Self { bias: Some(Bias { bias, code }), score_mod: Some(as_score_mod), ..self }
     }
 
     /// One more logit in the denominator of every query, which takes its share and has
@@ -289,15 +295,15 @@ impl<'a> Attention<'a> {
         keys: MatrixRef<'_>,
         mut out: MatrixMut<'_>,
     ) -> Result<(), Error> {
-        let (backend, sight) = self.check_grid(keys, queries)?;
+        let (backend, visible) = self.check_grid(keys, queries)?;
         let flags = self.masks(0).then(Flags::read);
         backend.scores(keys, queries, self.scale, out.view_mut())?;
-        if let Some(as_adjust) = self.adjust {
-            let adjusted = Adjusted { options: self, backend, first: 0 };
+        if let Some(as_score_mod) = self.score_mod {
+            let adjusted = ScoreMods { options: self, backend, first: 0 };
             let queries = Queries::of_one_head(out.cols());
-            as_adjust(&adjusted).apply(0, queries, None, out.view_mut());
+            as_score_mod(&adjusted).apply(0, queries, None, out.view_mut());
         }
-        mark_unseen(sight, f32::NEG_INFINITY, out);
+        mask_invisible(visible, f32::NEG_INFINITY, out);
         if let Some(flags) = flags {
             flags.restore();
         }
@@ -316,17 +322,17 @@ impl<'a> Attention<'a> {
         keys: MatrixRef<'_>,
         mut out: MatrixMut<'_>,
     ) -> Result<(), Error> {
-        let (backend, sight) = self.check_grid(keys, queries)?;
+        let (backend, visible) = self.check_grid(keys, queries)?;
         self.scores(queries, keys, out.view_mut())?;
         let sink = self.sinks.and_then(|sinks| sinks.first().copied()).unwrap_or(self.sink);
         backend.softmax_columns_beside(sink, out.view_mut());
         // A NaN elsewhere in the column has reached these too.
-        if let Some(as_adjust) = self.adjust {
-            let adjusted = Adjusted { options: self, backend, first: 0 };
+        if let Some(as_score_mod) = self.score_mod {
+            let adjusted = ScoreMods { options: self, backend, first: 0 };
             let queries = Queries::of_one_head(out.cols());
-            as_adjust(&adjusted).apply(0, queries, Some(0.0), out.view_mut());
+            as_score_mod(&adjusted).apply(0, queries, Some(0.0), out.view_mut());
         }
-        mark_unseen(sight, 0.0, out);
+        mask_invisible(visible, 0.0, out);
         Ok(())
     }
 
@@ -334,9 +340,9 @@ impl<'a> Attention<'a> {
         &self,
         keys: MatrixRef<'_>,
         queries: MatrixRef<'_>,
-    ) -> Result<(Backend, Sight), Error> {
+    ) -> Result<(Backend, VisibleKeys), Error> {
         let backend = self.check(keys.rows(), queries.rows(), 1)?;
-        Ok((backend, self.sight([0, keys.rows()], [0, 0])))
+        Ok((backend, self.visible([0, keys.rows()], [0, 0])))
     }
 
     /// Runs over the keys and values of a call.
@@ -373,20 +379,20 @@ impl<'a> Attention<'a> {
         }
         // Of a cache the last query sits at the newest key.
         let origin = if blocks.ring.is_some() { [there[1], tokens] } else { [0, 0] };
-        let adjusted = Adjusted { options: self, backend, first: there[0] };
+        let adjusted = ScoreMods { options: self, backend, first: there[0] };
         let flags = self.masks(there[0]).then(Flags::read);
         let mut take_logits = log_sum_exp.map(|(out, logarithm)| {
-            move |at: usize, logits: Logits<'_>| {
-                logarithm(backend, logits, out.get_mut(at..).unwrap_or_default())
+            move |at: usize, parts: LogSumExpParts<'_>| {
+                logarithm(backend, parts, out.get_mut(at..).unwrap_or_default())
             }
         });
-        backend.run(Fused {
+        backend.run(FlashAttention {
             queries,
             blocks,
-            share: heads / key_heads.max(1) * tokens,
+            group: heads / key_heads.max(1) * tokens,
             scale: self.scale.unwrap_or_else(|| default_scale(dim)),
-            sight: self.sight(there, origin),
-            adjust: self.adjust.map(|as_adjust| as_adjust(&adjusted)),
+            visible: self.visible(there, origin),
+            score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&adjusted)),
             sink: self.sink,
             sinks: self.sinks.unwrap_or_default(),
             out: out.view_mut(),
@@ -424,15 +430,15 @@ impl<'a> Attention<'a> {
         cfg!(microcontroller)
             || self.causal
             || self.window != [usize::MAX; 2]
-            || self.adjust.is_some()
+            || self.score_mod.is_some()
             || first > 0
     }
 
     /// What is seen of `keys`, where query 0 sits at `ahead - behind` before the offset.
-    fn sight(&self, keys: [usize; 2], [ahead, behind]: [usize; 2]) -> Sight {
+    fn visible(&self, keys: [usize; 2], [ahead, behind]: [usize; 2]) -> VisibleKeys {
         let [left, right] = self.window;
         let right = if self.causal { 0 } else { right };
-        Sight::new(keys, [ahead, behind], self.query_offset, [left, right])
+        VisibleKeys::new(keys, [ahead, behind], self.query_offset, [left, right])
     }
 }
 
@@ -448,24 +454,23 @@ const fn are_sinks(mut sinks: &[f32]) -> bool {
 }
 
 /// What makes logarithms: carried by the calls that want them, like an option with code of its own.
-pub(crate) type Logarithm = fn(Backend, Logits<'_>, &mut [f32]);
+pub(crate) type Logarithm = fn(Backend, LogSumExpParts<'_>, &mut [f32]);
 
-pub(crate) const LOGARITHM: Logarithm =
-    |backend, logits, out| backend.run(LogSumExp { logits, out });
+pub(crate) const LOGARITHM: Logarithm = |backend, parts, out| backend.run(LogSumExp { parts, out });
 
 /// Softcap, bias and keep, as a kernel calls them.
-struct Adjusted<'a> {
+struct ScoreMods<'a> {
     options: &'a Attention<'a>,
     backend: Backend,
     /// The key of the first row of bias and keep.
     first: usize,
 }
 
-fn as_adjust<'a>(adjusted: &'a Adjusted<'a>) -> &'a dyn Adjust {
+fn as_score_mod<'a>(adjusted: &'a ScoreMods<'a>) -> &'a dyn ScoreMod {
     adjusted
 }
 
-impl Adjusted<'_> {
+impl ScoreMods<'_> {
     /// These keys as rows of bias and keep.
     fn rows(&self, keys: Range<usize>) -> Range<usize> {
         keys.start.saturating_sub(self.first)..keys.end.saturating_sub(self.first)
@@ -482,15 +487,15 @@ fn part<'a, T: Copy>(
     of.part(rows.clone(), cols.clone())
 }
 
-impl Adjust for Adjusted<'_> {
-    fn hides(&self, keys: Range<usize>, queries: Queries) -> bool {
+impl ScoreMod for ScoreMods<'_> {
+    fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
         let rows = self.rows(keys);
         let Attention { bias, keep, .. } = self.options;
         queries.heads().all(|(_, tokens)| {
             let is_dropped =
-                |of: &Keep<'_>| part(&of.keep, &rows, &tokens).is_some_and(of.code.hides);
+                |of: &Keep<'_>| part(&of.keep, &rows, &tokens).is_some_and(of.code.masks_all);
             let is_biased =
-                |of: &Bias<'_>| part(&of.bias, &rows, &tokens).is_some_and(of.code.hides);
+                |of: &Bias<'_>| part(&of.bias, &rows, &tokens).is_some_and(of.code.masks_all);
             keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
         })
     }
@@ -521,12 +526,12 @@ impl Adjust for Adjusted<'_> {
 }
 
 /// Writes `mark` where a query does not see a key: whole columns of runs.
-fn mark_unseen(sight: Sight, mark: f32, mut scores: MatrixMut<'_>) {
+fn mask_invisible(visible: VisibleKeys, mark: f32, mut scores: MatrixMut<'_>) {
     if scores.is_empty() {
         return; // any number of tokens
     }
     for token in 0..scores.cols() {
-        let seen = sight.of(token);
+        let seen = visible.of(token);
         for key in (0..seen.start).chain(seen.end..scores.rows()) {
             if let Some(score) = scores.get_mut(key, token) {
                 *score = mark;

@@ -1,9 +1,10 @@
 //! Keys and values of past tokens, laid out for one query after another.
 
 use crate::{
-    Attention, Error, HeadsMut, HeadsRef, MatrixRef,
-    attention::{LOGARITHM, Logarithm},
+    attention::{Attention, LOGARITHM, Logarithm},
+    error::Error,
     kernel::mask::{self, Blocks, Ring},
+    matrix::{HeadsMut, HeadsRef, MatrixRef},
 };
 
 #[cfg(feature = "defmt")]
@@ -16,12 +17,12 @@ pub const KEY_BLOCK: usize = mask::KEY_BLOCK;
 /// next key, and of the oldest that it holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct CacheSpan {
+pub struct CachePositions {
     appended: u64,
     dropped: u64,
 }
 
-impl CacheSpan {
+impl CachePositions {
     /// What a cache had told before: for those that keep its state themselves.
     ///
     /// # Errors
@@ -125,7 +126,7 @@ macro_rules! span_getters {
 pub struct KvCache<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> {
     keys: [[[f32; KEY_BLOCK]; DIM]; BLOCKS],
     values: [[[f32; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
-    span: CacheSpan,
+    span: CachePositions,
 }
 
 impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> Default
@@ -145,7 +146,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
         Self {
             keys: [[[0.0; KEY_BLOCK]; DIM]; BLOCKS],
             values: [[[0.0; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
-            span: CacheSpan { appended: 0, dropped: 0 },
+            span: CachePositions { appended: 0, dropped: 0 },
         }
     };
 
@@ -192,7 +193,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
 
     /// Forgets everything: the next key is at position 0.
     pub fn clear(&mut self) {
-        self.span = CacheSpan::default();
+        self.span = CachePositions::default();
     }
 
     /// Becomes a copy of `other`. There is no `Clone`, whose result would pass the stack.
@@ -290,13 +291,13 @@ pub struct KvCacheMut<'a> {
     keys: &'a mut [f32],
     values: &'a mut [f32],
     sizes: Sizes,
-    span: &'a mut CacheSpan,
+    span: &'a mut CachePositions,
 }
 
 impl<'a> KvCacheMut<'a> {
     /// As many blocks as both slices have room for: a block takes `dim · KEY_BLOCK` floats of
     /// `keys` and `value_dim · KEY_BLOCK` of `values`. Storage, sizes and `span` belong together
-    /// for as long as the cache lives; a new cache begins with [`CacheSpan::default`].
+    /// for as long as the cache lives; a new cache begins with [`CachePositions::default`].
     ///
     /// # Errors
     ///
@@ -307,7 +308,7 @@ impl<'a> KvCacheMut<'a> {
         values: &'a mut [f32],
         dim: usize,
         value_dim: usize,
-        span: &'a mut CacheSpan,
+        span: &'a mut CachePositions,
     ) -> Result<Self, Error> {
         let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
         if !span.fits(sizes.blocks) {
@@ -328,9 +329,9 @@ impl<'a> KvCacheMut<'a> {
         if keys.rows() != values.rows() || keys.cols() != dim || values.cols() != value_dim {
             return Err(Error::Shape);
         }
-        let CacheSpan { appended, dropped } = *self.span;
+        let CachePositions { appended, dropped } = *self.span;
         let end = appended.saturating_add(keys.rows() as u64);
-        if !(CacheSpan { appended: end, dropped }).fits(blocks) {
+        if !(CachePositions { appended: end, dropped }).fits(blocks) {
             return Err(Error::Capacity);
         }
         if end - appended != keys.rows() as u64 {
@@ -403,7 +404,7 @@ pub struct KvCacheRef<'a> {
     keys: &'a [f32],
     values: &'a [f32],
     sizes: Sizes,
-    span: CacheSpan,
+    span: CachePositions,
 }
 
 impl<'a> KvCacheRef<'a> {
@@ -417,7 +418,7 @@ impl<'a> KvCacheRef<'a> {
         values: &'a [f32],
         dim: usize,
         value_dim: usize,
-        span: CacheSpan,
+        span: CachePositions,
     ) -> Result<Self, Error> {
         let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
         if !span.fits(sizes.blocks) {
@@ -492,7 +493,7 @@ impl<'a> KvCacheRef<'a> {
         // Keys are counted from the first block that holds one: attention counts in `usize`.
         let first_block = self.span.first_block();
         let here = |position: u64| (position - first_block * BLOCK) as usize;
-        let CacheSpan { appended, dropped } = self.span;
+        let CachePositions { appended, dropped } = self.span;
         let there = [here(dropped), here(appended)];
         let ring = Ring { blocks, first: slot(first_block, blocks), there };
         let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: Some(&ring) };

@@ -31,9 +31,9 @@ use crate::simd::neon::{self, Neon};
 #[non_exhaustive]
 pub enum Family {
     /// Each multiply-add rounds once.
-    Fused,
+    Fma,
     /// A multiplication, then an addition: runs everywhere.
-    Unfused,
+    NonFma,
 }
 
 /// Instructions that this machine has been seen to have.
@@ -66,10 +66,10 @@ enum Token {
 }
 
 impl Backend {
-    /// Plain Rust, a lane at a time; the unfused family.
+    /// Plain Rust, a lane at a time; the non-FMA family.
     pub const SCALAR: Self = Self(Token::Scalar(Scalar));
 
-    /// Vectors as far as the build allows; the unfused family. This is [`SCALAR`](Self::SCALAR) where
+    /// Vectors as far as the build allows; the non-FMA family. This is [`SCALAR`](Self::SCALAR) where
     /// the build has none: on microcontrollers (32-bit Arm and RISC-V, Xtensa), and on x86 without SSE2.
     pub const PORTABLE: Self = {
         #[cfg(portable)]
@@ -134,13 +134,13 @@ impl Backend {
     /// Whose bits it gives.
     pub const fn family(self) -> Family {
         match self.0 {
-            Token::Scalar(_) => Family::Unfused,
+            Token::Scalar(_) => Family::NonFma,
             #[cfg(portable)]
-            Token::Portable(_) => Family::Unfused,
+            Token::Portable(_) => Family::NonFma,
             #[cfg(target_feature = "sse2")]
-            Token::Avx2(_) | Token::Avx512(_) => Family::Fused,
+            Token::Avx2(_) | Token::Avx512(_) => Family::Fma,
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-            Token::Neon(_) => Family::Fused,
+            Token::Neon(_) => Family::Fma,
         }
     }
 

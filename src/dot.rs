@@ -1,11 +1,11 @@
 //! The dot product of two slices.
 
-use crate::{Backend, Error, kernel::dot::Dot};
+use crate::{dispatch::Backend, error::Error, kernel::dot::Dot};
 
 /// The dot product `Σ a[i] · b[i]`; 0 for empty slices.
 ///
-/// Its rounding error is at most `(n / 64 + 7) · 2⁻²⁴ · Σ |a[i] · b[i]|` in the fused
-/// family, `(n / 4 + 3) · 2⁻²⁴ · Σ |a[i] · b[i]|` in the unfused one.
+/// Its rounding error is at most `(n / 64 + 7) · 2⁻²⁴ · Σ |a[i] · b[i]|` in the FMA
+/// family, `(n / 4 + 3) · 2⁻²⁴ · Σ |a[i] · b[i]|` in the non-FMA one.
 ///
 /// ```
 /// assert_eq!(sdpa::dot(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), Ok(32.0));

@@ -98,7 +98,7 @@
 //! # How exact
 //!
 //! * `e^x` is within 1 ULP wherever the result is normal, for every f32, and exactly
-//!   +0 where it would be subnormal; a weight of an [`Attention`] of the fused family may be +0 below 2⁻¹²⁵.
+//!   +0 where it would be subnormal; a weight of an [`Attention`] of the FMA family may be +0 below 2⁻¹²⁵.
 //! * Weights of at least 2⁻¹²⁵ are within **6 ULP** of the true value for inputs in
 //!   [−80, 80] and up to 1024 of them, smaller ones within 2⁻¹²⁵. The usual way, which
 //!   subtracts the maximum first, is off by 35 ULP and more.
@@ -110,7 +110,7 @@
 //! * The log-sum-exp of an attention is within 2 ULP of the logarithm of the sum of weights as it was
 //!   formed, near 0 too; a relative error of that sum is an absolute one of the logarithm.
 //! * A score, a projection or an output is one chain of multiply-adds: within
-//!   `(n + 1) · 2⁻²³ · Σ |a·b|` for `n` terms, and half of that where they are fused.
+//!   `(n + 1) · 2⁻²³ · Σ |a·b|` for `n` terms, and half of that where they are FMA.
 //! * The output of a query that sees one key is within 1 ULP of that key's value.
 //!
 //! Where these hold, and what comes beyond:
@@ -131,11 +131,11 @@
 //!
 //! | family | arithmetic | back ends |
 //! | --- | --- | --- |
-//! | [`Fused`](Family::Fused) | a multiply-add rounds once | `avx512`, `avx2`, `neon` |
-//! | [`Unfused`](Family::Unfused) | a multiplication, then an addition | `portable`, `scalar` |
+//! | [`Fma`](Family::Fma) | a multiply-add rounds once | `avx512`, `avx2`, `neon` |
+//! | [`NonFma`](Family::NonFma) | a multiplication, then an addition | `portable`, `scalar` |
 //!
 //! Inside a family the same input gives the same bits, whatever the machine, the
-//! strides and the number of queries in the call. The unfused family runs everywhere
+//! strides and the number of queries in the call. The non-FMA family runs everywhere
 //! and can be asked for by name ([`Backend`]), so that what a microcontroller
 //! computes can be reproduced on a desktop bit for bit. The sign and payload of a NaN
 //! are free, and so is everything for a caller that makes the machine flush subnormals or round otherwise than
@@ -153,7 +153,6 @@
 // Cargo.toml asks for `wide` where build.rs sets the cfg `portable`: this holds the two conditions equal.
 #![cfg_attr(not(test), deny(unused_crate_dependencies))]
 
-mod adjust;
 mod attention;
 mod cache;
 mod dispatch;
@@ -163,13 +162,14 @@ mod kernel;
 mod matrix;
 mod merge;
 mod project;
+mod score_mod;
 mod scores;
 mod simd;
 mod softmax;
 mod weighted_sum;
 
 pub use attention::Attention;
-pub use cache::{CacheSpan, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
+pub use cache::{CachePositions, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
 pub use dispatch::{Backend, Family};
 pub use dot::dot;
 pub use error::Error;

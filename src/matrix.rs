@@ -13,7 +13,7 @@ use core::{marker::PhantomData, ops::Range};
 
 pub use heads::{HeadsMut, HeadsRef};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A matrix of `R` rows and `C` columns that owns its elements, row after row.
 ///

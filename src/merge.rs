@@ -1,6 +1,11 @@
 //! Partial states over different keys, made one.
 
-use crate::{Backend, Error, MatrixMut, MatrixRef, kernel::merge::Merge};
+use crate::{
+    dispatch::Backend,
+    error::Error,
+    kernel::merge::Merge,
+    matrix::{MatrixMut, MatrixRef},
+};
 
 /// Makes the attention over all keys of the attentions over two parts of them.
 ///
@@ -17,7 +22,7 @@ use crate::{Backend, Error, MatrixMut, MatrixRef, kernel::merge::Merge};
 /// | `other_out` | queries × width | the other output |
 /// | `other_log_sum_exp` | queries | |
 ///
-/// Both are what [`Attention::run_with_log_sum_exp`](crate::Attention::run_with_log_sum_exp) gives
+/// Both are what [`Attention::run_with_log_sum_exp`](crate::attention::Attention::run_with_log_sum_exp) gives
 /// for the same queries and no key in common; a sink belongs to one part only. Many
 /// parts are merged one after another, in any order and grouping: within
 /// [the bound](crate#how-exact) the result is the same. A query whose log-sum-exp is −∞ in one of

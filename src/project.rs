@@ -1,6 +1,11 @@
 //! Linear projections: from embeddings to queries, keys and values.
 
-use crate::{Backend, Error, MatrixMut, MatrixRef, kernel::tile::Product};
+use crate::{
+    dispatch::Backend,
+    error::Error,
+    kernel::tile::Product,
+    matrix::{MatrixMut, MatrixRef},
+};
 
 /// `out = x · w + bias`: queries, keys or values from embeddings.
 ///

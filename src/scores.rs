@@ -1,8 +1,10 @@
 //! The score grid: every key against every query.
 
 use crate::{
-    Backend, Error, MatrixMut, MatrixRef,
+    dispatch::Backend,
+    error::Error,
     kernel::{scale::default_scale, tile::Product},
+    matrix::{MatrixMut, MatrixRef},
 };
 
 /// `out[key][query] = scale · keys[key] · queries[query]`: a **row per key and

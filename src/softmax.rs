@@ -1,8 +1,10 @@
 //! Softmax of a slice, of every row, of every column.
 
 use crate::{
-    Backend, Error, MatrixMut, MatrixRef,
+    dispatch::Backend,
+    error::Error,
     kernel::softmax::{Columns, Exp, Rows, Slice},
+    matrix::{MatrixMut, MatrixRef},
     simd::strip::InOut,
 };
 
@@ -91,7 +93,7 @@ impl Backend {
     /// # Errors
     ///
     /// As [`softmax`].
-    // In the crate of its caller the kernel has one caller, whose slices lie apart: 5 % on one lane.
+    // In the crate of its caller the kernel has one caller, whose slices lie outlined: 5 % on one lane.
     #[inline]
     pub fn softmax(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
         if x.len() != out.len() {

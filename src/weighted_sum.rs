@@ -1,6 +1,11 @@
 //! The weighted sum of the values.
 
-use crate::{Backend, Error, MatrixMut, MatrixRef, kernel::tile::Product};
+use crate::{
+    dispatch::Backend,
+    error::Error,
+    kernel::tile::Product,
+    matrix::{MatrixMut, MatrixRef},
+};
 
 /// `out[query] = Σ over keys of pattern[key][query] · values[key]`.
 ///

@@ -29,7 +29,7 @@ const FINITE: [Kind; 6] =
 
 /// The case of a sum of `n` products.
 fn case(backend: Backend, n: usize, truth: Sum) -> Case {
-    Case { fused: backend.family() == Family::Fused, n, truth, moved: 0.0 }
+    Case { fma: backend.family() == Family::Fma, n, truth, moved: 0.0 }
 }
 
 fn random(rng: &mut Rng, rows: usize, cols: usize) -> Grid {

@@ -89,7 +89,7 @@ impl Held {
 }
 
 fn case(n: usize, truth: Truth) -> Case {
-    Case { fused: false, n, truth: truth.sum, moved: truth.moved }
+    Case { fma: false, n, truth: truth.sum, moved: truth.moved }
 }
 
 fn run(

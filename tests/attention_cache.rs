@@ -9,7 +9,8 @@ use crate::common::{
     options::Options,
 };
 use sdpa::{
-    Attention, Backend, CacheSpan, Error, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef, MatrixRef,
+    Attention, Backend, CachePositions, Error, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef,
+    MatrixRef,
 };
 
 suite! {
@@ -139,7 +140,7 @@ impl History {
 struct Storage {
     keys: Vec<f32>,
     values: Vec<f32>,
-    span: CacheSpan,
+    span: CachePositions,
     dim: usize,
     width: usize,
 }
@@ -148,7 +149,7 @@ impl Storage {
     fn new(dim: usize, width: usize, blocks: usize) -> Self {
         let floats = |width| vec![CANARY; width * KEY_BLOCK * blocks];
         let (keys, values) = (floats(dim), floats(width));
-        Self { keys, values, span: CacheSpan::default(), dim, width }
+        Self { keys, values, span: CachePositions::default(), dim, width }
     }
 
     fn cache(&mut self) -> KvCacheMut<'_> {
@@ -545,7 +546,7 @@ fn far_positions_have_the_bits_of_near_ones(backend: Backend) {
     let far = [1 << 31, 1 << 32, isize::MAX as u64, 1 << 63, u64::MAX - 400];
     for begin in far.into_iter().flat_map(|far| [far - 100, far - 1, far, far.saturating_add(99)]) {
         let mut both = [begin, begin % BLOCK].map(|begin| Storage {
-            span: CacheSpan::new(begin, begin).unwrap(),
+            span: CachePositions::new(begin, begin).unwrap(),
             ..Storage::new(2, 3, 3)
         });
         let rng = &mut Rng::new(begin);
@@ -590,16 +591,16 @@ fn far_positions_have_the_bits_of_near_ones(backend: Backend) {
 #[test]
 fn the_last_position() {
     let mut storage = Storage::new(1, 1, 2);
-    storage.span = CacheSpan::new(u64::MAX - 3, u64::MAX - 3).unwrap();
+    storage.span = CachePositions::new(u64::MAX - 3, u64::MAX - 3).unwrap();
     let rows = |count| Grid::zeros(count, 1);
     let mut cache = storage.cache();
     assert_eq!(cache.append(rows(4).view(), rows(4).view()), Err(Error::Position));
     assert_eq!(cache.append(rows(3).view(), rows(3).view()), Ok(()));
     assert_eq!((cache.len(), cache.appended()), (3, u64::MAX));
     assert_eq!(cache.append(rows(1).view(), rows(1).view()), Err(Error::Position));
-    assert_eq!(CacheSpan::new(1, 2), Err(Error::Shape));
+    assert_eq!(CachePositions::new(1, 2), Err(Error::Shape));
     // More keys than `usize` counts on a small machine.
-    storage.span = CacheSpan::new(u64::MAX, 0).unwrap();
+    storage.span = CachePositions::new(u64::MAX, 0).unwrap();
     assert_eq!(
         KvCacheRef::new(&storage.keys, &storage.values, 1, 1, storage.span).err(),
         Some(Error::Capacity)
@@ -609,7 +610,7 @@ fn the_last_position() {
 /// Storage for no block, or widths of 0.
 #[test]
 fn storage_that_is_too_short() {
-    let mut span = CacheSpan::default();
+    let mut span = CachePositions::default();
     let block = KEY_BLOCK;
     for (keys, values, dim, width) in [
         (0, 0, 1, 1),
@@ -635,7 +636,7 @@ fn the_shorter_storage_counts() {
     for (key_blocks, value_blocks) in [(1, 3), (3, 1), (2, 2)] {
         let mut keys = vec![0.0; 2 * KEY_BLOCK * key_blocks + 5];
         let mut values = vec![0.0; 3 * KEY_BLOCK * value_blocks + 7];
-        let mut span = CacheSpan::default();
+        let mut span = CachePositions::default();
         let mut cache = KvCacheMut::new(&mut keys, &mut values, 2, 3, &mut span).unwrap();
         let room = key_blocks.min(value_blocks) * KEY_BLOCK;
         let (k, v) = (Grid::zeros(room, 2), Grid::zeros(room, 3));

@@ -8,7 +8,7 @@ use crate::common::{
     options::Options,
     paths::{assert_near, everywhere, pattern, scores},
 };
-use sdpa::{Attention, Backend, CacheSpan, KEY_BLOCK, KvCacheMut};
+use sdpa::{Attention, Backend, CachePositions, KEY_BLOCK, KvCacheMut};
 
 suite! {
     causal_is_by_position,
@@ -172,7 +172,7 @@ fn plainly_seen(
 fn extreme_offsets_of_a_cache(backend: Backend) {
     let mut storage = [vec![0.0; 2 * KEY_BLOCK], vec![0.0; 2 * KEY_BLOCK]];
     let [keys, values] = &mut storage;
-    let mut span = CacheSpan::default();
+    let mut span = CachePositions::default();
     let mut cache = KvCacheMut::new(keys, values, 1, 1, &mut span).unwrap();
     let ones = Grid::from_fn(100, 1, |_, _| 1.0);
     cache.append(ones.view(), ones.view()).unwrap();

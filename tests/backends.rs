@@ -11,8 +11,8 @@ fn is_found_by_its_name(backend: Backend) {
 }
 
 fn has_its_family(backend: Backend) {
-    let unfused = ["scalar", "portable"].contains(&backend.name());
-    assert_eq!(backend.family(), if unfused { Family::Unfused } else { Family::Fused });
+    let non_fma = ["scalar", "portable"].contains(&backend.name());
+    assert_eq!(backend.family(), if non_fma { Family::NonFma } else { Family::Fma });
 }
 
 /// `SDPA_REQUIRE_BACKENDS="scalar,portable,avx2"` names those that must not be missing.

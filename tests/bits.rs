@@ -59,7 +59,7 @@ fn dot(backend: Backend) {
     }
 }
 
-/// A fused multiply-add makes −0 of a product that underflows: the sign of a
+/// A FMA multiply-add makes −0 of a product that underflows: the sign of a
 /// sum of nothing else depends on what becomes of the partial sums then.
 fn dot_of_products_that_underflow(backend: Backend) {
     let reference = Reference::of(backend.family());

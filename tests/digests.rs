@@ -14,13 +14,13 @@ fn every_digest(backend: Backend) {
     let is_set = |name| env::var_os(name).is_some_and(|set| set == "1");
     let [mut left, mut right, mut out] = [0; 3].map(|_| vec![0.0; FLOATS]);
     let mut room = Room { left: &mut left, right: &mut right, out: &mut out };
-    for (operation, fused, unfused) in DIGESTS {
+    for (operation, fma, non_fma) in DIGESTS {
         let digest = operation.digest(backend, &mut room, is_set("SDPA_BREAK_BITS"));
         let digest = digest.expect("sizes agree");
         if is_set("SDPA_PRINT_DIGESTS") {
             println!("{:?}: {operation:?}: {digest:#018x}", backend.family());
         } else {
-            let want = if backend.family() == Family::Fused { fused } else { unfused };
+            let want = if backend.family() == Family::Fma { fma } else { non_fma };
             let name = backend.name();
             assert!(
                 digest == want,

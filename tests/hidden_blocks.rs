@@ -7,7 +7,7 @@
 use std::{fs::File, os::unix::fs::FileExt};
 
 use crate::common::grid::Grid;
-use sdpa::{Attention, Backend, CacheSpan, KEY_BLOCK, KvCacheMut, KvCacheRef, MatrixRef};
+use sdpa::{Attention, Backend, CachePositions, KEY_BLOCK, KvCacheMut, KvCacheRef, MatrixRef};
 
 suite! {
     all_are_read_without_a_mask,
@@ -117,7 +117,7 @@ fn keep_and_bias_hide_blocks(backend: Backend) {
 fn a_cache_reads_what_a_window_shows(backend: Backend) {
     // A span of that many keys, some dropped, over storage that has none of them.
     let (mut keys, mut values) = (vec![0.0; KEYS], vec![0.0; KEYS]);
-    let mut span = CacheSpan::default();
+    let mut span = CachePositions::default();
     let mut small = KvCacheMut::new(&mut keys, &mut values, 1, 1, &mut span).unwrap();
     let all = Grid::zeros(KEYS, 1);
     small.append(all.view(), all.view()).unwrap();

@@ -21,6 +21,7 @@ mod backends;
 mod bits;
 mod digests;
 mod hidden_blocks;
+mod layers;
 mod matrix;
 mod memory;
 mod merge;

@@ -13,7 +13,9 @@ use crate::common::{
     grid::{Grid, Held},
     options::Options,
 };
-use sdpa::{Attention, Backend, CacheSpan, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut};
+use sdpa::{
+    Attention, Backend, CachePositions, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
+};
 
 suite! {
     slices,
@@ -190,7 +192,7 @@ fn attention_from_a_cache(backend: Backend) {
     let (keys, values) = (random(rng, 150, dim), random(rng, 150, width));
     let query = random(rng, 1, dim);
     let mut storage = [dim, width].map(|n| vec![f32::NAN; 2 * KEY_BLOCK * n]);
-    let mut span = CacheSpan::default();
+    let mut span = CachePositions::default();
     let [to_keys, to_values] = &mut storage;
     let mut cache = KvCacheMut::new(to_keys, to_values, dim, width, &mut span).expect("room");
     let attention = Attention::new().on(backend);

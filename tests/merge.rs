@@ -76,12 +76,12 @@ fn check(got: &State, a: &State, b: &State, worst: &mut [Worst; 2]) {
     for query in 0..got.out.rows {
         let (log_sum_exp, [v, w]) = weights(a.log_sum_exp[query], b.log_sum_exp[query]);
         let truth = Sum { value: log_sum_exp, magnitude: 1.0 + log_sum_exp.abs(), underflow: 1.0 };
-        worst[1].check(got.log_sum_exp[query], Case { fused: false, n: 1, truth, moved: 0.0 });
+        worst[1].check(got.log_sum_exp[query], Case { fma: false, n: 1, truth, moved: 0.0 });
         for col in 0..got.out.cols {
             let [x, y] = [a, b].map(|state| f64::from(state.out.at(query, col)));
             let magnitude = v * x.abs() + w * y.abs();
             let truth = Sum { value: v * x + w * y, magnitude, underflow: 3.0 };
-            worst[0].check(got.out.at(query, col), Case { fused: false, n: 1, truth, moved: 0.0 });
+            worst[0].check(got.out.at(query, col), Case { fma: false, n: 1, truth, moved: 0.0 });
         }
     }
 }
@@ -355,7 +355,7 @@ impl Heads {
             for col in 0..got.out.cols {
                 let value = f64::from(whole.out.at(query, col));
                 let truth = Sum { value, magnitude: f64::from(values), underflow: 1.0 };
-                worst.check(got.out.at(query, col), Case { fused: false, n, truth, moved: 0.0 });
+                worst.check(got.out.at(query, col), Case { fma: false, n, truth, moved: 0.0 });
             }
         }
     }

@@ -15,7 +15,8 @@ use crate::common::{
     oracle::attention::{self, Truth},
 };
 use sdpa::{
-    Attention, Backend, CacheSpan, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef,
+    Attention, Backend, CachePositions, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
+    MatrixRef,
 };
 use serde_json::Value;
 
@@ -386,7 +387,7 @@ fn check_all(worst: &mut Worst, got: &Grid, want: &Grid, truth: &Grid<Truth>, n:
 #[track_caller]
 fn check(worst: &mut Worst, got: f32, want: f32, truth: Truth, n: usize) {
     let sum = common::oracle::Sum { value: f64::from(want), ..truth.sum };
-    worst.check(got, Case { fused: false, n, truth: sum, moved: truth.moved });
+    worst.check(got, Case { fma: false, n, truth: sum, moved: truth.moved });
 }
 
 /// The past and the new keys appended to a cache a key head: the bits of the plain call.
@@ -406,7 +407,7 @@ fn cases_with_a_past_from_a_cache(backend: Backend) {
 fn from_a_cache(backend: Backend, problem: &Problem, batch: usize, key_head: usize) {
     let [keys, values] = [0, 1].map(|which| problem.joined(which, batch, key_head));
     let mut storage = [keys.cols, values.cols].map(|cols| vec![f32::NAN; cols * KEY_BLOCK]);
-    let mut span = CacheSpan::default();
+    let mut span = CachePositions::default();
     let [key_floats, value_floats] = &mut storage;
     let (dim, width) = (keys.cols, values.cols);
     let mut cache = KvCacheMut::new(key_floats, value_floats, dim, width, &mut span).unwrap();

@@ -9,7 +9,7 @@ mod tests;
 
 use std::fmt;
 
-use sdpa::{Attention, Backend, CacheSpan, KEY_BLOCK, KvCacheMut, KvCacheRef};
+use sdpa::{Attention, Backend, CachePositions, KEY_BLOCK, KvCacheMut, KvCacheRef};
 
 use tests::{
     cases::{Kind, Rng},
@@ -295,7 +295,7 @@ pub(crate) const ATTENTION_CACHED: Operation = Operation {
         let dim = left.cols;
         let room = right.rows.next_multiple_of(KEY_BLOCK) * dim;
         let (mut keys, mut values) = (vec![0.0; room], vec![0.0; room]);
-        let mut span = CacheSpan::default();
+        let mut span = CachePositions::default();
         KvCacheMut::new(&mut keys, &mut values, dim, dim, &mut span)
             .and_then(|mut cache| cache.append(right.view(), right.view()))
             .expect("room");

@@ -2,7 +2,9 @@
 
 use std::hint::black_box;
 
-use sdpa::{Attention, Backend, CacheSpan, HeadsMut, HeadsRef, KvCacheMut, MatrixMut, MatrixRef};
+use sdpa::{
+    Attention, Backend, CachePositions, HeadsMut, HeadsRef, KvCacheMut, MatrixMut, MatrixRef,
+};
 
 use crate::{
     limits::{Aligned, PEAK_FLOP, load_both, peak},
@@ -107,7 +109,7 @@ fn lone_of_loads(backend: Backend, cached: bool) -> f64 {
     let (keys, dim) = (8192, 128);
     let mut operands = Operands::new([1, keys, dim]);
     let [mut cache_keys, mut cache_values] = [(); 2].map(|()| Aligned::new(keys * dim, 0.0));
-    let mut span = CacheSpan::default();
+    let mut span = CachePositions::default();
     let (to_keys, to_values) = (cache_keys.floats_mut(), cache_values.floats_mut());
     let mut cache = KvCacheMut::new(to_keys, to_values, dim, dim, &mut span).expect("room");
     cache

@@ -21,7 +21,7 @@ mod limits;
 #[cfg(target_arch = "x86_64")]
 mod measure;
 #[cfg(target_arch = "x86_64")]
-mod unfused;
+mod non_fma;
 
 use std::{env, process::ExitCode};
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             continue;
         };
         println!("\n{name}, {:.1} GFLOP/s at peak", 1e-9 / time(&mut || peak(backend)) * PEAK_FLOP);
-        let floors = unfused::floors(backend).into_iter().chain(attention::floors(backend));
+        let floors = non_fma::floors(backend).into_iter().chain(attention::floors(backend));
         let floors = floors
             .filter(|floor| asked.is_empty() || asked.iter().any(|part| floor.what.contains(part)));
         missed += floors.map(|floor| floor.holds(slack)).filter(|holds| !holds).count();

@@ -3,8 +3,8 @@
 //! With `SDPA_BREAK_BITS=1` in the environment one bit of one result is flipped.
 
 use sdpa::{
-    Attention, Backend, CacheSpan, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
-    MatrixRef,
+    Attention, Backend, CachePositions, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut,
+    MatrixMut, MatrixRef,
 };
 
 struct Calls {
@@ -156,7 +156,7 @@ impl Calls {
         let _ = self.take((dim + width) * KEY_BLOCK * 2);
         let mut keys_held = vec![0.0; dim * KEY_BLOCK * 2];
         let mut values_held = vec![0.0; width * KEY_BLOCK * 2];
-        let mut span = CacheSpan::default();
+        let mut span = CachePositions::default();
         let mut cache =
             KvCacheMut::new(&mut keys_held, &mut values_held, dim, width, &mut span).unwrap();
         self.note_status(Ok(()));

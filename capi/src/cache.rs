@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use sdpa::{Backend, CacheSpan, Error, KEY_BLOCK, KvCacheMut, KvCacheRef};
+use sdpa::{Backend, CachePositions, Error, KEY_BLOCK, KvCacheMut, KvCacheRef};
 
 use crate::{
     attention::Call,
@@ -229,8 +229,8 @@ impl sdpa_cache {
         usize::try_from(self.appended.wrapping_sub(self.dropped)).unwrap_or(usize::MAX)
     }
 
-    fn span(&self) -> Checked<CacheSpan> {
-        CacheSpan::new(self.appended, self.dropped).map_err(broken)
+    fn span(&self) -> Checked<CachePositions> {
+        CachePositions::new(self.appended, self.dropped).map_err(broken)
     }
 }
 

@@ -16,7 +16,8 @@ use common::{
     grid::CANARY,
 };
 use sdpa::{
-    Attention, Backend, CacheSpan, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef,
+    Attention, Backend, CachePositions, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
+    MatrixRef,
 };
 use sdpa_capi::*;
 
@@ -467,7 +468,7 @@ fn of_caches() {
         let mut storage = vec![CANARY; sdpa_cache_floats(dim, width, blocks)];
         let (mut keys_held, mut values_held) =
             (vec![0.0; dim * KEY_BLOCK * blocks], vec![0.0; width * KEY_BLOCK * blocks]);
-        let mut span = CacheSpan::default();
+        let mut span = CachePositions::default();
         let mut want =
             KvCacheMut::new(&mut keys_held, &mut values_held, dim, width, &mut span).unwrap();
         let mut got = sdpa_cache {

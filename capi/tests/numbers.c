@@ -121,7 +121,7 @@ static sdpa_status attention(const sdpa_options *options, float *to, float *loga
                           workspace, SDPA_COUNT(workspace));
 }
 
-/* The fused call is the pattern times the values, and its log-sum-exp is that of the scores. */
+/* The FMA call is the pattern times the values, and its log-sum-exp is that of the scores. */
 static void agrees_with_the_pattern(const sdpa_options *options) {
     CHECK(sdpa_pattern(q(), k(), options, dense_mut(grid, TOKENS, TOKENS)) == SDPA_OK);
     CHECK(sdpa_weighted_sum(dense(grid, TOKENS, TOKENS), v(), dense_mut(want, TOKENS, WIDTH)) == SDPA_OK);

@@ -2,7 +2,9 @@
 
 use std::{ptr, thread};
 
-use sdpa::{CacheSpan, Error, HeadsMut, HeadsRef, KvCacheMut, KvCacheRef, MatrixMut, MatrixRef};
+use sdpa::{
+    CachePositions, Error, HeadsMut, HeadsRef, KvCacheMut, KvCacheRef, MatrixMut, MatrixRef,
+};
 use sdpa_capi::*;
 
 #[test]
@@ -73,12 +75,12 @@ fn raw_parts_that_cannot_be_are_refused() {
 
 #[test]
 fn a_span_that_storage_cannot_hold_is_refused() {
-    assert_eq!(CacheSpan::new(3, 4), Err(Error::Shape));
+    assert_eq!(CachePositions::new(3, 4), Err(Error::Shape));
     let (mut keys, mut values) = ([0.0; 128], [0.0; 128]);
     for (appended, dropped, fits) in
         [(128, 0, true), (129, 0, false), (129, 64, true), (129, 63, false)]
     {
-        let mut span = CacheSpan::new(appended, dropped).unwrap();
+        let mut span = CachePositions::new(appended, dropped).unwrap();
         let refused = (!fits).then_some(Error::Capacity);
         assert_eq!(KvCacheRef::new(&keys, &values, 1, 1, span).err(), refused);
         assert_eq!(KvCacheMut::new(&mut keys, &mut values, 1, 1, &mut span).err(), refused);

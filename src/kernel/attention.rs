@@ -13,10 +13,10 @@
 //!   out = acc / sum
 //! ```
 //!
-//! Both products are [`tile`](super::tile)s. With [`many`] queries lanes are queries, and no
-//! step folds a vector. With a [`few`] those lanes would be empty: there, lanes are
-//! keys for the scores and columns for the values. Half a vector of them ([`one`]) has queries for the
-//! scores alone, and one lane a way of its own ([`narrow`]). The bits are the same.
+//! Both products are [`tile`](super::tile)s. With [`query_lanes`] queries lanes are queries, and no
+//! step folds a vector. With a [`key_lanes`] those lanes would be empty: there, lanes are
+//! keys for the scores and columns for the values. Half a vector of them ([`half_vector`]) has queries for the
+//! scores alone, and one lane a way of its own ([`one_lane`]). The bits are the same.
 //!
 //! 1. `f` is a power of two, because the shift of the exponentials is a whole number
 //!    ([`exp`](super::exp)): the rescale rounds nothing.
@@ -37,23 +37,23 @@ use heapless::Vec;
 use super::{
     Kernel,
     exp::Shift,
-    mask::{Adjust, Blocks, KEY_BLOCK, Queries, Sight},
+    mask::{Blocks, KEY_BLOCK, Queries, ScoreMod, VisibleKeys},
 };
 use crate::{
-    HeadsMut, HeadsRef, MatrixMut, MatrixRef,
+    matrix::{HeadsMut, HeadsRef, MatrixMut, MatrixRef},
     simd::{Vector, array, scalar::Scalar, strip},
 };
-use few::Few;
-use many::Many;
-use narrow::Narrow;
-use one::One;
+use half_vector::HalfVector;
+use key_lanes::KeyLanes;
+use one_lane::OneLane;
+use query_lanes::QueryLanes;
 
-mod across;
-mod few;
-mod many;
-mod narrow;
-mod one;
+mod half_vector;
+mod key_lanes;
+mod one_lane;
 mod outputs;
+mod query_lanes;
+mod query_scores;
 
 /// Whether one lane is all that a target has.
 const IS_MICROCONTROLLER: bool = cfg!(microcontroller);
@@ -65,68 +65,68 @@ const QUERY_BLOCK: usize = if IS_MICROCONTROLLER { 4 } else { 32 };
 /// accumulators, and what a microcontroller keeps of each query. Where tiles are wider, one lane finds that
 /// in what they need.
 pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
-    let state = if IS_MICROCONTROLLER { narrow::STATE } else { 0 };
+    let state = if IS_MICROCONTROLLER { one_lane::STATE } else { 0 };
     dim.saturating_add(value_dim).saturating_add(KEY_BLOCK + state).saturating_mul(QUERY_BLOCK)
 }
 
 /// What the log-sum-exp of some queries in a row is made of: `base + ln (sum · 2^n)`, where `base` and
-/// `n` are those of the shift, or `base` is +∞. Where no key is seen, `sum` is 0 and `n` any number.
+/// `n` are those of the shift, or `base` is +∞. Where no key is any_visible, `sum` is 0 and `n` any number.
 #[derive(Clone, Copy)]
-pub(crate) struct Logits<'a> {
+pub(crate) struct LogSumExpParts<'a> {
     pub(crate) base: &'a [f32],
     pub(crate) n: &'a [f32],
     pub(crate) sum: &'a [f32],
 }
 
 /// Takes the first of some queries in a row, and what their log-sum-exp is made of.
-pub(crate) type TakeLogits<'a> = &'a mut dyn FnMut(usize, Logits<'_>);
+pub(crate) type TakeLogSumExp<'a> = &'a mut dyn FnMut(usize, LogSumExpParts<'_>);
 
 /// The queries of all heads, one after another, head after head; all sizes agree.
-pub(crate) struct Fused<'a> {
+pub(crate) struct FlashAttention<'a> {
     pub(crate) queries: &'a HeadsRef<'a>,
     pub(crate) blocks: &'a Blocks<'a>,
     /// How many queries in a row share a key head.
-    pub(crate) share: usize,
+    pub(crate) group: usize,
     pub(crate) scale: f32,
-    pub(crate) sight: Sight,
-    pub(crate) adjust: Option<&'a dyn Adjust>,
-    /// The sink of each head, where there is one; else the one of all.
+    pub(crate) visible: VisibleKeys,
+    pub(crate) score_mod: Option<&'a dyn ScoreMod>,
+    /// The sink of each head, where there is half_vector; else the one of all.
     pub(crate) sinks: &'a [f32],
     pub(crate) sink: f32,
     pub(crate) out: HeadsMut<'a>,
-    pub(crate) log_sum_exp: Option<TakeLogits<'a>>,
+    pub(crate) log_sum_exp: Option<TakeLogSumExp<'a>>,
     /// At least [`workspace`] of the sizes.
     pub(crate) workspace: &'a mut [f32],
 }
 
-/// Attends with `$count` queries of `$fused` from `$first` on, by the lanes of `$lanes`; gives `$count`.
-macro_rules! attend {
-    ($fused:ident, $lanes:ty, $apart:expr, $token:expr, $first:expr, $count:expr) => {{
+/// Attends with `$count` queries of `$call` from `$first` on, by the lanes of `$lanes`; gives `$count`.
+macro_rules! run_tile {
+    ($call:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
         let count = $count;
-        V::apart(
-            $apart,
-            (&mut $fused, $first),
+        V::outlined(
+            $outlined,
+            (&mut $call, $first),
             #[inline(always)]
-            |(fused, first): (&mut Fused<'_>, usize)| {
-                let mut sights = Vec::new();
-                let mut tile = Tile::new(first, &mut sights);
-                fused.see(&mut tile, count);
-                let workspace = core::mem::take(&mut fused.workspace);
-                let lengths = <$lanes>::lengths(fused.queries.cols(), fused.out.cols(), count);
-                if let Some(floats) = parts::<L>(workspace, lengths) {
-                    let mut lanes = <$lanes>::new($token, fused, &tile, floats);
-                    lanes.begin(fused, &tile);
-                    fused.over_blocks(&tile, &mut lanes);
-                    lanes.finish(fused, &tile);
+            |(call, first): (&mut FlashAttention<'_>, usize)| {
+                let mut visible = Vec::new();
+                let mut tile = Tile::new(first, &mut visible);
+                call.find_visible(&mut tile, count);
+                let workspace = core::mem::take(&mut call.workspace);
+                let lengths = <$lanes>::lengths(call.queries.cols(), call.out.cols(), count);
+                if let Some(floats) = split_workspace::<L>(workspace, lengths) {
+                    let mut lanes = <$lanes>::new($token, call, &tile, floats);
+                    lanes.begin(call, &tile);
+                    call.for_each_block(&tile, &mut lanes);
+                    lanes.finish(call, &tile);
                 }
-                fused.workspace = workspace;
+                call.workspace = workspace;
             },
         );
         count
     }};
 }
 
-impl Kernel for Fused<'_> {
+impl Kernel for FlashAttention<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -137,21 +137,21 @@ impl Kernel for Fused<'_> {
         let queries = self.queries.heads() * self.queries.rows();
         let mut first = 0;
         while first < queries {
-            let rest = self.share - first.checked_rem(self.share).unwrap_or(0);
+            let rest = self.group - first.checked_rem(self.group).unwrap_or(0);
             first += if const { L == 1 } {
-                attend!(self, Narrow<'_>, token, Scalar, first, rest.min(narrow::width(rest)))
+                run_tile!(self, OneLane<'_>, token, Scalar, first, rest.min(one_lane::width(rest)))
             } else if rest > L {
-                attend!(self, Many<'_, L, R, C, V>, token, token, first, rest.min(C * L))
+                run_tile!(self, QueryLanes<'_, L, R, C, V>, token, token, first, rest.min(C * L))
             } else if rest == 1 {
-                attend!(self, Few<'_, L, 1, V>, token, token, first, rest)
+                run_tile!(self, KeyLanes<'_, L, 1, V>, token, token, first, rest)
             } else if 2 * rest > L {
-                attend!(self, Many<'_, L, ROWS_OF_ONE, 1, V>, token, token, first, rest)
+                run_tile!(self, QueryLanes<'_, L, ROWS_OF_ONE, 1, V>, token, token, first, rest)
             } else if 2 * rest < L && rest <= R {
-                attend!(self, Few<'_, L, R, V>, token, token, first, rest)
+                run_tile!(self, KeyLanes<'_, L, R, V>, token, token, first, rest)
             } else if const { L > 8 } {
-                attend!(self, One<'_, L, ROWS_OF_ONE, 8, V>, token, token, first, rest)
+                run_tile!(self, HalfVector<'_, L, ROWS_OF_ONE, 8, V>, token, token, first, rest)
             } else {
-                attend!(self, One<'_, L, ROWS_OF_ONE, 4, V>, token, token, first, rest)
+                run_tile!(self, HalfVector<'_, L, ROWS_OF_ONE, 4, V>, token, token, first, rest)
             };
         }
     }
@@ -162,9 +162,9 @@ impl Kernel for Fused<'_> {
 const ROWS_OF_ONE: usize = 8;
 
 /// What lanes are: of the queries of a tile and the keys of a block.
-trait Lanes {
+trait LaneLayout {
     /// Lays the queries down, where that was not done as this was made: nothing is moved then.
-    fn begin(&mut self, _fused: &Fused<'_>, _tile: &Tile<'_>) {}
+    fn begin(&mut self, _fused: &FlashAttention<'_>, _tile: &Tile<'_>) {}
 
     /// Forms the scores of `keys`; `next` is what is read after that.
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>);
@@ -174,14 +174,20 @@ trait Lanes {
 
     /// Adjusts the scores, or writes `mark` where they are masked: the first key is `key`.
     #[inline(always)]
-    fn adjust(&mut self, adjust: &dyn Adjust, key: usize, queries: Queries, mark: Option<f32>) {
+    fn score_mod(
+        &mut self,
+        score_mod: &dyn ScoreMod,
+        key: usize,
+        queries: Queries,
+        mask_value: Option<f32>,
+    ) {
         if let Some(scores) = self.grid() {
-            adjust.apply(key, queries, mark, scores);
+            score_mod.apply(key, queries, mask_value, scores);
         }
     }
 
     /// Writes −∞ where a query does not see a key, in `weights` −1: the first key is `first`.
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool);
+    fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool);
 
     /// Makes weights of the scores and adds them to the sums.
     fn weigh(&mut self);
@@ -206,72 +212,73 @@ fn masked(weights: bool) -> f32 {
 struct Tile<'a> {
     first: usize,
     /// In memory of their own, for of many they are half a KiB; what follows is in registers.
-    sights: &'a mut Vec<Range<usize>, QUERY_BLOCK>,
+    visible: &'a mut Vec<Range<usize>, QUERY_BLOCK>,
     /// From the first key that any of them sees to behind the last; none is MAX..0.
-    seen: Range<usize>,
+    any_visible: Range<usize>,
     /// The keys that all see; it may begin behind its end.
-    common: Range<usize>,
+    all_visible: Range<usize>,
 }
 
 impl<'a> Tile<'a> {
     #[inline(always)]
-    fn new(first: usize, sights: &'a mut Vec<Range<usize>, QUERY_BLOCK>) -> Self {
+    fn new(first: usize, visible: &'a mut Vec<Range<usize>, QUERY_BLOCK>) -> Self {
         let nothing = Range { start: usize::MAX, end: 0 };
-        Self { first, sights, seen: nothing, common: 0..usize::MAX }
+        Self { first, visible, any_visible: nothing, all_visible: 0..usize::MAX }
     }
 
     /// `count` more queries, which see the same.
     #[inline(always)]
-    fn push(&mut self, sight: Range<usize>, count: usize) {
-        let Self { seen, common, .. } = self;
-        *seen = seen.start.min(sight.start)..seen.end.max(sight.end);
-        *common = common.start.max(sight.start)..common.end.min(sight.end);
+    fn push(&mut self, visible: Range<usize>, count: usize) {
+        let Self { any_visible, all_visible, .. } = self;
+        *any_visible = any_visible.start.min(visible.start)..any_visible.end.max(visible.end);
+        *all_visible = all_visible.start.max(visible.start)..all_visible.end.min(visible.end);
         for _ in 0..count {
             // Cannot fail: a tile has at most QUERY_BLOCK queries.
-            let _ = self.sights.push(sight.clone());
+            let _ = self.visible.push(visible.clone());
         }
     }
 }
 
-impl Fused<'_> {
+impl FlashAttention<'_> {
     #[inline(always)]
-    fn over_blocks(&self, tile: &Tile<'_>, lanes: &mut impl Lanes) {
+    fn for_each_block(&self, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
         let queries = self.queries_of(tile);
-        let head = tile.first.checked_div(self.share).unwrap_or(0);
-        for block in tile.seen.start / KEY_BLOCK..tile.seen.end.div_ceil(KEY_BLOCK) {
+        let head = tile.first.checked_div(self.group).unwrap_or(0);
+        for block in tile.any_visible.start / KEY_BLOCK..tile.any_visible.end.div_ceil(KEY_BLOCK) {
             let first = block * KEY_BLOCK;
             // Something is seen behind `first`: there are keys.
-            let count = self.sight.keys[1].wrapping_sub(first).min(KEY_BLOCK);
+            let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK);
             let keys = first..first + count;
-            let whole = tile.common.start <= keys.start && keys.end <= tile.common.end;
-            let reaches = |sight: &Range<usize>| sight.start < keys.end && keys.start < sight.end;
-            let is_seen = whole || tile.sights.iter().any(reaches);
-            let hides = |adjust: &dyn Adjust| adjust.hides(keys.clone(), queries);
-            if !is_seen || self.adjust.is_some_and(hides) {
+            let whole = tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
+            let reaches =
+                |visible: &Range<usize>| visible.start < keys.end && keys.start < visible.end;
+            let is_seen = whole || tile.visible.iter().any(reaches);
+            let masks_all = |score_mod: &dyn ScoreMod| score_mod.masks_all(keys.clone(), queries);
+            if !is_seen || self.score_mod.is_some_and(masks_all) {
                 continue;
             }
             let dim = self.queries.cols();
             let Some([key_rows, values]) = self.blocks.block(head, block, count, dim) else {
                 continue;
             };
-            let next = self.sight.keys[1].saturating_sub(keys.end).min(KEY_BLOCK);
+            let next = self.visible.keys[1].saturating_sub(keys.end).min(KEY_BLOCK);
             let next = self.blocks.block(head, block + 1, next, dim);
             let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
             lanes.score(key_rows, values);
-            if let Some(adjust) = self.adjust {
-                lanes.adjust(adjust, keys.start, queries, None);
+            if let Some(score_mod) = self.score_mod {
+                lanes.score_mod(score_mod, keys.start, queries, None);
             }
             if !whole {
-                lanes.mark(keys.start, tile.sights, false);
+                lanes.mask(keys.start, tile.visible, false);
             }
             lanes.weigh();
-            if (whole && self.adjust.is_none()) || lanes.are_finite(values) {
+            if (whole && self.score_mod.is_none()) || lanes.are_finite(values) {
                 lanes.add(values, next);
             } else {
-                if let Some(adjust) = self.adjust {
-                    lanes.adjust(adjust, keys.start, queries, Some(masked(true)));
+                if let Some(score_mod) = self.score_mod {
+                    lanes.score_mod(score_mod, keys.start, queries, Some(masked(true)));
                 }
-                lanes.mark(keys.start, tile.sights, true);
+                lanes.mask(keys.start, tile.visible, true);
                 lanes.add_visible(values);
             }
         }
@@ -286,7 +293,7 @@ impl Fused<'_> {
 
     /// The same of query `first` and of those behind it, without a division for each.
     #[inline(always)]
-    fn places(&self, first: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    fn locations_from(&self, first: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let tokens = self.queries.rows();
         let mut place = self.locate(first);
         core::iter::repeat_with(
@@ -302,7 +309,7 @@ impl Fused<'_> {
 
     #[inline(always)]
     fn queries_of(&self, tile: &Tile<'_>) -> Queries {
-        Queries { first: tile.first, count: tile.sights.len(), tokens: self.queries.rows() }
+        Queries { first: tile.first, count: tile.visible.len(), tokens: self.queries.rows() }
     }
 
     /// Head for head: its number, the place of its first query in the tile, and which of its tokens are there.
@@ -317,25 +324,25 @@ impl Fused<'_> {
 
     /// Notes what `count` queries see.
     #[inline(always)]
-    fn see(&self, tile: &mut Tile<'_>, count: usize) {
+    fn find_visible(&self, tile: &mut Tile<'_>, count: usize) {
         // For a microcontroller's few, one by one: what saves work for many is 320 bytes.
         if IS_MICROCONTROLLER {
             for i in 0..count {
                 let (_, token) = self.locate(tile.first + i);
-                tile.push(self.sight.of(token), 1);
+                tile.push(self.visible.of(token), 1);
             }
             return;
         }
         let queries = Queries { first: tile.first, count, tokens: self.queries.rows() };
         for (_, tokens) in queries.heads() {
-            let (first, last) = (self.sight.of(tokens.start), self.sight.of(tokens.end - 1));
+            let (first, last) = (self.visible.of(tokens.start), self.visible.of(tokens.end - 1));
             // From one token to the next neither end of what is seen goes back.
             if first == last {
                 tile.push(first, tokens.len());
                 continue;
             }
             for token in tokens {
-                tile.push(self.sight.of(token), 1);
+                tile.push(self.visible.of(token), 1);
             }
         }
     }
@@ -391,15 +398,15 @@ impl<const C: usize, V> State<C, V> {
 
     /// Whether a query of which `m` are the largest scores has one that is +∞.
     #[inline(always)]
-    fn is_infinite<const L: usize>(m: [V; C]) -> bool
+    fn has_infinity<const L: usize>(m: [V; C]) -> bool
     where
         V: Vector<L>,
     {
-        let mut is_infinite = false;
+        let mut has_infinity = false;
         for m in m {
-            is_infinite |= m.to_array().contains(&f32::INFINITY);
+            has_infinity |= m.to_array().contains(&f32::INFINITY);
         }
-        is_infinite
+        has_infinity
     }
 
     /// Goes on to the largest scores `m`; gives what sums and accumulators are to be
@@ -437,12 +444,12 @@ impl<const C: usize, V> State<C, V> {
 
     /// Hands over what the log-sum-exp of `count` queries from `first` on is made of.
     #[inline(always)]
-    fn give_logits<const L: usize>(
+    fn give_log_sum_exp<const L: usize>(
         &self,
         token: V::Token,
         first: usize,
         count: usize,
-        take: TakeLogits<'_>,
+        take: TakeLogSumExp<'_>,
     ) where
         V: Vector<L>,
     {
@@ -454,7 +461,7 @@ impl<const C: usize, V> State<C, V> {
             if let (Some(base), Some(n), Some(sum)) =
                 (base.get(..here), n.get(..here), sum.get(..here))
             {
-                take(first + c * L, Logits { base, n, sum });
+                take(first + c * L, LogSumExpParts { base, n, sum });
             }
         }
     }
@@ -468,11 +475,11 @@ fn normaliser<const L: usize, V: Vector<L>>(token: V::Token, sum: V) -> V {
 }
 
 /// How many partial sums the weights of a block have.
-const PARTS: usize = 4;
+const PARTIAL_SUMS: usize = 4;
 
 /// Folds them.
 #[inline(always)]
-fn fold<T: core::ops::Add<Output = T>>([first, second, third, fourth]: [T; PARTS]) -> T {
+fn fold<T: core::ops::Add<Output = T>>([first, second, third, fourth]: [T; PARTIAL_SUMS]) -> T {
     (first + third) + (second + fourth)
 }
 
@@ -493,7 +500,10 @@ fn are_finite<const L: usize, V: Vector<L>>(token: V::Token, values: MatrixRef<'
 /// The parts of a workspace that have these lengths; with room to spare the first begins with a
 /// cache line, which a vector of AVX-512 is.
 #[inline(always)]
-fn parts<const L: usize>(workspace: &mut [f32], lengths: [usize; 3]) -> Option<[&mut [f32]; 3]> {
+fn split_workspace<const L: usize>(
+    workspace: &mut [f32],
+    lengths: [usize; 3],
+) -> Option<[&mut [f32]; 3]> {
     let [first, second, third] = lengths;
     let spare = workspace.len().saturating_sub(first + second + third);
     let before_line = if L > 1 { workspace.as_ptr().align_offset(64) } else { 0 };

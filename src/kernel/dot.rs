@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `P` partial sums keep as many multiply-adds in flight: see [`order`]. The loop takes
-//! [`DOT_GROUPS`] groups of elements a turn: fused each of them has partial sums of its
-//! own, unfused all go to the same.
+//! [`DOT_GROUPS`] groups of elements a turn: FMA each of them has partial sums of its
+//! own, non-FMA all go to the same.
 
 use super::{
     Kernel,
@@ -29,7 +29,7 @@ impl Kernel for Dot<'_> {
         self,
         token: V::Token,
     ) -> f32 {
-        if V::FUSED { self.wide::<L, G, V>(token) } else { self.narrow::<L, G, V>(token) }
+        if V::FMA { self.wide::<L, G, V>(token) } else { self.narrow::<L, G, V>(token) }
     }
 }
 

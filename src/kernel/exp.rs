@@ -13,8 +13,8 @@
 //! 2. `r = (x − n · high) − n · low` with [`ln2`] in two parts, the upper one short enough
 //!    for its product with `n` to be exact.
 //! 3. The coefficients were found by minimising the largest error in ULP over
-//!    `[−ln 2 / 2, ln 2 / 2]` with the two lowest held at 1. Fused, Horner's
-//!    rule is the best (0.891 ULP; the form below 1.005); unfused
+//!    `[−ln 2 / 2, ln 2 / 2]` with the two lowest held at 1. FMA, Horner's
+//!    rule is the best (0.891 ULP; the form below 1.005); non-FMA
 //!    `1 + (r + r² · q)` is (0.989 ULP; Horner's rule 1.167). Hence two texts of the
 //!    last two steps; `e_to_the_x_is_within_one_ulp` tries every f32.
 //!
@@ -30,7 +30,7 @@
 //! 2. The weights carry a factor of 2⁶³ ([`WEIGHT_BIAS`]), which keeps all that
 //!    matter in the normal range, and the sum below 2¹²⁸ for any length.
 //! 3. `x` is raised to `lowest`, which gives the exponent 0 and so the weight
-//!    +0: 2⁻¹⁸⁹ of the largest and less, fused 2⁻¹⁸⁸. It is a quarter of ln 2 above
+//!    +0: 2⁻¹⁸⁹ of the largest and less, FMA 2⁻¹⁸⁸. It is a quarter of ln 2 above
 //!    the least `x` of that exponent, so that no rounding mode gives −1, whose bits
 //!    are those of −∞. A NaN stays one.
 //! 4. Where `|m| > 256`, `n` might leave the exact range of `LN2_HIGH`: then
@@ -51,10 +51,10 @@ const fn limit(wide: bool) -> f32 {
 /// log2 e.
 const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
 /// ln 2 in two parts, whose sum is exact to 2⁻⁴⁵ and better. Narrow: 15 bits, so that
-/// `n` times the upper part is exact below 512. Wide: fused, all 24 bits, for the
-/// product is exact anyway; unfused, 12 bits, exact below 4096.
-pub(super) const fn ln2(wide: bool, fused: bool) -> [f32; 2] {
-    let [high, low] = match (wide, fused) {
+/// `n` times the upper part is exact below 512. Wide: FMA, all 24 bits, for the
+/// product is exact anyway; non-FMA, 12 bits, exact below 4096.
+pub(super) const fn ln2(wide: bool, fma: bool) -> [f32; 2] {
+    let [high, low] = match (wide, fma) {
         (false, _) => [0x3f31_7200, 0x35bf_be8e],
         (true, true) => [0x3f31_7218, 0xb102_e308],
         (true, false) => [0x3f31_7000, 0x3805_fdf4],
@@ -79,16 +79,16 @@ pub(crate) const WEIGHT_BIAS: f32 = f32::from_bits((127 + 63) << 23);
 
 /// The exponent field of a weight's factor: [`WEIGHT_BIAS`], or 1 where wide; less what
 /// [`times`] adds.
-const fn bias(wide: bool, fused: bool) -> f32 {
+const fn bias(wide: bool, fma: bool) -> f32 {
     let field = if wide { 127.0 } else { 190.0 };
-    if fused { field - 1.0 } else { field }
+    if fma { field - 1.0 } else { field }
 }
 
 /// What the polynomial gives is `e^r` times this, which changes no other bit. Twice `e^r`, above √2, makes a
-/// normal weight of every exponent but 0: a subnormal one takes 150 cycles of an Intel core. Unfused it would
+/// normal weight of every exponent but 0: a subnormal one takes 150 cycles of an Intel core. Non-FMA it would
 /// be an addition more.
-pub(super) const fn times(fused: bool) -> f32 {
-    if fused { 2.0 } else { 1.0 }
+pub(super) const fn times(fma: bool) -> f32 {
+    if fma { 2.0 } else { 1.0 }
 }
 
 /// `e^r · 2^k` for `x = n · ln 2 + r`, where `t` is `x · log2 e + magic` and
@@ -112,8 +112,8 @@ fn e_to_r<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
     n: [V; N],
 ) -> [V; N] {
     let constant = |c| V::splat(token, c);
-    let [ln2_high, ln2_low] = const { ln2(WIDE, V::FUSED) };
-    let coefficient = |c: f32| constant(const { times(V::FUSED) } * c);
+    let [ln2_high, ln2_low] = const { ln2(WIDE, V::FMA) };
+    let coefficient = |c: f32| constant(const { times(V::FMA) } * c);
     let one = coefficient(1.0);
     let r: [V; N] = array!(|i| n[i].mul_add(constant(-ln2_high), x[i]));
     let r: [V; N] = array!(|i| n[i].mul_add(constant(-ln2_low), r[i]));
@@ -121,7 +121,7 @@ fn e_to_r<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
     let q: [V; N] = array!(|i| q[i].mul_add(r[i], coefficient(C4)));
     let q: [V; N] = array!(|i| q[i].mul_add(r[i], coefficient(C3)));
     let q: [V; N] = array!(|i| q[i].mul_add(r[i], coefficient(C2)));
-    if V::FUSED {
+    if V::FMA {
         let q: [V; N] = array!(|i| q[i].mul_add(r[i], one));
         array!(|i| q[i].mul_add(r[i], one))
     } else {
@@ -132,7 +132,7 @@ fn e_to_r<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
 /// `e^x` for `x` in [−87, 88], as exact as the weights below; a NaN stays one.
 #[inline(always)]
 pub(super) fn exp<const L: usize, V: Vector<L>>(token: V::Token, x: V) -> V {
-    let magic = V::splat(token, MAGIC + const { bias(true, V::FUSED) });
+    let magic = V::splat(token, MAGIC + const { bias(true, V::FMA) });
     let t = x.mul_add(V::splat(token, LOG2_E), magic);
     let [w] = exps_of::<false, L, 1, V>(token, [x], [t], magic);
     w
@@ -172,7 +172,7 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
     {
         let constant = |c| V::splat(token, c);
         let half = m.mul_add(constant(LOG2_E / 2.0), constant(MAGIC)) - constant(MAGIC);
-        let n = half + half - constant(const { bias(WIDE, V::FUSED) });
+        let n = half + half - constant(const { bias(WIDE, V::FMA) });
         let lowest = (n + constant(0.25)) * constant(LN2);
         Self { base: constant(0.0), lowest, magic: constant(MAGIC) - n }
     }
@@ -215,7 +215,7 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
 impl<V: Copy> Shift<V, true> {
     /// What the weights under `self` are to be multiplied by to be weights under
     /// `other`, whose maximum is not smaller: a power of two unless a maximum was
-    /// taken off, and +0 below 2⁻¹²⁶, fused 2⁻¹²⁵.
+    /// taken off, and +0 below 2⁻¹²⁶, FMA 2⁻¹²⁵.
     #[inline(always)]
     pub(crate) fn factor_to<const L: usize>(self, token: V::Token, other: Self) -> V
     where
@@ -243,7 +243,7 @@ impl<V: Copy> Shift<V, true> {
     {
         let constant = |c| V::splat(token, c);
         // The exponent field of 2^(N − N of other).
-        let k = other.magic - magic + constant(const { bias(true, V::FUSED) });
+        let k = other.magic - magic + constant(const { bias(true, V::FMA) });
         let lowest = (constant(0.25) - k) * constant(LN2);
         (Self { base: other.base, lowest, magic: constant(MAGIC) + k }, base)
     }
@@ -265,6 +265,6 @@ impl<V: Copy> Shift<V, true> {
         V: Vector<L>,
     {
         let constant = |c| V::splat(token, c);
-        [base, constant(MAGIC) - magic + constant(const { bias(true, V::FUSED) })]
+        [base, constant(MAGIC) - magic + constant(const { bias(true, V::FMA) })]
     }
 }

@@ -19,7 +19,7 @@
 //!    the others fitted anew, then a search among their neighbours.
 //! 5. Exponents are cut from the bits lane by lane: a logarithm is taken once a query.
 
-use super::{Kernel, attention::Logits, exp::ln2};
+use super::{Kernel, attention::LogSumExpParts, exp::ln2};
 use crate::simd::{Vector, array};
 
 #[cfg(test)]
@@ -36,14 +36,14 @@ const SQRT_HALF: u32 = 0x3f35_04f4;
 /// `ln (x · 2^n)` for a whole `n` of at most 2²² in magnitude; where `x` is 0, for any.
 ///
 /// Where `n` is 0 it is within 0.84 ULP for every normal `x`, in either family
-/// (`ln_is_within_two_ulp`); else within 0.7 fused and 1.5 unfused (`nothing_is_cancelled`).
+/// (`ln_is_within_two_ulp`); else within 0.7 FMA and 1.5 non-FMA (`nothing_is_cancelled`).
 /// Of +∞ it is +∞; of 0 and, as if it were 0, of a positive subnormal −∞; of a negative
 /// number NaN; NaN stays.
 #[inline(always)]
 pub(super) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V, n: V) -> V {
     let constant = |c| V::splat(token, c);
     let (zero, one) = (constant(0.0), constant(1.0));
-    let [high, low] = const { ln2(false, V::FUSED) };
+    let [high, low] = const { ln2(false, V::FMA) };
 
     let lanes = x.to_array();
     let k: [i32; L] = array!(|i| lanes[i].to_bits().wrapping_sub(SQRT_HALF).cast_signed() >> 23);
@@ -75,7 +75,7 @@ const LARGEST_SUBNORMAL: f32 = f32::from_bits(0x007f_ffff);
 /// and the addition of `base` is the largest error. A relative error of the sum
 /// is an absolute one here.
 pub(crate) struct LogSumExp<'a> {
-    pub(crate) logits: Logits<'a>,
+    pub(crate) parts: LogSumExpParts<'a>,
     pub(crate) out: &'a mut [f32],
 }
 
@@ -87,7 +87,7 @@ impl Kernel for LogSumExp<'_> {
         self,
         token: V::Token,
     ) {
-        let Logits { base, n, sum } = self.logits;
+        let LogSumExpParts { base, n, sum } = self.parts;
         for first in (0..sum.len()).step_by(L) {
             let [base, n, sum]: [V; 3] = [base, n, sum].map(|floats| lanes(token, floats, first));
             let out = self.out.get_mut(first..).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use crate::{HeadsRef, MatrixMut, MatrixRef};
+use crate::matrix::{HeadsRef, MatrixMut, MatrixRef};
 
 /// How many keys a block has: blocks are counted from absolute key 0, and their
 /// size is one number for all back ends, because it shows in the bits.
@@ -14,7 +14,7 @@ pub(crate) const KEY_BLOCK: usize = 64;
 /// number and what is taken off are kept apart. Neither sum overflows, as there are fewer tokens and
 /// keys than floats in memory (a quarter of `isize::MAX`).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sight {
+pub(crate) struct VisibleKeys {
     /// Token `t` sees the keys from `t + ahead - left` up to, and without, `t + ahead + right - behind`.
     ahead: usize,
     left: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Sight {
     pub(crate) keys: [usize; 2],
 }
 
-impl Sight {
+impl VisibleKeys {
     /// Token 0 sits at `ahead - behind + offset`; its window is `left` keys before that and `right`
     /// keys after it, where `usize::MAX` is no limit.
     #[inline(always)]
@@ -90,9 +90,9 @@ impl Queries {
 
 /// What is done to scores by softcap, bias and keep. A trait object, so that
 /// kernels hold none of their code.
-pub(crate) trait Adjust {
+pub(crate) trait ScoreMod {
     /// Whether each of these scores is masked.
-    fn hides(&self, keys: Range<usize>, queries: Queries) -> bool;
+    fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool;
 
     /// Caps the scores of keys from `key` on and of `queries` (keys × queries), adds
     /// the bias, and makes −∞ of those that are masked. With a `mark`, writes that where they are

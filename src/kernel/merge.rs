@@ -14,9 +14,9 @@
 //! 3. Where one is +∞ its weight is 1, and 0 the other's; where both are, nobody knows the
 //!    shares: NaN.
 
-use super::{Kernel, exp::Shift, ln::ln, softmax::share};
+use super::{Kernel, exp::Shift, ln::ln, softmax::share_at_infinity};
 use crate::{
-    MatrixMut, MatrixRef,
+    matrix::{MatrixMut, MatrixRef},
     simd::{Vector, array, strip},
 };
 
@@ -89,8 +89,8 @@ fn lanes<const L: usize, V: Vector<L>>(token: V::Token, a: &[f32], b: &[f32]) ->
     let base = constant(-LIMIT).select_gt(finite, finite, zero);
     let base = finite.select_gt(constant(LIMIT), finite, base);
     let shift: Shift<V, true> = Shift::new(token, finite - base);
-    let w = shift.weight(token, share(token, m, a) - base);
-    let v = shift.weight(token, share(token, m, b) - base);
+    let w = shift.weight(token, share_at_infinity(token, m, a) - base);
+    let v = shift.weight(token, share_at_infinity(token, m, b) - base);
     let lesser = a.select_gt(b, b, a);
     let sum = lesser.select_gt(largest, constant(f32::NAN), w + v);
     let [_, n] = Shift::base_and_n(token, shift.base_and_magic());

@@ -2,16 +2,16 @@
 
 pub(crate) mod order;
 
-pub(crate) mod adjust;
 pub(crate) mod attention;
 pub(crate) mod dot;
 #[cfg(test)]
-mod every;
+mod exhaustive;
 pub(crate) mod exp;
 pub(crate) mod ln;
 pub(crate) mod mask;
 pub(crate) mod merge;
 pub(crate) mod scale;
+pub(crate) mod score_mod;
 pub(crate) mod softmax;
 pub(crate) mod tanh;
 pub(crate) mod tile;

@@ -1,6 +1,6 @@
 //! In which order sums are formed: the one page that defines it.
 //!
-//! Inside a family (fused: a multiply-add rounds once; unfused: after the
+//! Inside a family (FMA: a multiply-add rounds once; non-FMA: after the
 //! multiplication and after the addition) every back end follows this page, so
 //! that they agree in every bit. `tests/common/reference.rs` is this page in plain scalar
 //! code.
@@ -48,7 +48,7 @@
 //! `i mod P`, and each partial sum, 0 at first, adds its elements in their order. The
 //! last round of `P` is filled up with zeros (which shows only where a partial sum is −0):
 //!
-//! | sum | `P` fused | `P` unfused |
+//! | sum | `P` FMA | `P` non-FMA |
 //! | --- | --- | --- |
 //! | `dot` | 64 | 4 |
 //! | the weights of a slice or row, [compensated](super::softmax) | 16 | 4 |
@@ -57,24 +57,24 @@
 //! so on; where one is missing it is 0. With the sum in `a`, biased, and what additions
 //! to it lose in `e`:
 //!
-//! * unfused, for each pair: `u = w0 + w1`, `t = a + u`, `e = e + (u − (t − a))`, `a = t`;
-//! * fused, for each two pairs: `u = w0 + w1`, `v = w2 + w3`, `t = a + u`, `s = t + v`,
+//! * non-FMA, for each pair: `u = w0 + w1`, `t = a + u`, `e = e + (u − (t − a))`, `a = t`;
+//! * FMA, for each two pairs: `u = w0 + w1`, `v = w2 + w3`, `t = a + u`, `s = t + v`,
 //!   `e = e + ((u − (t − a)) + (v − (s − t)))`, `a = s`.
 //!
 //! Then the partial sums are folded in half until one is left:
 //! `p[i] = p[i] + p[i + P / 2]` for `i < P / 2`, and so on with `P / 2`.
 //!
 //! A **group** of 16 partial sums is one vector of AVX-512, two of AVX2, four of NEON; one of 4
-//! is one vector of `portable`. Fused, `dot` has [`DOT_GROUPS`] of them, and all other sums one.
-//! `dot` is bound by its two loads a multiply-add: 64 sums hide the latency of the fused
-//! multiply-add (4 cycles) on a core that loads two vectors of 512 bits a cycle. Unfused
+//! is one vector of `portable`. FMA, `dot` has [`DOT_GROUPS`] of them, and all other sums one.
+//! `dot` is bound by its two loads a multiply-add: 64 sums hide the latency of the FMA
+//! multiply-add (4 cycles) on a core that loads two vectors of 512 bits a cycle. Non-FMA
 //! there are as many as a microcontroller wants: a vector of the Cortex-M55, whose
 //! additions are as slow as its loads, and on a core without vectors registers that no call has
 //! to save and the least code (8 sums: 400 bytes of flash in place of 270).
 
 use crate::simd::{Vector, array, each};
 
-/// How many groups of partial sums `dot` has in the fused family.
+/// How many groups of partial sums `dot` has in the FMA family.
 pub(crate) const DOT_GROUPS: usize = 4;
 
 /// Adds groups of partial sums into one.
@@ -95,7 +95,7 @@ pub(crate) fn sum<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     group: [V; G],
 ) -> f32 {
-    const { assert!(G * L == if V::FUSED { 16 } else { 4 }) };
+    const { assert!(G * L == if V::FMA { 16 } else { 4 }) };
     halve(
         group,
         #[inline(always)]

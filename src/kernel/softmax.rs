@@ -29,16 +29,16 @@ use super::{
     },
 };
 use crate::{
-    MatrixMut, MatrixRef,
+    matrix::{MatrixMut, MatrixRef},
     simd::{
         Vector, array, each,
-        line::Line,
         scalar::F32x1,
+        scalar_row::ScalarRow,
         strip::{InOut, Source, Strip},
     },
 };
 
-mod narrow;
+mod one_lane;
 mod rows;
 
 pub(crate) use rows::Rows;
@@ -151,7 +151,7 @@ impl<V> Normaliser<V> {
         let sum = V::splat(token, f32::MIN_POSITIVE).max(a) + e;
         // 1 / sum, by a constant that the polynomial has too: a column is short of registers for them. A
         // row is not, but waits for it.
-        let times = V::splat(token, const { if L == 1 { 1.0 } else { times(V::FUSED) } });
+        let times = V::splat(token, const { if L == 1 { 1.0 } else { times(V::FMA) } });
         Self { cutoff: sum * V::splat(token, SMALLEST), factor: times / (times * sum) }
     }
 
@@ -242,7 +242,7 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
 /// Where the maximum `m` is +∞ the elements that are share the weight: makes them 0 and
 /// the others −∞, NaN aside.
 #[inline(always)]
-pub(super) fn share<const L: usize, V: Vector<L>>(token: V::Token, m: V, x: V) -> V {
+pub(super) fn share_at_infinity<const L: usize, V: Vector<L>>(token: V::Token, m: V, x: V) -> V {
     // No comparison makes −∞ of what is less than +∞: in the lanes of a Cortex-M55 rustc 1.95 takes a
     // NaN for less.
     let largest = V::splat(token, f32::MAX);
@@ -251,7 +251,7 @@ pub(super) fn share<const L: usize, V: Vector<L>>(token: V::Token, m: V, x: V) -
 }
 
 /// Brings the maxima `m` of a strip near 0 where one is not: writes the strip less those, which is
-/// exact where the weight is not 0, or where they are +∞ [`share`]s it, and leaves it in place. Gives
+/// exact where the weight is not 0, or where they are +∞ [`share_at_infinity`]s it, and leaves it in place. Gives
 /// the new maxima, and what becomes of the elements `beside` that are not in the strip.
 #[inline(always)]
 fn bring_near<const L: usize, const G: usize, V: Vector<L>>(
@@ -278,12 +278,12 @@ fn bring_near<const L: usize, const G: usize, V: Vector<L>>(
             token,
             f32::NEG_INFINITY,
             #[inline(always)]
-            |x: [V; G]| array!(|g| share(token, m[g], x[g]) - base[g]),
+            |x: [V; G]| array!(|g| share_at_infinity(token, m[g], x[g]) - base[g]),
         );
         strip.stay_in_place();
         return (
             array!(|g| far[g].select_gt(constant(f32::MAX), zero, m[g] - base[g])),
-            array!(|g| share(token, m[g], beside[g]) - base[g]),
+            array!(|g| share_at_infinity(token, m[g], beside[g]) - base[g]),
         );
     }
     (m, beside)
@@ -359,7 +359,7 @@ impl Kernel for Slice<'_> {
     ) {
         let Self { from, to } = self;
         if L == 1 {
-            narrow::softmax::<true>(Line::new(from, to));
+            one_lane::softmax::<true>(ScalarRow::new(from, to));
         } else {
             let to = MatrixMut::from_row(to);
             let row = match from {

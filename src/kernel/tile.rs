@@ -37,11 +37,12 @@ use heapless::Vec;
 
 use super::Kernel;
 use crate::{
-    MatrixMut, MatrixRef,
+    matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector, array, each,
+        Vector, array,
+        broadcast::{BroadcastColumns, BroadcastRows},
+        each,
         strip::{self, Source},
-        taps::{TapColumns, Taps},
     },
 };
 
@@ -202,7 +203,7 @@ impl Product<'_> {
         } else {
             (self.left, row, panel.start)
         };
-        let left = Taps::<R>::new(left, first, begin);
+        let left = BroadcastRows::<R>::new(left, first, begin);
         sums = accumulate::<L, R, C, V>(token, left, right, sums);
         strip::write(&mut self.out, row, col, sums);
         R
@@ -238,7 +239,7 @@ impl Product<'_> {
 #[inline(always)]
 pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
-    left: impl TapColumns<R>,
+    left: impl BroadcastColumns<R>,
     right: Source<'_>,
     sums: [[V; C]; R],
 ) -> [[V; C]; R] {
@@ -256,7 +257,7 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
 #[inline(always)]
 pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
-    mut left: impl TapColumns<R>,
+    mut left: impl BroadcastColumns<R>,
     mut right: Source<'_>,
     mut sums: [[V; C]; R],
     mut also: impl FnMut(),
@@ -333,7 +334,7 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
             let blocks = panel.chunks_mut(L).zip(range.clone().step_by(L));
             for (block, k) in blocks {
                 let square = strip::read_rows(token, right.t(), col + c * L, k);
-                lay::<L, C, V>(V::transpose(square), scale, block, c);
+                store_square::<L, C, V>(V::transpose(square), scale, block, c);
             }
         }
     } else {
@@ -348,7 +349,7 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
 
 /// Lays vectors, times `scale`, into column `c` of as many rows as there are, up to `L`.
 #[inline(always)]
-pub(super) fn lay<const L: usize, const C: usize, V: Vector<L>>(
+pub(super) fn store_square<const L: usize, const C: usize, V: Vector<L>>(
     vectors: [V; L],
     scale: V,
     rows: &mut [[[f32; L]; C]],

@@ -1,7 +1,7 @@
 //! Views of many heads: matrices of one shape, a stride apart.
 
 use super::{Layout, MatrixMut, MatrixRef};
-use crate::Error;
+use crate::error::Error;
 
 /// Heads for reading: head `h` is a matrix of rows (tokens) and columns (dim), and
 /// begins `h * head_stride` floats behind head 0.
@@ -26,7 +26,7 @@ pub struct HeadsRef<'a> {
     stride: usize,
 }
 
-/// Heads for writing, whose elements lie apart: see [`HeadsRef`].
+/// Heads for writing, whose elements lie outlined: see [`HeadsRef`].
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct HeadsMut<'a> {

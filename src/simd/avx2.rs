@@ -1,4 +1,4 @@
-//! `avx2`: eight lanes, fused, on x86 with AVX2 and FMA; chosen at run time.
+//! `avx2`: eight lanes, FMA, on x86 with AVX2 and FMA; chosen at run time.
 
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -68,10 +68,10 @@ fn first_lanes(_: Avx2, n: usize) -> __m256i {
 impl Vector<8> for F32x8 {
     type Token = Avx2;
 
-    const FUSED: bool = true;
+    const FMA: bool = true;
 
     #[inline(always)]
-    fn apart<T, O>(_: Avx2, operands: T, f: impl FnOnce(T) -> O) -> O {
+    fn outlined<T, O>(_: Avx2, operands: T, f: impl FnOnce(T) -> O) -> O {
         #[target_feature(enable = "avx,avx2,fma")]
         #[inline(never)]
         fn call<T, O>(operands: T, f: impl FnOnce(T) -> O) -> O {

@@ -1,4 +1,4 @@
-//! `avx512`: sixteen lanes, fused, on x86 with AVX-512F and BW; chosen at run time.
+//! `avx512`: sixteen lanes, FMA, on x86 with AVX-512F and BW; chosen at run time.
 
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -67,10 +67,10 @@ fn first_lanes(n: usize) -> __mmask16 {
 impl Vector<16> for F32x16 {
     type Token = Avx512;
 
-    const FUSED: bool = true;
+    const FMA: bool = true;
 
     #[inline(always)]
-    fn apart<T, O>(_: Avx512, operands: T, f: impl FnOnce(T) -> O) -> O {
+    fn outlined<T, O>(_: Avx512, operands: T, f: impl FnOnce(T) -> O) -> O {
         #[target_feature(enable = "avx512f,avx512bw")]
         #[inline(never)]
         fn call<T, O>(operands: T, f: impl FnOnce(T) -> O) -> O {

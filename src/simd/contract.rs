@@ -5,7 +5,10 @@ extern crate std;
 use std::{vec, vec::Vec};
 
 use super::Vector;
-use crate::{Backend, Family, kernel::Kernel};
+use crate::{
+    dispatch::{Backend, Family},
+    kernel::Kernel,
+};
 
 /// Values at which arithmetic goes astray.
 const HARD: [f32; 20] = [
@@ -46,7 +49,7 @@ impl Kernel for Laws {
         self,
         token: V::Token,
     ) {
-        assert_eq!(V::FUSED, self.0 == Family::Fused);
+        assert_eq!(V::FMA, self.0 == Family::Fma);
         operators_act_on_each_lane_alone::<L, V>(token);
         memory_is_read_and_written_in_order::<L, V>(token);
         bits_move_into_the_exponent::<L, V>(token);
@@ -84,7 +87,7 @@ fn operators_act_on_each_lane_alone<const L: usize, V: Vector<L>>(token: V::Toke
             false => a * if b.is_finite() { b.abs() } else { 2.0 },
         });
         check("mul_add", x.mul_add(y, z), &|a, b, c| {
-            if V::FUSED { a.mul_add(b, c) } else { a * b + c }
+            if V::FMA { a.mul_add(b, c) } else { a * b + c }
         });
     }
 }

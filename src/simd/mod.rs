@@ -10,21 +10,21 @@
 use core::mem::MaybeUninit;
 use core::ops::{Add, Div, Mul, Sub};
 
-pub(crate) mod ahead;
 #[cfg(target_feature = "sse2")]
 pub(crate) mod avx2;
 #[cfg(target_feature = "sse2")]
 pub(crate) mod avx512;
+pub(crate) mod broadcast;
 pub(crate) mod flags;
-pub(crate) mod line;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) mod neon;
 #[cfg(portable)]
 pub(crate) mod portable;
+pub(crate) mod prefetch;
 pub(crate) mod root;
 pub(crate) mod scalar;
+pub(crate) mod scalar_row;
 pub(crate) mod strip;
-pub(crate) mod taps;
 
 #[cfg(test)]
 mod contract;
@@ -84,7 +84,7 @@ pub(crate) trait Vector<const L: usize>:
     type Token: Copy;
 
     /// Whether [`mul_add`](Self::mul_add) rounds once.
-    const FUSED: bool;
+    const FMA: bool;
 
     /// `f(operands)` as a function of its own, which may use the instructions; `f` is a closure marked
     /// `#[inline(always)]`.
@@ -92,7 +92,7 @@ pub(crate) trait Vector<const L: usize>:
     /// For what is called seldom: the compiler takes a time that grows faster than a function does, and
     /// all that lies in one shares its registers.
     #[inline(never)]
-    fn apart<T, O>(_token: Self::Token, operands: T, f: impl FnOnce(T) -> O) -> O {
+    fn outlined<T, O>(_token: Self::Token, operands: T, f: impl FnOnce(T) -> O) -> O {
         f(operands)
     }
 
@@ -133,7 +133,7 @@ pub(crate) trait Vector<const L: usize>:
         lanes
     }
 
-    /// `self * factor + addend`: rounded once where [`FUSED`](Self::FUSED),
+    /// `self * factor + addend`: rounded once where [`FMA`](Self::FMA),
     /// else once after each.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
 

@@ -1,4 +1,4 @@
-//! `neon`: four lanes, fused, on AArch64, whose builds have it always.
+//! `neon`: four lanes, FMA, on AArch64, whose builds have it always.
 
 use core::arch::aarch64::*;
 use core::ops::{Add, Div, Mul, Sub};
@@ -34,7 +34,7 @@ operator!(Div, div, vdivq_f32);
 impl Vector<4> for F32x4 {
     type Token = Neon;
 
-    const FUSED: bool = true;
+    const FMA: bool = true;
 
     #[inline(always)]
     fn splat(_: Neon, x: f32) -> Self {

@@ -1,4 +1,4 @@
-//! `portable`: four lanes of `wide`, unfused. SSE2, simd128 or NEON where the
+//! `portable`: four lanes of `wide`, non-FMA. SSE2, simd128 or NEON where the
 //! build has them, plain Rust elsewhere.
 
 use core::ops::{Add, Div, Mul, Sub};
@@ -35,7 +35,7 @@ operator!(Div, div, /);
 impl Vector<4> for F32x4 {
     type Token = Portable;
 
-    const FUSED: bool = false;
+    const FMA: bool = false;
 
     #[inline(always)]
     fn splat(_: Portable, x: f32) -> Self {

@@ -1,5 +1,5 @@
-//! `scalar`: one lane, plain Rust, unfused. For cores without vectors, and
-//! the text that the other back ends of the unfused family are held against.
+//! `scalar`: one lane, plain Rust, non-FMA. For cores without vectors, and
+//! the text that the other back ends of the non-FMA family are held against.
 
 use core::ops::{Add, Div, Mul, Sub};
 
@@ -57,11 +57,11 @@ operator!(Div, div, /);
 impl Vector<1> for F32x1 {
     type Token = Scalar;
 
-    const FUSED: bool = false;
+    const FMA: bool = false;
 
     // A kernel of one lane has one such part: alone it would only have a frame of its own.
     #[inline(always)]
-    fn apart<T, O>(_: Scalar, operands: T, f: impl FnOnce(T) -> O) -> O {
+    fn outlined<T, O>(_: Scalar, operands: T, f: impl FnOnce(T) -> O) -> O {
         f(operands)
     }
 

@@ -13,8 +13,11 @@
 
 use core::{hint::black_box, marker::PhantomData};
 
-use super::{Vector, array, each, line::Line, taps::TapColumns};
-use crate::{Error, MatrixMut, MatrixRef};
+use super::{Vector, array, broadcast::BroadcastColumns, each, scalar_row::ScalarRow};
+use crate::{
+    error::Error,
+    matrix::{MatrixMut, MatrixRef},
+};
 
 /// How many positions have how many lanes, and how many lanes one more position has: 0
 /// where there is none.
@@ -167,7 +170,7 @@ impl Source<'_> {
     pub(crate) fn for_each_beside<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
         mut self,
         token: V::Token,
-        mut left: impl TapColumns<R>,
+        mut left: impl BroadcastColumns<R>,
         mut f: impl FnMut([V; G], [f32; R]),
     ) {
         self.extent.positions = self.extent.positions.min(left.left());
@@ -321,8 +324,8 @@ impl<'a> InOut<'a> {
 
     /// Row `row`, float by float: none behind the last.
     #[inline(always)]
-    pub(crate) fn line(&mut self, row: usize) -> Line<'_> {
-        Line {
+    pub(crate) fn line(&mut self, row: usize) -> ScalarRow<'_> {
+        ScalarRow {
             from: self.from.wrapping_add(row.wrapping_mul(self.from_row_stride)),
             from_step: self.from_col_stride,
             to: self.to.at(row, 0),

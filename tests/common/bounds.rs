@@ -4,7 +4,7 @@
 //! product passes k roundings is off by at most k·u·(1 + k·u)·Σ|products| (Higham,
 //! *Accuracy and Stability of Numerical Algorithms*, section 3.1), and by 2⁻¹⁵⁰ for
 //! each rounding of something subnormal. A product that is added to 0 is rounded once
-//! in either family: fused by the multiply-add, unfused by the multiplication.
+//! in either family: FMA by the multiply-add, non-FMA by the multiplication.
 
 use super::oracle::{Sum, ulp};
 
@@ -20,7 +20,7 @@ pub(crate) const SMALL_WEIGHT: f64 = f64::from_bits((1023 - 125) << 52);
 /// One result, as a bound needs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
-    pub(crate) fused: bool,
+    pub(crate) fma: bool,
     /// How many were summed.
     pub(crate) n: usize,
     pub(crate) truth: Sum,
@@ -32,7 +32,7 @@ impl Case {
     /// A weight, or a sum of weights, whose bound knows no products.
     pub(crate) fn of_weight(truth: f64) -> Self {
         let truth = Sum { value: truth, magnitude: truth, underflow: 0.0 };
-        Self { fused: false, n: 1, truth, moved: 0.0 }
+        Self { fma: false, n: 1, truth, moved: 0.0 }
     }
 }
 
@@ -46,11 +46,11 @@ pub(crate) struct Bound {
     pub(crate) reached: f64,
 }
 
-/// (⌈n / P⌉ + log₂ P)·u·Σ|a·b|, with P = 64 fused and 4 unfused: a chain, then the tree.
+/// (⌈n / P⌉ + log₂ P)·u·Σ|a·b|, with P = 64 FMA and 4 non-FMA: a chain, then the tree.
 pub(crate) const DOT: Bound = Bound {
     name: "dot",
     allowed: |case| {
-        let (partial_sums, folds) = if case.fused { (64, 6) } else { (4, 2) };
+        let (partial_sums, folds) = if case.fma { (64, 6) } else { (4, 2) };
         roundings(case, case.n.div_ceil(partial_sums) + folds)
     },
     reached: 0.3,

@@ -14,7 +14,7 @@ const CASES: u64 = 100;
 /// How many floats each buffer of a [`Room`] has at least.
 pub(crate) const FLOATS: usize = 4096;
 
-/// The digests, fused and unfused. `SDPA_PRINT_DIGESTS=1 cargo test --test all digests:: -- --nocapture`
+/// The digests, FMA and non-FMA. `SDPA_PRINT_DIGESTS=1 cargo test --test all digests:: -- --nocapture`
 /// prints them anew.
 #[rustfmt::skip]
 pub(crate) const DIGESTS: [(Operation, u64, u64); 12] = [

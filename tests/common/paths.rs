@@ -1,6 +1,6 @@
 //! One head by every path that attends, and the grids under the same options.
 
-use sdpa::{Backend, CacheSpan, KEY_BLOCK, KvCacheMut};
+use sdpa::{Backend, CachePositions, KEY_BLOCK, KvCacheMut};
 
 use super::{
     assert_same_bits,
@@ -64,7 +64,7 @@ fn from_cache(
     let blocks = keys.rows.div_ceil(KEY_BLOCK).max(1);
     let [dim, width] = [keys.cols, values.cols];
     let mut storage = [dim, width].map(|cols| vec![f32::NAN; cols * KEY_BLOCK * blocks]);
-    let mut span = CacheSpan::default();
+    let mut span = CachePositions::default();
     let [key_floats, value_floats] = &mut storage;
     let mut cache = KvCacheMut::new(key_floats, value_floats, dim, width, &mut span).unwrap();
     for _ in 0..dropped / KEY_BLOCK {

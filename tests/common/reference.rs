@@ -26,7 +26,7 @@ const SMALLEST: f32 = f32::from_bits(0x0080_0004);
 /// The reference of one family.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reference {
-    fused: bool,
+    fma: bool,
 }
 
 /// What the largest element makes of the others.
@@ -40,11 +40,11 @@ struct Shift {
 
 impl Reference {
     pub(crate) fn of(family: Family) -> Self {
-        Self { fused: family == Family::Fused }
+        Self { fma: family == Family::Fma }
     }
 
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
-        if self.fused { a.mul_add(b, c) } else { a * b + c }
+        if self.fma { a.mul_add(b, c) } else { a * b + c }
     }
 
     fn chain(self, pairs: impl Iterator<Item = (f32, f32)>) -> f32 {
@@ -52,7 +52,7 @@ impl Reference {
     }
 
     pub(crate) fn dot(self, a: &[f32], b: &[f32]) -> f32 {
-        let mut p = vec![0.0; if self.fused { 64 } else { 4 }];
+        let mut p = vec![0.0; if self.fma { 64 } else { 4 }];
         for i in 0..a.len().next_multiple_of(p.len()) {
             let [a, b] = [a, b].map(|x| x.get(i).copied().unwrap_or(0.0));
             let i = i % p.len();
@@ -83,17 +83,17 @@ impl Reference {
     }
 
     pub(crate) fn softmax(self, x: &[f32]) -> Vec<f32> {
-        let count = if self.fused { 16 } else { 4 };
+        let count = if self.fma { 16 } else { 4 };
         self.softmax_by(x, |weights| {
             let (mut a, mut e) = (vec![SUM_BIAS; count], vec![0.0; count]);
-            for round in weights.chunks(if self.fused { 4 } else { 2 } * count) {
+            for round in weights.chunks(if self.fma { 4 } else { 2 } * count) {
                 for i in 0..count {
                     let w = |k| round.get(i + k * count).copied().unwrap_or(0.0);
                     let first = w(0) + w(1);
                     let t = a[i] + first;
                     let mut lost = first - (t - a[i]);
                     a[i] = t;
-                    if self.fused {
+                    if self.fma {
                         let second = w(2) + w(3);
                         a[i] = t + second;
                         lost += second - (a[i] - t);
@@ -155,13 +155,13 @@ impl Reference {
             m,
             1_048_576.0,
             self.wide_bias(),
-            if self.fused { WIDE_FUSED } else { WIDE_UNFUSED },
+            if self.fma { WIDE_FUSED } else { WIDE_UNFUSED },
         )
     }
 
-    /// The exponent field of 1, fused less 1, for there the polynomial is twice e^r.
+    /// The exponent field of 1, FMA less 1, for there the polynomial is twice e^r.
     fn wide_bias(self) -> f32 {
-        if self.fused { 126.0 } else { 127.0 }
+        if self.fma { 126.0 } else { 127.0 }
     }
 
     fn shift_within(self, m: f32, limit: f32, bias: f32, ln2: [u32; 2]) -> Shift {
@@ -179,7 +179,7 @@ impl Reference {
         self.exp(shift, x, self.mul_add(x, LOG2_E, shift.magic), shift.magic)
     }
 
-    /// e^r · 2^k for x = n·ln 2 + r, with n and k in `t`, k less 1 where fused.
+    /// e^r · 2^k for x = n·ln 2 + r, with n and k in `t`, k less 1 where FMA.
     fn exp(self, shift: &Shift, x: f32, t: f32, magic: f32) -> f32 {
         let n = t - magic;
         let [high, low] = shift.ln2;
@@ -187,7 +187,7 @@ impl Reference {
         let r = self.mul_add(n, -low, r);
         let [first, rest @ ..] = C.map(f32::from_bits);
         let q = rest.iter().fold(first, |q, &c| self.mul_add(q, r, c));
-        let p = if self.fused {
+        let p = if self.fma {
             2.0 * self.mul_add(self.mul_add(q, r, 1.0), r, 1.0)
         } else {
             1.0 + (r * r * q + r)

@@ -1,4 +1,4 @@
-//! Attention: fused against f64, from a cache, in parts that are merged; among canaries.
+//! Attention: FMA against f64, from a cache, in parts that are merged; among canaries.
 //!
 //! ```text
 //! every back end    heads together == heads alone == from a cache, and == its family, bit for bit
@@ -11,8 +11,8 @@ mod options;
 mod truth;
 
 use sdpa::{
-    Attention, Backend, CacheSpan, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
-    MatrixRef,
+    Attention, Backend, CachePositions, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut,
+    MatrixMut, MatrixRef,
 };
 
 use self::{
@@ -278,7 +278,7 @@ impl Case {
             let (mut key_floats, mut value_floats) = (floats(dim), floats(width));
             // Whole blocks before key 0 change no bit.
             let base = KEY_BLOCK as u64 * [0, 1, 1 << 26, 1 << 57][rng.below(4)];
-            let mut span = CacheSpan::new(base, base).expect("none dropped");
+            let mut span = CachePositions::new(base, base).expect("none dropped");
             let mut cache =
                 KvCacheMut::new(key_floats.inner(), value_floats.inner(), dim, width, &mut span)
                     .expect("room for a block");

@@ -1,14 +1,14 @@
 //! Outputs whose lanes are columns of the values: written as they lie, and nothing is
 //! transposed.
 
-use super::{Fused, Tile};
+use super::{FlashAttention, Tile};
 use crate::{
-    MatrixMut, MatrixRef,
     kernel::{mask, tile::accumulate_and},
+    matrix::{MatrixMut, MatrixRef},
     simd::{
         Vector, array,
+        broadcast::BroadcastColumns,
         strip::{self, InOut, Source},
-        taps::TapColumns,
     },
 };
 
@@ -18,7 +18,7 @@ pub(super) struct Outputs<'a, const L: usize, V: Vector<L>> {
     /// Queries × columns of the values.
     acc: MatrixMut<'a>,
     /// Whether they stand for zeros, whatever they hold.
-    is_empty: bool,
+    acc_is_zero: bool,
 }
 
 impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
@@ -26,7 +26,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     pub(super) fn new(token: V::Token, acc: &'a mut [f32], queries: usize, columns: usize) -> Self {
         let empty = MatrixMut::from_row(&mut []);
         let acc = MatrixMut::new(acc, queries, columns).unwrap_or(empty);
-        Self { token, acc, is_empty: true }
+        Self { token, acc, acc_is_zero: true }
     }
 
     /// Adds the weighted values of all queries, up to `R`; `weights` gives theirs key for
@@ -35,7 +35,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// Two vectors of columns go together, as in a tile, and with one query up to 8, so that whole
     /// rows are read one after another and the latency of a multiply-add is hidden.
     #[inline(always)]
-    pub(super) fn add<const R: usize, W: TapColumns<R>>(
+    pub(super) fn add<const R: usize, W: BroadcastColumns<R>>(
         &mut self,
         weights: impl Fn() -> W,
         values: MatrixRef<'_>,
@@ -55,7 +55,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
                 self.add_vectors::<R, 1>(col, left, values, factors, &mut also)
             };
         }
-        self.is_empty = false;
+        self.acc_is_zero = false;
     }
 
     /// `N` vectors of columns of that; gives how many columns.
@@ -63,7 +63,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     fn add_vectors<const R: usize, const N: usize>(
         &mut self,
         col: usize,
-        weights: impl TapColumns<R>,
+        weights: impl BroadcastColumns<R>,
         values: MatrixRef<'_>,
         factors: &[f32; L],
         also: &mut impl FnMut(usize),
@@ -79,7 +79,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
             #[inline(always)]
             || also(N * L),
         );
-        let acc: [[V; N]; R] = if self.is_empty {
+        let acc: [[V; N]; R] = if self.acc_is_zero {
             sums
         } else {
             array!(|r| {
@@ -122,24 +122,29 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// Lays down the zeros that they stand for.
     #[inline(always)]
     fn clear(&mut self) {
-        if self.is_empty {
+        if self.acc_is_zero {
             for row in 0..self.acc.rows() {
                 if let Some(row) = self.acc.row_mut(row) {
                     row.fill(0.0);
                 }
             }
         }
-        self.is_empty = false;
+        self.acc_is_zero = false;
     }
 
     /// Writes the outputs, times a factor each.
     #[inline(always)]
-    pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile<'_>, factors: [f32; L]) {
+    pub(super) fn finish(
+        &mut self,
+        call: &mut FlashAttention<'_>,
+        tile: &Tile<'_>,
+        factors: [f32; L],
+    ) {
         self.clear();
-        for (head, first, tokens) in fused.heads(tile) {
+        for (head, first, tokens) in call.heads(tile) {
             let of_head = factors.get(first..).unwrap_or_default();
             let sums = mask::rows(self.acc.view(), first, tokens.len());
-            let out = fused.out.head_mut(head).and_then(|out| {
+            let out = call.out.head_mut(head).and_then(|out| {
                 let (_, out) = out.split_rows(tokens.start).ok()?;
                 Some(out.split_rows(tokens.len()).ok()?.0)
             });

@@ -43,9 +43,7 @@ impl<V> NearShift<V> {
         let constant = |c| V::splat(token, c);
         let half = m.mul_add(constant(LOG2_E / 2.0), constant(MAGIC));
         // 2 · MAGIC + N, less the rest: exact.
-        Self {
-            floor: half + half - constant(const { 2.0 * MAGIC - MIDDLE + bias(false, V::FUSED) }),
-        }
+        Self { floor: half + half - constant(const { 2.0 * MAGIC - MIDDLE + bias(false, V::FMA) }) }
     }
 
     /// The weight of `x`, times [`WEIGHT_BIAS`](super::WEIGHT_BIAS).
@@ -92,7 +90,7 @@ impl<V: Copy> RowShift<V> {
         V: Vector<L>,
     {
         let constant = |c| V::splat(token, c);
-        let first = const { STEP / 2.0 - bias(false, V::FUSED) };
+        let first = const { STEP / 2.0 - bias(false, V::FMA) };
         let (lowest, magic) = (constant((first + 0.25) * LN2), constant(MAGIC - first));
         Self {
             shift: Shift { base: constant(0.0), lowest, magic },

@@ -6,8 +6,8 @@ use std::{println, vec, vec::Vec};
 
 use super::{MAGIC, Shift, WEIGHT_BIAS, bias};
 use crate::{
-    Backend,
-    kernel::{Kernel, every},
+    dispatch::Backend,
+    kernel::{Kernel, exhaustive},
     simd::Vector,
 };
 
@@ -33,7 +33,7 @@ impl Kernel for Weights<'_> {
         for ((x, m), (weights, n)) in x.iter().zip(m).zip(outs) {
             let shift: Shift<V> = Shift::new(token, V::load(token, m));
             shift.weight(token, V::load(token, x)).store(weights);
-            (V::splat(token, MAGIC + bias(false, V::FUSED)) - shift.magic).store(n);
+            (V::splat(token, MAGIC + bias(false, V::FMA)) - shift.magic).store(n);
         }
     }
 }
@@ -55,7 +55,7 @@ fn two_to_the(power: i32) -> f64 {
 fn worst_error(backend: Backend, x: &[f32], truths: &[f64]) -> f64 {
     let (weights, n) = weights(backend, x, x);
     let errors = weights.into_iter().zip(n).zip(truths).map(|((weight, n), truth)| {
-        every::ulps(weight * two_to_the(-63) as f32, truth * two_to_the(-n))
+        exhaustive::ulps(weight * two_to_the(-63) as f32, truth * two_to_the(-n))
     });
     errors.fold(0.0, f64::max)
 }
@@ -65,8 +65,8 @@ fn worst_error(backend: Backend, x: &[f32], truths: &[f64]) -> f64 {
 fn e_to_the_x_is_within_one_ulp() {
     let [tiny, end] = [f32::from_bits(102 << 23), 256.0].map(f32::to_bits);
     let negated = |x: &[f32]| x.iter().map(|x| -x).collect::<Vec<f32>>();
-    let above = every::worst_of([tiny, end, 1], f64::exp, worst_error);
-    let below = every::worst_of(
+    let above = exhaustive::worst_of([tiny, end, 1], f64::exp, worst_error);
+    let below = exhaustive::worst_of(
         [tiny, end, 1],
         |x| (-x).exp(),
         |backend, x, truths| worst_error(backend, &negated(x), truths),
@@ -125,10 +125,10 @@ fn far_below_the_maximum_there_is_nothing() {
     }
 }
 
-/// Fused, a weight is +0 or normal, where a polynomial of `e^r` alone would make some subnormal.
+/// FMA, a weight is +0 or normal, where a polynomial of `e^r` alone would make some subnormal.
 #[test]
 fn no_weight_is_subnormal() {
-    for backend in Backend::available().filter(|b| b.family() == crate::Family::Fused) {
+    for backend in Backend::available().filter(|b| b.family() == crate::dispatch::Family::Fma) {
         for m in [0.0, 0.3, -97.0, 255.0] {
             let x: Vec<f32> = (0..1 << 14).map(|i| m - 128.0 - i as f32 / 2048.0).collect();
             let (weights, _) = weights(backend, &x, &vec![m; x.len()]);

@@ -4,12 +4,12 @@ extern crate std;
 
 use std::{println, vec, vec::Vec};
 
-use super::{LogSumExp, Logits};
-use crate::{Backend, kernel::every};
+use super::{LogSumExp, LogSumExpParts};
+use crate::{dispatch::Backend, kernel::exhaustive};
 
 fn log_sum_exp(backend: Backend, base: &[f32], n: &[f32], sum: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; sum.len()];
-    backend.run(LogSumExp { logits: Logits { base, n, sum }, out: &mut out });
+    backend.run(LogSumExp { parts: LogSumExpParts { base, n, sum }, out: &mut out });
     out
 }
 
@@ -21,7 +21,7 @@ fn ln(backend: Backend, x: &[f32]) -> Vec<f32> {
 
 /// Holds the floats with the bits `from`, `from + step` … below `to` to the bound.
 fn check(range: [u32; 3]) {
-    for (backend, worst) in every::worst_errors(range, ln, f64::ln) {
+    for (backend, worst) in exhaustive::worst_errors(range, ln, f64::ln) {
         println!("{}: {worst:.4} ULP at worst from {:e}", backend.name(), f32::from_bits(range[0]));
         assert!(worst <= 2.0, "{}: {worst} ULP", backend.name());
         let whole = range == MIDDLE;
@@ -42,7 +42,7 @@ const RANGES: [[u32; 3]; 3] = [[BEGIN, MIDDLE[0], 61], MIDDLE, [MIDDLE[1], END, 
 fn ln_is_within_two_ulp() {
     for range in RANGES {
         check(range);
-        every::assert_alike(range, ln, |_| f32::NAN);
+        exhaustive::assert_alike(range, ln, |_| f32::NAN);
     }
 }
 
@@ -100,7 +100,7 @@ fn nothing_is_cancelled() {
                 log_sum_exp(backend, &vec![0.0; m.len()], &vec![-power as f32; m.len()], &sum);
             for (got, m) in got.into_iter().zip(m) {
                 let truth = f64::from(m).ln() + f64::from(k - power) * core::f64::consts::LN_2;
-                worst = worst.max(every::ulps(got, truth));
+                worst = worst.max(exhaustive::ulps(got, truth));
             }
         }
         println!("{}: {worst:.4} ULP at worst", backend.name());
@@ -115,7 +115,7 @@ fn a_large_base_is_added() {
         for (base, sum) in [(2.0e6, 3.0), (-3.0e7, 700.0), (1.0e30, 1.0), (f32::MAX, 2.0)] {
             let [got] = log_sum_exp(backend, &[base], &[0.0], &[sum])[..] else { panic!() };
             let truth = f64::from(base) + f64::from(sum).ln();
-            assert!(every::ulps(got, truth) <= 0.6, "{base:e}, {sum:e}: {got:e}");
+            assert!(exhaustive::ulps(got, truth) <= 0.6, "{base:e}, {sum:e}: {got:e}");
         }
         let [infinite] = log_sum_exp(backend, &[f32::INFINITY], &[0.0], &[3.0])[..] else {
             panic!()

@@ -1,6 +1,6 @@
 //! Softmax of every row; lanes run along it.
 
-use super::{Normaliser, SUM_BIAS, Sum, narrow, normalise, share};
+use super::{Normaliser, SUM_BIAS, Sum, normalise, one_lane, share_at_infinity};
 use crate::{
     kernel::{
         Kernel,
@@ -32,9 +32,9 @@ impl Kernel for Rows<'_> {
                 let line = matrix.line(row);
                 // Twice the code, in which what lies side by side takes 3 % less time.
                 if !cfg!(small) && line.is_dense() {
-                    narrow::softmax::<true>(line);
+                    one_lane::softmax::<true>(line);
                 } else {
-                    narrow::softmax::<false>(line);
+                    one_lane::softmax::<false>(line);
                 }
             }
             return;
@@ -44,7 +44,7 @@ impl Kernel for Rows<'_> {
         }
         // 8 vectors at a time, of which a core that looks ahead overlaps the chains, then a round
         // of the sum or two; 16 where a round is that long.
-        match (matrix.rows_are_dense(), V::FUSED && G > 2, G > 1) {
+        match (matrix.rows_are_dense(), V::FMA && G > 2, G > 1) {
             (true, false, false) => rows::<true, L, G, 8, 4, V>(token, matrix),
             (true, false, true) => rows::<true, L, G, 8, 8, V>(token, matrix),
             (true, true, _) => rows::<true, L, G, 16, 16, V>(token, matrix),
@@ -105,7 +105,11 @@ fn group<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut x: [
         // Under −∞ every weight is +0, as it is under 0.
         if largest > f32::NEG_INFINITY {
             let m = V::splat(token, largest);
-            x = array!(|g| if largest.is_finite() { x[g] - m } else { share(token, m, x[g]) });
+            x = array!(|g| if largest.is_finite() {
+                x[g] - m
+            } else {
+                share_at_infinity(token, m, x[g])
+            });
         }
         largest = 0.0;
     }
@@ -158,7 +162,7 @@ fn bring_near<const DENSE: bool, const L: usize, V: Vector<L>>(
             token,
             f32::NEG_INFINITY,
             #[inline(always)]
-            |[x]: [V; 1]| [share(token, m, x)],
+            |[x]: [V; 1]| [share_at_infinity(token, m, x)],
         );
     }
     if largest > f32::NEG_INFINITY {
@@ -262,11 +266,11 @@ fn add<const L: usize, const G: usize, const W: usize, V: Vector<L>>(
     sums: &mut [Sum<V>; G],
     w: [V; W],
 ) {
-    let each = if V::FUSED { 4 } else { 2 };
+    let each = if V::FMA { 4 } else { 2 };
     for round in 0..W / (each * G) {
         for g in 0..G {
             let at = each * round * G + g;
-            if V::FUSED {
+            if V::FMA {
                 sums[g].add_four(w[at], w[at + G], w[at + 2 * G], w[at + 3 * G]);
             } else {
                 sums[g].add(w[at] + w[at + G]);

@@ -6,8 +6,8 @@ use std::{println, vec, vec::Vec};
 
 use super::tanh;
 use crate::{
-    Backend,
-    kernel::{Kernel, every},
+    dispatch::Backend,
+    kernel::{Kernel, exhaustive},
     simd::Vector,
 };
 
@@ -52,7 +52,7 @@ fn truth(x: f64) -> f64 {
 
 /// Holds the floats with the bits `from`, `from + step` … below `to` to the bound.
 fn check(range: [u32; 3]) {
-    for (backend, worst) in every::worst_errors(range, run, truth) {
+    for (backend, worst) in exhaustive::worst_errors(range, run, truth) {
         println!("{}: {worst:.4} ULP at worst from {:e}", backend.name(), f32::from_bits(range[0]));
         assert!(worst <= 2.0, "{}: {worst} ULP", backend.name());
         let whole = range == MIDDLE;
@@ -71,7 +71,7 @@ const RANGES: [[u32; 3]; 3] = [[0, MIDDLE[0], 61], MIDDLE, [MIDDLE[1], END, 61]]
 fn tanh_is_within_two_ulp() {
     for range in RANGES {
         check(range);
-        every::assert_alike(range, run, |y| -y);
+        exhaustive::assert_alike(range, run, |y| -y);
     }
 }
 

@@ -6,7 +6,11 @@ extern crate std;
 use std::{vec, vec::Vec};
 
 use super::{Flags, machine};
-use crate::{Attention, Backend, MatrixMut, MatrixRef};
+use crate::{
+    attention::Attention,
+    dispatch::Backend,
+    matrix::{MatrixMut, MatrixRef},
+};
 
 /// What a call leaves raised, where none was before.
 fn raised(call: impl FnOnce()) -> usize {
@@ -111,7 +115,7 @@ fn attention_raises_nothing() {
             ("some masked", plain.bias(matrix(&some, keys, queries)).softcap(2.0), &third),
             ("some dropped", plain.keep(keep).sink(-0.5), &third),
             ("causal", plain.causal(), &in_the_future),
-            ("none in sight", plain.causal().query_offset(-1000), &|_| true),
+            ("none in visible", plain.causal().query_offset(-1000), &|_| true),
             ("a window", plain.window(2, 1), &|_| false),
         ];
         for (i, (what, attention, is_masked)) in cases.into_iter().enumerate() {

@@ -1,6 +1,6 @@
 //! A digest of every output bit of some hundred random cases an operation.
 
-use sdpa::{Attention, Backend, CacheSpan, Error, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef};
+use sdpa::{Attention, Backend, CachePositions, Error, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef};
 
 use crate::{
     Arena, FLOATS,
@@ -313,7 +313,7 @@ fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
         (&mut keys[..BLOCKS * KEY_BLOCK * dim], &mut values[..BLOCKS * KEY_BLOCK * width]);
     // A device that has run for long counts beyond 32 bits.
     let begin = rng.pick(&[0, (1 << 31) - 100, (1 << 32) - 100]) + rng.below(200) as u64;
-    let mut span = CacheSpan::new(begin, begin)?;
+    let mut span = CachePositions::new(begin, begin)?;
     let mut cache = KvCacheMut::new(keys, values, dim, width, &mut span)?;
     let options = Attention::new().on(case.backend).causal().window(left, 0);
     let (to, workspace) = output.split_at_mut(BEHIND);

@@ -4,7 +4,7 @@
 
 #![cfg_attr(sole, allow(dead_code, reason = "what the other operations need"))]
 
-use sdpa::{Attention, CacheSpan, Error, KvCacheMut, MatrixMut, MatrixRef};
+use sdpa::{Attention, CachePositions, Error, KvCacheMut, MatrixMut, MatrixRef};
 
 /// What one call costs.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +137,7 @@ fn append_and_attend(
     out: MatrixMut<'_>,
     workspace: &mut [f32],
 ) -> Result<(), Error> {
-    let mut span = CacheSpan::new(63, 0)?;
+    let mut span = CachePositions::new(63, 0)?;
     let mut cache = KvCacheMut::new(keys, values, 64, 64, &mut span)?;
     cache.append(token, token)?;
     cache.view().attend(&Attention::new(), token, out, workspace)

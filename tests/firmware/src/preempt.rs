@@ -87,7 +87,7 @@ fn operations(arena: &mut Arena) -> u64 {
     bits.finish()
 }
 
-/// What the fused attention gives: of 8 queries, whose windows reach over two blocks of keys.
+/// What the FMA attention gives: of 8 queries, whose windows reach over two blocks of keys.
 fn attention(arena: &mut Arena) -> u64 {
     let mut bits = digest::Digest::NEW;
     let Arena { inputs: [queries, keys, values], output } = arena;

@@ -45,12 +45,12 @@ pub(crate) struct Tolerance {
 }
 
 impl Tolerance {
-    /// The chains of a block, the additions of blocks, the roundings of a weight. Unfused, a
+    /// The chains of a block, the additions of blocks, the roundings of a weight. Non-FMA, a
     /// score beyond 4096 is reduced with an error like that of its own rounding.
     pub(crate) fn new(family: Family, keys: usize, column: &Column) -> Self {
         let blocks = keys.div_ceil(KEY_BLOCK) as f64;
         let m = if column.m.is_finite() { column.m.abs() } else { 0.0 };
-        let reduction = if family == Family::Unfused && m > 2048.0 { 4.0 * m } else { 0.0 };
+        let reduction = if family == Family::NonFma && m > 2048.0 { 4.0 * m } else { 0.0 };
         let log = if column.log_sum_exp.is_finite() { column.log_sum_exp.abs() } else { 0.0 };
         Self {
             output: keys.min(KEY_BLOCK) as f64 + 2.0 * blocks + 30.0 + 2.0 * reduction,

@@ -15,7 +15,7 @@ mod image {
     use cortex_m as _; // its critical section, for the logger
     use defmt_semihosting as _; // the logger
     use sdpa::{
-        Attention, Backend, CacheSpan, Error, Family, HeadsMut, HeadsRef, KEY_BLOCK, KvCache,
+        Attention, Backend, CachePositions, Error, Family, HeadsMut, HeadsRef, KEY_BLOCK, KvCache,
         KvCacheMut, KvCacheRef, Matrix, MatrixMut, MatrixRef,
     };
     use semihosting::process;
@@ -51,7 +51,7 @@ mod image {
         cache.slide(6);
 
         let [mut keys, mut values] = [[0.0; 3 * KEY_BLOCK]; 2];
-        let mut span = CacheSpan::new(1 << 40, (1 << 40) - 9)?;
+        let mut span = CachePositions::new(1 << 40, (1 << 40) - 9)?;
 
         log! {
             Attention: Attention::new() => "Attention::new()",
@@ -64,8 +64,8 @@ mod image {
                     .bias(MatrixRef(Layout { rows: 4, cols: 6, row_stride: 1, col_stride: 4 }))\
                     .keep(MatrixRef(Layout { rows: 3, cols: 2, row_stride: 1, col_stride: 0 }))",
             Backend: Backend::PORTABLE => "Backend(scalar)",
-            CacheSpan: CacheSpan::new(70, 64)? => "CacheSpan { appended: 70, dropped: 64 }",
-            Family: Backend::SCALAR.family() => "Unfused",
+            CachePositions: CachePositions::new(70, 64)? => "CachePositions { appended: 70, dropped: 64 }",
+            Family: Backend::SCALAR.family() => "NonFma",
             HeadsMut: HeadsMut::stacked(&mut more, 2, 3, 4)?
                 => "HeadsMut { first: MatrixMut(Layout { rows: 3, cols: 4, row_stride: 4, \
                     col_stride: 1 }), heads: 2, stride: 12 }",
@@ -74,13 +74,13 @@ mod image {
                     col_stride: 1 }), heads: 2, stride: 4 }",
             KvCache<2, 1, 2>: cache
                 => "KvCache(Sizes { dim: 2, value_dim: 1, blocks: 2 }, \
-                    CacheSpan { appended: 70, dropped: 64 })",
+                    CachePositions { appended: 70, dropped: 64 })",
             KvCacheMut: KvCacheMut::new(&mut keys, &mut values, 1, 3, &mut span)?
                 => "KvCacheMut(Sizes { dim: 1, value_dim: 3, blocks: 1 }, \
-                    CacheSpan { appended: 1099511627776, dropped: 1099511627767 })",
+                    CachePositions { appended: 1099511627776, dropped: 1099511627767 })",
             KvCacheRef: cache.view()
                 => "KvCacheRef(Sizes { dim: 2, value_dim: 1, blocks: 2 }, \
-                    CacheSpan { appended: 70, dropped: 64 })",
+                    CachePositions { appended: 70, dropped: 64 })",
             Matrix<1, 2>: Matrix([[1.0, -0.5]]) => "Matrix([[1.0, -0.5]])",
             MatrixMut: MatrixMut::new(&mut others, 2, 3)?
                 => "MatrixMut(Layout { rows: 2, cols: 3, row_stride: 3, col_stride: 1 })",

@@ -1,7 +1,7 @@
 //! Softmax of a row on a machine of one lane: the bits of [`Rows`](super::Rows) on wider
 //! ones.
 //!
-//! Four loops, one after the other: the maximum, the weights, their sum, the division. Fused into
+//! Four loops, one after the other: the maximum, the weights, their sum, the division. FMA into
 //! two they would need more registers than there are, and a Cortex-M55 would run none of them
 //! in its vectors.
 
@@ -10,14 +10,14 @@ use crate::{
     kernel::{exp::Shift, order},
     simd::{
         Vector, array,
-        line::{FLOATS, Line},
         scalar::{F32x1, Scalar},
+        scalar_row::{FLOATS, ScalarRow},
     },
 };
 
 /// Writes the softmax of `line`, which is dense if `DENSE`.
 #[inline(always)]
-pub(super) fn softmax<const DENSE: bool>(mut line: Line<'_>) {
+pub(super) fn softmax<const DENSE: bool>(mut line: ScalarRow<'_>) {
     let token = Scalar;
     let mut lanes = [f32::NEG_INFINITY; FLOATS];
     line.for_each::<DENSE>(

@@ -1,4 +1,4 @@
-//! Lanes are queries, of values too.
+//! LaneLayout are queries, of values too.
 //!
 //! ```text
 //! acc[col][query] += Σ value[key][col] · w[key][query]   broadcasts of the values as they lie
@@ -7,29 +7,28 @@
 
 use core::ops::Range;
 
-use super::{Fused, KEY_BLOCK, Lanes, Tile, across::Across, are_finite};
+use super::{FlashAttention, KEY_BLOCK, LaneLayout, Tile, are_finite, query_scores::QueryScores};
 use crate::{
-    MatrixMut, MatrixRef,
     kernel::tile::accumulate,
+    matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector,
-        ahead::Ahead,
-        array,
+        Vector, array,
+        broadcast::{AdjacentRows, BroadcastRows},
+        prefetch::Prefetcher,
         strip::{self, Source},
-        taps::{AdjacentTaps, Taps},
     },
 };
 
 /// `C` vectors of queries.
-pub(super) struct Many<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> {
-    scores: Across<'a, L, R, C, L, V>,
+pub(super) struct QueryLanes<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> {
+    scores: QueryScores<'a, L, R, C, L, V>,
     /// Width of the values × queries.
     acc: &'a mut [f32],
     /// Whether they stand for zeros, whatever they hold.
-    is_empty: bool,
+    acc_is_zero: bool,
 }
 
-impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, L, R, C, V> {
+impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLanes<'a, L, R, C, V> {
     /// How long the parts of the workspace are.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, _queries: usize) -> [usize; 3] {
@@ -39,35 +38,35 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, 
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        fused: &Fused<'_>,
+        call: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
-        let scores = Across::new(token, fused, tile, [packed, scores]);
-        Self { scores, acc, is_empty: true }
+        let scores = QueryScores::new(token, call, tile, [packed, scores]);
+        Self { scores, acc, acc_is_zero: true }
     }
 
     /// What to ask for while `now` is read: with few lanes nothing, for the core by itself keeps ahead of them.
     #[inline(always)]
-    fn ahead<'b>(now: MatrixRef<'_>, next: MatrixRef<'b>) -> Option<Ahead<'b, false>> {
-        if const { C * L > 8 } { Ahead::of_far(now, next) } else { None }
+    fn ahead<'b>(now: MatrixRef<'_>, next: MatrixRef<'b>) -> Option<Prefetcher<'b, false>> {
+        if const { C * L > 8 } { Prefetcher::beyond_l1(now, next) } else { None }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
+    pub(super) fn finish(self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         let Self { scores, acc, .. } = self;
         let token = scores.token;
-        if self.is_empty {
+        if self.acc_is_zero {
             acc.fill(0.0);
         }
         let (zero, factors) = (V::splat(token, 0.0), scores.state.normalisers(token));
         for c in 0..C {
             let first = tile.first + c * L;
-            let (head, row) = fused.locate(first);
-            // Lanes without a query lie behind the last row, and are not written.
+            let (head, row) = call.locate(first);
+            // LaneLayout without a query lie behind the last row, and are not written.
             let is_one_head =
-                row + L.min(tile.sights.len().saturating_sub(c * L)) <= fused.queries.rows();
+                row + L.min(tile.visible.len().saturating_sub(c * L)) <= call.queries.rows();
             for (i, chunk) in acc.chunks(L * C * L).enumerate() {
                 let rows = chunk.as_chunks::<L>().0;
                 let square = array!(|k| match rows.get(k * C + c) {
@@ -76,23 +75,25 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> Many<'a, 
                 });
                 let square = V::transpose(square);
                 if is_one_head {
-                    let Some(mut out) = fused.out.head_mut(head) else { break };
+                    let Some(mut out) = call.out.head_mut(head) else { break };
                     strip::write::<L, 1, L, V>(&mut out, row, i * L, array!(|i| [square[i]]));
                     continue;
                 }
-                let queries = tile.sights.len().saturating_sub(c * L);
+                let queries = tile.visible.len().saturating_sub(c * L);
                 for (lane, vector) in square.into_iter().enumerate().take(queries) {
-                    let (head, row) = fused.locate(first + lane);
-                    let Some(mut out) = fused.out.head_mut(head) else { break };
+                    let (head, row) = call.locate(first + lane);
+                    let Some(mut out) = call.out.head_mut(head) else { break };
                     strip::write::<L, 1, 1, V>(&mut out, row, i * L, [[vector]]);
                 }
             }
         }
-        scores.give_logits(fused, tile);
+        scores.give_log_sum_exp(call, tile);
     }
 }
 
-impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Many<'_, L, R, C, V> {
+impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
+    for QueryLanes<'_, L, R, C, V>
+{
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
         self.scores.score(keys, Self::ahead(keys, next));
@@ -104,8 +105,8 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Man
     }
 
     #[inline(always)]
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
-        self.scores.mark(first, sights, weights);
+    fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
+        self.scores.mask(first, visible, weights);
     }
 
     #[inline(always)]
@@ -115,9 +116,9 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Man
 
     #[inline(always)]
     fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
-        let Self { scores, acc, is_empty } = self;
+        let Self { scores, acc, acc_is_zero } = self;
         let token = scores.token;
-        let before = (scores.factors, core::mem::take(is_empty));
+        let before = (scores.factors, core::mem::take(acc_is_zero));
         let right = Source::dense(scores.weights(), C * L);
         let mut ahead = Self::ahead(values, next);
         let mut col = 0;
@@ -137,7 +138,7 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> Lanes for Man
     fn add_visible(&mut self, values: MatrixRef<'_>) {
         let token = self.scores.token;
         let zero = V::splat(token, 0.0);
-        if core::mem::take(&mut self.is_empty) {
+        if core::mem::take(&mut self.acc_is_zero) {
             self.acc.fill(0.0);
         }
         let weights = self.scores.weights();
@@ -170,14 +171,14 @@ fn add<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     values: MatrixRef<'_>,
     col: usize,
     right: Source<'_>,
-    (factors, is_empty): ([V; C], bool),
+    (factors, acc_is_zero): ([V; C], bool),
     rows: &mut [f32],
 ) -> usize {
     let zeros = [[V::splat(token, 0.0); C]; R];
-    let sums = match AdjacentTaps::<R>::new(values.t(), col) {
+    let sums = match AdjacentRows::<R>::new(values.t(), col) {
         Some(left) => accumulate::<L, R, C, V>(token, left, right, zeros),
         None => {
-            let left = Taps::<R>::new(values.t(), col, 0);
+            let left = BroadcastRows::<R>::new(values.t(), col, 0);
             accumulate::<L, R, C, V>(token, left, right, zeros)
         }
     };
@@ -185,7 +186,7 @@ fn add<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
         for c in 0..C {
             if let Some(to) = row.get_mut(c) {
                 let sum = V::load(token, to).mul_add(factors[c], sums[c]);
-                if is_empty { sums[c] } else { sum }.store(to);
+                if acc_is_zero { sums[c] } else { sum }.store(to);
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{
     vec::Vec,
 };
 
-use crate::Backend;
+use crate::dispatch::Backend;
 
 /// Runs a function on `x`, whose length is whole vectors, on a back end.
 pub(super) type Run = fn(Backend, &[f32]) -> Vec<f32>;

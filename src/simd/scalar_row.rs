@@ -8,13 +8,13 @@
 use core::marker::PhantomData;
 
 use super::{array, each};
-use crate::{MatrixMut, MatrixRef};
+use crate::matrix::{MatrixMut, MatrixRef};
 
 /// `len` floats that are read, and as many that are written; both may be the same.
 ///
 /// `DENSE` in the functions below says that they lie side by side.
 #[derive(Clone, Copy)]
-pub(crate) struct Line<'a> {
+pub(crate) struct ScalarRow<'a> {
     pub(super) from: *const f32,
     pub(super) from_step: usize,
     pub(super) to: *mut f32,
@@ -32,7 +32,7 @@ const TIMES: usize = if cfg!(small) { 1 } else { 2 };
 /// How many floats a round has: four by four.
 const ROUND: usize = 16;
 
-impl<'a> Line<'a> {
+impl<'a> ScalarRow<'a> {
     /// One slice into another of its length, or into itself.
     #[inline(always)]
     pub(crate) fn new(from: Option<&'a [f32]>, to: &'a mut [f32]) -> Self {

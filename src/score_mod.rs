@@ -1,8 +1,9 @@
 //! What softcap, bias and keep do to scores: each linked only where its option is set.
 
 use crate::{
-    Backend, MatrixMut, MatrixRef,
-    kernel::adjust::{Biased, Capped},
+    dispatch::Backend,
+    kernel::score_mod::{Biased, Capped},
+    matrix::{MatrixMut, MatrixRef},
 };
 
 /// `cap · tanh(s / cap)`; a cap of 0 is none.
@@ -23,12 +24,12 @@ pub(crate) fn bias(
 }
 
 /// Whether `bias` is −∞ throughout.
-pub(crate) fn biases_all_out(bias: MatrixRef<'_>) -> bool {
+pub(crate) fn bias_masks_all(bias: MatrixRef<'_>) -> bool {
     all(bias, |bias| bias == f32::NEG_INFINITY)
 }
 
 /// Writes `mark` where `keep` is 0.
-pub(crate) fn mark_dropped(keep: MatrixRef<'_, u8>, mark: f32, mut scores: MatrixMut<'_>) {
+pub(crate) fn mask_dropped(keep: MatrixRef<'_, u8>, mark: f32, mut scores: MatrixMut<'_>) {
     for row in 0..keep.rows() {
         for col in 0..keep.cols() {
             // A loop with two ways out, which is never unrolled.
@@ -43,7 +44,7 @@ pub(crate) fn mark_dropped(keep: MatrixRef<'_, u8>, mark: f32, mut scores: Matri
 }
 
 /// Whether `keep` is 0 throughout.
-pub(crate) fn drops_all(keep: MatrixRef<'_, u8>) -> bool {
+pub(crate) fn keep_masks_all(keep: MatrixRef<'_, u8>) -> bool {
     all(keep, |keep| keep == 0)
 }
 

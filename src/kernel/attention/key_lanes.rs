@@ -1,4 +1,4 @@
-//! Lanes are keys for the scores and columns for the values: one query, or as many as
+//! LaneLayout are keys for the scores and columns for the values: one query, or as many as
 //! a tile has rows.
 //!
 //! ```text
@@ -7,29 +7,30 @@
 //! acc[query][col] += Σ w[query][key] · value[key][col]
 //! ```
 //!
-//! The state of a query is still one lane, so that it is the state of [`Many`](super::Many).
+//! The state of a query is still one lane, so that it is the state of [`QueryLanes`](super::QueryLanes).
 
 use core::ops::Range;
 
 use heapless::Vec;
 
 use super::{
-    Fused, KEY_BLOCK, Lanes, PARTS, State, Tile, are_finite, fold, masked, outputs::Outputs,
+    FlashAttention, KEY_BLOCK, LaneLayout, PARTIAL_SUMS, State, Tile, are_finite, fold, masked,
+    outputs::Outputs,
 };
 use crate::{
-    MatrixMut, MatrixRef,
-    kernel::{softmax::share, tile::accumulate_and},
+    kernel::{softmax::share_at_infinity, tile::accumulate_and},
+    matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector,
-        ahead::{Ahead, are_near},
-        array, each,
+        Vector, array,
+        broadcast::BroadcastRows,
+        each,
+        prefetch::{Prefetcher, fit_in_l1},
         strip::{self, Source},
-        taps::Taps,
     },
 };
 
 /// Up to `R` queries, no more than a vector has lanes.
-pub(super) struct Few<'a, const L: usize, const R: usize, V: Vector<L>> {
+pub(super) struct KeyLanes<'a, const L: usize, const R: usize, V: Vector<L>> {
     token: V::Token,
     /// Queries × dim, scaled.
     queries: MatrixRef<'a>,
@@ -42,7 +43,7 @@ pub(super) struct Few<'a, const L: usize, const R: usize, V: Vector<L>> {
     factors: [f32; L],
 }
 
-impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
+impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     /// How long the parts of the workspace are.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
@@ -52,14 +53,15 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        fused: &Fused<'_>,
+        call: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [queries, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
-        let (count, dim) = (tile.sights.len(), fused.queries.cols());
-        let scale = V::splat(token, fused.scale);
-        for ((head, row), to) in fused.places(tile.first).zip(queries.chunks_mut(dim.max(1))) {
-            let head = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+        let (count, dim) = (tile.visible.len(), call.queries.cols());
+        let scale = V::splat(token, call.scale);
+        for ((head, row), to) in call.locations_from(tile.first).zip(queries.chunks_mut(dim.max(1)))
+        {
+            let head = call.queries.head(head).unwrap_or(MatrixRef::EMPTY);
             for (col, to) in (0..dim).step_by(L).zip(to.chunks_mut(L)) {
                 let [x]: [V; 1] = strip::read(token, head, row, col);
                 (x * scale).store_partial(to);
@@ -70,27 +72,27 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
             queries: MatrixRef::new(queries, count, dim).unwrap_or(MatrixRef::EMPTY),
             scores,
             keys: 0,
-            outputs: Outputs::new(token, acc, count, fused.out.cols()),
-            state: State::new(token, fused.sinks_from(token, tile.first)),
+            outputs: Outputs::new(token, acc, count, call.out.cols()),
+            state: State::new(token, call.sinks_from(token, tile.first)),
             factors: [0.0; L],
         }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
+    pub(super) fn finish(self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         let Self { token, mut outputs, state, .. } = self;
         let [factors] = state.normalisers(token).map(V::to_array);
-        outputs.finish(fused, tile, factors);
-        if let Some(take) = &mut fused.log_sum_exp {
-            state.give_logits(token, tile.first, tile.sights.len(), take);
+        outputs.finish(call, tile, factors);
+        if let Some(take) = &mut call.log_sum_exp {
+            state.give_log_sum_exp(token, tile.first, tile.visible.len(), take);
         }
     }
 
     /// The scores of a block.
     #[inline(always)]
-    fn score_block<const NEAR: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        let mut ahead = Ahead::<NEAR>::new(next);
+    fn score_block<const L1: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
+        let mut ahead = Prefetcher::<L1>::new(next);
         self.keys = keys.rows();
         if keys.row_stride() != 1 {
             return self.score_squares(keys, &mut ahead);
@@ -100,29 +102,29 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
             // As many as of columns: see `Outputs::add`.
             let vectors = (self.keys - first).div_ceil(L);
             first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
-                self.score_vectors::<8, NEAR>(keys, first, &mut ahead)
+                self.score_vectors::<8, L1>(keys, first, &mut ahead)
             } else if const { R == 1 } && vectors >= 4 {
-                self.score_vectors::<4, NEAR>(keys, first, &mut ahead)
+                self.score_vectors::<4, L1>(keys, first, &mut ahead)
             } else if vectors >= 2 {
-                self.score_vectors::<2, NEAR>(keys, first, &mut ahead)
+                self.score_vectors::<2, L1>(keys, first, &mut ahead)
             } else {
-                self.score_vectors::<1, NEAR>(keys, first, &mut ahead)
+                self.score_vectors::<1, L1>(keys, first, &mut ahead)
             };
         }
     }
 
     /// The scores of `N` vectors of keys from `first` on, which lie side by side; gives how many keys.
     #[inline(always)]
-    fn score_vectors<const N: usize, const NEAR: bool>(
+    fn score_vectors<const N: usize, const L1: bool>(
         &mut self,
         keys: MatrixRef<'_>,
         first: usize,
-        ahead: &mut Ahead<'_, NEAR>,
+        ahead: &mut Prefetcher<'_, L1>,
     ) -> usize {
         let token = self.token;
         let sums = accumulate_and::<L, R, N, V>(
             token,
-            Taps::new(self.queries, 0, 0),
+            BroadcastRows::new(self.queries, 0, 0),
             Source::columns(keys.t(), first, N * L),
             [[V::splat(token, 0.0); N]; R],
             #[inline(always)]
@@ -134,29 +136,29 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
 
     /// The scores of a block, by a function of its own, for it needs all registers.
     #[inline(always)]
-    fn score_apart<const NEAR: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        V::apart(
+    fn score_block_outlined<const L1: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
+        V::outlined(
             self.token,
             (self, keys, next),
             #[inline(always)]
-            |(this, keys, next)| this.score_block::<NEAR>(keys, next),
+            |(this, keys, next)| this.score_block::<L1>(keys, next),
         );
     }
 
     /// The scores of keys whose elements lie side by side: squares are transposed and used up in
     /// registers, while the sums of the others wait.
     #[inline(always)]
-    fn score_squares<const NEAR: bool>(
+    fn score_squares<const L1: bool>(
         &mut self,
         keys: MatrixRef<'_>,
-        ahead: &mut Ahead<'_, NEAR>,
+        ahead: &mut Prefetcher<'_, L1>,
     ) {
         let token = self.token;
         let mut waiting = Vec::<[[f32; L]; R], { KEY_BLOCK / 4 }>::new();
         // Cannot fail: no vector has less than 4 lanes.
         let _ = waiting.resize(self.keys.div_ceil(L), [[0.0; L]; R]);
         for i in (0..self.queries.cols()).step_by(L) {
-            let taps = Taps::<R>::new(self.queries, 0, i);
+            let taps = BroadcastRows::<R>::new(self.queries, 0, i);
             for (n, waiting) in waiting.iter_mut().enumerate() {
                 let square: [V; L] = V::transpose(strip::read_rows(token, keys, n * L, i));
                 ahead.fetch(L * L);
@@ -183,14 +185,14 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> Few<'a, L, R, V> {
 
     /// The weighted values of a block.
     #[inline(always)]
-    fn add_block<const NEAR: bool>(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
+    fn add_block<const L1: bool>(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
         let queries = self.queries.rows();
         let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
         let weights = weights.unwrap_or(MatrixRef::EMPTY);
-        let mut ahead = Ahead::<NEAR>::new(next);
+        let mut ahead = Prefetcher::<L1>::new(next);
         self.outputs.add(
             #[inline(always)]
-            || Taps::<R>::new(weights, 0, 0),
+            || BroadcastRows::<R>::new(weights, 0, 0),
             values,
             &self.factors,
             #[inline(always)]
@@ -225,14 +227,14 @@ fn multiply_add<const L: usize, const R: usize, V: Vector<L>>(
     array!(|r| V::splat(token, queries[r]).mul_add(keys, sums[r]))
 }
 
-impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
+impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L, R, V> {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
         // For several queries of few lanes the second cache is near enough, and both would be twice the code.
-        if const { R == 1 || L > 4 } && are_near(keys, next) {
-            self.score_apart::<true>(keys, next);
+        if const { R == 1 || L > 4 } && fit_in_l1(keys, next) {
+            self.score_block_outlined::<true>(keys, next);
         } else {
-            self.score_apart::<false>(keys, next);
+            self.score_block_outlined::<false>(keys, next);
         }
     }
 
@@ -243,10 +245,10 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
     }
 
     #[inline(always)]
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
+    fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
         let within = |at: usize| at.saturating_sub(first).min(self.keys);
-        for (scores, sight) in self.scores.chunks_mut(KEY_BLOCK).zip(sights) {
-            for hidden in [0..within(sight.start), within(sight.end)..self.keys] {
+        for (scores, visible) in self.scores.chunks_mut(KEY_BLOCK).zip(visible) {
+            for hidden in [0..within(visible.start), within(visible.end)..self.keys] {
                 scores.get_mut(hidden).unwrap_or_default().fill(masked(weights));
             }
         }
@@ -267,7 +269,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
             }
         }
         let m = [V::load(token, &largest)];
-        let infinite = State::is_infinite(m);
+        let infinite = State::has_infinity(m);
         let [factors] = self.state.raise(token, m);
         self.factors = factors.to_array();
         let [shift] = self.state.shift;
@@ -280,14 +282,14 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
             for x in scores.chunks_mut(L) {
                 let mut s = V::load_partial(token, x, f32::NEG_INFINITY);
                 if infinite {
-                    s = share(token, m, s);
+                    s = share_at_infinity(token, m, s);
                 }
                 shift.weight(token, s).store_partial(x);
             }
-            let mut parts = [0.0; PARTS];
-            let (rows, rest) = scores.as_chunks::<PARTS>();
+            let mut parts = [0.0; PARTIAL_SUMS];
+            let (rows, rest) = scores.as_chunks::<PARTIAL_SUMS>();
             for row in rows {
-                for part in 0..PARTS {
+                for part in 0..PARTIAL_SUMS {
                     parts[part] += row[part];
                 }
             }
@@ -302,7 +304,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> Lanes for Few<'_, L, R, V> {
 
     #[inline(always)]
     fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
-        if const { R == 1 || L > 4 } && are_near(values, next) {
+        if const { R == 1 || L > 4 } && fit_in_l1(values, next) {
             self.add_block::<true>(values, next);
         } else {
             self.add_block::<false>(values, next);

@@ -7,26 +7,25 @@
 
 use core::ops::Range;
 
-use super::{Fused, KEY_BLOCK, PARTS, State, Tile, fold, masked};
+use super::{FlashAttention, KEY_BLOCK, PARTIAL_SUMS, State, Tile, fold, masked};
 use crate::{
-    MatrixMut, MatrixRef,
     kernel::{
         exp::Shift,
-        softmax::share,
-        tile::{accumulate, lay},
+        softmax::share_at_infinity,
+        tile::{accumulate, store_square},
     },
+    matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector,
-        ahead::Ahead,
-        array,
+        Vector, array,
+        broadcast::BroadcastRows,
+        prefetch::Prefetcher,
         strip::{self, Source},
-        taps::Taps,
     },
 };
 
 /// The scores of `C` vectors of queries, `R` keys at a time; no more than `Q` lanes of a vector
 /// have a query, and what the others would be transposed for is not done.
-pub(super) struct Across<
+pub(super) struct QueryScores<
     'a,
     const L: usize,
     const R: usize,
@@ -46,26 +45,26 @@ pub(super) struct Across<
 }
 
 impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vector<L>>
-    Across<'a, L, R, C, Q, V>
+    QueryScores<'a, L, R, C, Q, V>
 {
     /// `packed` has room for dim × queries, `scores` for a block.
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        fused: &Fused<'_>,
+        call: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [packed, scores]: [&'a mut [f32]; 2],
     ) -> Self {
-        pack::<L, C, Q, V>(token, fused, tile, packed);
-        let state = State::new(token, fused.sinks_from(token, tile.first));
+        pack::<L, C, Q, V>(token, call, tile, packed);
+        let state = State::new(token, call.sinks_from(token, tile.first));
         Self { token, packed, scores, here: 0, state, factors: [V::splat(token, 0.0); C] }
     }
 
     /// Hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn give_logits(&self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
-        if let Some(take) = &mut fused.log_sum_exp {
-            self.state.give_logits(self.token, tile.first, tile.sights.len(), take);
+    pub(super) fn give_log_sum_exp(&self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
+        if let Some(take) = &mut call.log_sum_exp {
+            self.state.give_log_sum_exp(self.token, tile.first, tile.visible.len(), take);
         }
     }
 
@@ -75,9 +74,9 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         self.scores.get(..self.here).unwrap_or_default()
     }
 
-    /// See [`Lanes`](super::Lanes); for each key `ahead` goes as far as that is long.
+    /// See [`LaneLayout`](super::LaneLayout); for each key `ahead` goes as far as that is long.
     #[inline(always)]
-    pub(super) fn score(&mut self, keys: MatrixRef<'_>, mut ahead: Option<Ahead<'_, false>>) {
+    pub(super) fn score(&mut self, keys: MatrixRef<'_>, mut ahead: Option<Prefetcher<'_, false>>) {
         let token = self.token;
         self.here = keys.rows() * C * L;
         let right = Source::dense(self.packed, C * L);
@@ -103,16 +102,17 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
 
     /// Likewise.
     #[inline(always)]
-    pub(super) fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
+    pub(super) fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
         let token = self.token;
         // Whole numbers up to KEY_BLOCK: exact.
         let within = |at: usize| at.saturating_sub(first).min(KEY_BLOCK) as f32;
         let mark = V::splat(token, masked(weights));
         let Some(scores) = self.scores.get_mut(..self.here) else { return };
         for c in 0..C {
-            let sight = |lane: usize| sights.get(c * L + lane);
-            let from: [f32; L] = array!(|lane| sight(lane).map_or(0.0, |keys| within(keys.start)));
-            let to: [f32; L] = array!(|lane| sight(lane).map_or(0.0, |keys| within(keys.end)));
+            let visible = |lane: usize| visible.get(c * L + lane);
+            let from: [f32; L] =
+                array!(|lane| visible(lane).map_or(0.0, |keys| within(keys.start)));
+            let to: [f32; L] = array!(|lane| visible(lane).map_or(0.0, |keys| within(keys.end)));
             let (from, to) = (V::load(token, &from), V::load(token, &to));
             let rows = scores.as_chunks_mut::<L>().0.iter_mut().skip(c).step_by(C);
             for (key, row) in rows.enumerate() {
@@ -129,25 +129,25 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         let token = self.token;
         let Some(scores) = self.scores.get_mut(..self.here) else { return };
         // As many chains as parts, or each step waits for the maximum before it.
-        let mut chains = [self.state.m; PARTS];
-        let mut rows = scores.as_chunks::<L>().0.chunks_exact(PARTS * C);
+        let mut chains = [self.state.m; PARTIAL_SUMS];
+        let mut rows = scores.as_chunks::<L>().0.chunks_exact(PARTIAL_SUMS * C);
         for rows in rows.by_ref() {
             raise_rows::<L, C, V>(token, rows, &mut chains);
         }
         raise_rows::<L, C, V>(token, rows.remainder(), &mut chains);
         let [first, second, third, fourth] = chains;
         let m: [V; C] = array!(|c| first[c].max(second[c]).max(third[c].max(fourth[c])));
-        if State::is_infinite(m) {
+        if State::has_infinity(m) {
             for row in scores.as_chunks_mut::<L>().0.chunks_exact_mut(C) {
                 for (x, m) in row.iter_mut().zip(m) {
-                    share(token, m, V::load(token, x)).store(x);
+                    share_at_infinity(token, m, V::load(token, x)).store(x);
                 }
             }
         }
         self.factors = self.state.raise(token, m);
         for c in 0..C {
-            let mut parts = [V::splat(token, 0.0); PARTS];
-            let mut rows = scores.as_chunks_mut::<L>().0.chunks_exact_mut(PARTS * C);
+            let mut parts = [V::splat(token, 0.0); PARTIAL_SUMS];
+            let mut rows = scores.as_chunks_mut::<L>().0.chunks_exact_mut(PARTIAL_SUMS * C);
             for rows in rows.by_ref() {
                 weigh_rows::<L, C, V>(token, self.state.shift[c], c, rows, &mut parts);
             }
@@ -167,7 +167,7 @@ fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     right: Source<'_>,
     rows: &mut [f32],
 ) -> usize {
-    let left = Taps::<R>::new(keys, key, 0);
+    let left = BroadcastRows::<R>::new(keys, key, 0);
     let sums = accumulate::<L, R, C, V>(token, left, right, [[V::splat(token, 0.0); C]; R]);
     for (row, sums) in rows.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(sums) {
         for (to, sum) in row.iter_mut().zip(sums) {
@@ -181,24 +181,24 @@ fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
 #[inline(always)]
 fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
     token: V::Token,
-    fused: &Fused<'_>,
+    call: &FlashAttention<'_>,
     tile: &Tile<'_>,
     packed: &mut [f32],
 ) {
-    let scale = V::splat(token, fused.scale);
+    let scale = V::splat(token, call.scale);
     for c in 0..C {
         let lane = tile.first + c * L;
-        let (head, row) = fused.locate(lane);
+        let (head, row) = call.locate(lane);
         let is_one_head =
-            row + L.min(tile.sights.len().saturating_sub(c * L)) <= fused.queries.rows();
-        let of_head = |head| fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+            row + L.min(tile.visible.len().saturating_sub(c * L)) <= call.queries.rows();
+        let of_head = |head| call.queries.head(head).unwrap_or(MatrixRef::EMPTY);
         let queries = of_head(head);
         for (i, to) in packed.chunks_mut(L * C * L).enumerate() {
             let square: [V; Q] = if is_one_head {
                 strip::read_rows(token, queries, row, i * L)
             } else {
                 array!(|i_lane| {
-                    let (head, row) = fused.locate(lane + i_lane);
+                    let (head, row) = call.locate(lane + i_lane);
                     let [vector] = strip::read(token, of_head(head), row, i * L);
                     vector
                 })
@@ -206,17 +206,17 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
             // Copies make fewer moves of the transposition than zeros.
             let square = V::transpose(array!(|lane| square[lane % Q]));
             let rows = to.as_chunks_mut::<L>().0.as_chunks_mut::<C>().0;
-            lay::<L, C, V>(square, scale, rows, c);
+            store_square::<L, C, V>(square, scale, rows, c);
         }
     }
 }
 
-/// The largest of up to [`PARTS`] rows and of the chain of each.
+/// The largest of up to [`PARTIAL_SUMS`] rows and of the chain of each.
 #[inline(always)]
 fn raise_rows<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     rows: &[[f32; L]],
-    chains: &mut [[V; C]; PARTS],
+    chains: &mut [[V; C]; PARTIAL_SUMS],
 ) {
     for (row, m) in rows.chunks_exact(C).zip(chains) {
         for c in 0..C {
@@ -227,16 +227,16 @@ fn raise_rows<const L: usize, const C: usize, V: Vector<L>>(
     }
 }
 
-/// Makes weights of vector `c` of up to [`PARTS`] rows, each added to a partial sum of its own.
+/// Makes weights of vector `c` of up to [`PARTIAL_SUMS`] rows, each added to a partial sum of its own.
 #[inline(always)]
 fn weigh_rows<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     shift: Shift<V, true>,
     c: usize,
     rows: &mut [[f32; L]],
-    parts: &mut [V; PARTS],
+    parts: &mut [V; PARTIAL_SUMS],
 ) {
-    for part in 0..PARTS {
+    for part in 0..PARTIAL_SUMS {
         if let Some(x) = rows.get_mut(part * C + c) {
             let w = shift.weight(token, V::load(token, x));
             w.store(x);

@@ -1,25 +1,28 @@
 //! One lane: queries by four or alone (by two where size counts), the state of one after the other.
 //!
-//! The steps and the bits of [`Many`](super::many::Many), for machines without vectors: tiles of
+//! The steps and the bits of [`QueryLanes`](super::query_lanes::QueryLanes), for machines without vectors: tiles of
 //! four keys by four queries, of which a Cortex-M4F holds all sums in registers, and one text for the
 //! state of a query, however many there are. The state lies in the workspace: what a microcontroller
 //! has on its stack are views and places.
 
 use core::{ops::Range, slice};
 
-use super::{Fused, KEY_BLOCK, Lanes, Logits, PARTS, Tile, fold, masked, normaliser};
+use super::{
+    FlashAttention, KEY_BLOCK, LaneLayout, LogSumExpParts, PARTIAL_SUMS, Tile, fold, masked,
+    normaliser,
+};
 use crate::{
-    MatrixMut, MatrixRef,
     kernel::{
         exp::Shift,
-        mask::{Adjust, Queries},
-        softmax::share,
+        mask::{Queries, ScoreMod},
+        softmax::share_at_infinity,
     },
+    matrix::{MatrixMut, MatrixRef},
     simd::{
         Vector, array,
-        line::Line,
+        broadcast::RowQuads,
         scalar::{F32x1, Scalar, mul_add},
-        taps::Fours,
+        scalar_row::ScalarRow,
     },
 };
 
@@ -37,7 +40,7 @@ pub(super) fn width(queries: usize) -> usize {
 }
 
 /// Up to [`width`] queries.
-pub(super) struct Narrow<'a> {
+pub(super) struct OneLane<'a> {
     width: usize,
     /// dim × width, scaled.
     packed: &'a mut [f32],
@@ -48,7 +51,7 @@ pub(super) struct Narrow<'a> {
     /// Columns of the values × width.
     acc: &'a mut [f32],
     /// Whether that stands for zeros, whatever it holds.
-    is_empty: bool,
+    acc_is_zero: bool,
     /// Of each query.
     states: &'a mut [State],
 }
@@ -60,7 +63,7 @@ type State = [f32; 5];
 /// How many floats of workspace the state of a query takes.
 pub(super) const STATE: usize = size_of::<State>() / size_of::<f32>();
 
-impl<'a> Narrow<'a> {
+impl<'a> OneLane<'a> {
     /// How long the parts of the workspace are.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
@@ -71,35 +74,38 @@ impl<'a> Narrow<'a> {
     #[inline(always)]
     pub(super) fn new(
         _: Scalar,
-        _fused: &Fused<'_>,
+        _fused: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [packed, scores, states_and_acc]: [&'a mut [f32]; 3],
     ) -> Self {
-        let width = width(tile.sights.len());
+        let width = width(tile.visible.len());
         let (states, acc) = states_and_acc.split_at_mut_checked(STATE * width).unwrap_or_default();
         let (states, _) = states.as_chunks_mut();
-        Self { width, packed, scores, keys: 0, acc, is_empty: true, states }
+        Self { width, packed, scores, keys: 0, acc, acc_is_zero: true, states }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(&mut self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
-        if self.is_empty {
+    pub(super) fn finish(&mut self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
+        if self.acc_is_zero {
             // Sums of nothing.
             product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
         }
         // Where the end is not known to be near, a loop is not unrolled.
-        for (i, [m, sum, _, base, magic]) in self.states.iter().enumerate().take(tile.sights.len())
+        for (i, [m, sum, _, base, magic]) in self.states.iter().enumerate().take(tile.visible.len())
         {
-            let (head, row) = fused.locate(tile.first + i);
-            let Some(mut out) = fused.out.head_mut(head) else { return };
+            let (head, row) = call.locate(tile.first + i);
+            let Some(mut out) = call.out.head_mut(head) else { return };
             let F32x1(factor) = normaliser(Scalar, F32x1(*sum));
-            scale(Line::from_column(self.acc, i, self.width, &mut out, row), factor, false);
-            if let Some(take) = &mut fused.log_sum_exp {
+            scale(ScalarRow::from_column(self.acc, i, self.width, &mut out, row), factor, false);
+            if let Some(take) = &mut call.log_sum_exp {
                 let kept = [*base, *magic].map(F32x1);
                 let [F32x1(base), F32x1(n)] = Shift::base_and_n(Scalar, kept);
                 let base = if *m == f32::INFINITY { *m } else { base };
-                take(tile.first + i, Logits { base: &[base], n: &[n], sum: slice::from_ref(sum) });
+                take(
+                    tile.first + i,
+                    LogSumExpParts { base: &[base], n: &[n], sum: slice::from_ref(sum) },
+                );
             }
         }
     }
@@ -109,7 +115,7 @@ impl<'a> Narrow<'a> {
 /// products begins at +0, and the sign of a zero is lost there.
 // One copy of three loops, for both ends of a call.
 #[inline(never)]
-fn scale(mut line: Line<'_>, factor: f32, packed: bool) {
+fn scale(mut line: ScalarRow<'_>, factor: f32, packed: bool) {
     if packed && let Some(mut line) = line.known::<1, SIDE>() {
         line.map_one_by_one::<false>(|x| (F32x1(x) * F32x1(factor)).0);
     } else if let Some(mut line) = line.known::<SIDE, 1>() {
@@ -119,12 +125,12 @@ fn scale(mut line: Line<'_>, factor: f32, packed: bool) {
     }
 }
 
-/// [`share`] beside +∞.
+/// [`share_at_infinity`] beside +∞.
 // Seldom called: a loop with a call is not unrolled, nor any where size counts.
 #[cfg_attr(not(small), inline(never))]
 #[cfg_attr(small, inline(always))]
-fn share_of_infinity(x: f32) -> f32 {
-    share(Scalar, F32x1(f32::INFINITY), F32x1(x)).0
+fn share_beside_infinity(x: f32) -> f32 {
+    share_at_infinity(Scalar, F32x1(f32::INFINITY), F32x1(x)).0
 }
 
 /// Makes weights of the scores of as many queries as there are states, keys × queries, and adds them to
@@ -134,13 +140,13 @@ fn share_of_infinity(x: f32) -> f32 {
 /// not in the first block, where they are 0.
 #[inline(never)]
 fn weigh(scores: &mut [f32], states: &mut [State]) {
-    for (scores, state) in Line::columns(scores, states.len()).zip(states) {
+    for (scores, state) in ScalarRow::columns(scores, states.len()).zip(states) {
         weigh_one(scores, state);
     }
 }
 
 #[inline(always)]
-fn weigh_one(mut scores: Line<'_>, state: &mut State) {
+fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     let [before, sum, _, base, magic] = *state;
     let mut m = F32x1(before);
     scores.visit(
@@ -150,7 +156,7 @@ fn weigh_one(mut scores: Line<'_>, state: &mut State) {
     let mut factor = [0.0];
     let mut is_factor = before > f32::NEG_INFINITY;
     if m.0 == f32::INFINITY {
-        scores.map_one_by_one::<false>(share_of_infinity);
+        scores.map_one_by_one::<false>(share_beside_infinity);
         // What counts for nothing beside +∞ is 0.
         is_factor = false;
         if before == f32::INFINITY {
@@ -168,7 +174,7 @@ fn weigh_one(mut scores: Line<'_>, state: &mut State) {
     loop {
         // The next partial sum is the first one, and then all move up by one: where the
         // last move leaves them changes nothing in their fold.
-        parts = [F32x1(0.0); PARTS];
+        parts = [F32x1(0.0); PARTIAL_SUMS];
         line.map_one_by_one::<false>(
             #[inline(always)]
             |x| {
@@ -220,7 +226,7 @@ fn tiles<const C: usize>(
     to: &mut [f32],
     states: Option<&[State]>,
 ) -> usize {
-    let mut left = Fours::new(left);
+    let mut left = RowQuads::new(left);
     let states = states.and_then(|states| states.first_chunk::<C>());
     let right = right.as_chunks::<C>().0;
     let (tiles, _) = to.as_chunks_mut::<C>().0.as_chunks_mut::<ROWS>();
@@ -280,26 +286,26 @@ fn one_by_one(
 
 // Called twice, and seldom: one copy, whose registers are out of the frame of the others. So are the next two.
 #[inline(never)]
-fn adjust(
-    adjust: &dyn Adjust,
+fn score_mod(
+    score_mod: &dyn ScoreMod,
     key: usize,
     queries: Queries,
-    mark: Option<f32>,
+    mask_value: Option<f32>,
     scores: Option<MatrixMut<'_>>,
 ) {
     if let Some(scores) = scores {
-        adjust.apply(key, queries, mark, scores);
+        score_mod.apply(key, queries, mask_value, scores);
     }
 }
 
 /// Writes `mark` where a query does not see a key of `scores`, keys × `width`: the first is `first`.
 // As bits: no register of floats is saved for it.
 #[inline(never)]
-fn mark(scores: &mut [f32], width: usize, first: usize, sights: &[Range<usize>], mark: u32) {
-    for (i, sight) in sights.iter().enumerate() {
+fn mask(scores: &mut [f32], width: usize, first: usize, visible: &[Range<usize>], mark: u32) {
+    for (i, visible) in visible.iter().enumerate() {
         let (mut at, mut key) = (i, first);
         while let Some(score) = scores.get_mut(at) {
-            if !sight.contains(&key) {
+            if !visible.contains(&key) {
                 *score = f32::from_bits(mark);
             }
             (at, key) = (at + width, key + 1);
@@ -319,21 +325,25 @@ fn are_finite(values: MatrixRef<'_>) -> bool {
     })
 }
 
-impl Lanes for Narrow<'_> {
+impl LaneLayout for OneLane<'_> {
     #[inline(always)]
-    fn begin(&mut self, fused: &Fused<'_>, tile: &Tile<'_>) {
+    fn begin(&mut self, call: &FlashAttention<'_>, tile: &Tile<'_>) {
         for (i, state) in self.states.iter_mut().enumerate() {
             // Where that stays, the sum is 0: no shift makes any other of its logarithm than −∞.
             *state = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
             // What is not there is a copy of the last: no one reads what nobody wrote.
-            let there = i.min(tile.sights.len().saturating_sub(1));
-            let (head, row) = fused.locate(tile.first + there);
-            let mut sink = [fused.sinks.get(head).copied().unwrap_or(fused.sink)];
+            let there = i.min(tile.visible.len().saturating_sub(1));
+            let (head, row) = call.locate(tile.first + there);
+            let mut sink = [call.sinks.get(head).copied().unwrap_or(call.sink)];
             if sink > [f32::NEG_INFINITY] {
                 weigh(&mut sink, slice::from_mut(state));
             }
-            let queries = fused.queries.head(head).unwrap_or(MatrixRef::EMPTY);
-            scale(Line::into_column(queries, row, self.packed, i, self.width), fused.scale, true);
+            let queries = call.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+            scale(
+                ScalarRow::into_column(queries, row, self.packed, i, self.width),
+                call.scale,
+                true,
+            );
         }
     }
 
@@ -350,14 +360,20 @@ impl Lanes for Narrow<'_> {
     }
 
     #[inline(always)]
-    fn adjust(&mut self, of: &dyn Adjust, key: usize, queries: Queries, mark: Option<f32>) {
-        adjust(of, key, queries, mark, self.grid());
+    fn score_mod(
+        &mut self,
+        of: &dyn ScoreMod,
+        key: usize,
+        queries: Queries,
+        mask_value: Option<f32>,
+    ) {
+        score_mod(of, key, queries, mask_value, self.grid());
     }
 
     #[inline(always)]
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
+    fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
-        mark(scores, self.width, first, sights, masked(weights).to_bits());
+        mask(scores, self.width, first, visible, masked(weights).to_bits());
     }
 
     #[inline(always)]
@@ -368,13 +384,13 @@ impl Lanes for Narrow<'_> {
 
     #[inline(always)]
     fn add(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
-        let states = (!core::mem::take(&mut self.is_empty)).then_some(&*self.states);
+        let states = (!core::mem::take(&mut self.acc_is_zero)).then_some(&*self.states);
         product(values.t(), self.scores, self.acc, states, self.width, false);
     }
 
     #[inline(always)]
     fn add_visible(&mut self, values: MatrixRef<'_>) {
-        let states = (!core::mem::take(&mut self.is_empty)).then_some(&*self.states);
+        let states = (!core::mem::take(&mut self.acc_is_zero)).then_some(&*self.states);
         product(values.t(), self.scores, self.acc, states, self.width, true);
     }
 

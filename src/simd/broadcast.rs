@@ -3,14 +3,14 @@
 use core::marker::PhantomData;
 
 use super::array;
-use crate::MatrixRef;
+use crate::matrix::MatrixRef;
 
 /// A walk along some columns of `R` elements.
 ///
 /// # Safety
 ///
 /// [`next_column`](Self::next_column) can be called as often as [`left`](Self::left) says.
-pub(crate) unsafe trait TapColumns<const R: usize> {
+pub(crate) unsafe trait BroadcastColumns<const R: usize> {
     /// How many columns there are still.
     fn left(&self) -> usize;
 
@@ -37,7 +37,7 @@ pub(crate) unsafe trait TapColumns<const R: usize> {
 /// `R` rows of a matrix side by side, walked column by column: what the tile
 /// broadcasts.
 #[derive(Clone, Copy)]
-pub(crate) struct Taps<'a, const R: usize> {
+pub(crate) struct BroadcastRows<'a, const R: usize> {
     rows: [*const f32; R],
     /// How far the column is from the first, in floats: what all rows share goes into the
     /// addresses of loads, where pointers that move are an addition each.
@@ -48,7 +48,7 @@ pub(crate) struct Taps<'a, const R: usize> {
     borrow: PhantomData<&'a [f32]>,
 }
 
-impl<'a, const R: usize> Taps<'a, R> {
+impl<'a, const R: usize> BroadcastRows<'a, R> {
     /// Rows `row .. row + R` from column `col` on; the last row stands for
     /// those behind it.
     #[inline(always)]
@@ -80,7 +80,7 @@ impl<'a, const R: usize> Taps<'a, R> {
 }
 
 // SAFETY: `left` counts the columns.
-unsafe impl<const R: usize> TapColumns<R> for Taps<'_, R> {
+unsafe impl<const R: usize> BroadcastColumns<R> for BroadcastRows<'_, R> {
     #[inline(always)]
     fn left(&self) -> usize {
         self.left
@@ -116,7 +116,7 @@ unsafe impl<const R: usize> TapColumns<R> for Taps<'_, R> {
     }
 }
 
-impl<const R: usize> Iterator for Taps<'_, R> {
+impl<const R: usize> Iterator for BroadcastRows<'_, R> {
     type Item = [f32; R];
 
     #[inline(always)]
@@ -126,9 +126,9 @@ impl<const R: usize> Iterator for Taps<'_, R> {
     }
 }
 
-/// As [`Taps`], of rows that lie side by side: one pointer for all.
+/// As [`BroadcastRows`], of rows that lie side by side: one pointer for all.
 #[derive(Clone, Copy)]
-pub(crate) struct AdjacentTaps<'a, const R: usize> {
+pub(crate) struct AdjacentRows<'a, const R: usize> {
     at: *const [f32; R],
     /// How many floats from one column to the next.
     step: usize,
@@ -136,7 +136,7 @@ pub(crate) struct AdjacentTaps<'a, const R: usize> {
     borrow: PhantomData<&'a [f32]>,
 }
 
-impl<'a, const R: usize> AdjacentTaps<'a, R> {
+impl<'a, const R: usize> AdjacentRows<'a, R> {
     /// Rows `row .. row + R`, if all are there and lie so.
     #[inline(always)]
     pub(crate) fn new(view: MatrixRef<'a>, row: usize) -> Option<Self> {
@@ -151,7 +151,7 @@ impl<'a, const R: usize> AdjacentTaps<'a, R> {
 }
 
 // SAFETY: `left` counts the columns.
-unsafe impl<const R: usize> TapColumns<R> for AdjacentTaps<'_, R> {
+unsafe impl<const R: usize> BroadcastColumns<R> for AdjacentRows<'_, R> {
     #[inline(always)]
     fn left(&self) -> usize {
         self.left
@@ -168,7 +168,7 @@ unsafe impl<const R: usize> TapColumns<R> for AdjacentTaps<'_, R> {
 }
 
 /// The rows of a matrix, four by four, to be folded column by column.
-pub(crate) struct Fours<'a> {
+pub(crate) struct RowQuads<'a> {
     at: *const f32,
     row_stride: usize,
     /// How many floats from one column to the next.
@@ -179,7 +179,7 @@ pub(crate) struct Fours<'a> {
     borrow: PhantomData<&'a [f32]>,
 }
 
-impl<'a> Fours<'a> {
+impl<'a> RowQuads<'a> {
     #[inline(always)]
     pub(crate) fn new(view: MatrixRef<'a>) -> Self {
         Self {

@@ -2,7 +2,7 @@
 
 use super::{Kernel, tanh::tanh};
 use crate::{
-    MatrixMut, MatrixRef,
+    matrix::{MatrixMut, MatrixRef},
     simd::{Vector, strip},
 };
 

@@ -3,19 +3,22 @@
 
 use core::ops::Range;
 
-use super::{Fused, KEY_BLOCK, Lanes, Tile, across::Across, are_finite, outputs::Outputs};
+use super::{
+    FlashAttention, KEY_BLOCK, LaneLayout, Tile, are_finite, outputs::Outputs,
+    query_scores::QueryScores,
+};
 use crate::{
-    MatrixMut, MatrixRef,
-    simd::{Vector, taps::AdjacentTaps},
+    matrix::{MatrixMut, MatrixRef},
+    simd::{Vector, broadcast::AdjacentRows},
 };
 
 /// Up to half a vector of queries, no more than `Q`; `R` keys at a time.
-pub(super) struct One<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> {
-    scores: Across<'a, L, R, 1, Q, V>,
+pub(super) struct HalfVector<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> {
+    scores: QueryScores<'a, L, R, 1, Q, V>,
     outputs: Outputs<'a, L, V>,
 }
 
-impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L, R, Q, V> {
+impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> HalfVector<'a, L, R, Q, V> {
     /// How long the parts of the workspace are.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
@@ -25,26 +28,28 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> One<'a, L
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        fused: &Fused<'_>,
+        call: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
-        let scores = Across::new(token, fused, tile, [packed, scores]);
-        let outputs = Outputs::new(token, acc, tile.sights.len(), fused.out.cols());
+        let scores = QueryScores::new(token, call, tile, [packed, scores]);
+        let outputs = Outputs::new(token, acc, tile.visible.len(), call.out.cols());
         Self { scores, outputs }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(self, fused: &mut Fused<'_>, tile: &Tile<'_>) {
+    pub(super) fn finish(self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         let Self { scores, mut outputs } = self;
         let [factors] = scores.state.normalisers(scores.token).map(V::to_array);
-        outputs.finish(fused, tile, factors);
-        scores.give_logits(fused, tile);
+        outputs.finish(call, tile, factors);
+        scores.give_log_sum_exp(call, tile);
     }
 }
 
-impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> Lanes for One<'_, L, R, Q, V> {
+impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
+    for HalfVector<'_, L, R, Q, V>
+{
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, _next: MatrixRef<'_>) {
         self.scores.score(keys, None);
@@ -56,8 +61,8 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> Lanes for One
     }
 
     #[inline(always)]
-    fn mark(&mut self, first: usize, sights: &[Range<usize>], weights: bool) {
-        self.scores.mark(first, sights, weights);
+    fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
+        self.scores.mask(first, visible, weights);
     }
 
     #[inline(always)]
@@ -70,7 +75,7 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> Lanes for One
         let Ok(weights) = MatrixRef::new(self.scores.weights(), values.rows(), L) else { return };
         let [factors] = self.scores.factors.map(V::to_array);
         // Q is not above L, and weights there are of every lane.
-        let Some(taps) = AdjacentTaps::<Q>::new(weights.t(), 0) else { return };
+        let Some(taps) = AdjacentRows::<Q>::new(weights.t(), 0) else { return };
         self.outputs.add(
             #[inline(always)]
             || taps,
