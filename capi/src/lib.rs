@@ -1,14 +1,14 @@
 //! The C library: `extern "C"` functions over the public API of `sdpa`, and nothing else.
 //!
-//! Each function asks where its arguments lie ([`region`]), whether an output shares memory with
+//! Each function asks where its arguments lie ([`region`]) and whether an output shares memory with
 //! anything else, makes views of them ([`views`]) and calls the crate, which checks the
 //! rest. The doc comments of what is public are the text of `include/sdpa.h`, and the order of
 //! the modules is its order.
 //!
 //! # Safety
 //!
-//! Of every function: a pointer is NULL, or points to as much memory as its comment says, of
-//! that type and alignment; for the time of the call nobody writes what it reads, nobody uses
+//! Of every function: a pointer is NULL, not aligned for its type, or points to as much memory of that type as
+//! its comment says; for the time of the call nobody writes what it reads, nobody uses
 //! what it writes. An `sdpa_cache` has what `sdpa_cache_init` wrote, or zeros.
 
 #![no_std]
