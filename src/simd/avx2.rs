@@ -1,4 +1,4 @@
-//! `avx2`: eight lanes, FMA, on x86 with AVX2 and FMA; chosen at run time.
+//! `avx2`: eight lanes, FMA family, on x86 with AVX2 and FMA; detected at run time.
 
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -22,8 +22,8 @@ impl Avx2 {
     }
 }
 
-/// Eight lanes. Made of a token, of another `F32x8` or of half an `F32x16` alone, so that a value
-/// is the token's proof.
+/// Eight lanes. Only a token, another `F32x8` or half an `F32x16` creates one, so that a value is as good a
+/// proof as the token.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x8(pub(super) __m256);
 
@@ -52,16 +52,15 @@ fn halves(x: F32x8) -> [__m128; 2] {
     unsafe { [_mm256_castps256_ps128(x.0), _mm256_extractf128_ps::<1>(x.0)] }
 }
 
-/// Eight lanes of ones, then eight of zeros: where the eight that begin at
-/// `8 - n` are the mask of the first `n` lanes.
+/// Eight lanes of ones, then eight of zeros: the eight from `8 - n` on are the mask of the first `n` lanes.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The mask of the first `n.min(8)` lanes.
 #[inline(always)]
 fn first_lanes(_: Avx2, n: usize) -> __m256i {
     let begin = MASKS.as_ptr().wrapping_add(8 - n.min(8));
-    // SAFETY: AVX is available: the token is the proof; `begin` is at most 8, so
-    // that eight of the sixteen integers are read.
+    // SAFETY: AVX is available: the token is the proof; eight of the sixteen integers are read, as the first is
+    // at most number 8.
     unsafe { _mm256_loadu_si256(begin.cast()) }
 }
 

@@ -1,4 +1,4 @@
-//! `avx512`: sixteen lanes, FMA, on x86 with AVX-512F and BW; chosen at run time.
+//! `avx512`: sixteen lanes, FMA family, on x86 with AVX-512F and BW; detected at run time.
 
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -25,8 +25,7 @@ impl Avx512 {
     }
 }
 
-/// Sixteen lanes. Made of a token or of another `F32x16` alone, so that a
-/// value is the token's proof.
+/// Sixteen lanes. Only a token or another `F32x16` creates one, so that a value is as good a proof as the token.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(__m512);
 
@@ -109,8 +108,8 @@ impl Vector<16> for F32x16 {
     #[inline(always)]
     fn store_partial(self, to: &mut [f32]) {
         let mask = first_lanes(to.len());
-        // SAFETY: AVX-512F is available: `self` is the proof; the mask lets the
-        // store touch nothing behind the end of `to`.
+        // SAFETY: AVX-512F is available: `self` is the proof; the mask keeps the
+        // store inside `to`.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, self.0) }
     }
 
