@@ -61,7 +61,7 @@ pub struct Attention<'a> {
     /// Where one of these three is set.
     score_mod: Option<AsScoreMod>,
     /// A bit for each option that is out of its range, found where it is set.
-    wrong: u8,
+    invalid: u8,
 }
 
 const SCALE: u8 = 1;
@@ -82,11 +82,11 @@ struct Softcap {
 #[derive(Clone, Copy, Debug)]
 struct Bias<'a> {
     bias: MatrixRef<'a>,
-    code: &'static BiasCode,
+    functions: &'static BiasFunctions,
 }
 
 #[derive(Debug)]
-struct BiasCode {
+struct BiasFunctions {
     apply: fn(Backend, MatrixRef<'_>, Option<f32>, MatrixMut<'_>),
     masks_all: fn(MatrixRef<'_>) -> bool,
 }
@@ -94,12 +94,12 @@ struct BiasCode {
 #[derive(Clone, Copy, Debug)]
 struct Keep<'a> {
     keep: MatrixRef<'a, u8>,
-    code: &'static KeepCode,
+    functions: &'static KeepFunctions,
 }
 
 #[derive(Debug)]
-struct KeepCode {
-    mark: fn(MatrixRef<'_, u8>, f32, MatrixMut<'_>),
+struct KeepFunctions {
+    mask_dropped: fn(MatrixRef<'_, u8>, f32, MatrixMut<'_>),
     masks_all: fn(MatrixRef<'_, u8>) -> bool,
 }
 
@@ -124,7 +124,7 @@ impl<'a> Attention<'a> {
             bias: None,
             keep: None,
             score_mod: None,
-            wrong: 0,
+            invalid: 0,
         }
     }
 
@@ -139,8 +139,8 @@ impl<'a> Attention<'a> {
     #[must_use]
     #[inline(always)]
     pub const fn scale(self, scale: f32) -> Self {
-        let wrong = self.wrong_after(SCALE, scale.is_finite());
-        Self { scale: Some(scale), wrong, ..self }
+        let invalid = self.invalid_after(SCALE, scale.is_finite());
+        Self { scale: Some(scale), invalid, ..self }
     }
 
     /// A score `s` becomes `cap · tanh(s / cap)`, before bias and masks. Finite and not
@@ -150,8 +150,8 @@ impl<'a> Attention<'a> {
     #[inline(always)]
     pub fn softcap(self, cap: f32) -> Self {
         let softcap = Softcap { cap, apply: score_mod::cap };
-        let wrong = self.wrong_after(SOFTCAP, (0.0..f32::INFINITY).contains(&cap));
-        Self { softcap: Some(softcap), score_mod: Some(as_score_mod), wrong, ..self }
+        let invalid = self.invalid_after(SOFTCAP, (0.0..f32::INFINITY).contains(&cap));
+        Self { softcap: Some(softcap), score_mod: Some(as_score_mod), invalid, ..self }
     }
 
     /// A query sees the keys up to its own position. Query `i` sits at
@@ -179,18 +179,22 @@ impl<'a> Attention<'a> {
     /// column for every query, as for padding.
     #[must_use]
     pub fn keep(self, keep: MatrixRef<'a, u8>) -> Self {
-        let code = const {
-            &KeepCode { mark: score_mod::mask_dropped, masks_all: score_mod::keep_masks_all }
+        let functions = const {
+            &KeepFunctions {
+                mask_dropped: score_mod::mask_dropped,
+                masks_all: score_mod::keep_masks_all,
+            }
         };
-        Self { keep: Some(Keep { keep, code }), score_mod: Some(as_score_mod), ..self }
+        Self { keep: Some(Keep { keep, functions }), score_mod: Some(as_score_mod), ..self }
     }
 
     /// Keys × queries, added to the scores, for all heads; −∞ masks.
     #[must_use]
     pub fn bias(self, bias: MatrixRef<'a>) -> Self {
-        let code =
-            const { &BiasCode { apply: score_mod::bias, masks_all: score_mod::bias_masks_all } };
-        Self { bias: Some(Bias { bias, code }), score_mod: Some(as_score_mod), ..self }
+        let functions = const {
+            &BiasFunctions { apply: score_mod::bias, masks_all: score_mod::bias_masks_all }
+        };
+        Self { bias: Some(Bias { bias, functions }), score_mod: Some(as_score_mod), ..self }
     }
 
     /// One more logit in the denominator of every query, which takes its share and has
@@ -198,16 +202,16 @@ impl<'a> Attention<'a> {
     #[must_use]
     #[inline(always)]
     pub const fn sink(self, sink: f32) -> Self {
-        let wrong = self.wrong_after(SINK, are_sinks(&[sink]));
-        Self { sink, sinks: None, wrong, ..self }
+        let invalid = self.invalid_after(SINK, are_sinks(&[sink]));
+        Self { sink, sinks: None, invalid, ..self }
     }
 
     /// A [`sink`](Self::sink) for each query head.
     #[must_use]
     #[inline(always)]
     pub const fn sinks(self, sinks: &'a [f32]) -> Self {
-        let wrong = self.wrong_after(SINK, are_sinks(sinks));
-        Self { sinks: Some(sinks), wrong, ..self }
+        let invalid = self.invalid_after(SINK, are_sinks(sinks));
+        Self { sinks: Some(sinks), invalid, ..self }
     }
 
     /// How many floats of workspace a call needs: for heads of 64 columns 4 KiB or less on
@@ -296,12 +300,12 @@ impl<'a> Attention<'a> {
         mut out: MatrixMut<'_>,
     ) -> Result<(), Error> {
         let (backend, visible) = self.check_grid(keys, queries)?;
-        let flags = self.masks(0).then(Flags::read);
+        let flags = self.may_mask(0).then(Flags::read);
         backend.scores(keys, queries, self.scale, out.view_mut())?;
         if let Some(as_score_mod) = self.score_mod {
-            let adjusted = ScoreMods { options: self, backend, first: 0 };
+            let score_mods = ScoreMods { options: self, backend, first: 0 };
             let queries = Queries::of_one_head(out.cols());
-            as_score_mod(&adjusted).apply(0, queries, None, out.view_mut());
+            as_score_mod(&score_mods).apply(0, queries, None, out.view_mut());
         }
         mask_invisible(visible, f32::NEG_INFINITY, out);
         if let Some(flags) = flags {
@@ -328,9 +332,9 @@ impl<'a> Attention<'a> {
         backend.softmax_columns_beside(sink, out.view_mut());
         // A NaN elsewhere in the column has reached these too.
         if let Some(as_score_mod) = self.score_mod {
-            let adjusted = ScoreMods { options: self, backend, first: 0 };
+            let score_mods = ScoreMods { options: self, backend, first: 0 };
             let queries = Queries::of_one_head(out.cols());
-            as_score_mod(&adjusted).apply(0, queries, Some(0.0), out.view_mut());
+            as_score_mod(&score_mods).apply(0, queries, Some(0.0), out.view_mut());
         }
         mask_invisible(visible, 0.0, out);
         Ok(())
@@ -369,8 +373,8 @@ impl<'a> Attention<'a> {
         if !agree || dim == 0 || value_dim == 0 {
             return Err(Error::Shape);
         }
-        let there = blocks.ring.map_or([0, keys.rows()], |ring| ring.there);
-        let backend = self.check(there[1] - there[0], tokens, heads)?;
+        let held = blocks.ring.map_or([0, keys.rows()], |ring| ring.keys);
+        let backend = self.check(held[1] - held[0], tokens, heads)?;
         if workspace.len() < Self::workspace(dim, value_dim) {
             return Err(Error::Workspace);
         }
@@ -378,10 +382,10 @@ impl<'a> Attention<'a> {
             return Ok(()); // any number of heads
         }
         // Of a cache the last query sits at the newest key.
-        let origin = if blocks.ring.is_some() { [there[1], tokens] } else { [0, 0] };
-        let adjusted = ScoreMods { options: self, backend, first: there[0] };
-        let flags = self.masks(there[0]).then(Flags::read);
-        let mut take_logits = log_sum_exp.map(|(out, logarithm)| {
+        let origin = if blocks.ring.is_some() { [held[1], tokens] } else { [0, 0] };
+        let score_mods = ScoreMods { options: self, backend, first: held[0] };
+        let flags = self.may_mask(held[0]).then(Flags::read);
+        let mut write_log_sum_exp = log_sum_exp.map(|(out, logarithm)| {
             move |at: usize, parts: LogSumExpParts<'_>| {
                 logarithm(backend, parts, out.get_mut(at..).unwrap_or_default())
             }
@@ -389,14 +393,14 @@ impl<'a> Attention<'a> {
         backend.run(FlashAttention {
             queries,
             blocks,
-            group: heads / key_heads.max(1) * tokens,
+            queries_per_kv_head: heads / key_heads.max(1) * tokens,
             scale: self.scale.unwrap_or_else(|| default_scale(dim)),
-            visible: self.visible(there, origin),
-            score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&adjusted)),
+            visible: self.visible(held, origin),
+            score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
             sink: self.sink,
             sinks: self.sinks.unwrap_or_default(),
             out: out.view_mut(),
-            log_sum_exp: take_logits.as_mut().map(|f| f as _),
+            log_sum_exp: write_log_sum_exp.as_mut().map(|f| f as _),
             workspace,
         });
         if let Some(flags) = flags {
@@ -406,8 +410,8 @@ impl<'a> Attention<'a> {
     }
 
     /// What is wrong once `option` is set.
-    const fn wrong_after(&self, option: u8, is_in_range: bool) -> u8 {
-        if is_in_range { self.wrong & !option } else { self.wrong | option }
+    const fn invalid_after(&self, option: u8, is_in_range: bool) -> u8 {
+        if is_in_range { self.invalid & !option } else { self.invalid | option }
     }
 
     /// The back end, where every option is in its range and of its shape.
@@ -418,7 +422,7 @@ impl<'a> Attention<'a> {
         if !shaped {
             return Err(Error::Shape);
         }
-        if self.wrong != 0 {
+        if self.invalid != 0 {
             return Err(Error::Option);
         }
         Ok(self.backend.unwrap_or_else(Backend::best))
@@ -426,7 +430,7 @@ impl<'a> Attention<'a> {
 
     /// Whether some keys may be masked, those before `first` among them: what they hold raises flags. Always
     /// yes where it costs more to find out than to take flags back.
-    fn masks(&self, first: usize) -> bool {
+    fn may_mask(&self, first: usize) -> bool {
         cfg!(microcontroller)
             || self.causal
             || self.window != [usize::MAX; 2]
@@ -435,10 +439,10 @@ impl<'a> Attention<'a> {
     }
 
     /// What is seen of `keys`, where query 0 sits at `ahead - behind` before the offset.
-    fn visible(&self, keys: [usize; 2], [ahead, behind]: [usize; 2]) -> VisibleKeys {
+    fn visible(&self, keys: [usize; 2], [plus, minus]: [usize; 2]) -> VisibleKeys {
         let [left, right] = self.window;
         let right = if self.causal { 0 } else { right };
-        VisibleKeys::new(keys, [ahead, behind], self.query_offset, [left, right])
+        VisibleKeys::new(keys, [plus, minus], self.query_offset, [left, right])
     }
 }
 
@@ -466,8 +470,8 @@ struct ScoreMods<'a> {
     first: usize,
 }
 
-fn as_score_mod<'a>(adjusted: &'a ScoreMods<'a>) -> &'a dyn ScoreMod {
-    adjusted
+fn as_score_mod<'a>(score_mods: &'a ScoreMods<'a>) -> &'a dyn ScoreMod {
+    score_mods
 }
 
 impl ScoreMods<'_> {
@@ -479,12 +483,12 @@ impl ScoreMods<'_> {
 
 /// [`MatrixRef::part`]: one copy, for both that ask.
 #[inline(never)]
-fn part<'a, T: Copy>(
+fn submatrix<'a, T: Copy>(
     of: &MatrixRef<'a, T>,
     rows: &Range<usize>,
     cols: &Range<usize>,
 ) -> Option<MatrixRef<'a, T>> {
-    of.part(rows.clone(), cols.clone())
+    of.submatrix(rows.clone(), cols.clone())
 }
 
 impl ScoreMod for ScoreMods<'_> {
@@ -492,49 +496,51 @@ impl ScoreMod for ScoreMods<'_> {
         let rows = self.rows(keys);
         let Attention { bias, keep, .. } = self.options;
         queries.heads().all(|(_, tokens)| {
-            let is_dropped =
-                |of: &Keep<'_>| part(&of.keep, &rows, &tokens).is_some_and(of.code.masks_all);
-            let is_biased =
-                |of: &Bias<'_>| part(&of.bias, &rows, &tokens).is_some_and(of.code.masks_all);
+            let is_dropped = |of: &Keep<'_>| {
+                submatrix(&of.keep, &rows, &tokens).is_some_and(of.functions.masks_all)
+            };
+            let is_biased = |of: &Bias<'_>| {
+                submatrix(&of.bias, &rows, &tokens).is_some_and(of.functions.masks_all)
+            };
             keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
         })
     }
 
-    fn apply(&self, key: usize, queries: Queries, mark: Option<f32>, mut scores: MatrixMut<'_>) {
+    fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, mut scores: MatrixMut<'_>) {
         let Attention { softcap, bias, keep, .. } = self.options;
-        if let (Some(Softcap { cap, apply }), None) = (softcap, mark) {
+        if let (Some(Softcap { cap, apply }), None) = (softcap, fill) {
             apply(self.backend, *cap, scores.view_mut());
         }
-        let gone = self.first.saturating_sub(key);
-        let rows = self.rows(key + gone..key + scores.rows());
-        let Ok((_, mut rest)) = scores.split_rows(gone) else { return };
+        let dropped = self.first.saturating_sub(key);
+        let rows = self.rows(key + dropped..key + scores.rows());
+        let Ok((_, mut rest)) = scores.split_rows(dropped) else { return };
         for (_, tokens) in queries.heads() {
             let Ok((mut scores, others)) = rest.split_columns(tokens.len()) else { return };
             rest = others;
             if let Some(of) = bias
-                && let Some(bias) = part(&of.bias, &rows, &tokens)
+                && let Some(bias) = submatrix(&of.bias, &rows, &tokens)
             {
-                (of.code.apply)(self.backend, bias, mark, scores.view_mut());
+                (of.functions.apply)(self.backend, bias, fill, scores.view_mut());
             }
             if let Some(of) = keep
-                && let Some(keep) = part(&of.keep, &rows, &tokens)
+                && let Some(keep) = submatrix(&of.keep, &rows, &tokens)
             {
-                (of.code.mark)(keep, mark.unwrap_or(f32::NEG_INFINITY), scores);
+                (of.functions.mask_dropped)(keep, fill.unwrap_or(f32::NEG_INFINITY), scores);
             }
         }
     }
 }
 
 /// Writes `mark` where a query does not see a key: whole columns of runs.
-fn mask_invisible(visible: VisibleKeys, mark: f32, mut scores: MatrixMut<'_>) {
+fn mask_invisible(visible: VisibleKeys, fill: f32, mut scores: MatrixMut<'_>) {
     if scores.is_empty() {
         return; // any number of tokens
     }
     for token in 0..scores.cols() {
-        let seen = visible.of(token);
-        for key in (0..seen.start).chain(seen.end..scores.rows()) {
+        let visible_keys = visible.range(token);
+        for key in (0..visible_keys.start).chain(visible_keys.end..scores.rows()) {
             if let Some(score) = scores.get_mut(key, token) {
-                *score = mark;
+                *score = fill;
             }
         }
     }

@@ -66,12 +66,12 @@ fn slot(block: u64, blocks: usize) -> usize {
 }
 
 /// What all caches tell of their keys.
-macro_rules! span_getters {
-    ($($span:tt)+) => {
+macro_rules! position_getters {
+    ($positions:ident) => {
         /// How many keys it holds.
         #[inline]
         pub const fn len(&self) -> usize {
-            self.$($span)+.len()
+            self.$positions.len()
         }
 
         /// Whether it holds none.
@@ -84,13 +84,13 @@ macro_rules! span_getters {
         /// position of the next.
         #[inline]
         pub const fn appended(&self) -> u64 {
-            self.$($span)+.appended
+            self.$positions.appended
         }
 
         /// How many of them, the oldest, it has dropped: the position of the oldest it holds.
         #[inline]
         pub const fn dropped(&self) -> u64 {
-            self.$($span)+.dropped
+            self.$positions.dropped
         }
     };
 }
@@ -126,7 +126,7 @@ macro_rules! span_getters {
 pub struct KvCache<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> {
     keys: [[[f32; KEY_BLOCK]; DIM]; BLOCKS],
     values: [[[f32; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
-    span: CachePositions,
+    positions: CachePositions,
 }
 
 impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> Default
@@ -146,7 +146,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
         Self {
             keys: [[[0.0; KEY_BLOCK]; DIM]; BLOCKS],
             values: [[[0.0; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
-            span: CachePositions { appended: 0, dropped: 0 },
+            positions: CachePositions { appended: 0, dropped: 0 },
         }
     };
 
@@ -155,7 +155,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
         Self::EMPTY
     }
 
-    span_getters!(span);
+    position_getters!(positions);
 
     /// Takes keys × `DIM` and keys × `VALUE_DIM`, the newest last.
     ///
@@ -193,7 +193,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
 
     /// Forgets everything: the next key is at position 0.
     pub fn clear(&mut self) {
-        self.span = CachePositions::default();
+        self.positions = CachePositions::default();
     }
 
     /// Becomes a copy of `other`. There is no `Clone`, whose result would pass the stack.
@@ -202,7 +202,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
         // Float by float: at opt-level 0 an array that is assigned goes by the stack.
         to.keys.iter_mut().zip(from.keys).for_each(|(to, from)| *to = *from);
         to.values.iter_mut().zip(from.values).for_each(|(to, from)| *to = *from);
-        *to.span = from.span;
+        *to.positions = from.positions;
     }
 
     /// [`Attention::run`] over the keys of this cache.
@@ -246,7 +246,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
             keys: self.keys.as_flattened().as_flattened(),
             values: self.values.as_flattened().as_flattened(),
             sizes: Sizes { dim: DIM, value_dim: VALUE_DIM, blocks: BLOCKS },
-            span: self.span,
+            positions: self.positions,
         }
     }
 
@@ -256,7 +256,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
             keys: self.keys.as_flattened_mut().as_flattened_mut(),
             values: self.values.as_flattened_mut().as_flattened_mut(),
             sizes: Sizes { dim: DIM, value_dim: VALUE_DIM, blocks: BLOCKS },
-            span: &mut self.span,
+            positions: &mut self.positions,
         }
     }
 }
@@ -291,7 +291,7 @@ pub struct KvCacheMut<'a> {
     keys: &'a mut [f32],
     values: &'a mut [f32],
     sizes: Sizes,
-    span: &'a mut CachePositions,
+    positions: &'a mut CachePositions,
 }
 
 impl<'a> KvCacheMut<'a> {
@@ -308,16 +308,16 @@ impl<'a> KvCacheMut<'a> {
         values: &'a mut [f32],
         dim: usize,
         value_dim: usize,
-        span: &'a mut CachePositions,
+        positions: &'a mut CachePositions,
     ) -> Result<Self, Error> {
         let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
-        if !span.fits(sizes.blocks) {
+        if !positions.fits(sizes.blocks) {
             return Err(Error::Capacity);
         }
-        Ok(Self { keys, values, sizes, span })
+        Ok(Self { keys, values, sizes, positions })
     }
 
-    span_getters!(span);
+    position_getters!(positions);
 
     /// See [`KvCache::append`].
     ///
@@ -329,7 +329,7 @@ impl<'a> KvCacheMut<'a> {
         if keys.rows() != values.rows() || keys.cols() != dim || values.cols() != value_dim {
             return Err(Error::Shape);
         }
-        let CachePositions { appended, dropped } = *self.span;
+        let CachePositions { appended, dropped } = *self.positions;
         let end = appended.saturating_add(keys.rows() as u64);
         if !(CachePositions { appended: end, dropped }).fits(blocks) {
             return Err(Error::Capacity);
@@ -356,7 +356,7 @@ impl<'a> KvCacheMut<'a> {
                 (slot, key) = (if slot + 1 == blocks { 0 } else { slot + 1 }, 0);
             }
         }
-        self.span.appended = end;
+        self.positions.appended = end;
         Ok(())
     }
 
@@ -369,7 +369,7 @@ impl<'a> KvCacheMut<'a> {
         if len > self.len() {
             return Err(Error::Position);
         }
-        self.span.appended = self.span.dropped + len as u64;
+        self.positions.appended = self.positions.dropped + len as u64;
         Ok(())
     }
 
@@ -379,22 +379,27 @@ impl<'a> KvCacheMut<'a> {
     ///
     /// As [`KvCache::truncate_to`].
     pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
-        if !(self.span.dropped..=self.span.appended).contains(&position) {
+        if !(self.positions.dropped..=self.positions.appended).contains(&position) {
             return Err(Error::Position);
         }
-        self.span.appended = position;
+        self.positions.appended = position;
         Ok(())
     }
 
     /// See [`KvCache::slide`].
     pub fn slide(&mut self, len: usize) {
-        let oldest = self.span.appended.saturating_sub(len as u64);
-        self.span.dropped = self.span.dropped.max(oldest);
+        let oldest = self.positions.appended.saturating_sub(len as u64);
+        self.positions.dropped = self.positions.dropped.max(oldest);
     }
 
     /// The cache for attending.
     pub fn view(&self) -> KvCacheRef<'_> {
-        KvCacheRef { keys: self.keys, values: self.values, sizes: self.sizes, span: *self.span }
+        KvCacheRef {
+            keys: self.keys,
+            values: self.values,
+            sizes: self.sizes,
+            positions: *self.positions,
+        }
     }
 }
 
@@ -404,7 +409,7 @@ pub struct KvCacheRef<'a> {
     keys: &'a [f32],
     values: &'a [f32],
     sizes: Sizes,
-    span: CachePositions,
+    positions: CachePositions,
 }
 
 impl<'a> KvCacheRef<'a> {
@@ -418,16 +423,16 @@ impl<'a> KvCacheRef<'a> {
         values: &'a [f32],
         dim: usize,
         value_dim: usize,
-        span: CachePositions,
+        positions: CachePositions,
     ) -> Result<Self, Error> {
         let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
-        if !span.fits(sizes.blocks) {
+        if !positions.fits(sizes.blocks) {
             return Err(Error::Capacity);
         }
-        Ok(Self { keys, values, sizes, span })
+        Ok(Self { keys, values, sizes, positions })
     }
 
-    span_getters!(span);
+    position_getters!(positions);
 
     /// See [`KvCache::attend`].
     ///
@@ -491,11 +496,11 @@ impl<'a> KvCacheRef<'a> {
             return Err(Error::Shape);
         }
         // Keys are counted from the first block that holds one: attention counts in `usize`.
-        let first_block = self.span.first_block();
-        let here = |position: u64| (position - first_block * BLOCK) as usize;
-        let CachePositions { appended, dropped } = self.span;
-        let there = [here(dropped), here(appended)];
-        let ring = Ring { blocks, first: slot(first_block, blocks), there };
+        let first_block = self.positions.first_block();
+        let index = |position: u64| (position - first_block * BLOCK) as usize;
+        let CachePositions { appended, dropped } = self.positions;
+        let held = [index(dropped), index(appended)];
+        let ring = Ring { blocks, first: slot(first_block, blocks), keys: held };
         let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: Some(&ring) };
         attention.run_call(queries, &blocks, out, log_sum_exp, workspace)
     }

@@ -115,7 +115,7 @@ impl Layout {
 
     /// How many floats the elements span, or [`Error::Stride`] when that many
     /// cannot lie in one object (`isize::MAX` bytes).
-    fn span(self) -> Result<usize, Error> {
+    fn required_len(self) -> Result<usize, Error> {
         if self.is_empty() {
             return Ok(0);
         }
@@ -123,7 +123,7 @@ impl Layout {
         let across = (self.cols - 1).checked_mul(self.col_stride);
         down.zip(across)
             .and_then(|(down, across)| down.checked_add(across)?.checked_add(1))
-            .filter(|&span| span <= isize::MAX as usize / size_of::<f32>())
+            .filter(|&len| len <= isize::MAX as usize / size_of::<f32>())
             .ok_or(Error::Stride)
     }
 
@@ -274,7 +274,7 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
     }
 
     fn checked(data: &'a [T], layout: Layout) -> Result<Self, Error> {
-        if layout.span()? > data.len() {
+        if layout.required_len()? > data.len() {
             return Err(Error::Stride);
         }
         Ok(Self { first: data.as_ptr(), layout, borrow: PhantomData })
@@ -301,7 +301,7 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
         col_stride: usize,
     ) -> Result<Self, Error> {
         let layout = Layout { rows, cols, row_stride, col_stride };
-        let first = if layout.span()? == 0 { core::ptr::dangling() } else { data };
+        let first = if layout.required_len()? == 0 { core::ptr::dangling() } else { data };
         Ok(Self { first, layout, borrow: PhantomData })
     }
 
@@ -361,10 +361,10 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
 
     /// These rows and columns, if all are there.
     #[inline]
-    pub(crate) fn part(self, rows: Range<usize>, cols: Range<usize>) -> Option<Self> {
+    pub(crate) fn submatrix(self, rows: Range<usize>, cols: Range<usize>) -> Option<Self> {
         let (end, right) = self.shape();
-        let are_there = rows.start <= rows.end && cols.start <= cols.end;
-        (are_there && rows.end <= end && cols.end <= right).then(|| Self {
+        let is_inside = rows.start <= rows.end && cols.start <= cols.end;
+        (is_inside && rows.end <= end && cols.end <= right).then(|| Self {
             first: self.first.wrapping_add(self.layout.offset(rows.start, cols.start)),
             layout: Layout { rows: rows.len(), cols: cols.len(), ..self.layout },
             ..self
@@ -406,7 +406,7 @@ impl<'a> MatrixMut<'a> {
     }
 
     fn checked(data: &'a mut [f32], layout: Layout) -> Result<Self, Error> {
-        if layout.span()? > data.len() {
+        if layout.required_len()? > data.len() {
             return Err(Error::Stride);
         }
         if layout.overlaps_itself() {
@@ -436,7 +436,7 @@ impl<'a> MatrixMut<'a> {
         col_stride: usize,
     ) -> Result<Self, Error> {
         let layout = Layout { rows, cols, row_stride, col_stride };
-        let first = if layout.span()? == 0 { core::ptr::dangling_mut() } else { data };
+        let first = if layout.required_len()? == 0 { core::ptr::dangling_mut() } else { data };
         if layout.overlaps_itself() {
             return Err(Error::Alias);
         }

@@ -2,14 +2,14 @@
 
 use crate::{
     dispatch::Backend,
-    kernel::score_mod::{Biased, Capped},
+    kernel::score_mod::{AddBias, Softcap},
     matrix::{MatrixMut, MatrixRef},
 };
 
 /// `cap · tanh(s / cap)`; a cap of 0 is none.
 pub(crate) fn cap(backend: Backend, cap: f32, scores: MatrixMut<'_>) {
     if cap > 0.0 {
-        backend.run(Capped { cap, scores });
+        backend.run(Softcap { cap, scores });
     }
 }
 
@@ -17,10 +17,10 @@ pub(crate) fn cap(backend: Backend, cap: f32, scores: MatrixMut<'_>) {
 pub(crate) fn bias(
     backend: Backend,
     bias: MatrixRef<'_>,
-    mark: Option<f32>,
+    fill: Option<f32>,
     scores: MatrixMut<'_>,
 ) {
-    backend.run(Biased { bias, mark, scores });
+    backend.run(AddBias { bias, fill, scores });
 }
 
 /// Whether `bias` is −∞ throughout.
@@ -29,7 +29,7 @@ pub(crate) fn bias_masks_all(bias: MatrixRef<'_>) -> bool {
 }
 
 /// Writes `mark` where `keep` is 0.
-pub(crate) fn mask_dropped(keep: MatrixRef<'_, u8>, mark: f32, mut scores: MatrixMut<'_>) {
+pub(crate) fn mask_dropped(keep: MatrixRef<'_, u8>, fill: f32, mut scores: MatrixMut<'_>) {
     for row in 0..keep.rows() {
         for col in 0..keep.cols() {
             // A loop with two ways out, which is never unrolled.
@@ -37,7 +37,7 @@ pub(crate) fn mask_dropped(keep: MatrixRef<'_, u8>, mark: f32, mut scores: Matri
                 return;
             };
             if keep == 0 {
-                *score = mark;
+                *score = fill;
             }
         }
     }

@@ -65,7 +65,7 @@ const QUERY_BLOCK: usize = if IS_MICROCONTROLLER { 4 } else { 32 };
 /// accumulators, and what a microcontroller keeps of each query. Where tiles are wider, one lane finds that
 /// in what they need.
 pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
-    let state = if IS_MICROCONTROLLER { one_lane::STATE } else { 0 };
+    let state = if IS_MICROCONTROLLER { one_lane::STATE_FLOATS } else { 0 };
     dim.saturating_add(value_dim).saturating_add(KEY_BLOCK + state).saturating_mul(QUERY_BLOCK)
 }
 
@@ -79,14 +79,14 @@ pub(crate) struct LogSumExpParts<'a> {
 }
 
 /// Takes the first of some queries in a row, and what their log-sum-exp is made of.
-pub(crate) type TakeLogSumExp<'a> = &'a mut dyn FnMut(usize, LogSumExpParts<'_>);
+pub(crate) type WriteLogSumExp<'a> = &'a mut dyn FnMut(usize, LogSumExpParts<'_>);
 
 /// The queries of all heads, one after another, head after head; all sizes agree.
 pub(crate) struct FlashAttention<'a> {
     pub(crate) queries: &'a HeadsRef<'a>,
     pub(crate) blocks: &'a Blocks<'a>,
     /// How many queries in a row share a key head.
-    pub(crate) group: usize,
+    pub(crate) queries_per_kv_head: usize,
     pub(crate) scale: f32,
     pub(crate) visible: VisibleKeys,
     pub(crate) score_mod: Option<&'a dyn ScoreMod>,
@@ -94,32 +94,33 @@ pub(crate) struct FlashAttention<'a> {
     pub(crate) sinks: &'a [f32],
     pub(crate) sink: f32,
     pub(crate) out: HeadsMut<'a>,
-    pub(crate) log_sum_exp: Option<TakeLogSumExp<'a>>,
+    pub(crate) log_sum_exp: Option<WriteLogSumExp<'a>>,
     /// At least [`workspace`] of the sizes.
     pub(crate) workspace: &'a mut [f32],
 }
 
 /// Attends with `$count` queries of `$call` from `$first` on, by the lanes of `$lanes`; gives `$count`.
 macro_rules! run_tile {
-    ($call:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
+    ($attention:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
         let count = $count;
         V::outlined(
             $outlined,
-            (&mut $call, $first),
+            (&mut $attention, $first),
             #[inline(always)]
-            |(call, first): (&mut FlashAttention<'_>, usize)| {
+            |(attention, first): (&mut FlashAttention<'_>, usize)| {
                 let mut visible = Vec::new();
                 let mut tile = Tile::new(first, &mut visible);
-                call.find_visible(&mut tile, count);
-                let workspace = core::mem::take(&mut call.workspace);
-                let lengths = <$lanes>::lengths(call.queries.cols(), call.out.cols(), count);
+                attention.find_visible(&mut tile, count);
+                let workspace = core::mem::take(&mut attention.workspace);
+                let lengths =
+                    <$lanes>::lengths(attention.queries.cols(), attention.out.cols(), count);
                 if let Some(floats) = split_workspace::<L>(workspace, lengths) {
-                    let mut lanes = <$lanes>::new($token, call, &tile, floats);
-                    lanes.begin(call, &tile);
-                    call.for_each_block(&tile, &mut lanes);
-                    lanes.finish(call, &tile);
+                    let mut lanes = <$lanes>::new($token, attention, &tile, floats);
+                    lanes.begin(attention, &tile);
+                    attention.for_each_block(&tile, &mut lanes);
+                    lanes.finish(attention, &tile);
                 }
-                call.workspace = workspace;
+                attention.workspace = workspace;
             },
         );
         count
@@ -137,21 +138,57 @@ impl Kernel for FlashAttention<'_> {
         let queries = self.queries.heads() * self.queries.rows();
         let mut first = 0;
         while first < queries {
-            let rest = self.group - first.checked_rem(self.group).unwrap_or(0);
+            let remaining =
+                self.queries_per_kv_head - first.checked_rem(self.queries_per_kv_head).unwrap_or(0);
             first += if const { L == 1 } {
-                run_tile!(self, OneLane<'_>, token, Scalar, first, rest.min(one_lane::width(rest)))
-            } else if rest > L {
-                run_tile!(self, QueryLanes<'_, L, R, C, V>, token, token, first, rest.min(C * L))
-            } else if rest == 1 {
-                run_tile!(self, KeyLanes<'_, L, 1, V>, token, token, first, rest)
-            } else if 2 * rest > L {
-                run_tile!(self, QueryLanes<'_, L, ROWS_OF_ONE, 1, V>, token, token, first, rest)
-            } else if 2 * rest < L && rest <= R {
-                run_tile!(self, KeyLanes<'_, L, R, V>, token, token, first, rest)
+                run_tile!(
+                    self,
+                    OneLane<'_>,
+                    token,
+                    Scalar,
+                    first,
+                    remaining.min(one_lane::width(remaining))
+                )
+            } else if remaining > L {
+                run_tile!(
+                    self,
+                    QueryLanes<'_, L, R, C, V>,
+                    token,
+                    token,
+                    first,
+                    remaining.min(C * L)
+                )
+            } else if remaining == 1 {
+                run_tile!(self, KeyLanes<'_, L, 1, V>, token, token, first, remaining)
+            } else if 2 * remaining > L {
+                run_tile!(
+                    self,
+                    QueryLanes<'_, L, ONE_VECTOR_ROWS, 1, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
+            } else if 2 * remaining < L && remaining <= R {
+                run_tile!(self, KeyLanes<'_, L, R, V>, token, token, first, remaining)
             } else if const { L > 8 } {
-                run_tile!(self, HalfVector<'_, L, ROWS_OF_ONE, 8, V>, token, token, first, rest)
+                run_tile!(
+                    self,
+                    HalfVector<'_, L, ONE_VECTOR_ROWS, 8, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
             } else {
-                run_tile!(self, HalfVector<'_, L, ROWS_OF_ONE, 4, V>, token, token, first, rest)
+                run_tile!(
+                    self,
+                    HalfVector<'_, L, ONE_VECTOR_ROWS, 4, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
             };
         }
     }
@@ -159,18 +196,18 @@ impl Kernel for FlashAttention<'_> {
 
 /// Rows of a tile of one vector: as many chains as hide the latency of a multiply-add (4
 /// cycles) on two ports.
-const ROWS_OF_ONE: usize = 8;
+const ONE_VECTOR_ROWS: usize = 8;
 
 /// What lanes are: of the queries of a tile and the keys of a block.
 trait LaneLayout {
     /// Lays the queries down, where that was not done as this was made: nothing is moved then.
-    fn begin(&mut self, _fused: &FlashAttention<'_>, _tile: &Tile<'_>) {}
+    fn begin(&mut self, _attention: &FlashAttention<'_>, _tile: &Tile<'_>) {}
 
     /// Forms the scores of `keys`; `next` is what is read after that.
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>);
 
     /// The scores, or their weights, as keys × queries.
-    fn grid(&mut self) -> Option<MatrixMut<'_>>;
+    fn scores_mut(&mut self) -> Option<MatrixMut<'_>>;
 
     /// Adjusts the scores, or writes `mark` where they are masked: the first key is `key`.
     #[inline(always)]
@@ -179,10 +216,10 @@ trait LaneLayout {
         score_mod: &dyn ScoreMod,
         key: usize,
         queries: Queries,
-        mask_value: Option<f32>,
+        fill: Option<f32>,
     ) {
-        if let Some(scores) = self.grid() {
-            score_mod.apply(key, queries, mask_value, scores);
+        if let Some(scores) = self.scores_mut() {
+            score_mod.apply(key, queries, fill, scores);
         }
     }
 
@@ -193,10 +230,10 @@ trait LaneLayout {
     fn weigh(&mut self);
 
     /// Adds the weighted values to the accumulators; `next` is what is read after that.
-    fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>);
+    fn add_values(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>);
 
     /// As [`add`](Self::add), without the products whose weight is marked by a negative number.
-    fn add_visible(&mut self, values: MatrixRef<'_>);
+    fn add_visible_values(&mut self, values: MatrixRef<'_>);
 
     /// Whether no value is NaN or infinite.
     fn are_finite(&self, values: MatrixRef<'_>) -> bool;
@@ -204,7 +241,7 @@ trait LaneLayout {
 
 /// What a masked score is; a masked weight that is to be left out.
 #[inline(always)]
-fn masked(weights: bool) -> f32 {
+fn masked_fill(weights: bool) -> f32 {
     if weights { -1.0 } else { f32::NEG_INFINITY }
 }
 
@@ -222,8 +259,8 @@ struct Tile<'a> {
 impl<'a> Tile<'a> {
     #[inline(always)]
     fn new(first: usize, visible: &'a mut Vec<Range<usize>, QUERY_BLOCK>) -> Self {
-        let nothing = Range { start: usize::MAX, end: 0 };
-        Self { first, visible, any_visible: nothing, all_visible: 0..usize::MAX }
+        let none = Range { start: usize::MAX, end: 0 };
+        Self { first, visible, any_visible: none, all_visible: 0..usize::MAX }
     }
 
     /// `count` more queries, which see the same.
@@ -243,18 +280,19 @@ impl FlashAttention<'_> {
     #[inline(always)]
     fn for_each_block(&self, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
         let queries = self.queries_of(tile);
-        let head = tile.first.checked_div(self.group).unwrap_or(0);
+        let head = tile.first.checked_div(self.queries_per_kv_head).unwrap_or(0);
         for block in tile.any_visible.start / KEY_BLOCK..tile.any_visible.end.div_ceil(KEY_BLOCK) {
             let first = block * KEY_BLOCK;
             // Something is seen behind `first`: there are keys.
             let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK);
             let keys = first..first + count;
-            let whole = tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
-            let reaches =
+            let is_unmasked =
+                tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
+            let overlaps =
                 |visible: &Range<usize>| visible.start < keys.end && keys.start < visible.end;
-            let is_seen = whole || tile.visible.iter().any(reaches);
+            let is_visible = is_unmasked || tile.visible.iter().any(overlaps);
             let masks_all = |score_mod: &dyn ScoreMod| score_mod.masks_all(keys.clone(), queries);
-            if !is_seen || self.score_mod.is_some_and(masks_all) {
+            if !is_visible || self.score_mod.is_some_and(masks_all) {
                 continue;
             }
             let dim = self.queries.cols();
@@ -268,18 +306,18 @@ impl FlashAttention<'_> {
             if let Some(score_mod) = self.score_mod {
                 lanes.score_mod(score_mod, keys.start, queries, None);
             }
-            if !whole {
+            if !is_unmasked {
                 lanes.mask(keys.start, tile.visible, false);
             }
             lanes.weigh();
-            if (whole && self.score_mod.is_none()) || lanes.are_finite(values) {
-                lanes.add(values, next);
+            if (is_unmasked && self.score_mod.is_none()) || lanes.are_finite(values) {
+                lanes.add_values(values, next);
             } else {
                 if let Some(score_mod) = self.score_mod {
-                    lanes.score_mod(score_mod, keys.start, queries, Some(masked(true)));
+                    lanes.score_mod(score_mod, keys.start, queries, Some(masked_fill(true)));
                 }
                 lanes.mask(keys.start, tile.visible, true);
-                lanes.add_visible(values);
+                lanes.add_visible_values(values);
             }
         }
     }
@@ -295,13 +333,13 @@ impl FlashAttention<'_> {
     #[inline(always)]
     fn locations_from(&self, first: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let tokens = self.queries.rows();
-        let mut place = self.locate(first);
+        let mut location = self.locate(first);
         core::iter::repeat_with(
             #[inline(always)]
             move || {
-                let (head, token) = place;
+                let (head, token) = location;
                 let is_last = token + 1 == tokens;
-                place = if is_last { (head + 1, 0) } else { (head, token + 1) };
+                location = if is_last { (head + 1, 0) } else { (head, token + 1) };
                 (head, token)
             },
         )
@@ -329,20 +367,21 @@ impl FlashAttention<'_> {
         if IS_MICROCONTROLLER {
             for i in 0..count {
                 let (_, token) = self.locate(tile.first + i);
-                tile.push(self.visible.of(token), 1);
+                tile.push(self.visible.range(token), 1);
             }
             return;
         }
         let queries = Queries { first: tile.first, count, tokens: self.queries.rows() };
         for (_, tokens) in queries.heads() {
-            let (first, last) = (self.visible.of(tokens.start), self.visible.of(tokens.end - 1));
+            let (first, last) =
+                (self.visible.range(tokens.start), self.visible.range(tokens.end - 1));
             // From one token to the next neither end of what is seen goes back.
             if first == last {
                 tile.push(first, tokens.len());
                 continue;
             }
             for token in tokens {
-                tile.push(self.visible.of(token), 1);
+                tile.push(self.visible.range(token), 1);
             }
         }
     }
@@ -412,7 +451,7 @@ impl<const C: usize, V> State<C, V> {
     /// Goes on to the largest scores `m`; gives what sums and accumulators are to be
     /// multiplied by.
     #[inline(always)]
-    fn raise<const L: usize>(&mut self, token: V::Token, m: [V; C]) -> [V; C]
+    fn raise_maximum<const L: usize>(&mut self, token: V::Token, m: [V; C]) -> [V; C]
     where
         V: Vector<L>,
     {
@@ -425,8 +464,8 @@ impl<const C: usize, V> State<C, V> {
             let shift = Shift::new(token, finite);
             let factor = self.shift[c].factor_to(token, shift);
             // What counts for nothing beside +∞ is 0.
-            let beside = self.m[c].select_gt(largest, one, zero);
-            factors[c] = m[c].select_gt(largest, beside, factor);
+            let at_infinity = self.m[c].select_gt(largest, one, zero);
+            factors[c] = m[c].select_gt(largest, at_infinity, factor);
             self.shift[c] = shift;
         }
         self.m = m;
@@ -444,24 +483,24 @@ impl<const C: usize, V> State<C, V> {
 
     /// Hands over what the log-sum-exp of `count` queries from `first` on is made of.
     #[inline(always)]
-    fn give_log_sum_exp<const L: usize>(
+    fn write_log_sum_exp<const L: usize>(
         &self,
         token: V::Token,
         first: usize,
         count: usize,
-        take: TakeLogSumExp<'_>,
+        write: WriteLogSumExp<'_>,
     ) where
         V: Vector<L>,
     {
         for c in 0..C {
             let [base, n] = Shift::base_and_n(token, self.shift[c].base_and_magic());
             let base = self.m[c].select_gt(V::splat(token, f32::MAX), self.m[c], base);
-            let here = count.saturating_sub(c * L).min(L);
+            let lanes = count.saturating_sub(c * L).min(L);
             let [base, n, sum] = [base, n, self.sum[c]].map(V::to_array);
             if let (Some(base), Some(n), Some(sum)) =
-                (base.get(..here), n.get(..here), sum.get(..here))
+                (base.get(..lanes), n.get(..lanes), sum.get(..lanes))
             {
-                take(first + c * L, LogSumExpParts { base, n, sum });
+                write(first + c * L, LogSumExpParts { base, n, sum });
             }
         }
     }
@@ -509,7 +548,7 @@ fn split_workspace<const L: usize>(
     let before_line = if L > 1 { workspace.as_ptr().align_offset(64) } else { 0 };
     let skipped = if before_line <= spare { before_line } else { 0 };
     let workspace = workspace.get_mut(skipped..)?;
-    let (first, rest) = workspace.split_at_mut_checked(first)?;
-    let (second, rest) = rest.split_at_mut_checked(second)?;
-    Some([first, second, rest.get_mut(..third)?])
+    let (first, remaining) = workspace.split_at_mut_checked(first)?;
+    let (second, remaining) = remaining.split_at_mut_checked(second)?;
+    Some([first, second, remaining.get_mut(..third)?])
 }

@@ -16,11 +16,11 @@ pub(crate) const KEY_BLOCK: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct VisibleKeys {
     /// Token `t` sees the keys from `t + ahead - left` up to, and without, `t + ahead + right - behind`.
-    ahead: usize,
+    plus: usize,
     left: usize,
     /// Where `behind` is not 0 this is 1.
     right: usize,
-    behind: usize,
+    minus: usize,
     /// The keys that there are.
     pub(crate) keys: [usize; 2],
 }
@@ -31,28 +31,28 @@ impl VisibleKeys {
     #[inline(always)]
     pub(crate) fn new(
         keys: [usize; 2],
-        [mut ahead, mut behind]: [usize; 2],
+        [mut plus, mut minus]: [usize; 2],
         offset: isize,
         [left, right]: [usize; 2],
     ) -> Self {
-        *(if offset < 0 { &mut behind } else { &mut ahead }) += offset.unsigned_abs();
-        let left = left.saturating_add(behind);
-        let (right, behind) = match right {
+        *(if offset < 0 { &mut minus } else { &mut plus }) += offset.unsigned_abs();
+        let left = left.saturating_add(minus);
+        let (right, minus) = match right {
             usize::MAX => (right, 0),
-            right => (right.saturating_sub(behind) + 1, behind.saturating_sub(right)),
+            right => (right.saturating_sub(minus) + 1, minus.saturating_sub(right)),
         };
-        Self { ahead, left, right, behind, keys }
+        Self { plus, left, right, minus, keys }
     }
 
     /// The keys that `token` sees: between the first and the end of those that there are, where none
     /// are, too.
     #[inline(always)]
-    pub(crate) fn of(&self, token: usize) -> Range<usize> {
+    pub(crate) fn range(&self, token: usize) -> Range<usize> {
         let [first, end] = self.keys;
-        let at = token + self.ahead;
+        let shifted = token + self.plus;
         let within = |key: usize| key.min(end).max(first);
-        let to = at.saturating_add(self.right).saturating_sub(self.behind);
-        within(at.saturating_sub(self.left))..within(to)
+        let to = shifted.saturating_add(self.right).saturating_sub(self.minus);
+        within(shifted.saturating_sub(self.left))..within(to)
     }
 }
 
@@ -80,9 +80,9 @@ impl Queries {
             if lane >= count {
                 return None;
             }
-            let here = (count - lane).min(tokens - token);
-            let item = (lane, token..token + here);
-            (lane, token) = (lane + here, 0);
+            let n = (count - lane).min(tokens - token);
+            let item = (lane, token..token + n);
+            (lane, token) = (lane + n, 0);
             Some(item)
         })
     }
@@ -97,7 +97,7 @@ pub(crate) trait ScoreMod {
     /// Caps the scores of keys from `key` on and of `queries` (keys × queries), adds
     /// the bias, and makes −∞ of those that are masked. With a `mark`, writes that where they are
     /// masked, and nothing elsewhere.
-    fn apply(&self, key: usize, queries: Queries, mark: Option<f32>, scores: MatrixMut<'_>);
+    fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, scores: MatrixMut<'_>);
 }
 
 /// Keys and values of every key head, block by block.
@@ -117,7 +117,7 @@ pub(crate) struct Ring {
     /// Where block 0 lies.
     pub(crate) first: usize,
     /// The first key that there is, and the end.
-    pub(crate) there: [usize; 2],
+    pub(crate) keys: [usize; 2],
 }
 
 impl<'a> Blocks<'a> {
@@ -148,5 +148,5 @@ impl<'a> Blocks<'a> {
 
 /// `count` rows from `first` on, where they are there.
 pub(crate) fn rows(view: MatrixRef<'_>, first: usize, count: usize) -> Option<MatrixRef<'_>> {
-    view.part(first..first + count, 0..view.cols())
+    view.submatrix(first..first + count, 0..view.cols())
 }

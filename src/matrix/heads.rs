@@ -37,12 +37,12 @@ pub struct HeadsMut<'a> {
 
 /// A shape and its strides: heads, rows, columns.
 #[derive(Clone, Copy)]
-struct Extent {
+struct HeadsLayout {
     sizes: [usize; 3],
     strides: [usize; 3],
 }
 
-impl Extent {
+impl HeadsLayout {
     fn interleaved(heads: usize, tokens: usize, dim: usize) -> Result<Self, Error> {
         let token = heads.checked_mul(dim).ok_or(Error::Shape)?;
         Ok(Self { sizes: [heads, tokens, dim], strides: [dim, token, 1] })
@@ -60,20 +60,20 @@ impl Extent {
     }
 
     /// How many floats the elements span, as [`Layout::span`].
-    fn span(self) -> Result<usize, Error> {
-        match (self.sizes[0].checked_sub(1), self.head().span()?) {
+    fn required_len(self) -> Result<usize, Error> {
+        match (self.sizes[0].checked_sub(1), self.head().required_len()?) {
             (None, _) | (_, 0) => Ok(0),
             (Some(others), span) => others
                 .checked_mul(self.strides[0])
                 .and_then(|before| before.checked_add(span))
-                .filter(|&span| span <= isize::MAX as usize / size_of::<f32>())
+                .filter(|&len| len <= isize::MAX as usize / size_of::<f32>())
                 .ok_or(Error::Stride),
         }
     }
 
     /// The layout of one head, if all heads lie inside `len` floats.
     fn head_in(self, len: usize) -> Result<Layout, Error> {
-        if self.span()? > len { Err(Error::Stride) } else { Ok(self.head()) }
+        if self.required_len()? > len { Err(Error::Stride) } else { Ok(self.head()) }
     }
 
     /// Whether the strides nest: each reaches over all that the smaller ones span, so
@@ -89,9 +89,9 @@ impl Extent {
         axes.sort_unstable();
         let mut span = 1; // cannot overflow: all of it lies in one buffer
         axes.into_iter().filter(|&(_, size)| size > 1).all(|(stride, size)| {
-            let apart = stride >= span;
+            let is_disjoint = stride >= span;
             span += (size - 1) * stride;
-            apart
+            is_disjoint
         })
     }
 }
@@ -137,7 +137,7 @@ impl<'a> HeadsRef<'a> {
         tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, HeadsLayout::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
     /// `[heads][tokens][dim]`: one head behind the other.
@@ -151,7 +151,7 @@ impl<'a> HeadsRef<'a> {
         tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, HeadsLayout::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
     /// Element `(h, r, c)` is `data[h * strides[0] + r * strides[1] + c * strides[2]]`, of
@@ -165,7 +165,7 @@ impl<'a> HeadsRef<'a> {
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent { sizes, strides })
+        Self::checked(data, HeadsLayout { sizes, strides })
     }
 
     /// Element `(h, r, c)` lies `h * strides[0] + r * strides[1] + c * strides[2]` floats behind
@@ -184,16 +184,16 @@ impl<'a> HeadsRef<'a> {
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
-        let extent = Extent { sizes, strides };
-        let first = if extent.span()? == 0 { core::ptr::dangling() } else { data };
+        let heads_layout = HeadsLayout { sizes, strides };
+        let first = if heads_layout.required_len()? == 0 { core::ptr::dangling() } else { data };
         let [heads, stride] = [sizes[0], strides[0]];
-        let (layout, borrow) = (extent.head(), core::marker::PhantomData);
+        let (layout, borrow) = (heads_layout.head(), core::marker::PhantomData);
         Ok(Self { first: MatrixRef { first, layout, borrow }, heads, stride })
     }
 
-    fn checked(data: &'a [f32], extent: Extent) -> Result<Self, Error> {
-        let layout = extent.head_in(data.len())?;
-        let [heads, stride] = [extent.sizes[0], extent.strides[0]];
+    fn checked(data: &'a [f32], heads_layout: HeadsLayout) -> Result<Self, Error> {
+        let layout = heads_layout.head_in(data.len())?;
+        let [heads, stride] = [heads_layout.sizes[0], heads_layout.strides[0]];
         let first = MatrixRef { first: data.as_ptr(), layout, borrow: core::marker::PhantomData };
         Ok(Self { first, heads, stride })
     }
@@ -243,7 +243,7 @@ impl<'a> HeadsMut<'a> {
         tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, HeadsLayout::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
     /// `[heads][tokens][dim]`: one head behind the other.
@@ -257,7 +257,7 @@ impl<'a> HeadsMut<'a> {
         tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, HeadsLayout::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
     /// Element `(h, r, c)` is `data[h * strides[0] + r * strides[1] + c * strides[2]]`, of
@@ -273,7 +273,7 @@ impl<'a> HeadsMut<'a> {
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent { sizes, strides })
+        Self::checked(data, HeadsLayout { sizes, strides })
     }
 
     /// Element `(h, r, c)` lies `h * strides[0] + r * strides[1] + c * strides[2]` floats behind
@@ -292,22 +292,23 @@ impl<'a> HeadsMut<'a> {
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
-        let extent = Extent { sizes, strides };
-        let first = if extent.span()? == 0 { core::ptr::dangling_mut() } else { data };
-        if !extent.nests() {
+        let heads_layout = HeadsLayout { sizes, strides };
+        let first =
+            if heads_layout.required_len()? == 0 { core::ptr::dangling_mut() } else { data };
+        if !heads_layout.nests() {
             return Err(Error::Alias);
         }
         let [heads, stride] = [sizes[0], strides[0]];
-        let (layout, borrow) = (extent.head(), core::marker::PhantomData);
+        let (layout, borrow) = (heads_layout.head(), core::marker::PhantomData);
         Ok(Self { first: MatrixMut { first, layout, borrow }, heads, stride })
     }
 
-    fn checked(data: &'a mut [f32], extent: Extent) -> Result<Self, Error> {
-        let layout = extent.head_in(data.len())?;
-        if !extent.nests() {
+    fn checked(data: &'a mut [f32], heads_layout: HeadsLayout) -> Result<Self, Error> {
+        let layout = heads_layout.head_in(data.len())?;
+        if !heads_layout.nests() {
             return Err(Error::Alias);
         }
-        let [heads, stride] = [extent.sizes[0], extent.strides[0]];
+        let [heads, stride] = [heads_layout.sizes[0], heads_layout.strides[0]];
         let first =
             MatrixMut { first: data.as_mut_ptr(), layout, borrow: core::marker::PhantomData };
         Ok(Self { first, heads, stride })

@@ -8,7 +8,7 @@
 use core::{ops::Range, slice};
 
 use super::{
-    FlashAttention, KEY_BLOCK, LaneLayout, LogSumExpParts, PARTIAL_SUMS, Tile, fold, masked,
+    FlashAttention, KEY_BLOCK, LaneLayout, LogSumExpParts, PARTIAL_SUMS, Tile, fold, masked_fill,
     normaliser,
 };
 use crate::{
@@ -28,15 +28,15 @@ use crate::{
 
 /// How many queries go together. Where size counts (`small`, see `build.rs`) it is the half: one alone is
 /// a pair then, half of which is for nothing, and there is one kind of tile, with few registers to save.
-const SIDE: usize = if cfg!(small) { 2 } else { 4 };
+const TILE_QUERIES: usize = if cfg!(small) { 2 } else { 4 };
 
 /// How many keys or columns of values go together.
-const ROWS: usize = 4;
+const TILE_ROWS: usize = 4;
 
 /// How many of `queries` go together: a tile that is half empty costs more than queries alone.
 #[inline(always)]
 pub(super) fn width(queries: usize) -> usize {
-    if cfg!(small) || queries >= SIDE - 1 { SIDE } else { 1 }
+    if cfg!(small) || queries >= TILE_QUERIES - 1 { TILE_QUERIES } else { 1 }
 }
 
 /// Up to [`width`] queries.
@@ -61,32 +61,33 @@ pub(super) struct OneLane<'a> {
 type State = [f32; 5];
 
 /// How many floats of workspace the state of a query takes.
-pub(super) const STATE: usize = size_of::<State>() / size_of::<f32>();
+pub(super) const STATE_FLOATS: usize = size_of::<State>() / size_of::<f32>();
 
 impl<'a> OneLane<'a> {
     /// How long the parts of the workspace are.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
         let width = width(queries);
-        [dim * width, KEY_BLOCK * width, (value_dim + STATE) * width]
+        [dim * width, KEY_BLOCK * width, (value_dim + STATE_FLOATS) * width]
     }
 
     #[inline(always)]
     pub(super) fn new(
         _: Scalar,
-        _fused: &FlashAttention<'_>,
+        _attention: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [packed, scores, states_and_acc]: [&'a mut [f32]; 3],
     ) -> Self {
         let width = width(tile.visible.len());
-        let (states, acc) = states_and_acc.split_at_mut_checked(STATE * width).unwrap_or_default();
+        let (states, acc) =
+            states_and_acc.split_at_mut_checked(STATE_FLOATS * width).unwrap_or_default();
         let (states, _) = states.as_chunks_mut();
         Self { width, packed, scores, keys: 0, acc, acc_is_zero: true, states }
     }
 
     /// Writes the outputs and hands over what log-sum-exps are made of.
     #[inline(always)]
-    pub(super) fn finish(&mut self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
+    pub(super) fn finish(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         if self.acc_is_zero {
             // Sums of nothing.
             product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
@@ -94,15 +95,15 @@ impl<'a> OneLane<'a> {
         // Where the end is not known to be near, a loop is not unrolled.
         for (i, [m, sum, _, base, magic]) in self.states.iter().enumerate().take(tile.visible.len())
         {
-            let (head, row) = call.locate(tile.first + i);
-            let Some(mut out) = call.out.head_mut(head) else { return };
+            let (head, row) = attention.locate(tile.first + i);
+            let Some(mut out) = attention.out.head_mut(head) else { return };
             let F32x1(factor) = normaliser(Scalar, F32x1(*sum));
             scale(ScalarRow::from_column(self.acc, i, self.width, &mut out, row), factor, false);
-            if let Some(take) = &mut call.log_sum_exp {
-                let kept = [*base, *magic].map(F32x1);
-                let [F32x1(base), F32x1(n)] = Shift::base_and_n(Scalar, kept);
+            if let Some(write) = &mut attention.log_sum_exp {
+                let base_and_magic = [*base, *magic].map(F32x1);
+                let [F32x1(base), F32x1(n)] = Shift::base_and_n(Scalar, base_and_magic);
                 let base = if *m == f32::INFINITY { *m } else { base };
-                take(
+                write(
                     tile.first + i,
                     LogSumExpParts { base: &[base], n: &[n], sum: slice::from_ref(sum) },
                 );
@@ -116,9 +117,9 @@ impl<'a> OneLane<'a> {
 // One copy of three loops, for both ends of a call.
 #[inline(never)]
 fn scale(mut line: ScalarRow<'_>, factor: f32, packed: bool) {
-    if packed && let Some(mut line) = line.known::<1, SIDE>() {
+    if packed && let Some(mut line) = line.known::<1, TILE_QUERIES>() {
         line.map_one_by_one::<false>(|x| (F32x1(x) * F32x1(factor)).0);
-    } else if let Some(mut line) = line.known::<SIDE, 1>() {
+    } else if let Some(mut line) = line.known::<TILE_QUERIES, 1>() {
         line.map_one_by_one::<false>(|x| mul_add(x, factor, 0.0));
     } else {
         line.map_one_by_one::<false>(|x| mul_add(x, factor, 0.0));
@@ -129,7 +130,7 @@ fn scale(mut line: ScalarRow<'_>, factor: f32, packed: bool) {
 // Seldom called: a loop with a call is not unrolled, nor any where size counts.
 #[cfg_attr(not(small), inline(never))]
 #[cfg_attr(small, inline(always))]
-fn share_beside_infinity(x: f32) -> f32 {
+fn share_if_infinite(x: f32) -> f32 {
     share_at_infinity(Scalar, F32x1(f32::INFINITY), F32x1(x)).0
 }
 
@@ -156,7 +157,7 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     let mut factor = [0.0];
     let mut is_factor = before > f32::NEG_INFINITY;
     if m.0 == f32::INFINITY {
-        scores.map_one_by_one::<false>(share_beside_infinity);
+        scores.map_one_by_one::<false>(share_if_infinite);
         // What counts for nothing beside +∞ is 0.
         is_factor = false;
         if before == f32::INFINITY {
@@ -166,21 +167,21 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     let shift = Shift::new(Scalar, F32x1(if m.0.abs() < f32::INFINITY { m.0 } else { 0.0 }));
     let (mut line, mut now) = (scores, shift);
     if is_factor {
-        let (of_factor, F32x1(x)) = Shift::to(Scalar, [base, magic].map(F32x1), shift);
+        let (factor_shift, F32x1(x)) = Shift::to(Scalar, [base, magic].map(F32x1), shift);
         factor = [x];
-        (line, now) = (scores.only(&mut factor), of_factor);
+        (line, now) = (scores.only(&mut factor), factor_shift);
     }
-    let mut parts;
+    let mut partial_sums;
     loop {
         // The next partial sum is the first one, and then all move up by one: where the
         // last move leaves them changes nothing in their fold.
-        parts = [F32x1(0.0); PARTIAL_SUMS];
+        partial_sums = [F32x1(0.0); PARTIAL_SUMS];
         line.map_one_by_one::<false>(
             #[inline(always)]
             |x| {
                 let w = now.weight(Scalar, F32x1(x));
-                let [first, second, third, fourth] = parts;
-                parts = [second, third, fourth, first + w];
+                let [first, second, third, fourth] = partial_sums;
+                partial_sums = [second, third, fourth, first + w];
                 w.0
             },
         );
@@ -191,7 +192,7 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     }
     let [factor] = factor;
     let [F32x1(base), F32x1(magic)] = shift.base_and_magic();
-    *state = [m.0, mul_add(sum, factor, fold(parts).0), factor, base, magic];
+    *state = [m.0, mul_add(sum, factor, fold(partial_sums).0), factor, base, magic];
 }
 
 /// `to = to · factors + left · right`, with no states without the first term; without what is `marked` by a
@@ -204,17 +205,17 @@ fn product(
     to: &mut [f32],
     states: Option<&[State]>,
     width: usize,
-    marked: bool,
+    skip_negative: bool,
 ) {
-    let done = if marked {
+    let done = if skip_negative {
         0
-    } else if width == SIDE {
-        tiles::<SIDE>(left, right, to, states)
+    } else if width == TILE_QUERIES {
+        tiles::<TILE_QUERIES>(left, right, to, states)
     } else {
         tiles::<1>(left, right, to, states)
     };
     if done < to.len() {
-        one_by_one(left, right, to, states, width, done, marked);
+        one_by_one(left, right, to, states, width, done, skip_negative);
     }
 }
 
@@ -229,11 +230,11 @@ fn tiles<const C: usize>(
     let mut left = RowQuads::new(left);
     let states = states.and_then(|states| states.first_chunk::<C>());
     let right = right.as_chunks::<C>().0;
-    let (tiles, _) = to.as_chunks_mut::<C>().0.as_chunks_mut::<ROWS>();
+    let (tiles, _) = to.as_chunks_mut::<C>().0.as_chunks_mut::<TILE_ROWS>();
     let done = tiles.as_flattened().as_flattened().len();
     for to in tiles {
         // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
-        let zeros: [[f32; C]; ROWS] = array!(|_r| array!(|_c| 0.0));
+        let zeros: [[f32; C]; TILE_ROWS] = array!(|_r| array!(|_c| 0.0));
         let sums = left.fold(
             right,
             zeros,
@@ -263,9 +264,9 @@ fn one_by_one(
     states: Option<&[State]>,
     width: usize,
     done: usize,
-    marked: bool,
+    skip_negative: bool,
 ) {
-    let lowest = if marked { 0.0 } else { f32::NEG_INFINITY };
+    let lowest = if skip_negative { 0.0 } else { f32::NEG_INFINITY };
     for (at, to) in to.iter_mut().enumerate().skip(done) {
         let (row, col) = (at / width.max(1), at % width.max(1));
         let mut sum = 0.0;
@@ -290,23 +291,23 @@ fn score_mod(
     score_mod: &dyn ScoreMod,
     key: usize,
     queries: Queries,
-    mask_value: Option<f32>,
+    fill: Option<f32>,
     scores: Option<MatrixMut<'_>>,
 ) {
     if let Some(scores) = scores {
-        score_mod.apply(key, queries, mask_value, scores);
+        score_mod.apply(key, queries, fill, scores);
     }
 }
 
 /// Writes `mark` where a query does not see a key of `scores`, keys × `width`: the first is `first`.
 // As bits: no register of floats is saved for it.
 #[inline(never)]
-fn mask(scores: &mut [f32], width: usize, first: usize, visible: &[Range<usize>], mark: u32) {
+fn mask(scores: &mut [f32], width: usize, first: usize, visible: &[Range<usize>], fill: u32) {
     for (i, visible) in visible.iter().enumerate() {
         let (mut at, mut key) = (i, first);
         while let Some(score) = scores.get_mut(at) {
             if !visible.contains(&key) {
-                *score = f32::from_bits(mark);
+                *score = f32::from_bits(fill);
             }
             (at, key) = (at + width, key + 1);
         }
@@ -327,21 +328,21 @@ fn are_finite(values: MatrixRef<'_>) -> bool {
 
 impl LaneLayout for OneLane<'_> {
     #[inline(always)]
-    fn begin(&mut self, call: &FlashAttention<'_>, tile: &Tile<'_>) {
+    fn begin(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>) {
         for (i, state) in self.states.iter_mut().enumerate() {
             // Where that stays, the sum is 0: no shift makes any other of its logarithm than −∞.
             *state = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
             // What is not there is a copy of the last: no one reads what nobody wrote.
-            let there = i.min(tile.visible.len().saturating_sub(1));
-            let (head, row) = call.locate(tile.first + there);
-            let mut sink = [call.sinks.get(head).copied().unwrap_or(call.sink)];
+            let query = i.min(tile.visible.len().saturating_sub(1));
+            let (head, row) = attention.locate(tile.first + query);
+            let mut sink = [attention.sinks.get(head).copied().unwrap_or(attention.sink)];
             if sink > [f32::NEG_INFINITY] {
                 weigh(&mut sink, slice::from_mut(state));
             }
-            let queries = call.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+            let queries = attention.queries.head(head).unwrap_or(MatrixRef::EMPTY);
             scale(
                 ScalarRow::into_column(queries, row, self.packed, i, self.width),
-                call.scale,
+                attention.scale,
                 true,
             );
         }
@@ -355,25 +356,19 @@ impl LaneLayout for OneLane<'_> {
     }
 
     #[inline(always)]
-    fn grid(&mut self) -> Option<MatrixMut<'_>> {
+    fn scores_mut(&mut self) -> Option<MatrixMut<'_>> {
         MatrixMut::new(self.scores, self.keys, self.width).ok()
     }
 
     #[inline(always)]
-    fn score_mod(
-        &mut self,
-        of: &dyn ScoreMod,
-        key: usize,
-        queries: Queries,
-        mask_value: Option<f32>,
-    ) {
-        score_mod(of, key, queries, mask_value, self.grid());
+    fn score_mod(&mut self, of: &dyn ScoreMod, key: usize, queries: Queries, fill: Option<f32>) {
+        score_mod(of, key, queries, fill, self.scores_mut());
     }
 
     #[inline(always)]
     fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
-        mask(scores, self.width, first, visible, masked(weights).to_bits());
+        mask(scores, self.width, first, visible, masked_fill(weights).to_bits());
     }
 
     #[inline(always)]
@@ -383,13 +378,13 @@ impl LaneLayout for OneLane<'_> {
     }
 
     #[inline(always)]
-    fn add(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
+    fn add_values(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
         let states = (!core::mem::take(&mut self.acc_is_zero)).then_some(&*self.states);
         product(values.t(), self.scores, self.acc, states, self.width, false);
     }
 
     #[inline(always)]
-    fn add_visible(&mut self, values: MatrixRef<'_>) {
+    fn add_visible_values(&mut self, values: MatrixRef<'_>) {
         let states = (!core::mem::take(&mut self.acc_is_zero)).then_some(&*self.states);
         product(values.t(), self.scores, self.acc, states, self.width, true);
     }

@@ -35,24 +35,24 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// Two vectors of columns go together, as in a tile, and with one query up to 8, so that whole
     /// rows are read one after another and the latency of a multiply-add is hidden.
     #[inline(always)]
-    pub(super) fn add<const R: usize, W: BroadcastColumns<R>>(
+    pub(super) fn add_values<const R: usize, W: BroadcastColumns<R>>(
         &mut self,
         weights: impl Fn() -> W,
         values: MatrixRef<'_>,
         factors: &[f32; L],
-        mut also: impl FnMut(usize),
+        mut prefetch: impl FnMut(usize),
     ) {
         let mut col = 0;
         while col < values.cols() {
             let (left, vectors) = (weights(), (values.cols() - col).div_ceil(L));
             col += if const { R == 1 } && vectors >= 8 {
-                self.add_vectors::<R, 8>(col, left, values, factors, &mut also)
+                self.add_vectors::<R, 8>(col, left, values, factors, &mut prefetch)
             } else if const { R == 1 } && vectors >= 4 {
-                self.add_vectors::<R, 4>(col, left, values, factors, &mut also)
+                self.add_vectors::<R, 4>(col, left, values, factors, &mut prefetch)
             } else if vectors >= 2 {
-                self.add_vectors::<R, 2>(col, left, values, factors, &mut also)
+                self.add_vectors::<R, 2>(col, left, values, factors, &mut prefetch)
             } else {
-                self.add_vectors::<R, 1>(col, left, values, factors, &mut also)
+                self.add_vectors::<R, 1>(col, left, values, factors, &mut prefetch)
             };
         }
         self.acc_is_zero = false;
@@ -66,7 +66,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         weights: impl BroadcastColumns<R>,
         values: MatrixRef<'_>,
         factors: &[f32; L],
-        also: &mut impl FnMut(usize),
+        prefetch: &mut impl FnMut(usize),
     ) -> usize {
         let token = self.token;
         let right = Source::columns(values, col, N * L);
@@ -77,7 +77,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
             right,
             zeros,
             #[inline(always)]
-            || also(N * L),
+            || prefetch(N * L),
         );
         let acc: [[V; N]; R] = if self.acc_is_zero {
             sums
@@ -96,7 +96,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// As [`add`](Self::add), without the products whose weight is marked by a
     /// negative number; `weight` is that of a query and a key.
     #[inline(always)]
-    pub(super) fn add_visible(
+    pub(super) fn add_visible_values(
         &mut self,
         weight: impl Fn(usize, usize) -> f32,
         values: MatrixRef<'_>,
@@ -136,15 +136,15 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     #[inline(always)]
     pub(super) fn finish(
         &mut self,
-        call: &mut FlashAttention<'_>,
+        attention: &mut FlashAttention<'_>,
         tile: &Tile<'_>,
         factors: [f32; L],
     ) {
         self.clear();
-        for (head, first, tokens) in call.heads(tile) {
+        for (head, first, tokens) in attention.heads(tile) {
             let of_head = factors.get(first..).unwrap_or_default();
             let sums = mask::rows(self.acc.view(), first, tokens.len());
-            let out = call.out.head_mut(head).and_then(|out| {
+            let out = attention.out.head_mut(head).and_then(|out| {
                 let (_, out) = out.split_rows(tokens.start).ok()?;
                 Some(out.split_rows(tokens.len()).ok()?.0)
             });
