@@ -1,4 +1,4 @@
-//! Softcap and bias, score for score.
+//! The elementwise score modifications: softcap and bias (additive mask).
 
 use super::{Kernel, tanh::tanh};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     simd::{Vector, strip},
 };
 
-/// `cap · tanh(score / cap)`, for a positive cap.
+/// `score = cap · tanh(score / cap)`, for a positive cap.
 pub(crate) struct Softcap<'a> {
     pub(crate) cap: f32,
     pub(crate) scores: MatrixMut<'a>,
@@ -31,8 +31,8 @@ impl Kernel for Softcap<'_> {
     }
 }
 
-/// `score + bias`, and −∞ where the bias is, whatever the score. With a `mark`, that where the bias is −∞,
-/// and nothing elsewhere.
+/// `score = score + bias`, and −∞ where the bias is −∞, even if the score is NaN or +∞. With a `fill`,
+/// only writes `fill` where the bias is −∞.
 pub(crate) struct AddBias<'a> {
     pub(crate) bias: MatrixRef<'a>,
     pub(crate) fill: Option<f32>,

@@ -59,7 +59,7 @@ impl HeadsLayout {
         Layout { rows, cols, row_stride, col_stride }
     }
 
-    /// How many floats the elements span, as [`Layout::span`].
+    /// [`Layout::required_len`] of all heads.
     fn required_len(self) -> Result<usize, Error> {
         match (self.sizes[0].checked_sub(1), self.head().required_len()?) {
             (None, _) | (_, 0) => Ok(0),

@@ -1,13 +1,13 @@
-//! LaneLayout are keys for the scores and columns for the values: one query, or as many as
-//! a tile has rows.
+//! Decoding: up to `R` queries. Scores put keys in the lanes, outputs put value columns in the lanes.
 //!
 //! ```text
-//! s[query][key] = Σ (scale · queries[query][i]) · keys[key][i]   keys side by side in a cache,
-//!                                                                else squares transposed on the way
+//! s[query][key] = Σ (scale · queries[query][i]) · keys[key][i]   a cache stores the keys transposed,
+//!                                                                other keys are transposed in registers
 //! acc[query][col] += Σ w[query][key] · value[key][col]
 //! ```
 //!
-//! The state of a query is still one lane, so that it is the state of [`QueryLanes`](super::QueryLanes).
+//! The online-softmax state of a query is still one lane: the same state as in
+//! [`QueryLanes`](super::QueryLanes).
 
 use core::ops::Range;
 
@@ -29,14 +29,14 @@ use crate::{
     },
 };
 
-/// Up to `R` queries, no more than a vector has lanes.
+/// A tile of up to `R` queries, and at most `L`.
 pub(super) struct KeyLanes<'a, const L: usize, const R: usize, V: Vector<L>> {
     token: V::Token,
     /// Queries × dim, scaled.
     queries: MatrixRef<'a>,
     /// Queries × [`KEY_BLOCK`].
     scores: &'a mut [f32],
-    /// How many keys this block has.
+    /// The number of keys in this block.
     keys: usize,
     outputs: Outputs<'a, L, V>,
     state: State<1, V>,
@@ -44,7 +44,7 @@ pub(super) struct KeyLanes<'a, const L: usize, const R: usize, V: Vector<L>> {
 }
 
 impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
-    /// How long the parts of the workspace are.
+    /// The lengths of the workspace's parts.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
         [dim, KEY_BLOCK, value_dim].map(|width| width * queries)
@@ -79,7 +79,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         }
     }
 
-    /// Writes the outputs and hands over what log-sum-exps are made of.
+    /// Writes the outputs and the parts of the log-sum-exps.
     #[inline(always)]
     pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         let Self { token, mut outputs, state, .. } = self;
@@ -90,7 +90,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         }
     }
 
-    /// The scores of a block.
+    /// Computes the scores of a block.
     #[inline(always)]
     fn score_block<const L1: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
         let mut prefetcher = Prefetcher::<L1>::new(next);
@@ -100,7 +100,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         }
         let mut first = 0;
         while first < self.keys {
-            // As many as of columns: see `Outputs::add`.
+            // The same widths as in `Outputs::add_values`, and for the same reason.
             let vectors = (self.keys - first).div_ceil(L);
             first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
                 self.score_vectors::<8, L1>(keys, first, &mut prefetcher)
@@ -114,7 +114,8 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         }
     }
 
-    /// The scores of `N` vectors of keys from `first` on, which lie side by side; gives how many keys.
+    /// Computes the scores of `N` vectors of keys from `first` on, whose row stride is 1. Returns the number
+    /// of keys.
     #[inline(always)]
     fn score_vectors<const N: usize, const L1: bool>(
         &mut self,
@@ -135,7 +136,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         N * L
     }
 
-    /// The scores of a block, by a function of its own, for it needs all registers.
+    /// [`score_block`](Self::score_block) as a function of its own, because it needs all registers.
     #[inline(always)]
     fn score_block_outlined<const L1: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
         V::outlined(
@@ -146,8 +147,8 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         );
     }
 
-    /// The scores of keys whose elements lie side by side: squares are transposed and used up in
-    /// registers, while the sums of the others wait.
+    /// Computes the scores of keys with contiguous rows: squares of `L` keys × `L` elements are transposed
+    /// and consumed in registers. The partial scores of the other keys wait in memory.
     #[inline(always)]
     fn score_squares<const L1: bool>(
         &mut self,
@@ -156,7 +157,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     ) {
         let token = self.token;
         let mut stored_sums = Vec::<[[f32; L]; R], { KEY_BLOCK / 4 }>::new();
-        // Cannot fail: no vector has less than 4 lanes.
+        // Cannot fail: every vector has at least 4 lanes.
         let _ = stored_sums.resize(self.keys.div_ceil(L), [[0.0; L]; R]);
         for i in (0..self.queries.cols()).step_by(L) {
             let queries = BroadcastRows::<R>::new(self.queries, 0, i);
@@ -184,7 +185,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         }
     }
 
-    /// The weighted values of a block.
+    /// Adds the weighted values of a block.
     #[inline(always)]
     fn add_block<const L1: bool>(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
         let queries = self.queries.rows();
@@ -201,7 +202,8 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         );
     }
 
-    /// A row of scores is whole vectors, whatever the number of keys.
+    /// Stores sums as scores of the keys from `first` on. A row of scores has room for [`KEY_BLOCK`] keys, so
+    /// all stores are of whole vectors.
     #[inline(always)]
     fn write_scores<const N: usize>(&mut self, first: usize, sums: [[V; N]; R]) {
         let rows = self.scores.as_chunks_mut::<KEY_BLOCK>().0;
@@ -217,7 +219,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     }
 }
 
-/// One step of `R` chains.
+/// One multiply-add in each of `R` chains.
 #[inline(always)]
 fn multiply_add<const L: usize, const R: usize, V: Vector<L>>(
     token: V::Token,
@@ -231,7 +233,7 @@ fn multiply_add<const L: usize, const R: usize, V: Vector<L>>(
 impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L, R, V> {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        // For several queries of few lanes the second cache is near enough, and both would be twice the code.
+        // With several queries and at most 4 lanes, L2 is fast enough; a second copy of the code is not worth it.
         if const { R == 1 || L > 4 } && fit_in_l1(keys, next) {
             self.score_block_outlined::<true>(keys, next);
         } else {

@@ -1,9 +1,9 @@
-//! One lane: queries by four or alone (by two where size counts), the state of one after the other.
+//! One lane: tiles of four queries or of one (of two if compiled for size), for machines without vectors.
 //!
-//! The steps and the bits of [`QueryLanes`](super::query_lanes::QueryLanes), for machines without vectors: tiles of
-//! four keys by four queries, of which a Cortex-M4F holds all sums in registers, and one text for the
-//! state of a query, however many there are. The state lies in the workspace: what a microcontroller
-//! has on its stack are views and places.
+//! The steps and the bits are those of [`QueryLanes`](super::query_lanes::QueryLanes). Tiles are four keys by
+//! four queries: a Cortex-M4F holds all their sums in registers. The states of the queries are updated one
+//! after another, by one copy of the code. They are in the workspace, so that the stack of a
+//! microcontroller holds only views and indices.
 
 use core::{ops::Range, slice};
 
@@ -26,45 +26,47 @@ use crate::{
     },
 };
 
-/// How many queries go together. Where size counts (`small`, see `build.rs`) it is the half: one alone is
-/// a pair then, half of which is for nothing, and there is one kind of tile, with few registers to save.
+/// The number of queries in a tile. If compiled for size (`small`, see `build.rs`) it is 2, and a single query
+/// is computed as a pair of which half is discarded. One kind of tile is enough then, and it has few registers
+/// to save.
 const TILE_QUERIES: usize = if cfg!(small) { 2 } else { 4 };
 
-/// How many keys or columns of values go together.
+/// The number of keys, or of value columns, in a tile.
 const TILE_ROWS: usize = 4;
 
-/// How many of `queries` go together: a tile that is half empty costs more than queries alone.
+/// The width of the next tile, if `queries` are left: two of four queries in a tile would cost more than two
+/// tiles of one.
 #[inline(always)]
 pub(super) fn width(queries: usize) -> usize {
     if cfg!(small) || queries >= TILE_QUERIES - 1 { TILE_QUERIES } else { 1 }
 }
 
-/// Up to [`width`] queries.
+/// A tile of up to [`width`] queries.
 pub(super) struct OneLane<'a> {
     width: usize,
-    /// dim × width, scaled.
+    /// The scaled queries: dim × width.
     packed: &'a mut [f32],
     /// Keys × width.
     scores: &'a mut [f32],
-    /// How many keys this block has.
+    /// The number of keys in this block.
     keys: usize,
-    /// Columns of the values × width.
+    /// Value columns × width.
     acc: &'a mut [f32],
-    /// Whether that stands for zeros, whatever it holds.
+    /// Whether the accumulators are 0; their memory is not yet written then.
     acc_is_zero: bool,
-    /// Of each query.
+    /// One per query.
     states: &'a mut [State],
 }
 
-/// The largest score, the sum, what the accumulators are to be multiplied by, and what is kept of the
-/// shift.
+/// The online-softmax state of a query: running maximum, sum of weights, the factor that rescales the
+/// accumulators, and [`Shift::base_and_magic`].
 type State = [f32; 5];
 
-/// How many floats of workspace the state of a query takes.
+/// The number of floats of workspace for the state of a query.
 pub(super) const STATE_FLOATS: usize = size_of::<State>() / size_of::<f32>();
 
 impl<'a> OneLane<'a> {
-    /// How long the parts of the workspace are.
+    /// The lengths of the workspace's parts.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
         let width = width(queries);
@@ -85,14 +87,14 @@ impl<'a> OneLane<'a> {
         Self { width, packed, scores, keys: 0, acc, acc_is_zero: true, states }
     }
 
-    /// Writes the outputs and hands over what log-sum-exps are made of.
+    /// Writes the outputs and the parts of the log-sum-exps.
     #[inline(always)]
     pub(super) fn finish(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         if self.acc_is_zero {
-            // Sums of nothing.
+            // Empty sums: writes zeros.
             product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
         }
-        // Where the end is not known to be near, a loop is not unrolled.
+        // `take` hides from the compiler that there are at most four queries: it would unroll a short loop.
         for (i, [m, sum, _, base, magic]) in self.states.iter().enumerate().take(tile.visible.len())
         {
             let (head, row) = attention.locate(tile.first + i);
@@ -112,9 +114,9 @@ impl<'a> OneLane<'a> {
     }
 }
 
-/// Multiplies by `factor`, and makes +0 of every zero; not where queries are `packed`: a chain of
-/// products begins at +0, and the sign of a zero is lost there.
-// One copy of three loops, for both ends of a call.
+/// Multiplies a row by `factor` and turns −0 into +0. When queries are `packed` it keeps −0, which does not
+/// matter: a score's chain begins at +0 and loses the sign.
+// Not inlined: packing and the final scaling share one copy of the three loops.
 #[inline(never)]
 fn scale(mut line: ScalarRow<'_>, factor: f32, packed: bool) {
     if packed && let Some(mut line) = line.known::<1, TILE_QUERIES>() {
@@ -126,19 +128,19 @@ fn scale(mut line: ScalarRow<'_>, factor: f32, packed: bool) {
     }
 }
 
-/// [`share_at_infinity`] beside +∞.
-// Seldom called: a loop with a call is not unrolled, nor any where size counts.
+/// [`share_at_infinity`] for a maximum of +∞.
+// Seldom called, hence not inlined: the compiler does not unroll a loop around a call. If compiled for size it
+// unrolls no loop.
 #[cfg_attr(not(small), inline(never))]
 #[cfg_attr(small, inline(always))]
 fn share_if_infinite(x: f32) -> f32 {
     share_at_infinity(Scalar, F32x1(f32::INFINITY), F32x1(x)).0
 }
 
-/// Makes weights of the scores of as many queries as there are states, keys × queries, and adds them to
-/// their sums.
+/// Turns the scores (keys × queries, a query per state) into weights and adds them to the sums of the states.
 ///
-/// Those of [`State::raise`](super::State::raise) are weights too: they go through the loop of the others, before them, and
-/// not in the first block, where they are 0.
+/// The rescale factors of [`State::raise_maximum`](super::State::raise_maximum) are weights too. The same loop
+/// computes the factor first, except in the first block, where it is 0.
 #[inline(never)]
 fn weigh(scores: &mut [f32], states: &mut [State]) {
     for (scores, state) in ScalarRow::columns(scores, states.len()).zip(states) {
@@ -158,7 +160,7 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     let mut is_factor = before > f32::NEG_INFINITY;
     if m.0 == f32::INFINITY {
         scores.map_one_by_one::<false>(share_if_infinite);
-        // What counts for nothing beside +∞ is 0.
+        // Finite scores have no weight beside +∞: the first +∞ resets the sums, a later one keeps them.
         is_factor = false;
         if before == f32::INFINITY {
             factor = [1.0];
@@ -173,8 +175,8 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     }
     let mut partial_sums;
     loop {
-        // The next partial sum is the first one, and then all move up by one: where the
-        // last move leaves them changes nothing in their fold.
+        // A weight goes to the first partial sum, then all four rotate. A remainder leaves them rotated,
+        // which changes no bit of their fold.
         partial_sums = [F32x1(0.0); PARTIAL_SUMS];
         line.map_one_by_one::<false>(
             #[inline(always)]
@@ -195,9 +197,9 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     *state = [m.0, mul_add(sum, factor, fold(partial_sums).0), factor, base, magic];
 }
 
-/// `to = to · factors + left · right`, with no states without the first term; without what is `marked` by a
-/// negative number in `right`. `right` and `to` have rows of `width` floats, `right` any number of them
-/// that are not read.
+/// `to = to · factors + left · right`, or `to = left · right` without states. `right` and `to` have rows of
+/// `width` floats; `right` may have more rows than are read. With `skip_negative`, the products of negative
+/// elements of `right` are skipped: masked weights.
 #[inline(never)]
 fn product(
     left: MatrixRef<'_>,
@@ -219,7 +221,7 @@ fn product(
     }
 }
 
-/// Likewise of whole tiles. Gives how many elements that are.
+/// [`product`] for the whole tiles of `to`. Returns the number of elements in them.
 #[inline(always)]
 fn tiles<const C: usize>(
     left: MatrixRef<'_>,
@@ -233,7 +235,7 @@ fn tiles<const C: usize>(
     let (tiles, _) = to.as_chunks_mut::<C>().0.as_chunks_mut::<TILE_ROWS>();
     let done = tiles.as_flattened().as_flattened().len();
     for to in tiles {
-        // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
+        // Unrolled, so that the sums stay in registers, and on a Cortex-M55 in a vector.
         let zeros: [[f32; C]; TILE_ROWS] = array!(|_r| array!(|_c| 0.0));
         let sums = left.fold(
             right,
@@ -253,9 +255,8 @@ fn tiles<const C: usize>(
     done
 }
 
-/// `to = to · factors + left · right`, one element after the other from `done` on; without what is
-/// `marked` by a negative number in `right`.
-// Here and below a loop with two ways out is one that is never unrolled.
+/// [`product`] for the elements of `to` from `done` on, one at a time.
+// Here and below, a loop with two exits is one that the compiler never unrolls.
 #[inline(always)]
 fn one_by_one(
     left: MatrixRef<'_>,
@@ -285,7 +286,8 @@ fn one_by_one(
     }
 }
 
-// Called twice, and seldom: one copy, whose registers are out of the frame of the others. So are the next two.
+// This and the next two functions are seldom called, and not inlined: one copy each, and the registers they
+// save do not enlarge the frame of the caller.
 #[inline(never)]
 fn score_mod(
     score_mod: &dyn ScoreMod,
@@ -299,8 +301,9 @@ fn score_mod(
     }
 }
 
-/// Writes `mark` where a query does not see a key of `scores`, keys × `width`: the first is `first`.
-// As bits: no register of floats is saved for it.
+/// Writes `fill` to the scores (keys × `width`) of keys that are not visible to their query. The first key is
+/// `first`.
+// `fill` is passed as bits, so that no float register is saved for it.
 #[inline(never)]
 fn mask(scores: &mut [f32], width: usize, first: usize, visible: &[Range<usize>], fill: u32) {
     for (i, visible) in visible.iter().enumerate() {
@@ -330,9 +333,9 @@ impl LaneLayout for OneLane<'_> {
     #[inline(always)]
     fn begin(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>) {
         for (i, state) in self.states.iter_mut().enumerate() {
-            // Where that stays, the sum is 0: no shift makes any other of its logarithm than −∞.
+            // If no key is visible this state stays: the sum is 0, whose logarithm is −∞ with any shift.
             *state = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
-            // What is not there is a copy of the last: no one reads what nobody wrote.
+            // A lane without a query packs a copy of the last query, so that no unwritten memory is read.
             let query = i.min(tile.visible.len().saturating_sub(1));
             let (head, row) = attention.locate(tile.first + query);
             let mut sink = [attention.sinks.get(head).copied().unwrap_or(attention.sink)];

@@ -1,5 +1,4 @@
-//! Outputs whose lanes are columns of the values: written as they lie, and nothing is
-//! transposed.
+//! Outputs with value columns in the lanes: rows are written without a transposition.
 
 use super::{FlashAttention, Tile};
 use crate::{
@@ -15,9 +14,9 @@ use crate::{
 /// The accumulators of up to a vector of queries.
 pub(super) struct Outputs<'a, const L: usize, V: Vector<L>> {
     token: V::Token,
-    /// Queries × columns of the values.
+    /// Queries × value columns.
     acc: MatrixMut<'a>,
-    /// Whether they stand for zeros, whatever they hold.
+    /// Whether the accumulators are 0; their memory is not yet written then.
     acc_is_zero: bool,
 }
 
@@ -29,11 +28,11 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         Self { token, acc, acc_is_zero: true }
     }
 
-    /// Adds the weighted values of all queries, up to `R`; `weights` gives theirs key for
-    /// key, and `also` is called with how many floats of values were read.
+    /// Rescales the accumulators and adds the weighted values for up to `R` queries. `weights` returns the
+    /// weights, one key per column; `prefetch` is called with the number of floats of values just read.
     ///
-    /// Two vectors of columns go together, as in a tile, and with one query up to 8, so that whole
-    /// rows are read one after another and the latency of a multiply-add is hidden.
+    /// A step takes two vectors of columns, as a tile does. With one query it takes up to 8, so that
+    /// whole rows are read in sequence and the latency of a multiply-add is hidden.
     #[inline(always)]
     pub(super) fn add_values<const R: usize, W: BroadcastColumns<R>>(
         &mut self,
@@ -58,7 +57,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         self.acc_is_zero = false;
     }
 
-    /// `N` vectors of columns of that; gives how many columns.
+    /// [`add_values`](Self::add_values) for `N` vectors of columns from `col` on. Returns the number of columns.
     #[inline(always)]
     fn add_vectors<const R: usize, const N: usize>(
         &mut self,
@@ -93,8 +92,8 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         N * L
     }
 
-    /// As [`add`](Self::add), without the products whose weight is marked by a
-    /// negative number; `weight` is that of a query and a key.
+    /// [`add_values`](Self::add_values) without the products whose weight is negative: masked.
+    /// `weight` returns the weight of a query and a key.
     #[inline(always)]
     pub(super) fn add_visible_values(
         &mut self,
@@ -119,7 +118,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         }
     }
 
-    /// Lays down the zeros that they stand for.
+    /// Writes zeros to accumulators that are not yet written.
     #[inline(always)]
     fn clear(&mut self) {
         if self.acc_is_zero {
@@ -132,7 +131,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         self.acc_is_zero = false;
     }
 
-    /// Writes the outputs, times a factor each.
+    /// Writes the outputs: the accumulators times one factor per query.
     #[inline(always)]
     pub(super) fn finish(
         &mut self,
@@ -162,7 +161,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     }
 }
 
-/// Multiplies `N` vectors of columns from `col` on by the factor of each row; gives how many columns.
+/// Multiplies `N` vectors of columns from `col` on by the factor of each row. Returns the number of columns.
 #[inline(always)]
 fn scale_columns<const L: usize, const N: usize, V: Vector<L>>(
     token: V::Token,

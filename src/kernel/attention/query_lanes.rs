@@ -1,7 +1,7 @@
-//! LaneLayout are queries, of values too.
+//! More than half a vector of queries: scores and outputs put queries in the lanes.
 //!
 //! ```text
-//! acc[col][query] += Σ value[key][col] · w[key][query]   broadcasts of the values as they lie
+//! acc[col][query] += Σ value[key][col] · w[key][query]   values are broadcast from where they are
 //! out = acc, transposed once
 //! ```
 
@@ -19,17 +19,17 @@ use crate::{
     },
 };
 
-/// `C` vectors of queries.
+/// A tile of up to `C` vectors of queries.
 pub(super) struct QueryLanes<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> {
     scores: QueryScores<'a, L, R, C, L, V>,
-    /// Width of the values × queries.
+    /// Value columns × queries.
     acc: &'a mut [f32],
-    /// Whether they stand for zeros, whatever they hold.
+    /// Whether the accumulators are 0; their memory is not yet written then.
     acc_is_zero: bool,
 }
 
 impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLanes<'a, L, R, C, V> {
-    /// How long the parts of the workspace are.
+    /// The lengths of the workspace's parts.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, _queries: usize) -> [usize; 3] {
         [dim, KEY_BLOCK, value_dim].map(|rows| rows * C * L)
@@ -46,13 +46,14 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
         Self { scores, acc, acc_is_zero: true }
     }
 
-    /// What to ask for while `now` is read: with few lanes nothing, for the core by itself keeps ahead of them.
+    /// A prefetcher of `next` to run while `now` is read. `None` with few lanes: the hardware prefetcher of
+    /// the core keeps up with them.
     #[inline(always)]
     fn prefetcher<'b>(now: MatrixRef<'_>, next: MatrixRef<'b>) -> Option<Prefetcher<'b, false>> {
         if const { C * L > 8 } { Prefetcher::beyond_l1(now, next) } else { None }
     }
 
-    /// Writes the outputs and hands over what log-sum-exps are made of.
+    /// Writes the outputs and the parts of the log-sum-exps.
     #[inline(always)]
     pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         let Self { scores, acc, .. } = self;
@@ -64,7 +65,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
         for c in 0..C {
             let first = tile.first + c * L;
             let (head, row) = attention.locate(first);
-            // LaneLayout without a query lie behind the last row, and are not written.
+            // Lanes without a query are after the last row of the head, where nothing is written.
             let is_one_head =
                 row + L.min(tile.visible.len().saturating_sub(c * L)) <= attention.queries.rows();
             for (i, chunk) in acc.chunks(L * C * L).enumerate() {
@@ -163,8 +164,8 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
     }
 }
 
-/// Adds the weighted values of `R` columns from `col` on to their accumulators, times the factors where there are
-/// any yet; gives `R`.
+/// Rescales the accumulators of `R` value columns from `col` on, unless they are still zero, and adds the
+/// weighted values. Returns `R`.
 #[inline(always)]
 fn add_columns<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,

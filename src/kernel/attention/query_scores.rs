@@ -1,8 +1,8 @@
-//! Scores whose lanes are queries: nothing is folded, and the state of a query is one lane.
+//! Scores with queries in the lanes: no horizontal sums, and the state of a query is one lane.
 //!
 //! ```text
 //! Qt[i][query] = scale · queries[query][i]    transposed once
-//! s[key][query] = Σ key[i] · Qt[i][query]     broadcasts of the keys as they lie
+//! s[key][query] = Σ key[i] · Qt[i][query]     keys are broadcast from where they are
 //! ```
 
 use core::ops::Range;
@@ -23,8 +23,8 @@ use crate::{
     },
 };
 
-/// The scores of `C` vectors of queries, `R` keys at a time; no more than `Q` lanes of a vector
-/// have a query, and what the others would be transposed for is not done.
+/// The scores of `C` vectors of queries, computed for `R` keys at a time. At most `Q` lanes of a vector
+/// hold a query; the transposition skips the work for the other lanes.
 pub(super) struct QueryScores<
     'a,
     const L: usize,
@@ -34,11 +34,11 @@ pub(super) struct QueryScores<
     V: Vector<L>,
 > {
     pub(super) token: V::Token,
-    /// dim × queries.
+    /// The scaled queries: dim × queries.
     packed: &'a [f32],
     /// Keys × queries.
     scores: &'a mut [f32],
-    /// How many floats of them the keys of this block have.
+    /// The length of the part of `scores` that this block uses.
     len: usize,
     pub(super) state: State<C, V>,
     pub(super) factors: [V; C],
@@ -47,7 +47,7 @@ pub(super) struct QueryScores<
 impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vector<L>>
     QueryScores<'a, L, R, C, Q, V>
 {
-    /// `packed` has room for dim × queries, `scores` for a block.
+    /// Packs the queries. `packed` has room for dim × queries, `scores` for a block of keys × queries.
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
@@ -60,7 +60,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         Self { token, packed, scores, len: 0, state, factors: [V::splat(token, 0.0); C] }
     }
 
-    /// Hands over what log-sum-exps are made of.
+    /// Writes the parts of the log-sum-exps.
     #[inline(always)]
     pub(super) fn write_log_sum_exp(&self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         if let Some(write) = &mut attention.log_sum_exp {
@@ -68,13 +68,13 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         }
     }
 
-    /// The weights of this block, keys × queries.
+    /// The weights of this block: keys × queries.
     #[inline(always)]
     pub(super) fn weights(&self) -> &[f32] {
         self.scores.get(..self.len).unwrap_or_default()
     }
 
-    /// See [`LaneLayout`](super::LaneLayout); for each key `ahead` goes as far as that is long.
+    /// Computes the scores of `keys`; with each key `prefetcher` advances by the length of a key.
     #[inline(always)]
     pub(super) fn score(
         &mut self,
@@ -98,17 +98,17 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         }
     }
 
-    /// Likewise.
+    /// See [`LaneLayout::scores_mut`](super::LaneLayout::scores_mut).
     #[inline(always)]
     pub(super) fn scores_mut(&mut self) -> Option<MatrixMut<'_>> {
         MatrixMut::new(self.scores, self.len / (C * L), C * L).ok()
     }
 
-    /// Likewise.
+    /// See [`LaneLayout::mask`](super::LaneLayout::mask).
     #[inline(always)]
     pub(super) fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
         let token = self.token;
-        // Whole numbers up to KEY_BLOCK: exact.
+        // Exact as floats: integers up to KEY_BLOCK.
         let within = |at: usize| at.saturating_sub(first).min(KEY_BLOCK) as f32;
         let fill = V::splat(token, masked_fill(weights));
         let Some(scores) = self.scores.get_mut(..self.len) else { return };
@@ -127,12 +127,12 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         }
     }
 
-    /// Likewise.
+    /// See [`LaneLayout::weigh`](super::LaneLayout::weigh).
     #[inline(always)]
     pub(super) fn weigh(&mut self) {
         let token = self.token;
         let Some(scores) = self.scores.get_mut(..self.len) else { return };
-        // As many chains as parts, or each step waits for the maximum before it.
+        // PARTIAL_SUMS independent chains: in one chain each step would wait for the maximum before it.
         let mut maxima = [self.state.m; PARTIAL_SUMS];
         let mut rows = scores.as_chunks::<L>().0.chunks_exact(PARTIAL_SUMS * C);
         for rows in rows.by_ref() {
@@ -162,7 +162,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
     }
 }
 
-/// The scores of `R` keys from `key` on; gives `R`.
+/// Computes the scores of `R` keys from `key` on. Returns `R`.
 #[inline(always)]
 fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
@@ -181,7 +181,8 @@ fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     R
 }
 
-/// Lays the queries of a tile side by side, times the scale; what is behind the last is anything.
+/// Writes the queries of a tile to `packed`: scaled and transposed, one query per lane. Lanes after the last
+/// query hold unspecified values.
 #[inline(always)]
 fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
     token: V::Token,
@@ -191,8 +192,8 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
 ) {
     let scale = V::splat(token, attention.scale);
     for c in 0..C {
-        let lane = tile.first + c * L;
-        let (head, row) = attention.locate(lane);
+        let first = tile.first + c * L;
+        let (head, row) = attention.locate(first);
         let is_one_head =
             row + L.min(tile.visible.len().saturating_sub(c * L)) <= attention.queries.rows();
         let of_head = |head| attention.queries.head(head).unwrap_or(MatrixRef::EMPTY);
@@ -201,13 +202,13 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
             let square: [V; Q] = if is_one_head {
                 strip::read_rows(token, queries, row, i * L)
             } else {
-                array!(|n| {
-                    let (head, row) = attention.locate(lane + n);
+                array!(|lane| {
+                    let (head, row) = attention.locate(first + lane);
                     let [vector] = strip::read(token, of_head(head), row, i * L);
                     vector
                 })
             };
-            // Copies make fewer moves of the transposition than zeros.
+            // Fill the vector with copies: the transposition then needs fewer moves than with zeros.
             let square = V::transpose(array!(|lane| square[lane % Q]));
             let rows = to.as_chunks_mut::<L>().0.as_chunks_mut::<C>().0;
             store_square::<L, C, V>(square, scale, rows, c);
@@ -215,7 +216,7 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
     }
 }
 
-/// The largest of up to [`PARTIAL_SUMS`] rows and of the chain of each.
+/// Raises each of the maxima to its row; there are up to [`PARTIAL_SUMS`] rows.
 #[inline(always)]
 fn max_rows<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
@@ -231,7 +232,7 @@ fn max_rows<const L: usize, const C: usize, V: Vector<L>>(
     }
 }
 
-/// Makes weights of vector `c` of up to [`PARTIAL_SUMS`] rows, each added to a partial sum of its own.
+/// Turns vector `c` of up to [`PARTIAL_SUMS`] rows into weights and adds each row to its own partial sum.
 #[inline(always)]
 fn weigh_rows<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
