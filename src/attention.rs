@@ -58,7 +58,7 @@ pub struct Attention<'a> {
     softcap: Option<Softcap>,
     bias: Option<Bias<'a>>,
     keep: Option<Keep<'a>>,
-    /// Set when one of the last three is.
+    /// Set if softcap, bias or keep is.
     score_mod: Option<AsScoreMod>,
     /// One bit for each option that was set to a value out of range.
     invalid: u8,
@@ -333,7 +333,7 @@ impl<'a> Attention<'a> {
         let (backend, visible) = self.check_grid(keys, queries)?;
         self.scores(queries, keys, out.view_mut())?;
         let sink = self.sinks.and_then(|sinks| sinks.first().copied()).unwrap_or(self.sink);
-        backend.softmax_columns_beside(sink, out.view_mut());
+        backend.softmax_columns_with_sink(sink, out.view_mut());
         // A NaN makes its whole column NaN, the masked weights too: they become +0 again.
         if let Some(as_score_mod) = self.score_mod {
             let score_mods = ScoreMods { options: self, backend, first: 0 };
@@ -537,7 +537,7 @@ impl ScoreMod for ScoreMods<'_> {
     }
 }
 
-/// Writes `fill` where causal mask, window or cache hide a key from a query: two runs in each column.
+/// Writes `fill` where the causal mask or the window hides a key from a query: two runs in each column.
 fn mask_invisible(visible: VisibleKeys, fill: f32, mut scores: MatrixMut<'_>) {
     if scores.is_empty() {
         return; // any number of tokens

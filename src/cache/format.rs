@@ -1,4 +1,4 @@
-//! Caches for `defmt` loggers: sizes and counts, no keys.
+//! Caches for `defmt` loggers: prints sizes and positions, not keys and values.
 
 use defmt::{Format, Formatter, write};
 
