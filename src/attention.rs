@@ -170,8 +170,8 @@ impl<'a> Attention<'a> {
     }
 
     /// Sets a sliding window: the number of visible keys before and after the query's position. A query at
-    /// position `p` sees the keys from `p - left` to `p + right`, so `left = 4` and `right = 0` show five keys,
-    /// its own included. `usize::MAX` means no limit.
+    /// position `p` sees the keys from `p - left` to `p + right`, so `left = 4` and `right = 0` show five
+    /// keys, its own included. `usize::MAX` means no limit.
     #[must_use]
     pub const fn window(self, left: usize, right: usize) -> Self {
         Self { window: [left, right], ..self }
@@ -295,8 +295,8 @@ impl<'a> Attention<'a> {
     ///
     /// # Errors
     ///
-    /// Those of [`scores`](crate::scores()); [`Error::Shape`] also if the shape of bias or keep, or the number
-    /// of sinks, disagrees; [`Error::Option`] if an option is out of range.
+    /// Those of [`scores`](crate::scores()); [`Error::Shape`] also if the shape of bias or keep, or the
+    /// number of sinks, disagrees; [`Error::Option`] if an option is out of range.
     pub fn scores(
         &self,
         queries: MatrixRef<'_>,

@@ -23,8 +23,8 @@ pub struct CachePositions {
 }
 
 impl CachePositions {
-    /// Restores positions that [`appended`](KvCache::appended) and [`dropped`](KvCache::dropped) returned, for
-    /// callers that store the state of a cache themselves.
+    /// Restores positions that [`appended`](KvCache::appended) and [`dropped`](KvCache::dropped) returned,
+    /// for callers that store the state of a cache themselves.
     ///
     /// # Errors
     ///
@@ -106,8 +106,8 @@ macro_rules! position_getters {
 /// keys) choose `BLOCKS = (left + chunk).div_ceil(KEY_BLOCK) + 1`: every query of the
 /// chunk then sees all keys of its window.
 ///
-/// [`attend`](Self::attend) returns the same bits as [`Attention::run`] over every key ever appended, with the
-/// dropped ones masked.
+/// [`attend`](Self::attend) returns the same bits as [`Attention::run`] over every key ever appended, with
+/// the dropped ones masked.
 ///
 /// ```
 /// use sdpa::{Attention, KvCache, Matrix, MatrixRef};
@@ -298,8 +298,8 @@ pub struct KvCacheMut<'a> {
 
 impl<'a> KvCacheMut<'a> {
     /// Creates a cache of as many blocks as fit into both slices: a block takes `dim · KEY_BLOCK` floats of
-    /// `keys` and `value_dim · KEY_BLOCK` of `values`. A new cache begins with [`CachePositions::default`]; an
-    /// existing one is opened again with the same storage, sizes and `positions`.
+    /// `keys` and `value_dim · KEY_BLOCK` of `values`. A new cache begins with [`CachePositions::default`];
+    /// an existing one is opened again with the same storage, sizes and `positions`.
     ///
     /// # Errors
     ///

@@ -69,8 +69,9 @@ impl Backend {
     /// Scalar Rust code, one lane; non-FMA family.
     pub const SCALAR: Self = Self(Token::Scalar(Scalar));
 
-    /// 4-lane vectors in portable Rust; non-FMA family. Equals [`SCALAR`](Self::SCALAR) on targets
-    /// without them: microcontrollers (32-bit Arm and RISC-V, Xtensa), and x86 without SSE2.
+    /// 4-lane vectors of the `wide` crate, with the SIMD instructions of the build; non-FMA family. Equals
+    /// [`SCALAR`](Self::SCALAR) on targets without them: microcontrollers (32-bit Arm and RISC-V, Xtensa),
+    /// and x86 without SSE2.
     pub const PORTABLE: Self = {
         #[cfg(portable)]
         let portable = Self(Token::Portable(Portable));
@@ -178,9 +179,9 @@ impl defmt::Format for Backend {
 
 // One function per back end, which enables its instructions. On targets with several back ends they are never
 // inlined: their callers stay small enough to be inlined, and operands are written to memory once, where the
-// kernel reads them. The const arguments are the lanes, the vectors in a group of partial sums, and the rows and
-// vectors of a tile. Each comment counts the registers of a tile: its sums, and its operands from `right` and
-// `left`.
+// kernel reads them. The const arguments are the lanes, the vectors in a group of partial sums, and the rows
+// and vectors of a tile. Each comment counts the registers of a tile: its sums, and its operands from `right`
+// and `left`.
 
 /// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
 #[cfg_attr(portable, inline(never))]

@@ -280,8 +280,8 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
         Ok(Self { first: data.as_ptr(), layout, borrow: PhantomData })
     }
 
-    /// Views a matrix by pointer: element `(r, c)` is `r * row_stride + c * col_stride` elements after `data`.
-    /// For matrices that no slice may cover, because other code writes between their rows.
+    /// Views a matrix by pointer: element `(r, c)` is `r * row_stride + c * col_stride` elements after
+    /// `data`. For matrices that no slice may cover, because other code writes between their rows.
     ///
     /// # Errors
     ///
@@ -425,8 +425,8 @@ impl<'a> MatrixMut<'a> {
     ///
     /// # Safety
     ///
-    /// Each element is in the same allocation as `data`, and for `'a` it is aligned, readable and writable, and
-    /// nothing else accesses it. Memory between the elements is never accessed. If there are no elements,
+    /// Each element is in the same allocation as `data`, and for `'a` it is aligned, readable and writable,
+    /// and nothing else accesses it. Memory between the elements is never accessed. If there are no elements,
     /// `data` may be any pointer.
     pub unsafe fn from_raw_parts(
         data: *mut f32,

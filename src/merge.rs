@@ -7,8 +7,8 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// Merges the attention outputs over two disjoint parts of the keys into the output over all of them (split-KV,
-/// FlashDecoding).
+/// Merges the attention outputs over two disjoint parts of the keys into the output over all of them
+/// (split-KV, FlashDecoding).
 ///
 /// ```text
 /// w = e^a / (e^a + e^b)                          a, b: log-sum-exps
@@ -23,13 +23,12 @@ use crate::{
 /// | `other_out` | queries × width | the second output |
 /// | `other_log_sum_exp` | queries | that of the second output |
 ///
-/// [`Attention::run_with_log_sum_exp`](crate::attention::Attention::run_with_log_sum_exp) computes both parts,
-/// for the same queries and without a key in common; only one part has the sink. Many
-/// parts are merged one after another, in any order and grouping: the results agree within
-/// [the bound](crate#how-exact). If a query has a log-sum-exp of −∞ in one part
-/// (no key was visible), the result has the bits of the other part, and the first one's output is not
-/// read; if in both, the output is +0. The formula is section 3.1 of Dao et al.,
-/// *FlashAttention* (2022). No extra memory is needed.
+/// [`Attention::run_with_log_sum_exp`](crate::attention::Attention::run_with_log_sum_exp) computes both
+/// parts, for the same queries and without a key in common; only one part has the sink. Many parts are merged
+/// one after another, in any order and grouping: the results agree within [the bound](crate#how-exact). If a
+/// query has a log-sum-exp of −∞ in one part (no key was visible), the result has the bits of the other part,
+/// and the output of the empty part is not read; if it is −∞ in both, the output is +0. The formula is
+/// section 3.1 of Dao et al., *FlashAttention* (2022). No extra memory is needed.
 ///
 /// ```
 /// use sdpa::{Attention, Matrix, merge};

@@ -7,8 +7,8 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// Computes the score grid `out[key][query] = scale · keys[key] · queries[query]`, scaled `K · Qᵀ`: a **row per
-/// key and a column per query**.
+/// Computes the score grid `out[key][query] = scale · keys[key] · queries[query]`, scaled `K · Qᵀ`: a **row
+/// per key and a column per query**.
 ///
 /// | argument | shape |
 /// | --- | --- |

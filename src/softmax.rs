@@ -8,7 +8,7 @@ use crate::{
     simd::strip::InOut,
 };
 
-/// Computes the softmax of a slice: `out[i] = e^x[i] / Σ e^x[j]`. The weights are between 0 and 1 and sum to 1.
+/// Computes the softmax of a slice: `out[i] = e^x[i] / Σ e^x[j]`. Weights are in [0, 1] and their sum is 1.
 ///
 /// Weights of at least 2⁻¹²⁵ are within 6 ULP of the true value for up to 1024 inputs
 /// in [−80, 80], smaller ones within 2⁻¹²⁵; no weight is subnormal. The weight of −∞ is +0,
@@ -92,8 +92,8 @@ impl Backend {
     /// # Errors
     ///
     /// Those of [`softmax`].
-    // Inlined into the caller's crate the kernel has one caller, whose slices are known not to overlap: 5 % faster
-    // on one lane.
+    // Inlined into the caller's crate the kernel has one caller, whose slices are known not to overlap: 5 %
+    // faster on one lane.
     #[inline]
     pub fn softmax(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
         if x.len() != out.len() {
@@ -147,8 +147,8 @@ impl Backend {
         self.run(Columns::new(InOut::in_place(x)));
     }
 
-    /// [`softmax_columns_in_place`] with a sink: one more score in the denominator of each column, whose weight
-    /// is not written.
+    /// [`softmax_columns_in_place`] with a sink: one more score in the denominator of each column, whose
+    /// weight is not written.
     pub(crate) fn softmax_columns_with_sink(self, sink: f32, x: MatrixMut<'_>) {
         self.run(Columns { sink, ..Columns::new(InOut::in_place(x)) });
     }

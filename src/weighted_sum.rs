@@ -7,7 +7,8 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// Computes the attention output: the weighted sums `out[query] = Σ over keys of pattern[key][query] · values[key]`.
+/// Computes the attention output, the weighted sums of the values:
+/// `out[query] = Σ over keys of pattern[key][query] · values[key]`.
 ///
 /// | argument | shape |
 /// | --- | --- |

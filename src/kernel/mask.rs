@@ -93,8 +93,8 @@ pub(crate) trait ScoreMod {
     /// Whether bias and keep mask every score of these keys and queries, so that the block can be skipped.
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool;
 
-    /// Modifies `scores` (keys × queries), those of `queries` and the keys from `key` on: applies the softcap,
-    /// adds the bias, and writes −∞ where masked. With a `fill` it only writes `fill` where masked.
+    /// Modifies `scores` (keys × queries), those of `queries` and the keys from `key` on: applies the
+    /// softcap, adds the bias, and writes −∞ where masked. With a `fill` it only writes `fill` where masked.
     fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, scores: MatrixMut<'_>);
 }
 

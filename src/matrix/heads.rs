@@ -155,8 +155,8 @@ impl<'a> HeadsRef<'a> {
         Self::checked(data, HeadsLayout::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
-    /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)` is
-    /// `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
+    /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`
+    /// is `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
     ///
     /// # Errors
     ///
@@ -169,8 +169,8 @@ impl<'a> HeadsRef<'a> {
         Self::checked(data, HeadsLayout { sizes, strides })
     }
 
-    /// [`with_strides`](Self::with_strides) by pointer, for heads that no slice may cover: element `(h, r, c)` is
-    /// `h * strides[0] + r * strides[1] + c * strides[2]` floats after `data`.
+    /// [`with_strides`](Self::with_strides) by pointer, for heads that no slice may cover: element
+    /// `(h, r, c)` is `h * strides[0] + r * strides[1] + c * strides[2]` floats after `data`.
     ///
     /// # Errors
     ///
@@ -261,8 +261,8 @@ impl<'a> HeadsMut<'a> {
         Self::checked(data, HeadsLayout::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
-    /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)` is
-    /// `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
+    /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`
+    /// is `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
     ///
     /// # Errors
     ///
@@ -277,8 +277,8 @@ impl<'a> HeadsMut<'a> {
         Self::checked(data, HeadsLayout { sizes, strides })
     }
 
-    /// [`with_strides`](Self::with_strides) by pointer, for heads that no slice may cover: element `(h, r, c)` is
-    /// `h * strides[0] + r * strides[1] + c * strides[2]` floats after `data`.
+    /// [`with_strides`](Self::with_strides) by pointer, for heads that no slice may cover: element
+    /// `(h, r, c)` is `h * strides[0] + r * strides[1] + c * strides[2]` floats after `data`.
     ///
     /// # Errors
     ///
@@ -349,7 +349,8 @@ impl<'a> HeadsMut<'a> {
         Ok((Self { heads: at, ..self }, Self { heads: rest, first: other, ..self }))
     }
 
-    /// Splits every head into its first `at` rows and the remaining rows; the two views can go to two threads.
+    /// Splits every head into its first `at` rows and the remaining rows; the two views can go to two
+    /// threads.
     ///
     /// # Errors
     ///

@@ -233,7 +233,7 @@ fn multiply_add<const L: usize, const R: usize, V: Vector<L>>(
 impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L, R, V> {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        // With several queries and at most 4 lanes, L2 is fast enough; a second copy of the code is not worth it.
+        // With several queries and at most 4 lanes, L2 is fast enough: both variants would double the code.
         if const { R == 1 || L > 4 } && fit_in_l1(keys, next) {
             self.score_block_outlined::<true>(keys, next);
         } else {

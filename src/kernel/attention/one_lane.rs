@@ -26,9 +26,9 @@ use crate::{
     },
 };
 
-/// The number of queries in a tile. If compiled for size (`small`, see `build.rs`) it is 2, and a single query
-/// is computed as a pair of which half is discarded. One kind of tile is enough then, and it has few registers
-/// to save.
+/// The number of queries in a tile. If compiled for size (`small`, see `build.rs`) it is 2, and a single
+/// query is computed as a pair of which half is discarded. One kind of tile is enough then, and it has few
+/// registers to save.
 const TILE_QUERIES: usize = if cfg!(small) { 2 } else { 4 };
 
 /// The number of keys, or of value columns, in a tile.
@@ -129,8 +129,8 @@ fn scale(mut line: ScalarRow<'_>, factor: f32, packed: bool) {
 }
 
 /// [`share_at_infinity`] for a maximum of +∞.
-// Seldom called, hence not inlined: the compiler does not unroll a loop around a call. If compiled for size it
-// unrolls no loop.
+// Seldom called, hence not inlined: the compiler does not unroll a loop around a call. If compiled for size
+// it unrolls no loop.
 #[cfg_attr(not(small), inline(never))]
 #[cfg_attr(small, inline(always))]
 fn share_if_infinite(x: f32) -> f32 {
@@ -139,8 +139,8 @@ fn share_if_infinite(x: f32) -> f32 {
 
 /// Turns the scores (keys × queries, a query per state) into weights and adds them to the sums of the states.
 ///
-/// The rescale factors of [`State::raise_maximum`](super::State::raise_maximum) are weights too. The same loop
-/// computes the factor first, except in the first block, where it is 0.
+/// The rescale factors of [`State::raise_maximum`](super::State::raise_maximum) are weights too. The same
+/// loop computes the factor first, except in the first block, where it is 0.
 #[inline(never)]
 fn weigh(scores: &mut [f32], states: &mut [State]) {
     for (scores, state) in ScalarRow::columns(scores, states.len()).zip(states) {

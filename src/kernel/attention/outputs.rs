@@ -57,7 +57,8 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         self.acc_is_zero = false;
     }
 
-    /// [`add_values`](Self::add_values) for `N` vectors of columns from `col` on. Returns the number of columns.
+    /// [`add_values`](Self::add_values) for `N` vectors of columns from `col` on. Returns the number of
+    /// columns.
     #[inline(always)]
     fn add_vectors<const R: usize, const N: usize>(
         &mut self,
