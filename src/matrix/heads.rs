@@ -126,34 +126,66 @@ macro_rules! heads_getters {
     };
 }
 
-impl<'a> HeadsRef<'a> {
-    /// Views `[tokens][heads][dim]`: the heads of a token are contiguous.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if `data` is shorter.
-    pub fn interleaved(
-        data: &'a [f32],
-        heads: usize,
-        tokens: usize,
-        dim: usize,
-    ) -> Result<Self, Error> {
-        Self::checked(data, HeadsLayout::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
-    }
+/// Constructors and splits of both views, over `$data` and `$matrix`.
+macro_rules! heads_methods {
+    ($data:ty, $matrix:ident) => {
+        /// Views `[tokens][heads][dim]`: the heads of a token are contiguous.
+        ///
+        /// # Errors
+        ///
+        /// [`Error::Shape`] if `data` is shorter.
+        pub fn interleaved(
+            data: $data,
+            heads: usize,
+            tokens: usize,
+            dim: usize,
+        ) -> Result<Self, Error> {
+            Self::checked(data, HeadsLayout::interleaved(heads, tokens, dim)?)
+                .map_err(|_| Error::Shape)
+        }
 
-    /// Views `[heads][tokens][dim]`: each head is contiguous.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if `data` is shorter.
-    pub fn stacked(
-        data: &'a [f32],
-        heads: usize,
-        tokens: usize,
-        dim: usize,
-    ) -> Result<Self, Error> {
-        Self::checked(data, HeadsLayout::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
-    }
+        /// Views `[heads][tokens][dim]`: each head is contiguous.
+        ///
+        /// # Errors
+        ///
+        /// [`Error::Shape`] if `data` is shorter.
+        pub fn stacked(
+            data: $data,
+            heads: usize,
+            tokens: usize,
+            dim: usize,
+        ) -> Result<Self, Error> {
+            Self::checked(data, HeadsLayout::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
+        }
+
+        /// Splits the view into the first `at` heads and the remaining heads; the two can go to two threads.
+        ///
+        /// # Errors
+        ///
+        /// [`Error::Shape`] if there are fewer than `at` heads.
+        pub fn split_heads(self, at: usize) -> Result<(Self, Self), Error> {
+            let rest = self.heads.checked_sub(at).ok_or(Error::Shape)?;
+            let second = self.first.first.wrapping_add(at.wrapping_mul(self.stride));
+            let other = $matrix { first: second, ..self.first };
+            Ok((Self { heads: at, ..self }, Self { heads: rest, first: other, ..self }))
+        }
+
+        /// Splits every head into its first `at` rows and the remaining rows; the two views can go to two
+        /// threads.
+        ///
+        /// # Errors
+        ///
+        /// [`Error::Shape`] if there are fewer than `at` rows.
+        pub fn split_rows(self, at: usize) -> Result<(Self, Self), Error> {
+            let (above, below) = self.first.split_rows(at)?;
+            let Self { heads, stride, .. } = self;
+            Ok((Self { first: above, heads, stride }, Self { first: below, heads, stride }))
+        }
+    };
+}
+
+impl<'a> HeadsRef<'a> {
+    heads_methods!(&'a [f32], MatrixRef);
 
     /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`
     /// is `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
@@ -208,58 +240,10 @@ impl<'a> HeadsRef<'a> {
         let first = self.first.first.wrapping_add(offset);
         (head < self.heads).then_some(MatrixRef { first, ..self.first })
     }
-
-    /// Splits the view into the first `at` heads and the remaining heads.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if there are fewer than `at` heads.
-    pub fn split_heads(self, at: usize) -> Result<(Self, Self), Error> {
-        let rest = self.heads.checked_sub(at).ok_or(Error::Shape)?;
-        let second = self.first.first.wrapping_add(at.wrapping_mul(self.stride));
-        let other = MatrixRef { first: second, ..self.first };
-        Ok((Self { heads: at, ..self }, Self { heads: rest, first: other, ..self }))
-    }
-
-    /// Splits every head into its first `at` rows and the remaining rows.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if there are fewer than `at` rows.
-    pub fn split_rows(self, at: usize) -> Result<(Self, Self), Error> {
-        let (above, below) = self.first.split_rows(at)?;
-        Ok((Self { first: above, ..self }, Self { first: below, ..self }))
-    }
 }
 
 impl<'a> HeadsMut<'a> {
-    /// Views `[tokens][heads][dim]`: the heads of a token are contiguous.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if `data` is shorter.
-    pub fn interleaved(
-        data: &'a mut [f32],
-        heads: usize,
-        tokens: usize,
-        dim: usize,
-    ) -> Result<Self, Error> {
-        Self::checked(data, HeadsLayout::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
-    }
-
-    /// Views `[heads][tokens][dim]`: each head is contiguous.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if `data` is shorter.
-    pub fn stacked(
-        data: &'a mut [f32],
-        heads: usize,
-        tokens: usize,
-        dim: usize,
-    ) -> Result<Self, Error> {
-        Self::checked(data, HeadsLayout::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
-    }
+    heads_methods!(&'a mut [f32], MatrixMut);
 
     /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`
     /// is `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
@@ -335,30 +319,6 @@ impl<'a> HeadsMut<'a> {
     pub fn view_mut(&mut self) -> HeadsMut<'_> {
         let Self { heads, stride, .. } = *self;
         HeadsMut { first: self.first.view_mut(), heads, stride }
-    }
-
-    /// Splits the view into the first `at` heads and the remaining heads; the two can go to two threads.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if there are fewer than `at` heads.
-    pub fn split_heads(self, at: usize) -> Result<(Self, Self), Error> {
-        let rest = self.heads.checked_sub(at).ok_or(Error::Shape)?;
-        let second = self.first.first.wrapping_add(at.wrapping_mul(self.stride));
-        let other = MatrixMut { first: second, ..self.first };
-        Ok((Self { heads: at, ..self }, Self { heads: rest, first: other, ..self }))
-    }
-
-    /// Splits every head into its first `at` rows and the remaining rows; the two views can go to two
-    /// threads.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if there are fewer than `at` rows.
-    pub fn split_rows(self, at: usize) -> Result<(Self, Self), Error> {
-        let (above, below) = self.first.split_rows(at)?;
-        let Self { heads, stride, .. } = self;
-        Ok((Self { first: above, heads, stride }, Self { first: below, heads, stride }))
     }
 }
 
