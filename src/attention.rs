@@ -30,7 +30,7 @@ mod format;
 /// 2018; Dao et al., *FlashAttention*, 2022) runs over blocks of keys, in a workspace of
 /// the caller's. The options are applied in this order: scale, softcap, bias, then the
 /// masks (causal, window, keep, a bias of −∞). What each does in every case is
-/// [one table](crate#what-the-numbers-mean).
+/// [one table](crate::docs::numerics#what-the-numbers-mean).
 ///
 /// ```
 /// use sdpa::{Attention, Matrix};

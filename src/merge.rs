@@ -25,7 +25,7 @@ use crate::{
 /// Both are what [`Attention::run_with_log_sum_exp`](crate::attention::Attention::run_with_log_sum_exp) gives
 /// for the same queries and no key in common; a sink belongs to one part only. Many
 /// parts are merged one after another, in any order and grouping: within
-/// [the bound](crate#how-exact) the result is the same. A query whose log-sum-exp is −∞ in one of
+/// [the bound](crate::docs::numerics#how-exact) the result is the same. A query whose log-sum-exp is −∞ in one of
 /// them (no key was visible) keeps the bits of the other, and what stands in the empty
 /// output is not read; empty in both it is +0. The formula is section 3.1 of Dao et al.,
 /// *FlashAttention* (2022), and no memory is needed.
