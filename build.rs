@@ -1,10 +1,10 @@
-//! Sets the cfgs that the code cannot find out by itself.
+//! Sets the cfgs that the code cannot derive itself.
 //!
-//! * `small`: the crate is compiled for size. The code cannot see its own `opt-level`, and what is short at
-//!   `s` is slow at 3.
-//! * `microcontroller`: flash, stack and workspace are scarce, and one lane is all that there is.
-//! * `portable`: the back end `portable` is there, of vectors by `wide`. Cargo.toml asks for `wide` under the
-//!   same condition, and a lint in `src/lib.rs` holds the two equal.
+//! * `small`: the crate is compiled for size. Code cannot see its own `opt-level`, and the shortest loops are slow
+//!   at `opt-level` 3.
+//! * `microcontroller`: flash, stack and workspace are scarce, and vectors have one lane.
+//! * `portable`: the target has the back end `portable`, made of `wide`'s vectors. Cargo.toml depends on `wide`
+//!   under the same condition; a lint in `src/lib.rs` checks that the two agree.
 
 use std::env;
 
@@ -17,8 +17,8 @@ fn main() {
 
     let is_small = ["s", "z"].contains(&level.as_str());
     let is_microcontroller = ["arm", "riscv32", "xtensa"].contains(&arch.as_str());
-    // Kernels and UEFI have soft floats, for which LLVM has no vectors, whatever the core has; what is older
-    // than SSE2 has an x87.
+    // Kernel and UEFI targets use soft floats, for which LLVM has no vectors, whatever the core has. x86 before
+    // SSE2 has an x87.
     let is_x86 = ["x86", "x86_64"].contains(&arch.as_str());
     let has_sse2 = features.split(',').any(|feature| feature == "sse2");
     let is_portable = !is_microcontroller && (has_sse2 || !is_x86);

@@ -10,7 +10,12 @@
 //! cargo bench --bench icount               # fails above a limit
 //! SDPA_SLOW=1 cargo bench --bench icount   # 5 % more work: stops at the first failure
 //! benches/limits.sh                        # counts anew and rewrites the table
+//! benches/folders.sh                       # counts here and in a copy elsewhere, and compares
+//! SDPA_FOLDER=1 benches/folders.sh         # work that depends on the folder: the counts differ
 //! ```
+//!
+//! The library is compiled by itself, without LTO: nothing of the harness, which holds the name of this
+//! folder, gets into its code, and the counts are those of an application that has no LTO either.
 //!
 //! Each answer is held against plain f64 before it is counted, and a back end that this
 //! machine lacks is a failure.
@@ -28,6 +33,10 @@ use iai_callgrind::{
 
 /// Set, it makes the larger sizes 5 % larger, which shows that the limits can fail.
 const SLOW: &str = "SDPA_SLOW";
+
+/// Set, it makes each size larger by the length of this folder's name, which shows that a dependence on the
+/// folder is seen.
+const FOLDER: &str = "SDPA_FOLDER";
 
 /// Makes a benchmark of each line, and the limits of its counts.
 macro_rules! counts {
@@ -59,15 +68,15 @@ macro_rules! counts {
 // keys of 64. `benches/limits.sh` writes what is between the marks.
 counts! {
     // counted
-    DOT              dot              | scalar 208 143 1283 | portable 161 143 1283 | avx2 181 100 385;
-    SOFTMAX          softmax          | scalar 366 1055 15142 | portable 458 966 12786 | avx2 248 435 4260;
-    SOFTMAX_ROWS     softmax_rows     | scalar 3645 72549 122181 | portable 3251 57619 101467 | avx2 1826 23775 32807;
-    SOFTMAX_COLUMNS  softmax_columns  | scalar 2356 112886 217748 | portable 1366 61251 117444 | avx2 650 20233 42433;
-    SCORES           scores           | scalar 2261 459347 849813 | portable 1406 304961 572576 | avx2 873 92265 207207;
-    PROJECT          project          | scalar 2033 446015 848129 | portable 1249 298140 571723 | avx2 874 89544 207296;
-    WEIGHTED_SUM     weighted_sum     | scalar 2028 446010 1251450 | portable 1244 298135 793559 | avx2 872 89539 249650;
-    ATTENTION        attention        | scalar 23102 944148 112179 | portable 17664 657499 105007 | avx2 6921 177481 38902;
-    ATTENTION_CACHED attention_cached | scalar 23488 960732 91503 | portable 17771 657739 46301 | avx2 7003 177729 16706;
+    DOT              dot              | scalar 278 173 1313 | portable 173 155 1295 | avx2 193 112 397;
+    SOFTMAX          softmax          | scalar 386 1072 15154 | portable 456 969 12969 | avx2 247 434 4259;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3695 68439 113039 | portable 3328 58088 100824 | avx2 1812 23796 33428;
+    SOFTMAX_COLUMNS  softmax_columns  | scalar 2441 110815 212245 | portable 1419 59071 112417 | avx2 753 20150 37456;
+    SCORES           scores           | scalar 2363 460597 851775 | portable 1473 304706 572471 | avx2 948 93618 208033;
+    PROJECT          project          | scalar 2158 447288 850114 | portable 1363 299094 571773 | avx2 972 91381 208239;
+    WEIGHTED_SUM     weighted_sum     | scalar 2139 447269 1253477 | portable 1344 299075 811379 | avx2 953 91362 251510;
+    ATTENTION        attention        | scalar 23166 944282 107722 | portable 18432 663797 106972 | avx2 7017 179334 40278;
+    ATTENTION_CACHED attention_cached | scalar 23630 960944 74112 | portable 18618 664123 46688 | avx2 7197 179632 17050;
     // end
 }
 
@@ -75,7 +84,11 @@ main!(library_benchmark_groups = kernels);
 
 /// The call that is counted. It keeps its data for good: nothing is freed while counting.
 fn prepared(operation: Operation, backend: &str, size: usize) -> Call<'static> {
-    let size = if is_slow() { size + size / 20 } else { size };
+    let size = match () {
+        () if is_set(SLOW) => size + size / 20,
+        () if is_set(FOLDER) => size + env!("CARGO_MANIFEST_DIR").len(),
+        () => size,
+    };
     let is_attention = operation.name.starts_with("attention");
     let shape = match size {
         _ if operation.of_slices => Shape::slice(size),
@@ -88,8 +101,8 @@ fn prepared(operation: Operation, backend: &str, size: usize) -> Call<'static> {
     Box::leak(Box::new(case)).call()
 }
 
-fn is_slow() -> bool {
-    env::var_os(SLOW).is_some()
+fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some()
 }
 
 /// 2 % above `count`.
@@ -97,7 +110,7 @@ fn limit(count: u64) -> LibraryBenchmarkConfig {
     let limits = [(EventKind::Ir, count + count / 50)];
     let mut config = LibraryBenchmarkConfig::default();
     config
-        .pass_through_env(SLOW)
-        .tool(Callgrind::default().hard_limits(limits).fail_fast(is_slow()));
+        .pass_through_envs([SLOW, FOLDER])
+        .tool(Callgrind::default().hard_limits(limits).fail_fast(is_set(SLOW) || is_set(FOLDER)));
     config
 }

@@ -180,17 +180,25 @@ impl defmt::Format for Backend {
 // inlined, so that what calls it is small enough to be, and operands are laid down once, where they
 // are read. The numbers: lanes, vectors of a group of partial sums, rows and vectors of a tile.
 
-/// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
+/// [`one_lane`], and the flags that it may not raise.
 #[cfg_attr(portable, inline(never))]
 #[cfg_attr(not(portable), inline(always))]
 fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
     // Elsewhere the compiler forms vectors of it, in some of whose lanes is no number of ours.
     let flags = (!cfg!(microcontroller)).then(Flags::read);
-    let output = kernel.run::<1, 4, 4, 4, F32x1>(token);
+    let output = one_lane(kernel, token);
     if let Some(flags) = flags {
         flags.restore();
     }
     output
+}
+
+/// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
+// A function of its own: in one that reads the flags LLVM forms vectors half as long for `dot`.
+#[cfg_attr(portable, inline(never))]
+#[cfg_attr(not(portable), inline(always))]
+fn one_lane<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
+    kernel.run::<1, 4, 4, 4, F32x1>(token)
 }
 
 /// 4 × 2 sums, 2 of `right`, 1 of `left` and 1 product: 12 of SSE2's 16 registers.

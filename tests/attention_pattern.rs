@@ -34,8 +34,8 @@ fn program() -> &'static Path {
             .unwrap()
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .find(|message| message["target"]["name"] == "attention_pattern")
-            .and_then(|message| message["executable"].as_str().map(PathBuf::from))
+            .filter(|message| message["target"]["name"] == "attention_pattern")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
             .unwrap()
     })
 }

@@ -287,7 +287,7 @@ pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: 
         );
         right = right.skip(done);
     }
-    right.for_each_beside(
+    right.for_each_with(
         token,
         left,
         #[inline(always)]

@@ -1,4 +1,4 @@
-//! `avx2`: eight lanes, FMA, on x86 with AVX2 and FMA; chosen at run time.
+//! `avx2`: eight lanes, FMA family, on x86 with AVX2 and FMA; detected at run time.
 
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -22,8 +22,8 @@ impl Avx2 {
     }
 }
 
-/// Eight lanes. Made of a token, of another `F32x8` or of half an `F32x16` alone, so that a value
-/// is the token's proof.
+/// Eight lanes. Only a token, another `F32x8` or half an `F32x16` creates one, so that a value is as good a
+/// proof as the token.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x8(pub(super) __m256);
 
@@ -33,7 +33,7 @@ macro_rules! operator {
             type Output = Self;
             #[inline(always)]
             fn $function(self, other: Self) -> Self {
-                // SAFETY: AVX is there: `self` is the proof.
+                // SAFETY: AVX is available: `self` is the proof.
                 Self(unsafe { $intrinsic(self.0, other.0) })
             }
         }
@@ -48,20 +48,19 @@ operator!(Div, div, _mm256_div_ps);
 /// The lower and the upper four lanes.
 #[inline(always)]
 fn halves(x: F32x8) -> [__m128; 2] {
-    // SAFETY: AVX is there: `x` is the proof.
+    // SAFETY: AVX is available: `x` is the proof.
     unsafe { [_mm256_castps256_ps128(x.0), _mm256_extractf128_ps::<1>(x.0)] }
 }
 
-/// Eight lanes of ones, then eight of zeros: where the eight that begin at
-/// `8 - n` are the mask of the first `n` lanes.
+/// Eight lanes of ones, then eight of zeros: the eight from `8 - n` on are the mask of the first `n` lanes.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The mask of the first `n.min(8)` lanes.
 #[inline(always)]
 fn first_lanes(_: Avx2, n: usize) -> __m256i {
     let begin = MASKS.as_ptr().wrapping_add(8 - n.min(8));
-    // SAFETY: AVX is there: the token is the proof; `begin` is at most 8, so
-    // that eight of the sixteen integers are read.
+    // SAFETY: AVX is available: the token is the proof; eight of the sixteen integers are read, as the first is
+    // at most number 8.
     unsafe { _mm256_loadu_si256(begin.cast()) }
 }
 
@@ -77,27 +76,27 @@ impl Vector<8> for F32x8 {
         fn call<T, O>(operands: T, f: impl FnOnce(T) -> O) -> O {
             f(operands)
         }
-        // SAFETY: AVX, AVX2 and FMA are there: the token is the proof.
+        // SAFETY: AVX, AVX2 and FMA are available: the token is the proof.
         unsafe { call(operands, f) }
     }
 
     #[inline(always)]
     fn splat(_: Avx2, x: f32) -> Self {
-        // SAFETY: AVX is there: the token is the proof.
+        // SAFETY: AVX is available: the token is the proof.
         Self(unsafe { _mm256_set1_ps(x) })
     }
 
     #[inline(always)]
     fn load(_: Avx2, from: &[f32; 8]) -> Self {
-        // SAFETY: AVX is there: the token is the proof; `from` is 8 floats.
+        // SAFETY: AVX is available: the token is the proof; `from` is 8 floats.
         Self(unsafe { _mm256_loadu_ps(from.as_ptr()) })
     }
 
     #[inline(always)]
     fn load_partial(token: Avx2, from: &[f32], fill: f32) -> Self {
         let mask = first_lanes(token, from.len());
-        // SAFETY: AVX and AVX2 are there: the token is the proof; the mask
-        // lets the load touch nothing behind the end of `from`.
+        // SAFETY: AVX and AVX2 are available: the token is the proof; the mask
+        // keeps the load inside `from`.
         Self(unsafe {
             let lanes = _mm256_maskload_ps(from.as_ptr(), mask);
             _mm256_blendv_ps(_mm256_set1_ps(fill), lanes, _mm256_castsi256_ps(mask))
@@ -106,27 +105,27 @@ impl Vector<8> for F32x8 {
 
     #[inline(always)]
     fn store(self, to: &mut [f32; 8]) {
-        // SAFETY: AVX is there: `self` is the proof; `to` is 8 floats.
+        // SAFETY: AVX is available: `self` is the proof; `to` is 8 floats.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), self.0) }
     }
 
     #[inline(always)]
     fn store_partial(self, to: &mut [f32]) {
         let mask = first_lanes(Avx2(()), to.len()); // `self` is the proof
-        // SAFETY: AVX is there: `self` is the proof; the mask lets the store
-        // touch nothing behind the end of `to`.
+        // SAFETY: AVX is available: `self` is the proof; the mask keeps the store
+        // inside `to`.
         unsafe { _mm256_maskstore_ps(to.as_mut_ptr(), mask, self.0) }
     }
 
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
-        // SAFETY: FMA is there: `self` is the proof.
+        // SAFETY: FMA is available: `self` is the proof.
         Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, addend.0) })
     }
 
     #[inline(always)]
     fn select_gt(self, other: Self, then: Self, otherwise: Self) -> Self {
-        // SAFETY: AVX is there: `self` is the proof.
+        // SAFETY: AVX is available: `self` is the proof.
         Self(unsafe {
             let greater = _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, other.0);
             _mm256_blendv_ps(otherwise.0, then.0, greater)
@@ -135,13 +134,13 @@ impl Vector<8> for F32x8 {
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        // SAFETY: AVX is there: `self` is the proof.
+        // SAFETY: AVX is available: `self` is the proof.
         Self(unsafe { _mm256_max_ps(self.0, other.0) })
     }
 
     #[inline(always)]
     fn sum(self, _: Avx2) -> f32 {
-        // SAFETY: AVX is there: `self` is the proof.
+        // SAFETY: AVX is available: `self` is the proof.
         unsafe {
             let [low, high] = halves(self);
             let fours = _mm_add_ps(low, high);
@@ -152,7 +151,7 @@ impl Vector<8> for F32x8 {
 
     #[inline(always)]
     fn largest(self, _: Avx2) -> f32 {
-        // SAFETY: AVX is there: `self` is the proof.
+        // SAFETY: AVX is available: `self` is the proof.
         unsafe {
             let [low, high] = halves(self);
             let fours = _mm_max_ps(low, high);
@@ -163,7 +162,7 @@ impl Vector<8> for F32x8 {
 
     #[inline(always)]
     fn times_above(self, factor: Self, floor: Self) -> Self {
-        // SAFETY: AVX is there: `self` is the proof.
+        // SAFETY: AVX is available: `self` is the proof.
         Self(unsafe {
             let above = _mm256_cmp_ps::<_CMP_NLE_UQ>(self.0, floor.0);
             _mm256_mul_ps(_mm256_and_ps(self.0, above), factor.0)
@@ -172,13 +171,13 @@ impl Vector<8> for F32x8 {
 
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
-        // SAFETY: AVX2 is there: `self` is the proof.
+        // SAFETY: AVX2 is available: `self` is the proof.
         Self(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0))) })
     }
 
     #[inline(always)]
     fn exponent_above(self, floor: Self) -> Self {
-        // SAFETY: AVX2 is there: `self` is the proof.
+        // SAFETY: AVX2 is available: `self` is the proof.
         Self(unsafe {
             let field =
                 _mm256_subs_epu16(_mm256_castps_si256(self.0), _mm256_castps_si256(floor.0));
@@ -190,7 +189,7 @@ impl Vector<8> for F32x8 {
     #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
         let [Self(a), Self(b), Self(c), Self(d), Self(e), Self(f), Self(g), Self(h)] = rows;
-        // SAFETY: AVX is there: each row is the proof.
+        // SAFETY: AVX is available: each row is the proof.
         unsafe {
             let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
             let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));

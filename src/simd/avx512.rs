@@ -1,4 +1,4 @@
-//! `avx512`: sixteen lanes, FMA, on x86 with AVX-512F and BW; chosen at run time.
+//! `avx512`: sixteen lanes, FMA family, on x86 with AVX-512F and BW; detected at run time.
 
 #[cfg(target_arch = "x86")]
 use core::arch::x86::*;
@@ -25,8 +25,7 @@ impl Avx512 {
     }
 }
 
-/// Sixteen lanes. Made of a token or of another `F32x16` alone, so that a
-/// value is the token's proof.
+/// Sixteen lanes. Only a token or another `F32x16` creates one, so that a value is as good a proof as the token.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(__m512);
 
@@ -36,7 +35,7 @@ macro_rules! operator {
             type Output = Self;
             #[inline(always)]
             fn $function(self, other: Self) -> Self {
-                // SAFETY: AVX-512F is there: `self` is the proof.
+                // SAFETY: AVX-512F is available: `self` is the proof.
                 Self(unsafe { $intrinsic(self.0, other.0) })
             }
         }
@@ -51,7 +50,7 @@ operator!(Div, div, _mm512_div_ps);
 /// The lower and the upper eight lanes.
 #[inline(always)]
 fn halves(F32x16(x): F32x16) -> [F32x8; 2] {
-    // SAFETY: AVX-512F and AVX are there: `x` is the proof.
+    // SAFETY: AVX-512F and AVX are available: `x` is the proof.
     unsafe {
         let upper = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x));
         [F32x8(_mm512_castps512_ps256(x)), F32x8(_mm256_castpd_ps(upper))]
@@ -76,53 +75,53 @@ impl Vector<16> for F32x16 {
         fn call<T, O>(operands: T, f: impl FnOnce(T) -> O) -> O {
             f(operands)
         }
-        // SAFETY: AVX-512F and BW are there: the token is the proof.
+        // SAFETY: AVX-512F and BW are available: the token is the proof.
         unsafe { call(operands, f) }
     }
 
     #[inline(always)]
     fn splat(_: Avx512, x: f32) -> Self {
-        // SAFETY: AVX-512F is there: the token is the proof.
+        // SAFETY: AVX-512F is available: the token is the proof.
         Self(unsafe { _mm512_set1_ps(x) })
     }
 
     #[inline(always)]
     fn load(_: Avx512, from: &[f32; 16]) -> Self {
-        // SAFETY: AVX-512F is there: the token is the proof; `from` is 16 floats.
+        // SAFETY: AVX-512F is available: the token is the proof; `from` is 16 floats.
         Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
     }
 
     #[inline(always)]
     fn load_partial(_: Avx512, from: &[f32], fill: f32) -> Self {
         let mask = first_lanes(from.len());
-        // SAFETY: AVX-512F is there: the token is the proof; the mask lets the
-        // load touch nothing behind the end of `from`.
+        // SAFETY: AVX-512F is available: the token is the proof; the mask keeps the load
+        // inside `from`.
         Self(unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, from.as_ptr()) })
     }
 
     #[inline(always)]
     fn store(self, to: &mut [f32; 16]) {
-        // SAFETY: AVX-512F is there: `self` is the proof; `to` is 16 floats.
+        // SAFETY: AVX-512F is available: `self` is the proof; `to` is 16 floats.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
     }
 
     #[inline(always)]
     fn store_partial(self, to: &mut [f32]) {
         let mask = first_lanes(to.len());
-        // SAFETY: AVX-512F is there: `self` is the proof; the mask lets the
-        // store touch nothing behind the end of `to`.
+        // SAFETY: AVX-512F is available: `self` is the proof; the mask keeps the
+        // store inside `to`.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, self.0) }
     }
 
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
-        // SAFETY: AVX-512F is there: `self` is the proof.
+        // SAFETY: AVX-512F is available: `self` is the proof.
         Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
     }
 
     #[inline(always)]
     fn select_gt(self, other: Self, then: Self, otherwise: Self) -> Self {
-        // SAFETY: AVX-512F is there: `self` is the proof.
+        // SAFETY: AVX-512F is available: `self` is the proof.
         Self(unsafe {
             let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0);
             _mm512_mask_blend_ps(greater, otherwise.0, then.0)
@@ -131,7 +130,7 @@ impl Vector<16> for F32x16 {
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        // SAFETY: AVX-512F is there: `self` is the proof.
+        // SAFETY: AVX-512F is available: `self` is the proof.
         Self(unsafe { _mm512_max_ps(self.0, other.0) })
     }
 
@@ -149,7 +148,7 @@ impl Vector<16> for F32x16 {
 
     #[inline(always)]
     fn times_above(self, factor: Self, floor: Self) -> Self {
-        // SAFETY: AVX-512F is there: `self` is the proof.
+        // SAFETY: AVX-512F is available: `self` is the proof.
         Self(unsafe {
             let above = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(self.0, floor.0);
             _mm512_maskz_mul_ps(above, self.0, factor.0)
@@ -158,13 +157,13 @@ impl Vector<16> for F32x16 {
 
     #[inline(always)]
     fn low_bits_to_exponent(self) -> Self {
-        // SAFETY: AVX-512F is there: `self` is the proof.
+        // SAFETY: AVX-512F is available: `self` is the proof.
         Self(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0))) })
     }
 
     #[inline(always)]
     fn exponent_above(self, floor: Self) -> Self {
-        // SAFETY: AVX-512F and BW are there: `self` is the proof.
+        // SAFETY: AVX-512F and BW are available: `self` is the proof.
         Self(unsafe {
             let (field, floor) = (_mm512_castps_si512(self.0), _mm512_castps_si512(floor.0));
             let field = _mm512_subs_epu16(field, floor);
@@ -181,7 +180,7 @@ impl Vector<16> for F32x16 {
         /// Pairs of lanes: the lower of each operand, the upper of each.
         const LOW: i32 = 0b01_00_01_00;
         const HIGH: i32 = 0b11_10_11_10;
-        // SAFETY: AVX-512F is there: each row is the proof.
+        // SAFETY: AVX-512F is available: each row is the proof.
         unsafe {
             for i in 0..4 {
                 let [Self(a), Self(b), Self(c), Self(d)] =

@@ -1,59 +1,57 @@
-//! The elements that a tile broadcasts: some rows of a matrix, column by column.
+//! Broadcast operands: the elements of `R` rows that a tile broadcasts, column by column.
 
 use core::marker::PhantomData;
 
 use super::array;
 use crate::matrix::MatrixRef;
 
-/// A walk along some columns of `R` elements.
+/// An iterator over columns of `R` elements.
 ///
 /// # Safety
 ///
 /// [`next_column`](Self::next_column) can be called as often as [`left`](Self::left) says.
 pub(crate) unsafe trait BroadcastColumns<const R: usize> {
-    /// How many columns there are still.
+    /// The number of columns left.
     fn left(&self) -> usize;
 
     /// The next column.
     ///
     /// # Safety
     ///
-    /// There is one.
+    /// [`left`](Self::left) is not 0.
     unsafe fn next_column(&mut self) -> [f32; R];
 
-    /// Whether each row lies side by side.
+    /// Whether each row is contiguous.
     #[inline(always)]
     fn is_dense(&self) -> bool {
         false
     }
 
-    /// The next four, where they are there and each row of them lies side by side.
+    /// The next four columns, if four are left and each row is contiguous.
     #[inline(always)]
     fn four(&mut self) -> Option<[[f32; R]; 4]> {
         None
     }
 }
 
-/// `R` rows of a matrix side by side, walked column by column: what the tile
-/// broadcasts.
+/// `R` rows of a matrix with any strides, column by column.
 #[derive(Clone, Copy)]
 pub(crate) struct BroadcastRows<'a, const R: usize> {
     rows: [*const f32; R],
-    /// How far the column is from the first, in floats: what all rows share goes into the
-    /// addresses of loads, where pointers that move are an addition each.
+    /// The distance in floats from the first column. One offset for all rows becomes part of the load addresses;
+    /// `R` moving pointers would take an addition each.
     offset: usize,
-    /// How many floats from one column to the next.
+    /// The distance in floats from one column to the next.
     step: usize,
     left: usize,
     borrow: PhantomData<&'a [f32]>,
 }
 
 impl<'a, const R: usize> BroadcastRows<'a, R> {
-    /// Rows `row .. row + R` from column `col` on; the last row stands for
-    /// those behind it.
+    /// Rows `row .. row + R` from column `col` on. The last row of `view` is repeated for rows behind it.
     #[inline(always)]
     pub(crate) fn new(view: MatrixRef<'a>, row: usize, col: usize) -> Self {
-        // Without rows `last` is anything: nothing is left to read.
+        // Without rows `last` wraps, and `left` is 0.
         let last = view.rows().wrapping_sub(1);
         Self {
             rows: array!(|i| view.at((row + i).min(last), col)),
@@ -64,16 +62,15 @@ impl<'a, const R: usize> BroadcastRows<'a, R> {
         }
     }
 
-    /// The next `N` columns, if all are there.
+    /// The next `N` columns, if as many are left.
     #[inline(always)]
     pub(crate) fn columns<const N: usize>(&self) -> Option<[[f32; R]; N]> {
-        // SAFETY: so far from each pointer is in one of the view's rows, `left` columns before
-        // its end.
-        let tap = |i: usize, offset| unsafe { *self.rows[i].wrapping_add(offset) };
+        // SAFETY: the offset is that of one of the `left` columns of the row.
+        let element = |i: usize, offset| unsafe { *self.rows[i].wrapping_add(offset) };
         (self.left >= N).then(|| {
             array!(|k| {
                 let offset = self.offset.wrapping_add(self.step.wrapping_mul(k));
-                array!(|i| tap(i, offset))
+                array!(|i| element(i, offset))
             })
         })
     }
@@ -89,8 +86,7 @@ unsafe impl<const R: usize> BroadcastColumns<R> for BroadcastRows<'_, R> {
     #[inline(always)]
     unsafe fn next_column(&mut self) -> [f32; R] {
         self.left -= 1;
-        // SAFETY: this far from each pointer is in one of the view's rows, `left` columns
-        // before its end.
+        // SAFETY: the offset is that of a column of the row: one was left.
         let column = array!(|i| unsafe { *self.rows[i].wrapping_add(self.offset) });
         self.offset = self.offset.wrapping_add(self.step);
         column
@@ -106,10 +102,10 @@ unsafe impl<const R: usize> BroadcastColumns<R> for BroadcastRows<'_, R> {
         if self.left < 4 || self.step != 1 {
             return None;
         }
-        // SAFETY: so far from each pointer is in one of the view's rows, `left` columns before
-        // its end.
-        let tap = |i: usize, k| unsafe { *self.rows[i].wrapping_add(self.offset).wrapping_add(k) };
-        let four = array!(|k| array!(|i| tap(i, k)));
+        // SAFETY: four columns are left, and the row is contiguous.
+        let element =
+            |i: usize, k| unsafe { *self.rows[i].wrapping_add(self.offset).wrapping_add(k) };
+        let four = array!(|k| array!(|i| element(i, k)));
         self.left -= 4;
         self.rows = array!(|i| self.rows[i].wrapping_add(4));
         Some(four)
@@ -121,12 +117,12 @@ impl<const R: usize> Iterator for BroadcastRows<'_, R> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<[f32; R]> {
-        // SAFETY: there is one.
+        // SAFETY: one is left.
         (self.left > 0).then(|| unsafe { self.next_column() })
     }
 }
 
-/// As [`BroadcastRows`], of rows that lie side by side: one pointer for all.
+/// [`BroadcastRows`] of a matrix whose row stride is 1: one pointer for all rows.
 #[derive(Clone, Copy)]
 pub(crate) struct AdjacentRows<'a, const R: usize> {
     at: *const [f32; R],
@@ -137,11 +133,11 @@ pub(crate) struct AdjacentRows<'a, const R: usize> {
 }
 
 impl<'a, const R: usize> AdjacentRows<'a, R> {
-    /// Rows `row .. row + R`, if all are there and lie so.
+    /// Rows `row .. row + R`, if all exist and the row stride is 1.
     #[inline(always)]
     pub(crate) fn new(view: MatrixRef<'a>, row: usize) -> Option<Self> {
-        let are_there = row.checked_add(R).is_some_and(|end| end <= view.rows());
-        (are_there && view.row_stride() == 1).then(|| Self {
+        let exist = row.checked_add(R).is_some_and(|end| end <= view.rows());
+        (exist && view.row_stride() == 1).then(|| Self {
             at: view.at(row, 0).cast(),
             step: view.col_stride(),
             left: view.cols(),
@@ -160,20 +156,20 @@ unsafe impl<const R: usize> BroadcastColumns<R> for AdjacentRows<'_, R> {
     #[inline(always)]
     unsafe fn next_column(&mut self) -> [f32; R] {
         self.left -= 1;
-        // SAFETY: a column that the view has, of `R` floats side by side.
+        // SAFETY: one column is left, of `R` contiguous floats.
         let column = unsafe { *self.at };
         self.at = self.at.cast::<f32>().wrapping_add(self.step).cast();
         column
     }
 }
 
-/// The rows of a matrix, four by four, to be folded column by column.
+/// The rows of a matrix in groups of four, each folded along its columns: the micro-kernel of one lane.
 pub(crate) struct RowQuads<'a> {
     at: *const f32,
     row_stride: usize,
-    /// How many floats from one column to the next.
+    /// The distance in floats from one column to the next.
     step: usize,
-    /// How many rows are left.
+    /// The number of rows left.
     left: usize,
     columns: usize,
     borrow: PhantomData<&'a [f32]>,
@@ -192,12 +188,11 @@ impl<'a> RowQuads<'a> {
         }
     }
 
-    /// Folds the elements of the next four rows with the row of `right` at their side, if there are
-    /// both.
+    /// Folds `f` over the columns of the next four rows, each with the matching row of `right`. Returns `None`
+    /// without four rows or without columns.
     ///
-    /// Rows that lie side by side need one pointer, others four; where size counts (`small`, see
-    /// `build.rs`) one loop serves all. The loops turn at least once: the sums that they begin with are laid
-    /// down once then.
+    /// A row stride of 1 takes one pointer, any other four; when compiled for size (`small`, see `build.rs`)
+    /// one loop serves all. The loops run at least once, so that the initial sums are materialised once.
     #[inline(always)]
     pub(crate) fn fold<const C: usize, S>(
         &mut self,
@@ -212,14 +207,14 @@ impl<'a> RowQuads<'a> {
         }
         self.left = self.left.checked_sub(4)?;
         self.at = at.wrapping_add(4 * row_stride);
-        let mut beside = right.as_ptr();
+        let mut right_row = right.as_ptr();
         if !cfg!(small) && row_stride == 1 {
             let mut at = at;
             loop {
-                // SAFETY: so many columns have four rows side by side, and as many rows lie in `right`.
-                sums = unsafe { f(sums, *at.cast(), *beside) };
+                // SAFETY: `columns` columns are left, of four contiguous rows, and as many rows of `right`.
+                sums = unsafe { f(sums, *at.cast(), *right_row) };
                 at = at.wrapping_add(step);
-                beside = beside.wrapping_add(1);
+                right_row = right_row.wrapping_add(1);
                 columns -= 1;
                 if columns == 0 {
                     return Some(sums);
@@ -227,26 +222,26 @@ impl<'a> RowQuads<'a> {
             }
         }
         let mut rows: [*const f32; 4] = array!(|i| at.wrapping_add(i * row_stride));
-        // A step that is known goes into the loads. On a microcontroller the loop of one float each is too
-        // short to win by it.
+        // A constant step becomes part of the load addresses. On a microcontroller the loop over single floats is
+        // too short to gain by that.
         let is_short = const { C == 1 && cfg!(microcontroller) };
         if cfg!(small) || (step == 1 && !is_short) {
             let step = if cfg!(small) { step } else { 1 };
             loop {
-                // SAFETY: the rows have so many columns, and `right` as many rows.
-                sums = unsafe { f(sums, array!(|i| *rows[i]), *beside) };
+                // SAFETY: `columns` columns are left, and as many rows of `right`.
+                sums = unsafe { f(sums, array!(|i| *rows[i]), *right_row) };
                 rows = array!(|i| rows[i].wrapping_add(step));
-                beside = beside.wrapping_add(1);
+                right_row = right_row.wrapping_add(1);
                 columns -= 1;
                 if columns == 0 {
                     return Some(sums);
                 }
             }
         }
-        // Seldom: a loop with two ways out, which is never unrolled.
-        for beside in right {
-            // SAFETY: as above.
-            sums = f(sums, array!(|i| unsafe { *rows[i] }), *beside);
+        // Rare: a loop with two exits, which the compiler does not unroll.
+        for right_row in right {
+            // SAFETY: `columns` columns are left.
+            sums = f(sums, array!(|i| unsafe { *rows[i] }), *right_row);
             rows = array!(|i| rows[i].wrapping_add(step));
             columns -= 1;
             if columns == 0 {

@@ -1,4 +1,4 @@
-//! The laws of [`Vector`], tried on every back end of this machine.
+//! The contract of [`Vector`], tested on every back end that this machine has.
 
 extern crate std;
 
@@ -10,7 +10,7 @@ use crate::{
     kernel::Kernel,
 };
 
-/// Values at which arithmetic goes astray.
+/// Values at which rounding, range or NaN handling goes wrong.
 const HARD: [f32; 20] = [
     0.0,
     -0.0,
@@ -79,7 +79,7 @@ fn operators_act_on_each_lane_alone<const L: usize, V: Vector<L>>(token: V::Toke
         check("/", x / y, &|a, b, _| a / b);
         check("max", x.max(y), &|a, b, _| if a > b { a } else { b });
         check("select_gt", x.select_gt(y, z, x), &|a, b, c| if a > b { c } else { a });
-        // A factor that is not positive and finite belongs where nothing is set to 0.
+        // The contract of `times_above`: the factor is positive and finite.
         let positive = b.map(|b| if b.is_finite() { b.abs() } else { 2.0 });
         let times = V::load(token, &positive);
         check("times_above", x.times_above(times, z), &|a, b, c| match a <= c {
@@ -128,7 +128,7 @@ fn bits_move_into_the_exponent<const L: usize, V: Vector<L>>(token: V::Token) {
     }
 }
 
-/// Floats of which each order of addition has a sum of its own.
+/// The lanes are chosen so that each order of addition gives another sum.
 #[inline(always)]
 fn lanes_are_folded_in_half<const L: usize, V: Vector<L>>(token: V::Token) {
     let lanes: [f32; L] = core::array::from_fn(|i| (1.0 + i as f32 / 3.0) * 1.7_f32.powi(i as i32));

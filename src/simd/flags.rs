@@ -1,34 +1,33 @@
 //! The floating-point exception flags invalid and divide-by-zero.
 //!
-//! What a masked key holds is multiplied like any other, and its products are thrown away: where
-//! they are infinite or NaN they raise a flag that tells of nothing in the result. And the
-//! compiler forms vectors of what is written for one lane, whose other lanes hold anything. Calls
-//! that may meet either take those flags back.
+//! Kernels multiply masked keys and values too, and discard the products: an infinite or NaN product raises a
+//! flag although nothing in the result is invalid. And the compiler vectorises one-lane code, with arbitrary
+//! numbers in unused lanes. Calls where either can happen save the flags before and restore them after.
 
-/// The flags as they were, and all other bits set.
+/// The flags at the time of the read, and all other bits set.
 #[derive(Clone, Copy)]
 pub(crate) struct Flags(usize);
 
 impl Flags {
-    /// Those of now.
+    /// Reads the flags.
     #[inline(always)]
     pub(crate) fn read() -> Self {
         Self(machine::read() | !machine::RAISED)
     }
 
-    /// Takes back what has been raised since.
+    /// Clears the flags that were raised since the read.
     #[inline(always)]
     pub(crate) fn restore(self) {
         let now = machine::read();
         let before = now & self.0;
-        // A comparison costs a microcontroller more than to write them.
+        // On a microcontroller a comparison costs more than the write.
         if cfg!(microcontroller) || now != before {
             machine::write(before);
         }
     }
 }
 
-// A register that rounding modes share is written as it was read, but for the flags.
+// The register also holds the rounding mode; only the flags change in what is written back.
 
 #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse", not(miri)))]
 mod machine {
@@ -123,7 +122,7 @@ mod machine {
     }
 }
 
-/// Elsewhere there are none: floats in software, wasm, Miri.
+/// Targets without flags: soft floats, wasm, Miri.
 #[cfg(any(
     miri,
     not(any(

@@ -1,9 +1,8 @@
-//! Vectors of `f32`: what a back end must give, and the back ends.
+//! Vectors of `f32`: the trait [`Vector`], and a file per back end that implements it.
 //!
-//! A back end is a **token**, a small `Copy` type made only where the machine
-//! has the instructions, and a vector type that can only be made from the
-//! token. Who holds either may use the instructions; so every operation below
-//! is safe to call.
+//! A back end has a **token**, a small `Copy` type that only detection creates, and a vector type that only
+//! the token (or another vector) creates. Holding either proves that the CPU has the instructions, so that
+//! every operation below is safe to call.
 
 #![expect(unsafe_code, reason = "pointers into strided memory, and instructions")]
 
@@ -29,11 +28,11 @@ pub(crate) mod strip;
 #[cfg(test)]
 mod contract;
 
-/// `array!(|i| …)`: the array of what that is for 0, 1, …, always inlined.
+/// `array!(|i| …)`: the array of the values at 0, 1, …; always inlined.
 ///
-/// What is not inlined into the function that `dispatch` switched the
-/// instructions on in cannot use them, and `core::array::from_fn` and closures may
-/// be left out of it; `array!`, and a closure marked `#[inline(always)]`, may not.
+/// Code can use an instruction set only where it is inlined into the function for which `dispatch` enabled it.
+/// The compiler may choose not to inline `core::array::from_fn` and plain closures; it always inlines `array!`
+/// and closures marked `#[inline(always)]`.
 macro_rules! array {
     (|$i:ident| $element:expr) => {
         $crate::simd::array_of(
@@ -44,7 +43,7 @@ macro_rules! array {
 }
 pub(crate) use array;
 
-/// What [`array!`] calls.
+/// The function behind [`array!`].
 #[inline(always)]
 pub(crate) fn array_of<const N: usize, T: Copy>(mut f: impl FnMut(usize) -> T) -> [T; N] {
     let mut array = [const { MaybeUninit::uninit() }; N];
@@ -52,14 +51,14 @@ pub(crate) fn array_of<const N: usize, T: Copy>(mut f: impl FnMut(usize) -> T) -
         #[inline(always)]
         |i| array[i] = MaybeUninit::new(f(i)),
     );
-    // SAFETY: `each` has set every element, and `MaybeUninit<T>` lies as `T` does.
+    // SAFETY: `each` has set every element, and `MaybeUninit<T>` has the layout of `T`.
     unsafe { (&raw const array).cast::<[T; N]>().read() }
 }
 
-/// Calls `f` with 0, 1, … below `N`: a loop that is written out at every opt-level.
+/// Calls `f` with 0, 1, … below `N`: a loop that is unrolled at every opt-level.
 ///
-/// `s` leaves the loops over the registers of a group or a tile as they are, and with them
-/// the registers in memory.
+/// At `opt-level` `s` the compiler does not unroll loops over the registers of a group or tile, which then
+/// live in memory.
 #[inline(always)]
 pub(crate) fn each<const N: usize>(mut f: impl FnMut(usize)) {
     macro_rules! calls {
@@ -80,17 +79,17 @@ pub(crate) fn each<const N: usize>(mut f: impl FnMut(usize)) {
 pub(crate) trait Vector<const L: usize>:
     Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
 {
-    /// Proof that this machine has the instructions.
+    /// Proof that the CPU has the instructions.
     type Token: Copy;
 
     /// Whether [`mul_add`](Self::mul_add) rounds once.
     const FMA: bool;
 
-    /// `f(operands)` as a function of its own, which may use the instructions; `f` is a closure marked
-    /// `#[inline(always)]`.
+    /// Returns `f(operands)`, computed in a separate function that has the instructions enabled. `f` is a
+    /// closure marked `#[inline(always)]`.
     ///
-    /// For what is called seldom: the compiler takes a time that grows faster than a function does, and
-    /// all that lies in one shares its registers.
+    /// Splits a long kernel: compile time grows faster than the size of a function, and all code of a function
+    /// competes for its registers.
     #[inline(never)]
     fn outlined<T, O>(_token: Self::Token, operands: T, f: impl FnOnce(T) -> O) -> O {
         f(operands)
@@ -99,22 +98,22 @@ pub(crate) trait Vector<const L: usize>:
     /// `x` in each lane.
     fn splat(token: Self::Token, x: f32) -> Self;
 
-    /// All lanes, from memory.
+    /// Loads all lanes.
     fn load(token: Self::Token, from: &[f32; L]) -> Self;
 
-    /// The lanes that `from` has, `fill` in the others.
+    /// Loads the lanes that `from` has, and `fill` into the others: the tail of a row.
     ///
-    /// `fill` is what leaves the result alone: 0 for a sum, −∞ for a maximum.
+    /// `fill` is the neutral element: 0 for a sum, −∞ for a maximum.
     #[inline(always)]
     fn load_partial(token: Self::Token, from: &[f32], fill: f32) -> Self {
-        // Lane by lane: a copy of run-time length would be a call.
+        // Lane by lane: a copy of variable length would be a call of memcpy.
         Self::load(token, &array!(|i| if i < from.len() { from[i] } else { fill }))
     }
 
-    /// All lanes, to memory.
+    /// Stores all lanes.
     fn store(self, to: &mut [f32; L]);
 
-    /// The lanes that `to` has room for.
+    /// Stores the lanes that `to` has room for: the tail of a row.
     #[inline(always)]
     fn store_partial(self, to: &mut [f32]) {
         let lanes = self.to_array();
@@ -125,7 +124,7 @@ pub(crate) trait Vector<const L: usize>:
         }
     }
 
-    /// All lanes, by value.
+    /// The lanes as an array.
     #[inline(always)]
     fn to_array(self) -> [f32; L] {
         let mut lanes = [0.0; L];
@@ -133,30 +132,29 @@ pub(crate) trait Vector<const L: usize>:
         lanes
     }
 
-    /// `self * factor + addend`: rounded once where [`FMA`](Self::FMA),
-    /// else once after each.
+    /// `self * factor + addend`, rounded once where [`FMA`](Self::FMA), else after the multiplication and
+    /// after the addition.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
 
     /// `then` in the lanes where `self > other`, `otherwise` in the others,
     /// those with a NaN included.
     fn select_gt(self, other: Self, then: Self, otherwise: Self) -> Self;
 
-    /// `self * factor`, but +0 in the lanes where `self <= floor`, which take no part in the
-    /// multiplication. `factor` is positive and finite there.
+    /// `self * factor`, and +0 in the lanes where `self <= floor`; those lanes are set to 0 before the
+    /// multiplication. `factor` is positive and finite in them.
     fn times_above(self, factor: Self, floor: Self) -> Self;
 
-    /// `self` in the lanes where `self > other`, else `other`: of a NaN in
-    /// `self` the other side comes out, and a NaN in `other` stays.
+    /// `self` in the lanes where `self > other`, else `other`. So a NaN in `self` is dropped, and a NaN in
+    /// `other` stays.
     ///
-    /// This order of operands is x86's `maxps`, which gives its second operand
-    /// when either is NaN.
+    /// x86's `maxps` has these semantics: it returns its second operand when either is NaN.
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         self.select_gt(other, self, other)
     }
 
-    /// The sum of the lanes, folded in half until one is left: lane `i` with lane
-    /// `i + L / 2` for `i < L / 2`, and so on.
+    /// The sum of the lanes, folded in half until one is left: lane `i` plus lane
+    /// `i + L / 2` for `i < L / 2`, then the same with half as many lanes.
     #[inline(always)]
     fn sum(self, token: Self::Token) -> f32 {
         fold(
@@ -173,21 +171,20 @@ pub(crate) trait Vector<const L: usize>:
         fold(token, self, Self::max)
     }
 
-    /// The float whose bits are those of `self`, shifted left by 23: what makes
-    /// an exponent of an integer in the lowest bits.
+    /// The bits of `self` shifted left by 23: turns an integer in the lowest bits into an exponent field.
     fn low_bits_to_exponent(self) -> Self;
 
     /// The float whose exponent field is `self − floor`, and +0 where that is negative.
     ///
-    /// Both are whole numbers between 2²³ and 2²⁴ whose bits differ in the lower 16 alone, so
-    /// that the subtraction may be one of integers of 16 bits that saturates.
+    /// Both are whole numbers between 2²³ and 2²⁴ whose bits differ only in the lower 16, so that a saturating
+    /// subtraction of 16-bit integers computes the field.
     fn exponent_above(self, floor: Self) -> Self;
 
     /// Lane `j` of vector `i` becomes lane `i` of vector `j`.
     fn transpose(rows: [Self; L]) -> [Self; L];
 }
 
-/// Folds each lane with its partner in the other half, until all are the same.
+/// Combines each lane with its partner in the other half, until all lanes are equal.
 #[inline(always)]
 fn fold<const L: usize, V: Vector<L>>(token: V::Token, mut x: V, f: impl Fn(V, V) -> V) -> f32 {
     let mut half = L / 2;

@@ -1,4 +1,4 @@
-//! `neon`: four lanes, FMA, on AArch64, whose builds have it always.
+//! `neon`: four lanes, FMA family, on AArch64, where NEON is part of every build with hard floats.
 
 use core::arch::aarch64::*;
 use core::ops::{Add, Div, Mul, Sub};

@@ -1,4 +1,4 @@
-//! `portable`: four lanes of `wide`, non-FMA. SSE2, simd128 or NEON where the
+//! `portable`: four lanes of `wide`, non-FMA family. SSE2, simd128 or NEON where the
 //! build has them, plain Rust elsewhere.
 
 use core::ops::{Add, Div, Mul, Sub};

@@ -1,39 +1,40 @@
-//! What comes next is asked for before it is read.
+//! Software prefetch of the next operand while the current one is read.
 
 use core::marker::PhantomData;
 
 use crate::matrix::MatrixRef;
 
-/// A walk along the rows of what comes next, which asks for its cache lines before they are read.
+/// Prefetches the cache lines of a matrix, row after row.
 ///
-/// A core fetches ahead by itself along one stream; a second one beside it keeps more of its memory
-/// requests in flight. Lines that nobody reads cost as much as they would save.
+/// The hardware prefetcher follows one stream; a second stream in software keeps more memory requests in flight.
+/// Prefetching lines that are never read costs as much as prefetching saves.
 ///
-/// They go into the second cache, or where they [`fit_in_l1`] into the first: rows lie one behind the other then.
+/// `L1` prefetches into the first-level cache, for rows that are contiguous and [`fit_in_l1`]; otherwise into the
+/// second-level cache.
 pub(crate) struct Prefetcher<'a, const L1: bool> {
     at: *const f32,
-    /// How many lines a row has, and how many of this one are left.
+    /// The number of cache lines per row, and how many of the current row are left.
     lines: usize,
     left: usize,
-    /// How many floats from behind the lines of a row to the next.
+    /// The distance in floats from the end of a row's lines to the next row.
     gap: usize,
     borrow: PhantomData<&'a [f32]>,
 }
 
-/// Floats of a cache line.
+/// Floats per cache line.
 const LINE: usize = 16;
 
-/// Floats of a first cache, 48 KiB.
+/// Floats in a first-level cache of 48 KiB.
 const L1_FLOATS: usize = 12_288;
 
-/// Whether the first cache has room for what is read now and what comes next.
+/// Whether the first-level cache has room for both.
 #[inline(always)]
 fn fits_l1(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
     let floats = |view: MatrixRef<'_>| view.rows().saturating_mul(view.cols());
     floats(now).saturating_add(floats(next)) <= L1_FLOATS
 }
 
-/// Whether it holds them: rows of `next` that do not lie one behind the other may meet in a few of its sets.
+/// Whether `next` is contiguous too: strided rows may map to a few sets of the cache and evict each other.
 #[inline(always)]
 pub(crate) fn fit_in_l1(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
     let prefetches = cfg!(all(target_arch = "x86_64", target_feature = "sse"));
@@ -41,14 +42,14 @@ pub(crate) fn fit_in_l1(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
     !prefetches || ((rows.row_stride() == rows.cols() || next.is_empty()) && fits_l1(now, next))
 }
 
-/// The keys of a cache lie column after column: their rows.
+/// The keys of a KV cache are stored transposed: their memory order is that of the transpose.
 #[inline(always)]
 fn by_rows(view: MatrixRef<'_>) -> MatrixRef<'_> {
     if view.row_stride() == 1 { view.t() } else { view }
 }
 
 impl<'a, const L1: bool> Prefetcher<'a, L1> {
-    /// From the first element of `view` on, row after row.
+    /// Starts at the first element of `view`.
     #[inline(always)]
     pub(crate) fn new(view: MatrixRef<'a>) -> Self {
         let view = by_rows(view);
@@ -57,7 +58,7 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
         Self { at: view.at(0, 0), lines, left: lines, gap, borrow: PhantomData }
     }
 
-    /// Asks for the next `floats`, whether they are there or not.
+    /// Prefetches the next `floats` floats, which may lie behind the end.
     #[inline(always)]
     pub(crate) fn fetch(&mut self, floats: usize) {
         if L1 || self.gap == 0 {
@@ -80,14 +81,14 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
 }
 
 impl<'a> Prefetcher<'a, false> {
-    /// Through `next`, where the first cache has no room for it beside what is read now.
+    /// Prefetches `next`, unless the first-level cache has room for both: then the hardware suffices.
     #[inline(always)]
     pub(crate) fn beyond_l1(now: MatrixRef<'_>, next: MatrixRef<'a>) -> Option<Self> {
         (!fits_l1(now, next)).then(|| Self::new(next))
     }
 }
 
-/// Asks for the cache line at `at`, which need not be there: a hint.
+/// Prefetches the cache line at `at`, which may be any address.
 #[inline(always)]
 fn prefetch<const L1: bool>(at: *const f32) {
     #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]

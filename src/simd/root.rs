@@ -1,8 +1,8 @@
 //! The square root of one float.
 
-use libm as _; // the targets with a root of their own do not name it
+use libm as _; // unused on targets with a square-root instruction
 
-/// `√x`, rounded correctly, by the instruction that `libm` does not reach: one in place of 55.
+/// `√x`, correctly rounded, by one instruction; `libm` computes it in 55.
 #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]
 pub(crate) fn sqrt(x: f32) -> f32 {
     use core::arch::x86_64::{_mm_cvtss_f32, _mm_set_ss, _mm_sqrt_ss};
@@ -13,13 +13,13 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 #[cfg(not(any(all(target_arch = "x86_64", target_feature = "sse"), microcontroller)))]
 pub(crate) use libm::sqrtf as sqrt;
 
-/// `√x`, rounded correctly, by the instruction of a core that passes floats in its own registers. A
-/// float cannot be an operand there (rustc 1.95), and goes through one of the others.
+/// `√x`, correctly rounded, by the instruction of a core with the hard-float ABI. rustc 1.95 does not accept a
+/// float operand there, so that `x` goes through an integer register.
 #[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
 #[inline(always)]
 pub(crate) fn sqrt(x: f32) -> f32 {
     let mut bits = x.to_bits();
-    // SAFETY: the build has these instructions, and they touch nothing else.
+    // SAFETY: the build has these instructions; they change only the registers named.
     unsafe {
         core::arch::asm!(
             "vmov s0, {bits}",
@@ -33,17 +33,17 @@ pub(crate) fn sqrt(x: f32) -> f32 {
     f32::from_bits(bits)
 }
 
-/// `√x` for a finite `x` of at least 1, rounded correctly: the bits of any other that is.
+/// `√x` for a finite `x` of at least 1, correctly rounded.
 ///
-/// Bit by bit: 200 instructions and 100 bytes, where `libm`'s has a table and takes 480. Every whole `x`
-/// up to 2²⁴ is tried by `every_root_is_that_of_libm`.
+/// Bit by bit: 200 instructions and 100 bytes of flash; `libm`'s uses a table and takes 480 bytes.
+/// `every_root_is_that_of_libm` tests every whole `x` up to 2²⁴.
 #[cfg(any(test, all(microcontroller, not(target_abi = "eabihf"))))]
 pub(crate) fn sqrt_by_bits(x: f32) -> f32 {
     let bits = x.to_bits();
     // x = rest · 4^k, where rest lies in [1, 4) with 24 bits behind the point.
     let mut rest = ((bits & 0x7f_ffff) | 0x80_0000) << (2 - ((bits >> 23) & 1));
     let (mut root, mut twice, mut bit) = (0, 0, 1 << 24);
-    // Of a square nothing is left early.
+    // The remainder of a perfect square is 0 early.
     while bit > 0 && rest > 0 {
         if twice + bit <= rest {
             rest -= twice + bit;
@@ -53,8 +53,8 @@ pub(crate) fn sqrt_by_bits(x: f32) -> f32 {
         rest *= 2;
         bit /= 2;
     }
-    // The last bit is behind the point: it is never a tie.
-    let exponent = (bits >> 23).div_ceil(2) + 62; // and 1 from the root
+    // The last bit of `root` is the rounding bit. A square root is never a tie.
+    let exponent = (bits >> 23).div_ceil(2) + 62; // the leading bit of the root adds 1
     f32::from_bits(root.div_ceil(2) + (exponent << 23))
 }
 

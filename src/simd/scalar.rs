@@ -1,5 +1,5 @@
-//! `scalar`: one lane, plain Rust, non-FMA. For cores without vectors, and
-//! the text that the other back ends of the non-FMA family are held against.
+//! `scalar`: one lane in plain Rust, non-FMA. For cores without vectors; the other back ends of the non-FMA
+//! family are tested against it.
 
 use core::ops::{Add, Div, Mul, Sub};
 
@@ -9,20 +9,20 @@ use super::Vector;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Scalar;
 
-/// One lane. What is computed with single floats is computed with these: see [`rounded`].
+/// One lane. Single floats are computed with this type too, because of [`rounded`].
 #[derive(Clone, Copy)]
 pub(crate) struct F32x1(pub(crate) f32);
 
-/// The nearest `f32`.
+/// `x`, rounded to `f32` on an x87.
 ///
-/// An x87 computes with 64 bits and keeps them until it stores. There a result is rounded twice, which
-/// gives the bits of one rounding: 64 ≥ 2 · 24 + 2 (Figueroa, *When is double rounding innocuous?*, 1995).
+/// An x87 computes with 64 bits of precision and rounds to `f32` only when it stores. Rounding twice gives the
+/// bits of rounding once, as 64 ≥ 2 · 24 + 2 (Figueroa, *When is double rounding innocuous?*, 1995).
 #[inline(always)]
 fn rounded(x: f32) -> f32 {
     #[cfg(all(target_arch = "x86", not(portable)))]
     let x = {
         let mut bits = x.to_bits();
-        // SAFETY: there is no instruction. The compiler does not know, so that it has to store `x`.
+        // SAFETY: the assembly is empty. The compiler must assume that it changes `bits`, and so stores `x`.
         unsafe {
             core::arch::asm!("/* {0:e} */", inout(reg) bits, options(pure, nomem, nostack, preserves_flags));
         }
@@ -59,7 +59,7 @@ impl Vector<1> for F32x1 {
 
     const FMA: bool = false;
 
-    // A kernel of one lane has one such part: alone it would only have a frame of its own.
+    // One-lane kernels have one such part, which would only get a stack frame of its own.
     #[inline(always)]
     fn outlined<T, O>(_: Scalar, operands: T, f: impl FnOnce(T) -> O) -> O {
         f(operands)

@@ -1,18 +1,17 @@
-//! A row of floats, walked one by one: for machines of one lane.
+//! A row of single floats: loads and stores of the one-lane kernels.
 //!
-//! Where speed counts, loops of four turns over single floats are written out, and a Cortex-M55 runs
-//! them in its vectors. Where size does (`small`, see `build.rs`) they would stay loops, through memory,
-//! beside a second text for what is left over: there a loop takes one float at a time, in less code
-//! and less time.
+//! Loops over single floats are unrolled by four, so that a Cortex-M55 runs them in its vectors. When compiled
+//! for size (`small`, see `build.rs`) such loops would stay loops through memory, followed by a second loop for
+//! the tail: there a loop takes one float per iteration, in less code and less time.
 
 use core::marker::PhantomData;
 
 use super::{array, each};
 use crate::matrix::{MatrixMut, MatrixRef};
 
-/// `len` floats that are read, and as many that are written; both may be the same.
+/// `len` floats to read and as many to write; both may be the same.
 ///
-/// `DENSE` in the functions below says that they lie side by side.
+/// `DENSE` in the functions below means that both are contiguous.
 #[derive(Clone, Copy)]
 pub(crate) struct ScalarRow<'a> {
     pub(super) from: *const f32,
@@ -23,17 +22,17 @@ pub(crate) struct ScalarRow<'a> {
     pub(super) borrow: PhantomData<&'a mut [f32]>,
 }
 
-/// How many floats a loop takes at a time. By ones none is ever left over.
+/// Floats per unrolled group. With 1 there is no tail.
 pub(crate) const FLOATS: usize = if cfg!(small) { 1 } else { 4 };
 
-/// How many times a loop does that in a turn.
+/// Groups per iteration.
 const TIMES: usize = if cfg!(small) { 1 } else { 2 };
 
-/// How many floats a round has: four by four.
+/// Floats per round: four groups of four.
 const ROUND: usize = 16;
 
 impl<'a> ScalarRow<'a> {
-    /// One slice into another of its length, or into itself.
+    /// One slice into another of its length, or in place.
     #[inline(always)]
     pub(crate) fn new(from: Option<&'a [f32]>, to: &'a mut [f32]) -> Self {
         let len = from.map_or(to.len(), |from| from.len().min(to.len()));
@@ -42,7 +41,7 @@ impl<'a> ScalarRow<'a> {
         Self { from, from_step: 1, to, to_step: 1, len, borrow: PhantomData }
     }
 
-    /// The columns of rows of `width` floats, each into itself; none where there is no row.
+    /// Each column of a matrix of rows of `width` floats, in place; none without a row.
     #[inline(always)]
     pub(crate) fn columns(of: &'a mut [f32], width: usize) -> impl Iterator<Item = Self> {
         let len = of.len().checked_div(width).unwrap_or(0);
@@ -56,7 +55,7 @@ impl<'a> ScalarRow<'a> {
         )
     }
 
-    /// A row into column `col` of rows of `width` floats, as far as both go.
+    /// Row `row` of `from` into column `col` of rows of `width` floats, up to the shorter of both.
     #[inline(always)]
     pub(crate) fn into_column(
         from: MatrixRef<'a>,
@@ -66,18 +65,18 @@ impl<'a> ScalarRow<'a> {
         width: usize,
     ) -> Self {
         let rows = to.len().checked_div(width).unwrap_or(0);
-        let are_there = row < from.rows() && col < width;
+        let exist = row < from.rows() && col < width;
         Self {
             from: from.at(row, 0),
             from_step: from.col_stride(),
             to: to.as_mut_ptr().wrapping_add(col),
             to_step: width,
-            len: if are_there { from.cols().min(rows) } else { 0 },
+            len: if exist { from.cols().min(rows) } else { 0 },
             borrow: PhantomData,
         }
     }
 
-    /// Column `col` of rows of `width` floats into a row, as far as both go.
+    /// Column `col` of rows of `width` floats into row `row` of `to`, up to the shorter of both.
     #[inline(always)]
     pub(crate) fn from_column(
         from: &'a [f32],
@@ -87,53 +86,53 @@ impl<'a> ScalarRow<'a> {
         row: usize,
     ) -> Self {
         let rows = from.len().checked_div(width).unwrap_or(0);
-        let are_there = row < to.rows() && col < width;
+        let exist = row < to.rows() && col < width;
         Self {
             from: from.as_ptr().wrapping_add(col),
             from_step: width,
             to: to.at(row, 0),
             to_step: to.col_stride(),
-            len: if are_there { to.cols().min(rows) } else { 0 },
+            len: if exist { to.cols().min(rows) } else { 0 },
             borrow: PhantomData,
         }
     }
 
-    /// A line of `x` alone, whose steps are those of this one: a loop over both has one text for them.
+    /// A row of the one float `x` with the steps of this one: one loop then serves both.
     #[inline(always)]
-    pub(crate) fn only(self, [x]: &'a mut [f32; 1]) -> Self {
+    pub(crate) fn with_single(self, [x]: &'a mut [f32; 1]) -> Self {
         let to: *mut f32 = x;
         Self { from: to, to, len: 1, ..self }
     }
 
-    /// Whether both sides lie side by side.
+    /// Whether input and output are contiguous.
     #[inline(always)]
     pub(crate) fn is_dense(&self) -> bool {
         self.from_step == 1 && self.to_step == 1
     }
 
-    /// From now on the line is read where it is written.
+    /// Makes the output the input: later passes run in place.
     #[inline(always)]
     pub(crate) fn stay_in_place(&mut self) {
         (self.from, self.from_step) = (self.to, self.to_step);
     }
 
-    /// How far it is from float to float, here and there.
+    /// The distances from float to float, in input and output.
     #[inline(always)]
     fn steps<const DENSE: bool>(&self) -> (usize, usize) {
         if DENSE { (1, 1) } else { (self.from_step, self.to_step) }
     }
 
-    /// This line, if these are its steps and it goes by fours: the compiler works out no addresses then, nor
-    /// what unrolling leaves over. Where size does not count: there one loop serves all.
+    /// This row with constant steps, if these are its steps and its length is a multiple of 4: the compiler then
+    /// needs no address arithmetic and no tail. `None` when compiled for size, where one loop serves all.
     #[inline(always)]
-    pub(crate) fn known<const FROM: usize, const TO: usize>(self) -> Option<Self> {
+    pub(crate) fn with_steps<const FROM: usize, const TO: usize>(self) -> Option<Self> {
         let is_so = (self.from_step, self.to_step) == (FROM, TO)
             && self.len.is_multiple_of(4)
             && !cfg!(small);
         is_so.then_some(Self { from_step: FROM, to_step: TO, ..self })
     }
 
-    /// Calls `f` with each float and its place among [`FLOATS`]; those of the rest are alone.
+    /// Calls `f` with each float and its index in its group of [`FLOATS`]; in the tail the index is 0.
     #[inline(always)]
     pub(crate) fn for_each<const DENSE: bool>(&self, mut f: impl FnMut(usize, f32)) {
         let (step, _) = self.steps::<DENSE>();
@@ -142,27 +141,27 @@ impl<'a> ScalarRow<'a> {
             each::<FLOATS>(
                 #[inline(always)]
                 |i| {
-                    // SAFETY: so many times so many floats, `step` apart, may be read.
+                    // SAFETY: the group's `FLOATS` floats, `step` apart, may be read.
                     f(i, unsafe { *from.wrapping_add(i * step) });
                 },
             );
             from = from.wrapping_add(FLOATS * step);
         }
         for _ in 0..self.len % FLOATS {
-            // SAFETY: so many are left.
+            // SAFETY: a float is left.
             f(0, unsafe { *from });
             from = from.wrapping_add(step);
         }
     }
 
-    /// Writes `f` of each float and its place among [`FLOATS`]; those of the rest are alone.
+    /// Writes `f` of each float and its index in its group of [`FLOATS`]; in the tail the index is 0.
     #[inline(always)]
     pub(crate) fn map<const DENSE: bool>(&mut self, f: impl Fn(usize, f32) -> f32) {
         let (step, to_step) = self.steps::<DENSE>();
         let (mut from, mut to) = (self.from, self.to);
         for _ in 0..self.len / (FLOATS * TIMES) {
             for _ in 0..TIMES {
-                // SAFETY: so many floats may be read, and then written.
+                // SAFETY: the group's floats may be read, and then written.
                 let mut some: [f32; FLOATS] = array!(|i| unsafe { *from.wrapping_add(i * step) });
                 for i in 0..FLOATS {
                     some[i] = f(i, some[i]);
@@ -170,7 +169,7 @@ impl<'a> ScalarRow<'a> {
                 each::<FLOATS>(
                     #[inline(always)]
                     |i| {
-                        // SAFETY: as above.
+                        // SAFETY: the group's floats may be written.
                         unsafe { *to.wrapping_add(i * to_step) = some[i] };
                     },
                 );
@@ -179,28 +178,28 @@ impl<'a> ScalarRow<'a> {
             }
         }
         for _ in 0..self.len % (FLOATS * TIMES) {
-            // SAFETY: so many are left.
+            // SAFETY: a float is left.
             unsafe { *to = f(0, *from) };
             (from, to) = (from.wrapping_add(step), to.wrapping_add(to_step));
         }
     }
 
-    /// Writes `f` of each float over what was written.
+    /// Replaces each float of the output by `f` of it.
     ///
-    /// In place nothing is in the way of a loop over single floats.
+    /// In place, without a second pointer that may alias, the compiler vectorises a loop over single floats.
     #[inline(always)]
     pub(crate) fn change<const DENSE: bool>(&mut self, f: impl Fn(f32) -> f32) {
         let (_, step) = self.steps::<DENSE>();
         let mut to = self.to;
         for _ in 0..self.len / (FLOATS * TIMES) {
             for _ in 0..FLOATS * TIMES {
-                // SAFETY: so many floats have been written.
+                // SAFETY: the group's floats have been written.
                 unsafe { *to = f(*to) };
                 to = to.wrapping_add(step);
             }
         }
         for _ in 0..self.len % (FLOATS * TIMES) {
-            // SAFETY: so many are left.
+            // SAFETY: a float is left, and has been written.
             unsafe { *to = f(*to) };
             to = to.wrapping_add(step);
         }
@@ -211,26 +210,26 @@ impl<'a> ScalarRow<'a> {
     pub(crate) fn visit(&self, mut f: impl FnMut(f32)) {
         let mut from = self.from;
         for _ in 0..self.len {
-            // SAFETY: so many may be read.
+            // SAFETY: `len` floats may be read.
             f(unsafe { *from });
             from = from.wrapping_add(self.from_step);
         }
     }
 
-    /// Likewise, in the least code.
+    /// Writes `f` of each float, in the least code.
     #[inline(always)]
     pub(crate) fn map_one_by_one<const DENSE: bool>(&mut self, mut f: impl FnMut(f32) -> f32) {
         let (step, to_step) = self.steps::<DENSE>();
         let (mut from, mut to) = (self.from, self.to);
         for _ in 0..self.len {
-            // SAFETY: so many may be read, and then written.
+            // SAFETY: `len` floats may be read, and then written.
             unsafe { *to = f(*from) };
             (from, to) = (from.wrapping_add(step), to.wrapping_add(to_step));
         }
     }
 
-    /// Calls `quarter` with 0 and every fourth float of each round of 16 from the first on, with 1 and
-    /// those from the second on, 2 and the third, 3 and the fourth. What the last round lacks is 0.
+    /// For each round of 16 floats and each `j` from 0 to 3, calls `quarter` with `j` and the floats `j`, `j + 4`,
+    /// `j + 8` and `j + 12` of the round. Missing floats of the last round are 0.
     #[inline(always)]
     pub(crate) fn rounds<const DENSE: bool>(&self, mut quarter: impl FnMut(usize, [f32; 4])) {
         let (step, _) = self.steps::<DENSE>();
@@ -249,7 +248,7 @@ impl<'a> ScalarRow<'a> {
         while left > 0 {
             for j in 0..4 {
                 let floats = array!(|k| if 4 * k + j < left {
-                    // SAFETY: so many are left.
+                    // SAFETY: as many floats are left.
                     unsafe { *from.wrapping_add((4 * k + j) * step) }
                 } else {
                     0.0

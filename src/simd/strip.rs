@@ -1,11 +1,11 @@
-//! The way between strided memory and vectors: one file knows of strides,
-//! tails and of an output that is its own input, so that kernels do not.
+//! Loads and stores between strided memory and vectors. Strides, tails and in-place operation are handled
+//! here, so that kernels do not see them.
 //!
-//! A **strip** is a walk along a matrix. At each position it stands before
-//! `G` vectors side by side, a group of up to `G * L` lanes:
+//! A **strip** iterates over positions of a matrix. Each position holds a group of `G` vectors, up to
+//! `G * L` lanes:
 //!
 //! ```text
-//! columns: a position a row, lanes across      row: positions along one row
+//! columns: one position per row                row: positions along one row
 //!      c .. c + G*L                             [ G*L ][ G*L ][ G*L ][ rest ]
 //!    r [ lanes    ]
 //!  r+1 [ lanes    ]
@@ -19,8 +19,7 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// How many positions have how many lanes, and how many lanes one more position has: 0
-/// where there is none.
+/// `positions` positions of `lanes` lanes, and one more of `rest` lanes, the tail; 0 is no tail.
 #[derive(Clone, Copy)]
 struct Extent {
     positions: usize,
@@ -29,25 +28,25 @@ struct Extent {
 }
 
 impl Extent {
-    /// `lanes` lanes along the positions, `width` at each. `width` is not 0.
+    /// `lanes` lanes split into positions of `width`, which is not 0.
     #[inline(always)]
     fn along(lanes: usize, width: usize) -> Self {
         Self { positions: lanes / width, lanes: width, rest: lanes % width }
     }
 
-    /// `lanes` lanes across each of the positions.
+    /// `positions` positions of `lanes` lanes each.
     #[inline(always)]
     fn across(positions: usize, lanes: usize) -> Self {
         Self { positions: if lanes == 0 { 0 } else { positions }, lanes, rest: 0 }
     }
 
-    /// How many positions, from the first on, have exactly `width` lanes.
+    /// The number of leading positions with exactly `width` lanes.
     #[inline(always)]
     fn full(self, width: usize) -> usize {
         if self.lanes == width { self.positions } else { 0 }
     }
 
-    /// The lanes of each position from `first` on.
+    /// The number of lanes of each position from `first` on.
     #[inline(always)]
     fn from(self, first: usize) -> impl Iterator<Item = usize> {
         let rest = usize::from(self.rest > 0);
@@ -58,21 +57,21 @@ impl Extent {
     }
 }
 
-/// A strip that is read.
+/// A strip to read.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
     /// The first lane of the first position.
     first: *const f32,
-    /// How many floats from one position to the next.
+    /// The distance in floats from one position to the next.
     step: usize,
-    /// How many floats from one lane to the next.
+    /// The distance in floats from one lane to the next.
     stride: usize,
     extent: Extent,
     borrow: PhantomData<&'a [f32]>,
 }
 
 impl<'a> Source<'a> {
-    /// Up to `width` columns from `col` on, a position a row.
+    /// Up to `width` columns from `col` on, one position per row.
     #[inline(always)]
     pub(crate) fn columns(view: MatrixRef<'a>, col: usize, width: usize) -> Self {
         let lanes = view.cols().saturating_sub(col).min(width);
@@ -85,7 +84,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A position every `width` floats. `width` is not 0; a rest is left out.
+    /// One position per `width` floats. `width` is not 0; a tail is left out.
     #[inline(always)]
     pub(crate) fn dense(floats: &'a [f32], width: usize) -> Self {
         Self {
@@ -97,8 +96,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Calls `f` with the first positions' vectors, as far as all lanes of a position are there and
-    /// side by side, and returns how many positions that were.
+    /// Calls `f` with the vectors of the leading positions that are full and contiguous. Returns the number of
+    /// these positions.
     #[inline(always)]
     pub(crate) fn for_each_full<const L: usize, const G: usize, V: Vector<L>>(
         &self,
@@ -111,14 +110,14 @@ impl<'a> Source<'a> {
         let full = self.extent.full(G * L);
         let mut at = self.first;
         for _ in 0..full {
-            // SAFETY: this position has `G * L` lanes side by side inside the borrow.
+            // SAFETY: this position has `G * L` contiguous lanes inside the borrow.
             f(unsafe { load::<L, G, V>(token, at) });
             at = at.wrapping_add(self.step);
         }
         full
     }
 
-    /// Calls `f` with each position's vectors; lanes that are not there are `fill`.
+    /// Calls `f` with the vectors of each position; missing lanes are `fill`.
     #[inline(always)]
     #[expect(
         clippy::redundant_closure,
@@ -144,9 +143,9 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A strip that is read beside the columns of a tile's rows.
+/// A strip as the right operand of a tile.
 impl Source<'_> {
-    /// Four positions as one, where those of `L` lanes lie one behind the other; a rest is left out.
+    /// Groups of four positions as one, if positions have `L` lanes and are contiguous; a tail is left out.
     #[inline(always)]
     pub(crate) fn by_four<const L: usize>(self) -> Option<Self> {
         let positions = self.extent.full(L) / 4;
@@ -155,7 +154,7 @@ impl Source<'_> {
         are_dense.then_some(Self { step: 4 * L, extent, ..self })
     }
 
-    /// The positions behind the first `positions`.
+    /// Without the first `positions` positions.
     #[inline(always)]
     pub(crate) fn skip(mut self, positions: usize) -> Self {
         let positions = positions.min(self.extent.positions);
@@ -164,10 +163,10 @@ impl Source<'_> {
         self
     }
 
-    /// Calls `f` with each position's vectors and the column of `left` at their side, as far as both go;
-    /// lanes that are not there are 0.
+    /// Calls `f` with the vectors of each position and the matching column of `left`, up to the shorter of
+    /// both; missing lanes are 0.
     #[inline(always)]
-    pub(crate) fn for_each_beside<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
+    pub(crate) fn for_each_with<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
         mut self,
         token: V::Token,
         mut left: impl BroadcastColumns<R>,
@@ -180,15 +179,14 @@ impl Source<'_> {
             0.0,
             #[inline(always)]
             |x| {
-                // SAFETY: called once a position.
+                // SAFETY: called once per position, of which there are at most `left.left()`.
                 f(x, unsafe { left.next_column() });
             },
         );
     }
 }
 
-/// A strip that is read and written, position for position: from one matrix
-/// into another, or within one.
+/// A strip to read and write, position by position: from one matrix into another, or in place.
 pub(crate) struct Strip<'a> {
     from: Source<'a>,
     /// Has the extent of `from`.
@@ -205,21 +203,21 @@ struct Destination<'a> {
 }
 
 impl Strip<'_> {
-    /// The strip as it is read.
+    /// The input of the strip.
     #[inline(always)]
     pub(crate) fn source(&self) -> Source<'_> {
         self.from
     }
 
-    /// From now on the strip is read where it is written.
+    /// Makes the output the input: later passes run in place.
     #[inline(always)]
     pub(crate) fn stay_in_place(&mut self) {
         let Destination { first, step, stride, .. } = self.to;
         self.from = Source { first, step, stride, ..self.from };
     }
 
-    /// Writes `f` of the first positions' vectors, as far as all lanes of a position are there and
-    /// side by side, and returns how many positions that were.
+    /// Writes `f` of the vectors of the leading positions that are full and contiguous. Returns the number of
+    /// these positions.
     #[inline(always)]
     pub(crate) fn map_full<const L: usize, const G: usize, V: Vector<L>>(
         &mut self,
@@ -233,9 +231,9 @@ impl Strip<'_> {
         let full = extent.full(G * L);
         let (mut at, mut into) = (first, to.first);
         for _ in 0..full {
-            // SAFETY: this position has `G * L` lanes side by side inside the
-            // borrow, here and there; what is read is a copy before anything is
-            // written, so here and there may be the same.
+            // SAFETY: this position has `G * L` contiguous lanes inside the
+            // borrow, in input and output; the vectors are read before anything
+            // is written, so that both may be the same.
             unsafe { store(into, f(load::<L, G, V>(token, at))) };
             at = at.wrapping_add(step);
             into = into.wrapping_add(to.step);
@@ -243,8 +241,7 @@ impl Strip<'_> {
         full
     }
 
-    /// Writes `f` of each position's vectors; lanes that are not there are
-    /// read as `fill` and not written.
+    /// Writes `f` of the vectors of each position; missing lanes are read as `fill` and not written.
     #[inline(always)]
     #[expect(
         clippy::redundant_closure,
@@ -265,8 +262,8 @@ impl Strip<'_> {
         let mut at = first.wrapping_add(step.wrapping_mul(full));
         let mut into = to.first.wrapping_add(to.step.wrapping_mul(full));
         for lanes in extent.from(full) {
-            // SAFETY: this position has `lanes` lanes inside the borrow, `stride` apart here and
-            // `to.stride` there; what is read is a copy before anything is written.
+            // SAFETY: this position has `lanes` lanes inside the borrow, `stride` apart in the
+            // input and `to.stride` in the output; the vectors are read before anything is written.
             unsafe {
                 let group = f(gather::<L, G, V>(token, at, stride, lanes, fill));
                 scatter(into, to.stride, lanes, group);
@@ -277,10 +274,9 @@ impl Strip<'_> {
     }
 }
 
-/// A matrix and where what becomes of it goes: into another matrix of its
-/// shape, or back into itself.
+/// An input and an output matrix of one shape, which may be the same matrix.
 pub(crate) struct InOut<'a> {
-    /// The first element as it is read, and its strides; the shape is that of `to`.
+    /// The first element of the input, and its strides; the shape is that of `to`.
     from: *const f32,
     from_row_stride: usize,
     from_col_stride: usize,
@@ -322,9 +318,9 @@ impl<'a> InOut<'a> {
         self.to.shape()
     }
 
-    /// Row `row`, float by float: none behind the last.
+    /// Row `row` as single floats; empty behind the last row.
     #[inline(always)]
-    pub(crate) fn line(&mut self, row: usize) -> ScalarRow<'_> {
+    pub(crate) fn scalar_row(&mut self, row: usize) -> ScalarRow<'_> {
         ScalarRow {
             from: self.from.wrapping_add(row.wrapping_mul(self.from_row_stride)),
             from_step: self.from_col_stride,
@@ -335,7 +331,7 @@ impl<'a> InOut<'a> {
         }
     }
 
-    /// Up to `width` columns from `col` on, a position a row.
+    /// Up to `width` columns from `col` on, one position per row.
     #[inline(always)]
     pub(crate) fn columns(&mut self, col: usize, width: usize) -> Strip<'_> {
         let (rows, cols) = self.to.shape();
@@ -357,13 +353,13 @@ impl<'a> InOut<'a> {
         }
     }
 
-    /// Whether the elements of a row lie side by side, here and there.
+    /// Whether the rows of both matrices are contiguous.
     #[inline(always)]
     pub(crate) fn rows_are_dense(&self) -> bool {
         self.from_col_stride == 1 && self.to.col_stride() == 1
     }
 
-    /// Row `row`. `DENSE` promises [`rows_are_dense`](Self::rows_are_dense).
+    /// Row `row`. `DENSE` requires [`rows_are_dense`](Self::rows_are_dense).
     #[inline(always)]
     pub(crate) fn row<const DENSE: bool>(&mut self, row: usize) -> Row<'_, DENSE> {
         let (rows, cols) = self.to.shape();
@@ -378,10 +374,10 @@ impl<'a> InOut<'a> {
     }
 }
 
-/// A row and where what becomes of it goes.
+/// A row of the input and of the output.
 ///
-/// Strides that the compiler knows (`DENSE`) leave nothing to work out before the first
-/// load; with others it works out a hundred multiples.
+/// With constant strides (`DENSE`) the addresses are immediates; with others the compiler computes a hundred
+/// multiples before the first load.
 pub(crate) struct Row<'a, const DENSE: bool> {
     from: *const f32,
     from_stride: usize,
@@ -392,19 +388,19 @@ pub(crate) struct Row<'a, const DENSE: bool> {
 }
 
 impl<const DENSE: bool> Row<'_, DENSE> {
-    /// How many columns.
+    /// The number of columns.
     #[inline(always)]
     pub(crate) fn cols(&self) -> usize {
         self.cols
     }
 
-    /// From now on the row is read where it is written.
+    /// Makes the output the input: later passes run in place.
     #[inline(always)]
     pub(crate) fn stay_in_place(&mut self) {
         (self.from, self.from_stride) = (self.to, self.to_stride);
     }
 
-    /// The columns from `begin` on, as they are read, a position every `width`, which is not 0.
+    /// The input columns from `begin` on, one position per `width`, which is not 0.
     #[inline(always)]
     pub(crate) fn source(&self, begin: usize, width: usize) -> Source<'_> {
         let stride = if DENSE { 1 } else { self.from_stride };
@@ -418,7 +414,7 @@ impl<const DENSE: bool> Row<'_, DENSE> {
         }
     }
 
-    /// As [`source`](Self::source), with where the results go.
+    /// [`source`](Self::source) with its output.
     #[inline(always)]
     pub(crate) fn strip(&mut self, begin: usize, width: usize) -> Strip<'_> {
         let stride = if DENSE { 1 } else { self.to_stride };
@@ -434,7 +430,7 @@ impl<const DENSE: bool> Row<'_, DENSE> {
     }
 }
 
-/// The `G * L` lanes of row `row` from `col` on; what lies outside is 0.
+/// The `G * L` lanes of row `row` from `col` on; elements outside are 0.
 #[inline(always)]
 pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
@@ -454,7 +450,7 @@ pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
     }
 }
 
-/// `N` rows from `row` on and `L` columns from `col` on; what lies outside is 0.
+/// `N` rows from `row` on and `L` columns from `col` on; elements outside are 0.
 #[inline(always)]
 pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
     token: V::Token,
@@ -462,8 +458,8 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
     row: usize,
     col: usize,
 ) -> [V; N] {
-    // Opaque, for else the compiler keeps a pointer for each row of each square of a
-    // loop, dozens of them, in memory.
+    // Opaque to the compiler, which otherwise keeps a pointer per row of each square of a loop, dozens of
+    // them, in memory.
     let (row, col) = black_box((row, col));
     let rows = view.rows().saturating_sub(row);
     if view.col_stride() == 1 && view.cols().saturating_sub(col) >= L {
@@ -471,7 +467,7 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
         if rows >= N {
             let mut at = at;
             return array!(|_i| {
-                // SAFETY: each of these rows has `L` lanes side by side from `col` on.
+                // SAFETY: each of these rows has `L` contiguous lanes from `col` on.
                 let [vector] = unsafe { load(token, at) };
                 at = at.wrapping_add(stride);
                 vector
@@ -479,7 +475,7 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
         }
         array!(|i| {
             if i < rows {
-                // SAFETY: the row has `L` lanes side by side from `col` on.
+                // SAFETY: the row has `L` contiguous lanes from `col` on.
                 let [vector] = unsafe { load(token, at.wrapping_add(stride.wrapping_mul(i))) };
                 vector
             } else {
@@ -495,7 +491,7 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
 }
 
 /// Writes `groups` into the rows from `row` on, each from column `col` on;
-/// what lies outside is left out.
+/// lanes and rows outside are not written.
 #[inline(always)]
 pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
     view: &mut MatrixMut<'_>,
@@ -510,7 +506,7 @@ pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>
     if stride == 1 && lanes == G * L {
         for (r, group) in groups.into_iter().enumerate() {
             if r < rows {
-                // SAFETY: the row has `G * L` lanes side by side from `col` on.
+                // SAFETY: the row has `G * L` contiguous lanes from `col` on.
                 unsafe { store(into, group) };
             }
             into = into.wrapping_add(view.row_stride());
@@ -524,7 +520,7 @@ pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>
     }
 }
 
-/// `G * L` lanes side by side.
+/// Loads `G * L` contiguous lanes.
 ///
 /// # Safety
 ///
@@ -539,7 +535,7 @@ unsafe fn load<const L: usize, const G: usize, V: Vector<L>>(
     array!(|g| V::load(token, &lanes[g]))
 }
 
-/// `G * L` lanes side by side.
+/// Stores `G * L` contiguous lanes.
 ///
 /// # Safety
 ///
@@ -554,7 +550,7 @@ unsafe fn store<const L: usize, const G: usize, V: Vector<L>>(into: *mut f32, gr
     );
 }
 
-/// `lanes` lanes, `stride` floats apart, the others `fill`.
+/// Gathers `lanes` lanes, `stride` floats apart; the others are `fill`.
 ///
 /// # Safety
 ///
@@ -568,18 +564,18 @@ unsafe fn gather<const L: usize, const G: usize, V: Vector<L>>(
     fill: f32,
 ) -> [V; G] {
     array!(|g| {
-        let here = lanes.saturating_sub(g * L).min(L);
-        // Inside the caller's lanes even where none of them is here: the compiler may load
-        // under an empty mask, which costs 450 ns where the address is not mapped.
+        let count = lanes.saturating_sub(g * L).min(L);
+        // An address inside the caller's lanes even for an empty vector: the compiler may load it under an
+        // empty mask, which costs 450 ns where the address is not mapped.
         let at = at.wrapping_add(stride.wrapping_mul((g * L).min(lanes.saturating_sub(1))));
-        if here == 0 {
+        if count == 0 {
             V::splat(token, fill)
         } else if stride == 1 {
-            // SAFETY: `here` of the caller's lanes, side by side.
-            V::load_partial(token, unsafe { core::slice::from_raw_parts(at, here) }, fill)
+            // SAFETY: `count` of the caller's lanes, contiguous.
+            V::load_partial(token, unsafe { core::slice::from_raw_parts(at, count) }, fill)
         } else {
             let mut vector = [fill; L];
-            for (i, lane) in vector.iter_mut().enumerate().take(here) {
+            for (i, lane) in vector.iter_mut().enumerate().take(count) {
                 // SAFETY: one of the caller's lanes.
                 *lane = unsafe { *at.wrapping_add(stride.wrapping_mul(i)) };
             }
@@ -588,7 +584,7 @@ unsafe fn gather<const L: usize, const G: usize, V: Vector<L>>(
     })
 }
 
-/// `lanes` lanes, `stride` floats apart.
+/// Scatters `lanes` lanes, `stride` floats apart.
 ///
 /// # Safety
 ///
@@ -600,19 +596,19 @@ unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
     lanes: usize,
     group: [V; G],
 ) {
-    // By constants alone, or all that the group was part of moves to memory.
+    // Only constant indices: a variable one would move the whole array to memory.
     each::<G>(
         #[inline(always)]
         |g| {
-            let here = lanes.saturating_sub(g * L).min(L);
-            // Inside the caller's lanes, as above.
+            let count = lanes.saturating_sub(g * L).min(L);
+            // Inside the caller's lanes, as in `gather`.
             let first = (g * L).min(lanes.saturating_sub(1));
             let into = into.wrapping_add(stride.wrapping_mul(first));
-            if here > 0 && stride == 1 {
-                // SAFETY: `here` of the caller's lanes, side by side.
-                group[g].store_partial(unsafe { core::slice::from_raw_parts_mut(into, here) });
-            } else if here > 0 {
-                for (i, lane) in group[g].to_array().into_iter().enumerate().take(here) {
+            if count > 0 && stride == 1 {
+                // SAFETY: `count` of the caller's lanes, contiguous.
+                group[g].store_partial(unsafe { core::slice::from_raw_parts_mut(into, count) });
+            } else if count > 0 {
+                for (i, lane) in group[g].to_array().into_iter().enumerate().take(count) {
                     // SAFETY: one of the caller's lanes.
                     unsafe { *into.wrapping_add(stride.wrapping_mul(i)) = lane };
                 }
@@ -621,9 +617,9 @@ unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
     );
 }
 
-/// Calls `f` with each element of `a` and the one of `b` at its side, as far as both go.
+/// Calls `f` with each element of `a` and the matching one of `b`, up to the shorter of both.
 ///
-/// `s` may leave the parts of a `zip` as calls.
+/// At `opt-level` `s` the parts of a `zip` may stay calls.
 #[inline(always)]
 pub(crate) fn pairs<T>(a: &[T], b: &[T], mut f: impl FnMut(&T, &T)) {
     for i in 0..a.len().min(b.len()) {

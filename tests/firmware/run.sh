@@ -58,6 +58,9 @@ for tool in llvm-size llvm-nm; do
     [ -x "$llvm/$tool" ] || missing $tool "rustup component add llvm-tools"
 done
 [ -x "$llvm/rust-lld" ] || missing rust-lld "part of the Rust toolchain"
+need_target() {
+    rustup target list --installed 2>/dev/null | grep -qx "$1" || missing "$1" "rustup target add $1"
+}
 
 target=${CARGO_TARGET_DIR:-target}
 results=$target/results
@@ -87,8 +90,7 @@ run_board() {
     board=$(find_board "$1")
     read -r _ triple machine profile cpu memory <<<"$board"
     [ "$cpu" = - ] || flags="-C target-cpu=$cpu"
-    rustup target list --installed 2>/dev/null | grep -qx "$triple" ||
-        missing "$triple" "rustup target add $triple"
+    need_target "$triple"
     FIRMWARE_BOARD=$memory RUSTFLAGS=$flags cargo build --quiet --locked --bin board \
         --target "$triple" --profile "$profile" "${features[@]}"
     emulate "$machine" "$target/$triple/$profile/board" >"$results/$1.txt" ||
@@ -100,6 +102,7 @@ run_board() {
 run_sole() {
     local triple=thumbv7em-none-eabihf level profile operations operation image symbols sections
     local optional='sdpa::adjust::|sdpa::kernel::tanh|sdpa::kernel::ln|FnOnce::call_once'
+    need_target $triple
     operations=$(cargo run --quiet --locked --bin report -- --operations)
     [ ${#features[@]} = 0 ] || operations=${operations%%$'\n'*}
     for level in 3 s; do

@@ -8,6 +8,8 @@ target=$1
 shift
 nm=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/llvm-nm
 command -v "$nm" >/dev/null || { echo "llvm-nm is missing: rustup component add llvm-tools"; exit 2; }
+rustup target list --installed 2>/dev/null | grep -qx "$target" ||
+    { echo "$target is missing: rustup target add $target"; exit 2; }
 for level in 3 s; do
     CARGO_PROFILE_RELEASE_OPT_LEVEL=$level \
         RUSTFLAGS="-C link-arg=--entry=probe -C link-arg=--gc-sections" \

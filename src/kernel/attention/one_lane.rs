@@ -116,9 +116,9 @@ impl<'a> OneLane<'a> {
 // One copy of three loops, for both ends of a call.
 #[inline(never)]
 fn scale(mut line: ScalarRow<'_>, factor: f32, packed: bool) {
-    if packed && let Some(mut line) = line.known::<1, SIDE>() {
+    if packed && let Some(mut line) = line.with_steps::<1, SIDE>() {
         line.map_one_by_one::<false>(|x| (F32x1(x) * F32x1(factor)).0);
-    } else if let Some(mut line) = line.known::<SIDE, 1>() {
+    } else if let Some(mut line) = line.with_steps::<SIDE, 1>() {
         line.map_one_by_one::<false>(|x| mul_add(x, factor, 0.0));
     } else {
         line.map_one_by_one::<false>(|x| mul_add(x, factor, 0.0));
@@ -168,7 +168,7 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     if is_factor {
         let (of_factor, F32x1(x)) = Shift::to(Scalar, [base, magic].map(F32x1), shift);
         factor = [x];
-        (line, now) = (scores.only(&mut factor), of_factor);
+        (line, now) = (scores.with_single(&mut factor), of_factor);
     }
     let mut parts;
     loop {

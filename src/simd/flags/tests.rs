@@ -1,5 +1,5 @@
-//! Where the visible numbers give finite products and sums, no call leaves a flag raised; and one that
-//! was raised before stays.
+//! No call leaves a flag raised where the visible numbers give finite products and sums. A flag that was
+//! raised before the call stays.
 
 extern crate std;
 
@@ -12,7 +12,7 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// What a call leaves raised, where none was before.
+/// The flags that a call leaves raised, if none was before.
 fn raised(call: impl FnOnce()) -> usize {
     machine::write(machine::read() & !machine::RAISED);
     call();
@@ -41,7 +41,7 @@ fn matrix_mut(data: &mut [f32], rows: usize, cols: usize) -> MatrixMut<'_> {
 
 const SIZES: [usize; 14] = [0, 1, 2, 3, 5, 8, 9, 16, 17, 31, 33, 64, 65, 130];
 
-/// What masked keys, empty outputs and workspaces hold.
+/// The contents of masked keys, empty outputs and workspaces.
 const ANY: [f32; 5] =
     [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::from_bits(0x7fa0_0001)];
 
