@@ -1,4 +1,4 @@
-//! Attention without a score grid: options, workspace, heads.
+//! Attention without a score grid: options, workspace, heads. Public API.
 
 use core::ops::Range;
 
@@ -19,18 +19,18 @@ use crate::{
 #[cfg(feature = "defmt")]
 mod format;
 
-/// Scaled dot-product attention: its options, and the calls that run under them.
+/// Scaled dot-product attention: a builder of options, and the functions that compute it.
 ///
 /// ```text
-/// score[key][query] = scale · key · query        capped, biased, masked
+/// score[key][query] = scale · key · query        then softcap, bias, masks
 /// output[query]     = Σ over keys e^score · value / Σ over keys e^score
 /// ```
 ///
-/// The grid of scores is never stored: an online softmax (Milakov and Gimelshein,
-/// 2018; Dao et al., *FlashAttention*, 2022) runs over blocks of keys, in a workspace of
-/// the caller's. The options are applied in this order: scale, softcap, bias, then the
-/// masks (causal, window, keep, a bias of −∞). What each does in every case is
-/// [one table](crate::docs::numerics#what-the-numbers-mean).
+/// [`run`](Self::run) never stores the score grid: an online softmax (Milakov and Gimelshein,
+/// 2018; Dao et al., *FlashAttention*, 2022) runs over blocks of keys, in a caller-provided
+/// workspace. The options apply in this order: scale, softcap, bias, then the
+/// masks (causal, window, keep, a bias of −∞). [One table](crate::docs::numerics#what-the-numbers-mean) states
+/// what each does with −∞, +∞, NaN and empty inputs.
 ///
 /// ```
 /// use sdpa::{Attention, Matrix};
@@ -43,7 +43,7 @@ mod format;
 /// let mut workspace = [0.0; Attention::workspace(2, 1)];
 /// let causal = Attention::new().causal();
 /// causal.run(queries.view(), keys.view(), values.view(), out.view_mut(), &mut workspace)?;
-/// assert_eq!(out.0[0], [1.0]); // the first query sees the first key alone
+/// assert_eq!(out.0[0], [1.0]); // only the first key is visible to the first query
 /// # Ok::<(), sdpa::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -58,18 +58,18 @@ pub struct Attention<'a> {
     softcap: Option<Softcap>,
     bias: Option<Bias<'a>>,
     keep: Option<Keep<'a>>,
-    /// Where one of these three is set.
+    /// Set if softcap, bias or keep is.
     score_mod: Option<AsScoreMod>,
-    /// A bit for each option that is out of its range, found where it is set.
-    wrong: u8,
+    /// One bit for each option that was set to a value out of range.
+    invalid: u8,
 }
 
 const SCALE: u8 = 1;
 const SOFTCAP: u8 = 2;
 const SINK: u8 = 4;
 
-// An option that has code of its own carries it, so that an image that never sets the
-// option does not link it.
+// An option that needs code of its own carries function pointers, so that an image that never sets the
+// option does not link the code.
 
 type AsScoreMod = for<'a> fn(&'a ScoreMods<'a>) -> &'a dyn ScoreMod;
 
@@ -82,11 +82,11 @@ struct Softcap {
 #[derive(Clone, Copy, Debug)]
 struct Bias<'a> {
     bias: MatrixRef<'a>,
-    code: &'static BiasCode,
+    functions: &'static BiasFunctions,
 }
 
 #[derive(Debug)]
-struct BiasCode {
+struct BiasFunctions {
     apply: fn(Backend, MatrixRef<'_>, Option<f32>, MatrixMut<'_>),
     masks_all: fn(MatrixRef<'_>) -> bool,
 }
@@ -94,12 +94,12 @@ struct BiasCode {
 #[derive(Clone, Copy, Debug)]
 struct Keep<'a> {
     keep: MatrixRef<'a, u8>,
-    code: &'static KeepCode,
+    functions: &'static KeepFunctions,
 }
 
 #[derive(Debug)]
-struct KeepCode {
-    mark: fn(MatrixRef<'_, u8>, f32, MatrixMut<'_>),
+struct KeepFunctions {
+    mask_dropped: fn(MatrixRef<'_, u8>, f32, MatrixMut<'_>),
     masks_all: fn(MatrixRef<'_, u8>) -> bool,
 }
 
@@ -110,7 +110,7 @@ impl Default for Attention<'_> {
 }
 
 impl<'a> Attention<'a> {
-    /// Every key seen by every query, the scale `1 / √dim`.
+    /// Attention without masks and with the scale `1 / √dim`: every key is visible to every query.
     pub const fn new() -> Self {
         Self {
             backend: None,
@@ -124,117 +124,123 @@ impl<'a> Attention<'a> {
             bias: None,
             keep: None,
             score_mod: None,
-            wrong: 0,
+            invalid: 0,
         }
     }
 
-    /// Runs on `backend`, not on the best.
+    /// Selects the back end; the default is [`Backend::best`].
     #[must_use]
     pub const fn on(self, backend: Backend) -> Self {
         Self { backend: Some(backend), ..self }
     }
 
-    /// The scale, any finite number; left out it is `1 / √dim`. The query is
+    /// Sets the scale of the scores: any finite number; the default is `1 / √dim`. Each query is
     /// multiplied by it first, rounded once.
     #[must_use]
     #[inline(always)]
     pub const fn scale(self, scale: f32) -> Self {
-        let wrong = self.wrong_after(SCALE, scale.is_finite());
-        Self { scale: Some(scale), wrong, ..self }
+        let invalid = self.invalid_after(SCALE, scale.is_finite());
+        Self { scale: Some(scale), invalid, ..self }
     }
 
-    /// A score `s` becomes `cap · tanh(s / cap)`, before bias and masks. Finite and not
-    /// negative; 0 is none.
-    // Inlined, as `sinks`: a call copies all options, and both are 400 bytes of a Cortex-M4F's flash.
+    /// Caps the scores (logit softcapping): `s` becomes `cap · tanh(s / cap)`, before bias and masks.
+    /// `cap` is finite and not negative; 0 means no cap.
+    // `softcap` and `sinks` are inlined: a call copies all options, which costs 400 bytes of a Cortex-M4F's
+    // flash for both.
     #[must_use]
     #[inline(always)]
     pub fn softcap(self, cap: f32) -> Self {
         let softcap = Softcap { cap, apply: score_mod::cap };
-        let wrong = self.wrong_after(SOFTCAP, (0.0..f32::INFINITY).contains(&cap));
-        Self { softcap: Some(softcap), score_mod: Some(as_score_mod), wrong, ..self }
+        let invalid = self.invalid_after(SOFTCAP, (0.0..f32::INFINITY).contains(&cap));
+        Self { softcap: Some(softcap), score_mod: Some(as_score_mod), invalid, ..self }
     }
 
-    /// A query sees the keys up to its own position. Query `i` sits at
-    /// [`query_offset`](Self::query_offset)` + i`, key `j` at `j`.
+    /// Applies the causal mask: a key is visible up to the query's position. Query `i` has position
+    /// [`query_offset`](Self::query_offset)` + i`, key `j` has position `j`.
     #[must_use]
     pub const fn causal(self) -> Self {
         Self { causal: true, ..self }
     }
 
-    /// Where query 0 sits among the keys: 0 when left out. From a cache it counts from
-    /// where the newest queries sit.
+    /// Sets the position of query 0 for the causal mask and the window; the default is 0. With a cache it
+    /// is added to the default positions, at which the last query has the position of the newest key.
     #[must_use]
     pub const fn query_offset(self, offset: isize) -> Self {
         Self { query_offset: offset, ..self }
     }
 
-    /// A query at position `p` sees the keys from `p - left` to `p + right`: `left` of 4 shows
-    /// five keys, its own included. `usize::MAX` is no limit.
+    /// Sets a sliding window: the number of visible keys before and after the query's position. A query at
+    /// position `p` sees the keys from `p - left` to `p + right`, so `left = 4` and `right = 0` show five
+    /// keys, its own included. `usize::MAX` means no limit.
     #[must_use]
     pub const fn window(self, left: usize, right: usize) -> Self {
         Self { window: [left, right], ..self }
     }
 
-    /// Keys × queries, 0 where a key is masked, for all heads. A stride of 0 repeats a
-    /// column for every query, as for padding.
+    /// Sets a boolean mask: keys × queries, 0 where a key is masked, the same for all heads. A column
+    /// stride of 0 repeats one column for every query, for example a padding mask.
     #[must_use]
     pub fn keep(self, keep: MatrixRef<'a, u8>) -> Self {
-        let code = const {
-            &KeepCode { mark: score_mod::mask_dropped, masks_all: score_mod::keep_masks_all }
+        let functions = const {
+            &KeepFunctions {
+                mask_dropped: score_mod::mask_dropped,
+                masks_all: score_mod::keep_masks_all,
+            }
         };
-        Self { keep: Some(Keep { keep, code }), score_mod: Some(as_score_mod), ..self }
+        Self { keep: Some(Keep { keep, functions }), score_mod: Some(as_score_mod), ..self }
     }
 
-    /// Keys × queries, added to the scores, for all heads; −∞ masks.
+    /// Sets an additive mask: keys × queries, added to the scores, the same for all heads. −∞ masks a key.
     #[must_use]
     pub fn bias(self, bias: MatrixRef<'a>) -> Self {
-        let code =
-            const { &BiasCode { apply: score_mod::bias, masks_all: score_mod::bias_masks_all } };
-        Self { bias: Some(Bias { bias, code }), score_mod: Some(as_score_mod), ..self }
+        let functions = const {
+            &BiasFunctions { apply: score_mod::bias, masks_all: score_mod::bias_masks_all }
+        };
+        Self { bias: Some(Bias { bias, functions }), score_mod: Some(as_score_mod), ..self }
     }
 
-    /// One more logit in the denominator of every query, which takes its share and has
-    /// no value. Finite, or −∞ for none.
+    /// Sets an attention sink for all heads: one more score in the softmax denominator of every query,
+    /// without a key and value. Finite, or −∞ for no sink.
     #[must_use]
     #[inline(always)]
     pub const fn sink(self, sink: f32) -> Self {
-        let wrong = self.wrong_after(SINK, are_sinks(&[sink]));
-        Self { sink, sinks: None, wrong, ..self }
+        let invalid = self.invalid_after(SINK, are_sinks(&[sink]));
+        Self { sink, sinks: None, invalid, ..self }
     }
 
-    /// A [`sink`](Self::sink) for each query head.
+    /// Sets one [`sink`](Self::sink) per query head.
     #[must_use]
     #[inline(always)]
     pub const fn sinks(self, sinks: &'a [f32]) -> Self {
-        let wrong = self.wrong_after(SINK, are_sinks(sinks));
-        Self { sinks: Some(sinks), wrong, ..self }
+        let invalid = self.invalid_after(SINK, are_sinks(sinks));
+        Self { sinks: Some(sinks), invalid, ..self }
     }
 
-    /// How many floats of workspace a call needs: for heads of 64 columns 4 KiB or less on
-    /// microcontrollers (32-bit Arm and RISC-V, Xtensa), 24 KiB elsewhere, and in proportion.
+    /// The length of the workspace, in floats. It grows linearly with the widths of a head; for 64 columns it
+    /// takes at most 4 KiB on microcontrollers (32-bit Arm and RISC-V, Xtensa) and 24 KiB elsewhere.
     pub const fn workspace(dim: usize, value_dim: usize) -> usize {
         attention::workspace(dim, value_dim)
     }
 
-    /// The output of every query.
+    /// Computes the attention output of every query, for one head or many.
     ///
-    /// | argument | one head | many |
+    /// | argument | one head | many heads |
     /// | --- | --- | --- |
     /// | `queries` | queries × dim | query heads × queries × dim |
-    /// | `keys` | keys × dim | key heads × keys × dim |
-    /// | `values` | keys × width | key heads × keys × width |
+    /// | `keys` | keys × dim | KV heads × keys × dim |
+    /// | `values` | keys × width | KV heads × keys × width |
     /// | `out` | queries × width | query heads × queries × width |
-    /// | `workspace` | [`workspace`](Self::workspace)`(dim, width)` floats, whatever they hold; with 15 more it can always begin with a cache line |
+    /// | `workspace` | [`workspace`](Self::workspace)`(dim, width)` floats of any content; with 15 more it can always be aligned to a cache line | the same |
     ///
-    /// A [`MatrixRef`] is one head, a [`HeadsRef`] many. The query heads are a multiple of the
-    /// key heads, and as many in a row share one of them (grouped-query attention).
-    /// Each output is within the bound of the crate's documentation, and has the
-    /// same bits whatever else is in the call.
+    /// Pass a [`MatrixRef`] for one head, a [`HeadsRef`] for many. The number of query heads is a multiple of
+    /// the number of KV heads; consecutive query heads share a KV head (grouped-query attention).
+    /// Each output is within [the error bound](crate::docs::numerics#how-exact), and its bits do not depend on the
+    /// other queries and heads of the call.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when sizes disagree, or dim or width is 0; [`Error::Workspace`];
-    /// [`Error::Option`]. Nothing has been written then.
+    /// [`Error::Shape`] if sizes disagree, or dim or width is 0; [`Error::Workspace`] if `workspace` is
+    /// too short; [`Error::Option`] if an option is out of range. Nothing is written then.
     pub fn run<'b>(
         &self,
         queries: impl Into<HeadsRef<'b>>,
@@ -247,12 +253,13 @@ impl<'a> Attention<'a> {
         self.run_call(&queries.into(), &blocks, &mut out.into(), None, workspace)
     }
 
-    /// [`run`](Self::run), and the log-sum-exp of each query's scores, the sink included:
-    /// natural logarithm, head after head, as [`merge`](crate::merge()) wants it.
+    /// [`run`](Self::run) that also writes the log-sum-exp of each query's scores, the sink included:
+    /// query heads · queries natural logarithms, head after head, as [`merge`](crate::merge()) takes them.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run); [`Error::Shape`] when `log_sum_exp` is not of query heads · queries.
+    /// Those of [`run`](Self::run); [`Error::Shape`] also if the length of `log_sum_exp` is not
+    /// query heads · queries.
     pub fn run_with_log_sum_exp<'b>(
         &self,
         queries: impl Into<HeadsRef<'b>>,
@@ -267,8 +274,8 @@ impl<'a> Attention<'a> {
         self.run_call(&queries.into(), &blocks, &mut out.into(), log_sum_exp, workspace)
     }
 
-    /// [`run`](Self::run) with views by reference, and the log-sum-exp where it is wanted: for the C
-    /// library, whose frames have room for each view once. No part of the API.
+    /// [`run`](Self::run) with views by reference and an optional log-sum-exp, for the C library: its
+    /// stack frames hold each view only once. Not part of the API.
     #[doc(hidden)]
     pub fn run_views(
         &self,
@@ -283,12 +290,13 @@ impl<'a> Attention<'a> {
         self.run_call(queries, &blocks, out, log_sum_exp, workspace)
     }
 
-    /// The grid of scores under these options, keys × queries: −∞ where masked. A sink
-    /// is no part of it.
+    /// Computes the score grid of one head with these options: keys × queries, after softcap and bias, −∞
+    /// where masked. It does not contain the sink.
     ///
     /// # Errors
     ///
-    /// As [`scores`](crate::scores()), and [`Error::Option`].
+    /// Those of [`scores`](crate::scores()); [`Error::Shape`] also if the shape of bias or keep, or the
+    /// number of sinks, disagrees; [`Error::Option`] if an option is out of range.
     pub fn scores(
         &self,
         queries: MatrixRef<'_>,
@@ -296,12 +304,12 @@ impl<'a> Attention<'a> {
         mut out: MatrixMut<'_>,
     ) -> Result<(), Error> {
         let (backend, visible) = self.check_grid(keys, queries)?;
-        let flags = self.masks(0).then(Flags::read);
+        let flags = self.may_mask(0).then(Flags::read);
         backend.scores(keys, queries, self.scale, out.view_mut())?;
         if let Some(as_score_mod) = self.score_mod {
-            let adjusted = ScoreMods { options: self, backend, first: 0 };
+            let score_mods = ScoreMods { options: self, backend, first: 0 };
             let queries = Queries::of_one_head(out.cols());
-            as_score_mod(&adjusted).apply(0, queries, None, out.view_mut());
+            as_score_mod(&score_mods).apply(0, queries, None, out.view_mut());
         }
         mask_invisible(visible, f32::NEG_INFINITY, out);
         if let Some(flags) = flags {
@@ -310,12 +318,12 @@ impl<'a> Attention<'a> {
         Ok(())
     }
 
-    /// The pattern under these options, keys × queries: the softmax of every column, in
-    /// which a sink takes its share, and +0 where masked.
+    /// Computes the attention weights of one head with these options: keys × queries, the softmax of every
+    /// column of [`scores`](Self::scores), +0 where masked. With a sink a column sums to less than 1.
     ///
     /// # Errors
     ///
-    /// As [`scores`](Self::scores).
+    /// Those of [`scores`](Self::scores).
     pub fn pattern(
         &self,
         queries: MatrixRef<'_>,
@@ -325,12 +333,12 @@ impl<'a> Attention<'a> {
         let (backend, visible) = self.check_grid(keys, queries)?;
         self.scores(queries, keys, out.view_mut())?;
         let sink = self.sinks.and_then(|sinks| sinks.first().copied()).unwrap_or(self.sink);
-        backend.softmax_columns_beside(sink, out.view_mut());
-        // A NaN elsewhere in the column has reached these too.
+        backend.softmax_columns_with_sink(sink, out.view_mut());
+        // A NaN makes its whole column NaN, the masked weights too: they become +0 again.
         if let Some(as_score_mod) = self.score_mod {
-            let adjusted = ScoreMods { options: self, backend, first: 0 };
+            let score_mods = ScoreMods { options: self, backend, first: 0 };
             let queries = Queries::of_one_head(out.cols());
-            as_score_mod(&adjusted).apply(0, queries, Some(0.0), out.view_mut());
+            as_score_mod(&score_mods).apply(0, queries, Some(0.0), out.view_mut());
         }
         mask_invisible(visible, 0.0, out);
         Ok(())
@@ -345,7 +353,7 @@ impl<'a> Attention<'a> {
         Ok((backend, self.visible([0, keys.rows()], [0, 0])))
     }
 
-    /// Runs over the keys and values of a call.
+    /// Checks all arguments, then runs the kernel over the given keys and values.
     pub(crate) fn run_call(
         &self,
         queries: &HeadsRef<'_>,
@@ -357,7 +365,7 @@ impl<'a> Attention<'a> {
         let (heads, tokens, dim) = (queries.heads(), queries.rows(), queries.cols());
         let (keys, values) = (blocks.keys, blocks.values);
         let (key_heads, value_dim) = (keys.heads(), values.cols());
-        // Where keys lie in a ring, the cache has seen to it.
+        // The cache has checked the shapes of a ring.
         let agree = blocks.ring.is_some()
             || (keys.rows(), keys.cols(), key_heads) == (values.rows(), dim, values.heads());
         let agree = agree
@@ -369,19 +377,19 @@ impl<'a> Attention<'a> {
         if !agree || dim == 0 || value_dim == 0 {
             return Err(Error::Shape);
         }
-        let there = blocks.ring.map_or([0, keys.rows()], |ring| ring.there);
-        let backend = self.check(there[1] - there[0], tokens, heads)?;
+        let held = blocks.ring.map_or([0, keys.rows()], |ring| ring.keys);
+        let backend = self.check(held[1] - held[0], tokens, heads)?;
         if workspace.len() < Self::workspace(dim, value_dim) {
             return Err(Error::Workspace);
         }
         if tokens == 0 {
             return Ok(()); // any number of heads
         }
-        // Of a cache the last query sits at the newest key.
-        let origin = if blocks.ring.is_some() { [there[1], tokens] } else { [0, 0] };
-        let adjusted = ScoreMods { options: self, backend, first: there[0] };
-        let flags = self.masks(there[0]).then(Flags::read);
-        let mut take_logits = log_sum_exp.map(|(out, logarithm)| {
+        // With a cache, the last query has the position of the newest key.
+        let origin = if blocks.ring.is_some() { [held[1], tokens] } else { [0, 0] };
+        let score_mods = ScoreMods { options: self, backend, first: held[0] };
+        let flags = self.may_mask(held[0]).then(Flags::read);
+        let mut write_log_sum_exp = log_sum_exp.map(|(out, logarithm)| {
             move |at: usize, parts: LogSumExpParts<'_>| {
                 logarithm(backend, parts, out.get_mut(at..).unwrap_or_default())
             }
@@ -389,14 +397,14 @@ impl<'a> Attention<'a> {
         backend.run(FlashAttention {
             queries,
             blocks,
-            group: heads / key_heads.max(1) * tokens,
+            queries_per_kv_head: heads / key_heads.max(1) * tokens,
             scale: self.scale.unwrap_or_else(|| default_scale(dim)),
-            visible: self.visible(there, origin),
-            score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&adjusted)),
+            visible: self.visible(held, origin),
+            score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
             sink: self.sink,
             sinks: self.sinks.unwrap_or_default(),
             out: out.view_mut(),
-            log_sum_exp: take_logits.as_mut().map(|f| f as _),
+            log_sum_exp: write_log_sum_exp.as_mut().map(|f| f as _),
             workspace,
         });
         if let Some(flags) = flags {
@@ -405,12 +413,12 @@ impl<'a> Attention<'a> {
         Ok(())
     }
 
-    /// What is wrong once `option` is set.
-    const fn wrong_after(&self, option: u8, is_in_range: bool) -> u8 {
-        if is_in_range { self.wrong & !option } else { self.wrong | option }
+    /// [`Self::invalid`] after `option` is set.
+    const fn invalid_after(&self, option: u8, is_in_range: bool) -> u8 {
+        if is_in_range { self.invalid & !option } else { self.invalid | option }
     }
 
-    /// The back end, where every option is in its range and of its shape.
+    /// Checks the shape and range of every option, and returns the back end.
     fn check(&self, keys: usize, tokens: usize, heads: usize) -> Result<Backend, Error> {
         let shaped = self.bias.is_none_or(|bias| bias.bias.shape() == (keys, tokens))
             && self.keep.is_none_or(|keep| keep.keep.shape() == (keys, tokens))
@@ -418,15 +426,16 @@ impl<'a> Attention<'a> {
         if !shaped {
             return Err(Error::Shape);
         }
-        if self.wrong != 0 {
+        if self.invalid != 0 {
             return Err(Error::Option);
         }
         Ok(self.backend.unwrap_or_else(Backend::best))
     }
 
-    /// Whether some keys may be masked, those before `first` among them: what they hold raises flags. Always
-    /// yes where it costs more to find out than to take flags back.
-    fn masks(&self, first: usize) -> bool {
+    /// Whether keys may be masked; the content of those may raise floating-point flags. `first` keys of the
+    /// first block are no longer in the cache. Always true on microcontrollers, where a test costs more than
+    /// restoring the flags.
+    fn may_mask(&self, first: usize) -> bool {
         cfg!(microcontroller)
             || self.causal
             || self.window != [usize::MAX; 2]
@@ -434,15 +443,15 @@ impl<'a> Attention<'a> {
             || first > 0
     }
 
-    /// What is seen of `keys`, where query 0 sits at `ahead - behind` before the offset.
-    fn visible(&self, keys: [usize; 2], [ahead, behind]: [usize; 2]) -> VisibleKeys {
+    /// The visible keys among `keys`, if query 0 has position `plus - minus` before the offset is added.
+    fn visible(&self, keys: [usize; 2], [plus, minus]: [usize; 2]) -> VisibleKeys {
         let [left, right] = self.window;
         let right = if self.causal { 0 } else { right };
-        VisibleKeys::new(keys, [ahead, behind], self.query_offset, [left, right])
+        VisibleKeys::new(keys, [plus, minus], self.query_offset, [left, right])
     }
 }
 
-/// Whether none is NaN or +∞.
+/// Whether no sink is NaN or +∞.
 const fn are_sinks(mut sinks: &[f32]) -> bool {
     while let [first, others @ ..] = sinks {
         if first.is_nan() || *first == f32::INFINITY {
@@ -453,38 +462,39 @@ const fn are_sinks(mut sinks: &[f32]) -> bool {
     true
 }
 
-/// What makes logarithms: carried by the calls that want them, like an option with code of its own.
+/// Computes log-sum-exps. A function pointer, like those of the options: an image that never asks for the
+/// log-sum-exp does not link the code.
 pub(crate) type Logarithm = fn(Backend, LogSumExpParts<'_>, &mut [f32]);
 
 pub(crate) const LOGARITHM: Logarithm = |backend, parts, out| backend.run(LogSumExp { parts, out });
 
-/// Softcap, bias and keep, as a kernel calls them.
+/// Softcap, bias and keep as the score modification of a kernel.
 struct ScoreMods<'a> {
     options: &'a Attention<'a>,
     backend: Backend,
-    /// The key of the first row of bias and keep.
+    /// The key whose bias and keep are row 0.
     first: usize,
 }
 
-fn as_score_mod<'a>(adjusted: &'a ScoreMods<'a>) -> &'a dyn ScoreMod {
-    adjusted
+fn as_score_mod<'a>(score_mods: &'a ScoreMods<'a>) -> &'a dyn ScoreMod {
+    score_mods
 }
 
 impl ScoreMods<'_> {
-    /// These keys as rows of bias and keep.
+    /// The rows of bias and keep for these keys.
     fn rows(&self, keys: Range<usize>) -> Range<usize> {
         keys.start.saturating_sub(self.first)..keys.end.saturating_sub(self.first)
     }
 }
 
-/// [`MatrixRef::part`]: one copy, for both that ask.
+/// [`MatrixRef::submatrix`], not inlined: one copy of the code for all callers.
 #[inline(never)]
-fn part<'a, T: Copy>(
+fn submatrix<'a, T: Copy>(
     of: &MatrixRef<'a, T>,
     rows: &Range<usize>,
     cols: &Range<usize>,
 ) -> Option<MatrixRef<'a, T>> {
-    of.part(rows.clone(), cols.clone())
+    of.submatrix(rows.clone(), cols.clone())
 }
 
 impl ScoreMod for ScoreMods<'_> {
@@ -492,49 +502,51 @@ impl ScoreMod for ScoreMods<'_> {
         let rows = self.rows(keys);
         let Attention { bias, keep, .. } = self.options;
         queries.heads().all(|(_, tokens)| {
-            let is_dropped =
-                |of: &Keep<'_>| part(&of.keep, &rows, &tokens).is_some_and(of.code.masks_all);
-            let is_biased =
-                |of: &Bias<'_>| part(&of.bias, &rows, &tokens).is_some_and(of.code.masks_all);
+            let is_dropped = |of: &Keep<'_>| {
+                submatrix(&of.keep, &rows, &tokens).is_some_and(of.functions.masks_all)
+            };
+            let is_biased = |of: &Bias<'_>| {
+                submatrix(&of.bias, &rows, &tokens).is_some_and(of.functions.masks_all)
+            };
             keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
         })
     }
 
-    fn apply(&self, key: usize, queries: Queries, mark: Option<f32>, mut scores: MatrixMut<'_>) {
+    fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, mut scores: MatrixMut<'_>) {
         let Attention { softcap, bias, keep, .. } = self.options;
-        if let (Some(Softcap { cap, apply }), None) = (softcap, mark) {
+        if let (Some(Softcap { cap, apply }), None) = (softcap, fill) {
             apply(self.backend, *cap, scores.view_mut());
         }
-        let gone = self.first.saturating_sub(key);
-        let rows = self.rows(key + gone..key + scores.rows());
-        let Ok((_, mut rest)) = scores.split_rows(gone) else { return };
+        let dropped = self.first.saturating_sub(key);
+        let rows = self.rows(key + dropped..key + scores.rows());
+        let Ok((_, mut rest)) = scores.split_rows(dropped) else { return };
         for (_, tokens) in queries.heads() {
             let Ok((mut scores, others)) = rest.split_columns(tokens.len()) else { return };
             rest = others;
             if let Some(of) = bias
-                && let Some(bias) = part(&of.bias, &rows, &tokens)
+                && let Some(bias) = submatrix(&of.bias, &rows, &tokens)
             {
-                (of.code.apply)(self.backend, bias, mark, scores.view_mut());
+                (of.functions.apply)(self.backend, bias, fill, scores.view_mut());
             }
             if let Some(of) = keep
-                && let Some(keep) = part(&of.keep, &rows, &tokens)
+                && let Some(keep) = submatrix(&of.keep, &rows, &tokens)
             {
-                (of.code.mark)(keep, mark.unwrap_or(f32::NEG_INFINITY), scores);
+                (of.functions.mask_dropped)(keep, fill.unwrap_or(f32::NEG_INFINITY), scores);
             }
         }
     }
 }
 
-/// Writes `mark` where a query does not see a key: whole columns of runs.
-fn mask_invisible(visible: VisibleKeys, mark: f32, mut scores: MatrixMut<'_>) {
+/// Writes `fill` where the causal mask or the window hides a key from a query: two runs in each column.
+fn mask_invisible(visible: VisibleKeys, fill: f32, mut scores: MatrixMut<'_>) {
     if scores.is_empty() {
         return; // any number of tokens
     }
     for token in 0..scores.cols() {
-        let seen = visible.of(token);
-        for key in (0..seen.start).chain(seen.end..scores.rows()) {
+        let visible_keys = visible.range(token);
+        for key in (0..visible_keys.start).chain(visible_keys.end..scores.rows()) {
             if let Some(score) = scores.get_mut(key, token) {
-                *score = mark;
+                *score = fill;
             }
         }
     }

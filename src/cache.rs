@@ -1,4 +1,4 @@
-//! Keys and values of past tokens, laid out for one query after another.
+//! The KV cache: keys and values of past tokens in a ring of blocks. Public API.
 
 use crate::{
     attention::{Attention, LOGARITHM, Logarithm},
@@ -10,11 +10,11 @@ use crate::{
 #[cfg(feature = "defmt")]
 mod format;
 
-/// How many keys a block of a cache holds.
+/// The number of keys in a block of a KV cache.
 pub const KEY_BLOCK: usize = mask::KEY_BLOCK;
 
-/// How many keys a cache has been given, and how many of those it has dropped: the position of the
-/// next key, and of the oldest that it holds.
+/// The state of a KV cache: the number of keys ever appended, which is the position of the next key, and
+/// the number of keys dropped, which is the position of the oldest key held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct CachePositions {
@@ -23,90 +23,91 @@ pub struct CachePositions {
 }
 
 impl CachePositions {
-    /// What a cache had told before: for those that keep its state themselves.
+    /// Restores positions that [`appended`](KvCache::appended) and [`dropped`](KvCache::dropped) returned,
+    /// for callers that store the state of a cache themselves.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when more were dropped than given.
+    /// [`Error::Shape`] if more keys were dropped than appended.
     pub const fn new(appended: u64, dropped: u64) -> Result<Self, Error> {
         if dropped > appended { Err(Error::Shape) } else { Ok(Self { appended, dropped }) }
     }
 
-    /// Whether `blocks` blocks hold as many keys.
+    /// Whether a ring of `blocks` blocks has room for these keys.
     fn fits(self, blocks: usize) -> bool {
         let used = self.appended.div_ceil(BLOCK) - self.first_block();
         usize::try_from(used).is_ok_and(|used| used <= blocks)
     }
 
-    /// How many keys there are. No more than `usize` counts, where they [fit](Self::fits).
+    /// The number of keys held. The cast is exact if they [fit](Self::fits) into a ring.
     const fn len(self) -> usize {
         (self.appended - self.dropped) as usize
     }
 
-    /// The block of the oldest key that is held.
+    /// The block of the oldest key held, counted from position 0.
     const fn first_block(self) -> u64 {
         self.dropped / BLOCK
     }
 }
 
-/// [`KEY_BLOCK`], as positions are counted.
+/// [`KEY_BLOCK`] in the type of positions.
 const BLOCK: u64 = KEY_BLOCK as u64;
 
-/// Where in a ring of `blocks` blocks `block` lies.
+/// The slot of `block` in a ring of `blocks` slots: `block % blocks`.
 fn slot(block: u64, blocks: usize) -> usize {
     if let Ok(block) = usize::try_from(block) {
         return block.checked_rem(blocks).unwrap_or(0);
     }
-    // Bit by bit: a division of 64 bits is 600 bytes of code where `usize` has 32, for what happens
-    // behind 2^38 keys. No sum overflows, as a block takes more than two bytes.
+    // Bit by bit: on a 32-bit target a 64-bit division is 600 bytes of code, and this path is taken
+    // only after 2^38 keys. No sum overflows, because a block takes more than two bytes.
     (0..u64::BITS).rev().fold(0, |slot, bit| {
         let slot = 2 * slot + (block >> bit & 1) as usize;
         if slot >= blocks { slot - blocks } else { slot }
     })
 }
 
-/// What all caches tell of their keys.
-macro_rules! span_getters {
-    ($($span:tt)+) => {
-        /// How many keys it holds.
+/// The getters that all three cache types share.
+macro_rules! position_getters {
+    ($positions:ident) => {
+        /// The number of keys held.
         #[inline]
         pub const fn len(&self) -> usize {
-            self.$($span)+.len()
+            self.$positions.len()
         }
 
-        /// Whether it holds none.
+        /// Whether the cache holds no key.
         #[inline]
         pub const fn is_empty(&self) -> bool {
             self.len() == 0
         }
 
-        /// How many keys it has been given in all, those that were dropped included: the
-        /// position of the next.
+        /// The number of keys ever appended, dropped ones included, less those taken back by `truncate`:
+        /// the position of the next key.
         #[inline]
         pub const fn appended(&self) -> u64 {
-            self.$($span)+.appended
+            self.$positions.appended
         }
 
-        /// How many of them, the oldest, it has dropped: the position of the oldest it holds.
+        /// The number of oldest keys dropped: the position of the oldest key held.
         #[inline]
         pub const fn dropped(&self) -> u64 {
-            self.$($span)+.dropped
+            self.$positions.dropped
         }
     };
 }
 
-/// A cache of keys and values (one key head) that owns its storage: `BLOCKS` blocks of
+/// A KV cache for one KV head that owns its storage: `BLOCKS` blocks of
 /// [`KEY_BLOCK`] keys, `4 · KEY_BLOCK · BLOCKS · (DIM + VALUE_DIM)` bytes.
 ///
-/// Blocks form a ring: what [`slide`](Self::slide) drops makes room. As the oldest
-/// block may hold a single key, a cache that slides has room for
-/// `(BLOCKS - 1) · KEY_BLOCK + 1` keys whatever their positions. So for a window of `left`
+/// The blocks form a ring: [`slide`](Self::slide) drops the oldest keys and makes room. The oldest
+/// block may hold a single key, so a cache that slides has room for
+/// `(BLOCKS - 1) · KEY_BLOCK + 1` keys at any positions. For a window of `left` keys
 /// and chunks of `chunk` tokens (append a chunk, attend with its queries, slide to `left`
-/// keys) take `BLOCKS = (left + chunk).div_ceil(KEY_BLOCK) + 1`: every query of the
+/// keys) choose `BLOCKS = (left + chunk).div_ceil(KEY_BLOCK) + 1`: every query of the
 /// chunk then sees all keys of its window.
 ///
-/// Attending gives the bits of [`Attention::run`] over every key ever appended, with the
-/// dropped ones masked.
+/// [`attend`](Self::attend) returns the same bits as [`Attention::run`] over every key ever appended, with
+/// the dropped ones masked.
 ///
 /// ```
 /// use sdpa::{Attention, KvCache, Matrix, MatrixRef};
@@ -126,7 +127,7 @@ macro_rules! span_getters {
 pub struct KvCache<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> {
     keys: [[[f32; KEY_BLOCK]; DIM]; BLOCKS],
     values: [[[f32; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
-    span: CachePositions,
+    positions: CachePositions,
 }
 
 impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> Default
@@ -140,80 +141,82 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> Default
 impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     KvCache<DIM, VALUE_DIM, BLOCKS>
 {
-    /// A constant, so that no array waits on the stack of who makes a cache.
+    /// A constant, so that creating a cache needs no array on the stack.
     const EMPTY: Self = {
         assert!(DIM > 0 && VALUE_DIM > 0, "keys and values have columns");
         Self {
             keys: [[[0.0; KEY_BLOCK]; DIM]; BLOCKS],
             values: [[[0.0; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
-            span: CachePositions { appended: 0, dropped: 0 },
+            positions: CachePositions { appended: 0, dropped: 0 },
         }
     };
 
-    /// An empty cache.
+    /// Creates an empty cache.
     pub const fn new() -> Self {
         Self::EMPTY
     }
 
-    span_getters!(span);
+    position_getters!(positions);
 
-    /// Takes keys × `DIM` and keys × `VALUE_DIM`, the newest last.
+    /// Appends keys (keys × `DIM`) and their values (keys × `VALUE_DIM`), the newest last.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when sizes disagree; [`Error::Capacity`] when there is no room for all
-    /// of them; [`Error::Position`] behind position `u64::MAX`. Nothing has changed then.
+    /// [`Error::Shape`] if sizes disagree; [`Error::Capacity`] if there is no room for all
+    /// of them; [`Error::Position`] if more than `u64::MAX` keys would have been appended. Nothing is changed
+    /// then.
     pub fn append(&mut self, keys: MatrixRef<'_>, values: MatrixRef<'_>) -> Result<(), Error> {
         self.view_mut().append(keys, values)
     }
 
-    /// Keeps the oldest `len` keys that it holds: takes back what was appended last.
+    /// Removes the newest keys until `len` are left, for example rejected speculative tokens.
     ///
     /// # Errors
     ///
-    /// [`Error::Position`] when it holds fewer. Nothing has changed then.
+    /// [`Error::Position`] if the cache holds fewer than `len`. Nothing is changed then.
     pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
         self.view_mut().truncate(len)
     }
 
-    /// Takes back the keys from `position` on, which becomes the position of the next.
+    /// Removes the keys from `position` on; `position` becomes that of the next key.
     ///
     /// # Errors
     ///
-    /// [`Error::Position`] when that is not from [`dropped`](Self::dropped) to
-    /// [`appended`](Self::appended). Nothing has changed then.
+    /// [`Error::Position`] if `position` is less than [`dropped`](Self::dropped) or greater than
+    /// [`appended`](Self::appended). Nothing is changed then.
     pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
         self.view_mut().truncate_to(position)
     }
 
-    /// Drops the oldest keys until it holds no more than `len`.
+    /// Drops the oldest keys until at most `len` are left (sliding window).
     pub fn slide(&mut self, len: usize) {
         self.view_mut().slide(len);
     }
 
-    /// Forgets everything: the next key is at position 0.
+    /// Removes all keys: the next key has position 0.
     pub fn clear(&mut self) {
-        self.span = CachePositions::default();
+        self.positions = CachePositions::default();
     }
 
-    /// Becomes a copy of `other`. There is no `Clone`, whose result would pass the stack.
+    /// Copies `other` into this cache. There is no `Clone`, because its result would pass through the stack.
     pub fn copy_from(&mut self, other: &Self) {
         let (to, from) = (self.view_mut(), other.view());
-        // Float by float: at opt-level 0 an array that is assigned goes by the stack.
+        // Float by float: at opt-level 0 the assignment of an array goes through the stack.
         to.keys.iter_mut().zip(from.keys).for_each(|(to, from)| *to = *from);
         to.values.iter_mut().zip(from.values).for_each(|(to, from)| *to = *from);
-        *to.span = from.span;
+        *to.positions = from.positions;
     }
 
-    /// [`Attention::run`] over the keys of this cache.
+    /// Computes attention over the keys and values of this cache: [`Attention::run`] for decoding and chunked
+    /// prefill.
     ///
-    /// `queries` are those of the newest positions, of one head or of many that share
-    /// these keys: query `i` of `queries` sits at `appended - queries + i + query_offset`. A
+    /// `queries` belong to the newest positions, in one head or in many heads that share
+    /// these keys: query `i` has position `appended - queries + i + query_offset`. A
     /// bias or keep has a row for each key that the cache holds, the oldest first.
     ///
     /// # Errors
     ///
-    /// As [`Attention::run`].
+    /// Those of [`Attention::run`].
     pub fn attend<'b>(
         &self,
         attention: &Attention<'_>,
@@ -224,11 +227,11 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
         self.view().attend(attention, queries, out, workspace)
     }
 
-    /// [`attend`](Self::attend), and the log-sum-exp of each query, head after head.
+    /// [`attend`](Self::attend) that also writes the log-sum-exp of each query, head after head.
     ///
     /// # Errors
     ///
-    /// As [`Attention::run_with_log_sum_exp`].
+    /// Those of [`Attention::run_with_log_sum_exp`].
     pub fn attend_with_log_sum_exp<'b>(
         &self,
         attention: &Attention<'_>,
@@ -240,23 +243,23 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
         self.view().attend_with_log_sum_exp(attention, queries, out, log_sum_exp, workspace)
     }
 
-    /// The cache as slices, for attending.
+    /// A read-only view of the cache.
     pub fn view(&self) -> KvCacheRef<'_> {
         KvCacheRef {
             keys: self.keys.as_flattened().as_flattened(),
             values: self.values.as_flattened().as_flattened(),
             sizes: Sizes { dim: DIM, value_dim: VALUE_DIM, blocks: BLOCKS },
-            span: self.span,
+            positions: self.positions,
         }
     }
 
-    /// The cache as slices.
+    /// A mutable view of the cache.
     fn view_mut(&mut self) -> KvCacheMut<'_> {
         KvCacheMut {
             keys: self.keys.as_flattened_mut().as_flattened_mut(),
             values: self.values.as_flattened_mut().as_flattened_mut(),
             sizes: Sizes { dim: DIM, value_dim: VALUE_DIM, blocks: BLOCKS },
-            span: &mut self.span,
+            positions: &mut self.positions,
         }
     }
 }
@@ -266,12 +269,12 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
 struct Sizes {
     dim: usize,
     value_dim: usize,
-    /// Of the ring.
+    /// The number of blocks in the ring.
     blocks: usize,
 }
 
 impl Sizes {
-    /// What slices of these lengths hold.
+    /// The sizes of a cache in slices of these lengths: as many blocks as fit into both.
     fn of(keys: usize, values: usize, dim: usize, value_dim: usize) -> Result<Self, Error> {
         let floats = |width: usize| width.checked_mul(KEY_BLOCK).filter(|&n| n > 0);
         let blocks = |len: usize, width| floats(width).and_then(|floats| len.checked_div(floats));
@@ -284,52 +287,51 @@ impl Sizes {
     }
 }
 
-/// A cache in storage of the caller's: what [`KvCache`] is, for sizes that are known at
-/// run time.
+/// A KV cache in caller-provided storage: [`KvCache`] with sizes chosen at run time.
 #[derive(Debug)]
 pub struct KvCacheMut<'a> {
     keys: &'a mut [f32],
     values: &'a mut [f32],
     sizes: Sizes,
-    span: &'a mut CachePositions,
+    positions: &'a mut CachePositions,
 }
 
 impl<'a> KvCacheMut<'a> {
-    /// As many blocks as both slices have room for: a block takes `dim · KEY_BLOCK` floats of
-    /// `keys` and `value_dim · KEY_BLOCK` of `values`. Storage, sizes and `span` belong together
-    /// for as long as the cache lives; a new cache begins with [`CachePositions::default`].
+    /// Creates a cache of as many blocks as fit into both slices: a block takes `dim · KEY_BLOCK` floats of
+    /// `keys` and `value_dim · KEY_BLOCK` of `values`. A new cache begins with [`CachePositions::default`];
+    /// an existing one is opened again with the same storage, sizes and `positions`.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there is room for no block, or a width is 0; [`Error::Capacity`] when
-    /// `span` is of more keys than there is room for.
+    /// [`Error::Shape`] if a slice is too short for one block, or a width is 0; [`Error::Capacity`] if
+    /// `positions` hold more keys than there is room for.
     pub fn new(
         keys: &'a mut [f32],
         values: &'a mut [f32],
         dim: usize,
         value_dim: usize,
-        span: &'a mut CachePositions,
+        positions: &'a mut CachePositions,
     ) -> Result<Self, Error> {
         let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
-        if !span.fits(sizes.blocks) {
+        if !positions.fits(sizes.blocks) {
             return Err(Error::Capacity);
         }
-        Ok(Self { keys, values, sizes, span })
+        Ok(Self { keys, values, sizes, positions })
     }
 
-    span_getters!(span);
+    position_getters!(positions);
 
     /// See [`KvCache::append`].
     ///
     /// # Errors
     ///
-    /// As [`KvCache::append`].
+    /// Those of [`KvCache::append`].
     pub fn append(&mut self, keys: MatrixRef<'_>, values: MatrixRef<'_>) -> Result<(), Error> {
         let Sizes { dim, value_dim, blocks } = self.sizes;
         if keys.rows() != values.rows() || keys.cols() != dim || values.cols() != value_dim {
             return Err(Error::Shape);
         }
-        let CachePositions { appended, dropped } = *self.span;
+        let CachePositions { appended, dropped } = *self.positions;
         let end = appended.saturating_add(keys.rows() as u64);
         if !(CachePositions { appended: end, dropped }).fits(blocks) {
             return Err(Error::Capacity);
@@ -356,7 +358,7 @@ impl<'a> KvCacheMut<'a> {
                 (slot, key) = (if slot + 1 == blocks { 0 } else { slot + 1 }, 0);
             }
         }
-        self.span.appended = end;
+        self.positions.appended = end;
         Ok(())
     }
 
@@ -364,12 +366,12 @@ impl<'a> KvCacheMut<'a> {
     ///
     /// # Errors
     ///
-    /// As [`KvCache::truncate`].
+    /// Those of [`KvCache::truncate`].
     pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
         if len > self.len() {
             return Err(Error::Position);
         }
-        self.span.appended = self.span.dropped + len as u64;
+        self.positions.appended = self.positions.dropped + len as u64;
         Ok(())
     }
 
@@ -377,63 +379,68 @@ impl<'a> KvCacheMut<'a> {
     ///
     /// # Errors
     ///
-    /// As [`KvCache::truncate_to`].
+    /// Those of [`KvCache::truncate_to`].
     pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
-        if !(self.span.dropped..=self.span.appended).contains(&position) {
+        if !(self.positions.dropped..=self.positions.appended).contains(&position) {
             return Err(Error::Position);
         }
-        self.span.appended = position;
+        self.positions.appended = position;
         Ok(())
     }
 
     /// See [`KvCache::slide`].
     pub fn slide(&mut self, len: usize) {
-        let oldest = self.span.appended.saturating_sub(len as u64);
-        self.span.dropped = self.span.dropped.max(oldest);
+        let oldest = self.positions.appended.saturating_sub(len as u64);
+        self.positions.dropped = self.positions.dropped.max(oldest);
     }
 
-    /// The cache for attending.
+    /// A read-only view of the cache.
     pub fn view(&self) -> KvCacheRef<'_> {
-        KvCacheRef { keys: self.keys, values: self.values, sizes: self.sizes, span: *self.span }
+        KvCacheRef {
+            keys: self.keys,
+            values: self.values,
+            sizes: self.sizes,
+            positions: *self.positions,
+        }
     }
 }
 
-/// A cache in storage of the caller's, for attending: may be shared between threads.
+/// A read-only view of a KV cache for attention. Threads can share it.
 #[derive(Clone, Copy, Debug)]
 pub struct KvCacheRef<'a> {
     keys: &'a [f32],
     values: &'a [f32],
     sizes: Sizes,
-    span: CachePositions,
+    positions: CachePositions,
 }
 
 impl<'a> KvCacheRef<'a> {
-    /// See [`KvCacheMut::new`].
+    /// Opens an existing cache for reading: see [`KvCacheMut::new`].
     ///
     /// # Errors
     ///
-    /// As [`KvCacheMut::new`].
+    /// Those of [`KvCacheMut::new`].
     pub fn new(
         keys: &'a [f32],
         values: &'a [f32],
         dim: usize,
         value_dim: usize,
-        span: CachePositions,
+        positions: CachePositions,
     ) -> Result<Self, Error> {
         let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
-        if !span.fits(sizes.blocks) {
+        if !positions.fits(sizes.blocks) {
             return Err(Error::Capacity);
         }
-        Ok(Self { keys, values, sizes, span })
+        Ok(Self { keys, values, sizes, positions })
     }
 
-    span_getters!(span);
+    position_getters!(positions);
 
     /// See [`KvCache::attend`].
     ///
     /// # Errors
     ///
-    /// As [`KvCache::attend`].
+    /// Those of [`KvCache::attend`].
     pub fn attend<'b>(
         &self,
         attention: &Attention<'_>,
@@ -448,7 +455,7 @@ impl<'a> KvCacheRef<'a> {
     ///
     /// # Errors
     ///
-    /// As [`KvCache::attend_with_log_sum_exp`].
+    /// Those of [`KvCache::attend_with_log_sum_exp`].
     pub fn attend_with_log_sum_exp<'b>(
         &self,
         attention: &Attention<'_>,
@@ -490,12 +497,12 @@ impl<'a> KvCacheRef<'a> {
         if queries.cols() != dim {
             return Err(Error::Shape);
         }
-        // Keys are counted from the first block that holds one: attention counts in `usize`.
-        let first_block = self.span.first_block();
-        let here = |position: u64| (position - first_block * BLOCK) as usize;
-        let CachePositions { appended, dropped } = self.span;
-        let there = [here(dropped), here(appended)];
-        let ring = Ring { blocks, first: slot(first_block, blocks), there };
+        // Attention counts keys in `usize`: index 0 is the first key of the first block in use.
+        let first_block = self.positions.first_block();
+        let index = |position: u64| (position - first_block * BLOCK) as usize;
+        let CachePositions { appended, dropped } = self.positions;
+        let held = [index(dropped), index(appended)];
+        let ring = Ring { blocks, first: slot(first_block, blocks), keys: held };
         let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: Some(&ring) };
         attention.run_call(queries, &blocks, out, log_sum_exp, workspace)
     }

@@ -1,6 +1,6 @@
-//! Which back end runs: detected once, entered here and nowhere else.
+//! Back ends: detection, selection, and the only functions that enter a kernel with its instructions enabled.
 
-#![allow(unsafe_code, reason = "functions that detection allows to be called")]
+#![allow(unsafe_code, reason = "calls functions with target features that detection has proved")]
 
 use core::fmt;
 
@@ -23,23 +23,23 @@ use crate::simd::portable::{F32x4, Portable};
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 use crate::simd::neon::{self, Neon};
 
-/// One of two ways to form `a * b + c`, which give different bits.
+/// How a back end computes `a * b + c`: with one rounding or two.
 ///
-/// Inside a family the same input gives the same bits on every machine.
+/// Back ends of one family return the same bits for the same input on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Family {
-    /// Each multiply-add rounds once.
+    /// The FMA family: a fused multiply-add, rounded once.
     Fma,
-    /// A multiplication, then an addition: runs everywhere.
+    /// The non-FMA family: a multiplication, then an addition, each rounded. Runs on every machine.
     NonFma,
 }
 
-/// Instructions that this machine has been seen to have.
+/// A back end: an instruction set that this machine supports.
 ///
-/// Every operation is a function, which uses [`best`](Self::best), and a method
-/// of the same name here.
+/// Every operation is a free function, which runs on [`best`](Self::best), and a method
+/// of the same name on this type.
 ///
 /// ```
 /// use sdpa::Backend;
@@ -51,7 +51,7 @@ pub enum Family {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Backend(Token);
 
-/// The tokens: only detection makes those that need it.
+/// The tokens of the back ends: each proves that its instructions are supported.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Token {
     Scalar(Scalar),
@@ -66,11 +66,12 @@ enum Token {
 }
 
 impl Backend {
-    /// Plain Rust, a lane at a time; the non-FMA family.
+    /// Scalar Rust code, one lane; non-FMA family.
     pub const SCALAR: Self = Self(Token::Scalar(Scalar));
 
-    /// Vectors as far as the build allows; the non-FMA family. This is [`SCALAR`](Self::SCALAR) where
-    /// the build has none: on microcontrollers (32-bit Arm and RISC-V, Xtensa), and on x86 without SSE2.
+    /// 4-lane vectors of the `wide` crate, with the SIMD instructions of the build; non-FMA family. Equals
+    /// [`SCALAR`](Self::SCALAR) on targets without them: microcontrollers (32-bit Arm and RISC-V, Xtensa),
+    /// and x86 without SSE2.
     pub const PORTABLE: Self = {
         #[cfg(portable)]
         let portable = Self(Token::Portable(Portable));
@@ -79,7 +80,7 @@ impl Backend {
         portable
     };
 
-    /// The fastest that this machine has: what the plain functions use.
+    /// Returns the fastest back end of this machine, which the free functions use.
     #[inline]
     pub fn best() -> Self {
         #[cfg(target_feature = "sse2")]
@@ -94,7 +95,7 @@ impl Backend {
         Self::PORTABLE
     }
 
-    /// All that this machine has.
+    /// Returns all back ends of this machine.
     pub fn available() -> impl Iterator<Item = Self> {
         [
             Some(Self::SCALAR),
@@ -111,12 +112,12 @@ impl Backend {
         .flatten()
     }
 
-    /// The one called `name`, if this machine has it.
+    /// Returns the back end with this [`name`](Self::name), if this machine supports it.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::available().find(|backend| backend.name() == name)
     }
 
-    /// Its name: `"scalar"`, `"portable"`, `"avx2"`, `"avx512"`, `"neon"`.
+    /// The name: `"scalar"`, `"portable"`, `"avx2"`, `"avx512"`, `"neon"`.
     pub const fn name(self) -> &'static str {
         match self.0 {
             Token::Scalar(_) => "scalar",
@@ -131,7 +132,7 @@ impl Backend {
         }
     }
 
-    /// Whose bits it gives.
+    /// The family, which determines the bits of the results.
     pub const fn family(self) -> Family {
         match self.0 {
             Token::Scalar(_) => Family::NonFma,
@@ -152,10 +153,10 @@ impl Backend {
             #[cfg(portable)]
             Token::Portable(token) => portable(kernel, token),
             #[cfg(target_feature = "sse2")]
-            // SAFETY: the token is the proof of AVX, AVX2 and FMA.
+            // SAFETY: the token proves that AVX, AVX2 and FMA are supported.
             Token::Avx2(token) => unsafe { avx2(kernel, token) },
             #[cfg(target_feature = "sse2")]
-            // SAFETY: the token is the proof of AVX-512F and BW.
+            // SAFETY: the token proves that AVX-512F and AVX-512BW are supported.
             Token::Avx512(token) => unsafe { avx512(kernel, token) },
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Token::Neon(token) => neon(kernel, token),
@@ -176,15 +177,17 @@ impl defmt::Format for Backend {
     }
 }
 
-// One function a back end, which switches its instructions on; where there are several, never
-// inlined, so that what calls it is small enough to be, and operands are laid down once, where they
-// are read. The numbers: lanes, vectors of a group of partial sums, rows and vectors of a tile.
+// One function per back end, which enables its instructions. On targets with several back ends they are never
+// inlined: their callers stay small enough to be inlined, and operands are written to memory once, where the
+// kernel reads them. The const arguments are the lanes, the vectors in a group of partial sums, and the rows
+// and vectors of a tile. Each comment counts the registers of a tile: its sums, and its operands from `right`
+// and `left`.
 
 /// [`one_lane`], and the flags that it may not raise.
 #[cfg_attr(portable, inline(never))]
 #[cfg_attr(not(portable), inline(always))]
 fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
-    // Elsewhere the compiler forms vectors of it, in some of whose lanes is no number of ours.
+    // On other targets the compiler vectorises this code, and lanes without an element may raise flags.
     let flags = (!cfg!(microcontroller)).then(Flags::read);
     let output = one_lane(kernel, token);
     if let Some(flags) = flags {
@@ -208,8 +211,8 @@ fn portable<K: Kernel>(kernel: K, token: Portable) -> K::Output {
     kernel.run::<4, 1, 4, 2, F32x4>(token)
 }
 
-/// 6 × 2 sums, 2 of `right` and 1 of `left`: 15 of 16 registers; 12 sums hide
-/// 4 cycles of latency on 2 ports, and 8 loads a `k` keep under 2 a cycle.
+/// 6 × 2 sums, 2 of `right` and 1 of `left`: 15 of 16 registers. 12 sums hide
+/// 4 cycles of latency on 2 ports; 8 loads per `k` stay under 2 per cycle.
 #[cfg(target_feature = "sse2")]
 #[target_feature(enable = "avx,avx2,fma")]
 fn avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
@@ -217,15 +220,15 @@ fn avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
 }
 
 /// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers. 16 sums hide 4
-/// cycles of latency on 2 ports twice over; more rows would leave more of a small
-/// tile empty, and more vectors more of a narrow one.
+/// cycles of latency on 2 ports twice over. More rows or more vectors would leave more of the tile unused on
+/// small matrices.
 #[cfg(target_feature = "sse2")]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn avx512<K: Kernel>(kernel: K, token: Avx512) -> K::Output {
     kernel.run::<16, 1, 8, 2, F32x16>(token)
 }
 
-/// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers; 16 sums hide 4
+/// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers. 16 sums hide 4
 /// cycles of latency on 4 ports.
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 fn neon<K: Kernel>(kernel: K, token: Neon) -> K::Output {

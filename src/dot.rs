@@ -2,10 +2,10 @@
 
 use crate::{dispatch::Backend, error::Error, kernel::dot::Dot};
 
-/// The dot product `Σ a[i] · b[i]`; 0 for empty slices.
+/// Computes the dot product `Σ a[i] · b[i]` of two slices; 0 for empty slices.
 ///
-/// Its rounding error is at most `(n / 64 + 7) · 2⁻²⁴ · Σ |a[i] · b[i]|` in the FMA
-/// family, `(n / 4 + 3) · 2⁻²⁴ · Σ |a[i] · b[i]|` in the non-FMA one.
+/// The rounding error is at most `(n / 64 + 7) · 2⁻²⁴ · Σ |a[i] · b[i]|` in the FMA
+/// family, and `(n / 4 + 3) · 2⁻²⁴ · Σ |a[i] · b[i]|` in the non-FMA family.
 ///
 /// ```
 /// assert_eq!(sdpa::dot(&[1.0, 2.0, 3.0], &[4.0, 5.0, 6.0]), Ok(32.0));
@@ -14,7 +14,7 @@ use crate::{dispatch::Backend, error::Error, kernel::dot::Dot};
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] when the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 #[inline]
 pub fn dot(a: &[f32], b: &[f32]) -> Result<f32, Error> {
     Backend::best().dot(a, b)
@@ -25,7 +25,7 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// As [`dot`].
+    /// Those of [`dot`].
     pub fn dot(self, a: &[f32], b: &[f32]) -> Result<f32, Error> {
         if a.len() != b.len() {
             return Err(Error::Shape);

@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-/// Why a call wrote nothing.
+/// The error of every fallible call.
 ///
-/// Every public function checks all of its arguments first; when it returns an
-/// error, no output has been touched.
+/// Public functions check all arguments first: after an error no output has been
+/// written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -13,17 +13,17 @@ pub enum Error {
     /// Sizes disagree with each other or with the length of a buffer, or a
     /// size that must not be zero is zero.
     Shape,
-    /// Strides reach past the end of the buffer, or past what `usize` can count.
+    /// Strides reach past the end of the buffer, or past `isize::MAX` bytes.
     Stride,
-    /// Two elements of an output would lie at the same place.
+    /// Two elements of an output would have the same address, or the strides of its heads do not nest.
     Alias,
-    /// The workspace is shorter than the function that gives its length says.
+    /// The workspace is shorter than [`Attention::workspace`](crate::Attention::workspace) returns.
     Workspace,
-    /// A cache has no room for that many more keys.
+    /// A KV cache has no room for the keys.
     Capacity,
-    /// A position that a cache does not hold, or behind the last that can be counted.
+    /// A position that a KV cache does not hold, or one that would exceed `u64::MAX`.
     Position,
-    /// An option is outside its range: a scale that is not finite, a softcap that is
+    /// An option is out of range: a scale that is not finite, a softcap that is
     /// negative or not finite, a sink that is NaN or +∞.
     Option,
 }

@@ -1,9 +1,9 @@
-//! Matrices and strided views, and every check of a shape.
+//! Matrices, strided views and their bounds checks.
 //!
-//! A view is a pointer, a shape and two strides, together with the promise
-//! that each of its elements lies inside one borrow. It is not a slice: views
-//! made by [`split_columns`](MatrixMut::split_columns) lie interleaved in
-//! memory, and no slice may cover what belongs to another view.
+//! A view is a pointer, a shape and two strides, with the guarantee
+//! that each of its elements is inside one borrow. It is not a slice: the views
+//! that [`split_columns`](MatrixMut::split_columns) returns are interleaved in
+//! memory, and a slice must not cover elements of another view.
 
 #![expect(unsafe_code, reason = "a view is a pointer and a proof of its extent")]
 
@@ -15,10 +15,10 @@ pub use heads::{HeadsMut, HeadsRef};
 
 use crate::error::Error;
 
-/// A matrix of `R` rows and `C` columns that owns its elements, row after row.
+/// A matrix of `R` rows and `C` columns that owns its elements, in row-major order.
 ///
-/// A thin front for fixed sizes: every operation takes the views that
-/// [`view`](Self::view) and [`view_mut`](Self::view_mut) give.
+/// A convenience for fixed sizes: operations take views, which
+/// [`view`](Self::view) and [`view_mut`](Self::view_mut) return.
 ///
 /// ```
 /// use sdpa::Matrix;
@@ -36,13 +36,13 @@ impl<const R: usize, const C: usize> Matrix<R, C> {
     /// A matrix of zeros.
     pub const ZERO: Self = Self([[0.0; C]; R]);
 
-    /// A view of all elements, for reading.
+    /// Returns a read-only view of all elements.
     #[inline]
     pub fn view(&self) -> MatrixRef<'_> {
         MatrixRef::from(self)
     }
 
-    /// A view of all elements, for writing.
+    /// Returns a mutable view of all elements.
     #[inline]
     pub fn view_mut(&mut self) -> MatrixMut<'_> {
         MatrixMut::from(self)
@@ -61,8 +61,8 @@ impl<const R: usize, const C: usize> From<[[f32; C]; R]> for Matrix<R, C> {
     }
 }
 
-/// The shape of a view and where its elements lie: element `(r, c)` is
-/// `r * row_stride + c * col_stride` floats behind the first.
+/// The shape and strides of a view: element `(r, c)` is
+/// `r * row_stride + c * col_stride` floats after the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Layout {
@@ -73,12 +73,12 @@ struct Layout {
 }
 
 impl Layout {
-    /// Row after row.
+    /// A contiguous layout in row-major order.
     const fn dense(rows: usize, cols: usize) -> Self {
         Self { rows, cols, row_stride: cols, col_stride: 1 }
     }
 
-    /// Likewise, if all elements lie inside `len`.
+    /// The [`dense`](Self::dense) layout, if it fits into `len` floats.
     fn dense_in(rows: usize, cols: usize, len: usize) -> Result<Self, Error> {
         let elements = rows.checked_mul(cols).filter(|elements| *elements <= len);
         elements.map(|_| Self::dense(rows, cols)).ok_or(Error::Shape)
@@ -93,9 +93,9 @@ impl Layout {
         }
     }
 
-    /// How far behind the first element `(row, col)` lies.
+    /// The offset of element `(row, col)` from the first, in floats.
     ///
-    /// Does not overflow where `(row, col)` lies inside a checked layout.
+    /// Does not overflow for an element of a checked layout.
     const fn offset(self, row: usize, col: usize) -> usize {
         row.wrapping_mul(self.row_stride).wrapping_add(col.wrapping_mul(self.col_stride))
     }
@@ -108,14 +108,14 @@ impl Layout {
         row < self.rows && col < self.cols
     }
 
-    /// Whether there is a row `row` whose elements, at least one, lie side by side.
+    /// Whether row `row` is in range, not empty and contiguous.
     const fn has_row_slice(self, row: usize) -> bool {
         row < self.rows && (self.cols == 1 || (self.cols > 1 && self.col_stride == 1))
     }
 
-    /// How many floats the elements span, or [`Error::Stride`] when that many
-    /// cannot lie in one object (`isize::MAX` bytes).
-    fn span(self) -> Result<usize, Error> {
+    /// The length of the shortest buffer that contains all elements, in floats; [`Error::Stride`] if
+    /// it exceeds `isize::MAX` bytes, the size limit of an allocation.
+    fn required_len(self) -> Result<usize, Error> {
         if self.is_empty() {
             return Ok(0);
         }
@@ -123,15 +123,15 @@ impl Layout {
         let across = (self.cols - 1).checked_mul(self.col_stride);
         down.zip(across)
             .and_then(|(down, across)| down.checked_add(across)?.checked_add(1))
-            .filter(|&span| span <= isize::MAX as usize / size_of::<f32>())
+            .filter(|&len| len <= isize::MAX as usize / size_of::<f32>())
             .ok_or(Error::Stride)
     }
 
-    /// Whether two different elements lie at one place.
+    /// Whether two different elements have the same address.
     ///
-    /// They do when `i * row_stride = j * col_stride` for some steps `i < rows`
-    /// and `j < cols` that are not both zero; the smallest such steps are the
-    /// strides over their greatest common divisor, crosswise.
+    /// They do if `i * row_stride = j * col_stride` for some `i < rows`
+    /// and `j < cols` that are not both 0. The smallest such `i` is `col_stride / gcd`, the smallest `j` is
+    /// `row_stride / gcd`.
     fn overlaps_itself(self) -> bool {
         let Self { rows, cols, row_stride, col_stride } = self;
         if self.is_empty() || (rows == 1 && cols == 1) {
@@ -153,47 +153,47 @@ impl Layout {
         }
     }
 
-    /// The layouts of the first `at` rows and of the others.
+    /// The layouts of the first `at` rows and of the remaining rows.
     fn split_rows(self, at: usize) -> Result<(Self, Self), Error> {
         let rest = self.rows.checked_sub(at).ok_or(Error::Shape)?;
         Ok((Self { rows: at, ..self }, Self { rows: rest, ..self }))
     }
 }
 
-/// What both views can say of their layout.
+/// The getters that both views share.
 macro_rules! layout_getters {
     () => {
-        /// How many rows.
+        /// The number of rows.
         #[inline]
         pub const fn rows(&self) -> usize {
             self.layout.rows
         }
 
-        /// How many columns.
+        /// The number of columns.
         #[inline]
         pub const fn cols(&self) -> usize {
             self.layout.cols
         }
 
-        /// How many floats lie from one row to the next.
+        /// The row stride: the number of elements from one row to the next.
         #[inline]
         pub const fn row_stride(&self) -> usize {
             self.layout.row_stride
         }
 
-        /// How many floats lie from one column to the next.
+        /// The column stride: the number of elements from one column to the next.
         #[inline]
         pub const fn col_stride(&self) -> usize {
             self.layout.col_stride
         }
 
-        /// Whether there is no element.
+        /// Whether the matrix has no elements.
         #[inline]
         pub const fn is_empty(&self) -> bool {
             self.layout.is_empty()
         }
 
-        /// Rows and columns.
+        /// The number of rows and of columns.
         #[inline]
         pub(crate) const fn shape(&self) -> (usize, usize) {
             (self.layout.rows, self.layout.cols)
@@ -201,8 +201,8 @@ macro_rules! layout_getters {
     };
 }
 
-/// A view of a matrix for reading: any strides, 0 included (one row or column
-/// shown many times). Of `f32`, or of `u8` for a mask.
+/// A read-only strided view of a matrix. Strides may be 0, which repeats one row or column.
+/// Elements are `f32`, or `u8` for a boolean mask.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixRef<'a, T = f32> {
     first: *const T,
@@ -224,12 +224,12 @@ impl defmt::Format for MatrixMut<'_> {
     }
 }
 
-// SAFETY: a `MatrixRef` gives what a `&[T]` of its elements gives.
+// SAFETY: a `MatrixRef` allows what a `&[T]` of its elements allows.
 unsafe impl<T: Sync> Send for MatrixRef<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for MatrixRef<'_, T> {}
 
-/// A view of a matrix for writing: any strides that keep all elements apart.
+/// A mutable strided view of a matrix. No two elements may have the same address.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
     first: *mut f32,
@@ -237,32 +237,32 @@ pub struct MatrixMut<'a> {
     borrow: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a `MatrixMut` gives what a `&mut [f32]` of its elements gives, and no
+// SAFETY: a `MatrixMut` allows what a `&mut [f32]` of its elements allows, and no
 // other view shares an element with it.
 unsafe impl Send for MatrixMut<'_> {}
 // SAFETY: as above; a shared reference to it can only read.
 unsafe impl Sync for MatrixMut<'_> {}
 
 impl<'a, T: Copy> MatrixRef<'a, T> {
-    /// No rows and no columns.
+    /// A view without rows and columns.
     pub(crate) const EMPTY: Self =
         Self { first: core::ptr::dangling(), layout: Layout::dense(0, 0), borrow: PhantomData };
 
-    /// The first `rows * cols` floats of `data`, row after row.
+    /// Views the first `rows * cols` elements of `data` in row-major order.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when `data` is shorter.
+    /// [`Error::Shape`] if `data` is shorter.
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Result<Self, Error> {
         let layout = Layout::dense_in(rows, cols, data.len())?;
         Ok(Self { first: data.as_ptr(), layout, borrow: PhantomData })
     }
 
-    /// Element `(r, c)` is `data[r * row_stride + c * col_stride]`.
+    /// Views a matrix with strides: element `(r, c)` is `data[r * row_stride + c * col_stride]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Stride`] when an element would lie outside `data`.
+    /// [`Error::Stride`] if an element would be outside `data`.
     pub fn with_strides(
         data: &'a [T],
         rows: usize,
@@ -274,25 +274,25 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
     }
 
     fn checked(data: &'a [T], layout: Layout) -> Result<Self, Error> {
-        if layout.span()? > data.len() {
+        if layout.required_len()? > data.len() {
             return Err(Error::Stride);
         }
         Ok(Self { first: data.as_ptr(), layout, borrow: PhantomData })
     }
 
-    /// Element `(r, c)` lies `r * row_stride + c * col_stride` elements behind `data`. For
-    /// matrices that no slice may cover, because others write between their rows.
+    /// Views a matrix by pointer: element `(r, c)` is `r * row_stride + c * col_stride` elements after
+    /// `data`. For matrices that no slice may cover, because other code writes between their rows.
     ///
     /// # Errors
     ///
-    /// [`Error::Stride`] when the elements span more than one object can hold. Whether they lie
-    /// in one is for the caller to know.
+    /// [`Error::Stride`] if the elements span more than `isize::MAX / 4`. The caller ensures that they are
+    /// in one allocation.
     ///
     /// # Safety
     ///
-    /// Each element lies in one allocation with `data`, and for `'a` is aligned, may be read
-    /// and is written by nobody. What lies between elements is never touched. Without elements
-    /// `data` may be anything.
+    /// Each element is in the same allocation as `data`, and for `'a` it is aligned and readable, and
+    /// nothing writes it. Memory between the elements is never accessed. If there are no elements,
+    /// `data` may be any pointer.
     pub unsafe fn from_raw_parts(
         data: *const T,
         rows: usize,
@@ -301,11 +301,11 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
         col_stride: usize,
     ) -> Result<Self, Error> {
         let layout = Layout { rows, cols, row_stride, col_stride };
-        let first = if layout.span()? == 0 { core::ptr::dangling() } else { data };
+        let first = if layout.required_len()? == 0 { core::ptr::dangling() } else { data };
         Ok(Self { first, layout, borrow: PhantomData })
     }
 
-    /// `row`, as a matrix of one row.
+    /// Views a slice as a matrix of one row.
     #[inline]
     pub fn from_row(row: &'a [T]) -> Self {
         Self { first: row.as_ptr(), layout: Layout::dense(1, row.len()), borrow: PhantomData }
@@ -313,65 +313,65 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
 
     layout_getters!();
 
-    /// Element `(row, col)`, or `None` outside the matrix.
+    /// Returns element `(row, col)`, or `None` if it is out of range.
     #[inline]
     pub fn get(&self, row: usize, col: usize) -> Option<T> {
-        // SAFETY: the element lies inside the borrow that the view was made from.
+        // SAFETY: the element is inside the borrow that the view was made from.
         self.layout.contains(row, col).then(|| unsafe { *self.at(row, col) })
     }
 
-    /// Row `row` as a slice: `None` outside the matrix, in a matrix without
-    /// columns, and where the elements of a row do not lie side by side.
+    /// Returns row `row` as a slice, or `None` if it is out of range, has no columns, or is not
+    /// contiguous.
     #[inline]
     pub fn row(&self, row: usize) -> Option<&'a [T]> {
         if !self.layout.has_row_slice(row) {
             return None;
         }
-        // SAFETY: the row's `cols` elements lie side by side inside the borrow.
+        // SAFETY: the row's `cols` elements are contiguous inside the borrow.
         Some(unsafe { core::slice::from_raw_parts(self.at(row, 0), self.layout.cols) })
     }
 
-    /// The transpose: the same elements, rows and columns exchanged.
+    /// Returns the transpose: a view of the same elements with rows and columns exchanged.
     #[inline]
     #[must_use]
     pub fn t(self) -> Self {
         Self { layout: self.layout.t(), ..self }
     }
 
-    /// The first `at` rows, and the others.
+    /// Splits the view into the first `at` rows and the remaining rows.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there are fewer than `at` rows.
+    /// [`Error::Shape`] if there are fewer than `at` rows.
     pub fn split_rows(self, at: usize) -> Result<(Self, Self), Error> {
         let (above, below) = self.layout.split_rows(at)?;
         let second = self.first.wrapping_add(self.layout.offset(at, 0));
         Ok((Self { layout: above, ..self }, Self { first: second, layout: below, ..self }))
     }
 
-    /// The first `at` columns, and the others.
+    /// Splits the view into the first `at` columns and the remaining columns.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there are fewer than `at` columns.
+    /// [`Error::Shape`] if there are fewer than `at` columns.
     pub fn split_columns(self, at: usize) -> Result<(Self, Self), Error> {
         let (left, right) = self.t().split_rows(at)?;
         Ok((left.t(), right.t()))
     }
 
-    /// These rows and columns, if all are there.
+    /// The view of these rows and columns, or `None` if one is out of range.
     #[inline]
-    pub(crate) fn part(self, rows: Range<usize>, cols: Range<usize>) -> Option<Self> {
+    pub(crate) fn submatrix(self, rows: Range<usize>, cols: Range<usize>) -> Option<Self> {
         let (end, right) = self.shape();
-        let are_there = rows.start <= rows.end && cols.start <= cols.end;
-        (are_there && rows.end <= end && cols.end <= right).then(|| Self {
+        let is_inside = rows.start <= rows.end && cols.start <= cols.end;
+        (is_inside && rows.end <= end && cols.end <= right).then(|| Self {
             first: self.first.wrapping_add(self.layout.offset(rows.start, cols.start)),
             layout: Layout { rows: rows.len(), cols: cols.len(), ..self.layout },
             ..self
         })
     }
 
-    /// Where element `(row, col)` lies.
+    /// A pointer to element `(row, col)`.
     #[inline]
     pub(crate) fn at(&self, row: usize, col: usize) -> *const T {
         self.first.wrapping_add(self.layout.offset(row, col))
@@ -379,22 +379,22 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
 }
 
 impl<'a> MatrixMut<'a> {
-    /// The first `rows * cols` floats of `data`, row after row.
+    /// Views the first `rows * cols` elements of `data` in row-major order.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when `data` is shorter.
+    /// [`Error::Shape`] if `data` is shorter.
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> Result<Self, Error> {
         let layout = Layout::dense_in(rows, cols, data.len())?;
         Ok(Self { first: data.as_mut_ptr(), layout, borrow: PhantomData })
     }
 
-    /// Element `(r, c)` is `data[r * row_stride + c * col_stride]`.
+    /// Views a matrix with strides: element `(r, c)` is `data[r * row_stride + c * col_stride]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Stride`] when an element would lie outside `data`,
-    /// [`Error::Alias`] when two would lie at the same place.
+    /// [`Error::Stride`] if an element would be outside `data`,
+    /// [`Error::Alias`] if two would have the same address.
     pub fn with_strides(
         data: &'a mut [f32],
         rows: usize,
@@ -406,7 +406,7 @@ impl<'a> MatrixMut<'a> {
     }
 
     fn checked(data: &'a mut [f32], layout: Layout) -> Result<Self, Error> {
-        if layout.span()? > data.len() {
+        if layout.required_len()? > data.len() {
             return Err(Error::Stride);
         }
         if layout.overlaps_itself() {
@@ -415,19 +415,19 @@ impl<'a> MatrixMut<'a> {
         Ok(Self { first: data.as_mut_ptr(), layout, borrow: PhantomData })
     }
 
-    /// Element `(r, c)` lies `r * row_stride + c * col_stride` floats behind `data`. For
-    /// matrices that no slice may cover, because others use what lies between their rows.
+    /// Views a matrix by pointer: element `(r, c)` is `r * row_stride + c * col_stride` floats after `data`.
+    /// For matrices that no slice may cover, because other code uses the memory between their rows.
     ///
     /// # Errors
     ///
-    /// [`Error::Stride`] when the elements span more than one object can hold,
-    /// [`Error::Alias`] when two would lie at the same place.
+    /// [`Error::Stride`] if the elements span more than `isize::MAX` bytes,
+    /// [`Error::Alias`] if two would have the same address.
     ///
     /// # Safety
     ///
-    /// Each element lies in one allocation with `data`, and for `'a` is aligned, may be read
-    /// and written, and is used by nobody else. What lies between elements is never touched.
-    /// Without elements `data` may be anything.
+    /// Each element is in the same allocation as `data`, and for `'a` it is aligned, readable and writable,
+    /// and nothing else accesses it. Memory between the elements is never accessed. If there are no elements,
+    /// `data` may be any pointer.
     pub unsafe fn from_raw_parts(
         data: *mut f32,
         rows: usize,
@@ -436,14 +436,14 @@ impl<'a> MatrixMut<'a> {
         col_stride: usize,
     ) -> Result<Self, Error> {
         let layout = Layout { rows, cols, row_stride, col_stride };
-        let first = if layout.span()? == 0 { core::ptr::dangling_mut() } else { data };
+        let first = if layout.required_len()? == 0 { core::ptr::dangling_mut() } else { data };
         if layout.overlaps_itself() {
             return Err(Error::Alias);
         }
         Ok(Self { first, layout, borrow: PhantomData })
     }
 
-    /// `row`, as a matrix of one row.
+    /// Views a slice as a matrix of one row.
     #[inline]
     pub fn from_row(row: &'a mut [f32]) -> Self {
         Self { first: row.as_mut_ptr(), layout: Layout::dense(1, row.len()), borrow: PhantomData }
@@ -451,58 +451,58 @@ impl<'a> MatrixMut<'a> {
 
     layout_getters!();
 
-    /// The same elements, for reading.
+    /// Returns a read-only view of the same elements.
     #[inline]
     pub fn view(&self) -> MatrixRef<'_> {
         MatrixRef { first: self.first, layout: self.layout, borrow: PhantomData }
     }
 
-    /// The same elements, borrowed from this view for a while.
+    /// Reborrows the view: returns a mutable view of the same elements.
     #[inline]
     pub fn view_mut(&mut self) -> MatrixMut<'_> {
         MatrixMut { first: self.first, layout: self.layout, borrow: PhantomData }
     }
 
-    /// Element `(row, col)`, or `None` outside the matrix.
+    /// Returns element `(row, col)`, or `None` if it is out of range.
     #[inline]
     pub fn get_mut(&mut self, row: usize, col: usize) -> Option<&mut f32> {
-        // SAFETY: the element lies inside the mutable borrow that the view was
+        // SAFETY: the element is inside the mutable borrow that the view was
         // made from, and belongs to no other view.
         self.layout.contains(row, col).then(|| unsafe { &mut *self.at(row, col) })
     }
 
-    /// Row `row` as a slice: `None` outside the matrix, in a matrix without
-    /// columns, and where the elements of a row do not lie side by side.
+    /// Returns row `row` as a slice, or `None` if it is out of range, has no columns, or is not
+    /// contiguous.
     #[inline]
     pub fn row_mut(&mut self, row: usize) -> Option<&mut [f32]> {
         if !self.layout.has_row_slice(row) {
             return None;
         }
-        // SAFETY: the row's `cols` elements lie side by side inside the mutable
+        // SAFETY: the row's `cols` elements are contiguous inside the mutable
         // borrow, and belong to no other view.
         Some(unsafe { core::slice::from_raw_parts_mut(self.at(row, 0), self.layout.cols) })
     }
 
-    /// The transpose: the same elements, rows and columns exchanged.
+    /// Returns the transpose: a view of the same elements with rows and columns exchanged.
     #[inline]
     #[must_use]
     pub fn t(self) -> Self {
         Self { layout: self.layout.t(), ..self }
     }
 
-    /// The first `at` rows, and the others: two views that can go to two threads.
+    /// Splits the view into the first `at` rows and the remaining rows; the two can go to two threads.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there are fewer than `at` rows.
+    /// [`Error::Shape`] if there are fewer than `at` rows.
     pub fn split_rows(self, at: usize) -> Result<(Self, Self), Error> {
         let (above, below) = self.layout.split_rows(at)?;
         let second = self.at(at, 0);
         Ok((Self { layout: above, ..self }, Self { first: second, layout: below, ..self }))
     }
 
-    /// The first `at` columns, and the others: two views that lie interleaved
-    /// and can still go to two threads.
+    /// Splits the view into the first `at` columns and the remaining columns. The two are interleaved in
+    /// memory and can still go to two threads.
     ///
     /// ```
     /// use sdpa::Matrix;
@@ -517,13 +517,13 @@ impl<'a> MatrixMut<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there are fewer than `at` columns.
+    /// [`Error::Shape`] if there are fewer than `at` columns.
     pub fn split_columns(self, at: usize) -> Result<(Self, Self), Error> {
         let (left, right) = self.t().split_rows(at)?;
         Ok((left.t(), right.t()))
     }
 
-    /// Where element `(row, col)` lies.
+    /// A pointer to element `(row, col)`.
     #[inline]
     pub(crate) fn at(&self, row: usize, col: usize) -> *mut f32 {
         self.first.wrapping_add(self.layout.offset(row, col))

@@ -1,4 +1,4 @@
-//! Partial states over different keys, made one.
+//! Merging partial attention states over disjoint keys.
 
 use crate::{
     dispatch::Backend,
@@ -7,7 +7,8 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// Makes the attention over all keys of the attentions over two parts of them.
+/// Merges the attention outputs over two disjoint parts of the keys into the output over all of them
+/// (split-KV, FlashDecoding).
 ///
 /// ```text
 /// w = e^a / (e^a + e^b)                          a, b: log-sum-exps
@@ -17,18 +18,17 @@ use crate::{
 ///
 /// | argument | shape | |
 /// | --- | --- | --- |
-/// | `out` | queries × width | one output, then the one over all keys |
-/// | `log_sum_exp` | queries | likewise |
-/// | `other_out` | queries × width | the other output |
-/// | `other_log_sum_exp` | queries | |
+/// | `out` | queries × width | in: the first output; out: the merged output |
+/// | `log_sum_exp` | queries | in: that of the first output; out: that of the merged output |
+/// | `other_out` | queries × width | the second output |
+/// | `other_log_sum_exp` | queries | that of the second output |
 ///
-/// Both are what [`Attention::run_with_log_sum_exp`](crate::attention::Attention::run_with_log_sum_exp) gives
-/// for the same queries and no key in common; a sink belongs to one part only. Many
-/// parts are merged one after another, in any order and grouping: within
-/// [the bound](crate::docs::numerics#how-exact) the result is the same. A query whose log-sum-exp is −∞ in one of
-/// them (no key was visible) keeps the bits of the other, and what stands in the empty
-/// output is not read; empty in both it is +0. The formula is section 3.1 of Dao et al.,
-/// *FlashAttention* (2022), and no memory is needed.
+/// [`Attention::run_with_log_sum_exp`](crate::attention::Attention::run_with_log_sum_exp) computes both
+/// parts, for the same queries and without a key in common; only one part has the sink. Many parts are merged
+/// one after another, in any order and grouping: the results agree within [the bound](crate::docs::numerics#how-exact). If a
+/// query has a log-sum-exp of −∞ in one part (no key was visible), the result has the bits of the other part,
+/// and the output of the empty part is not read; if it is −∞ in both, the output is +0. The formula is
+/// section 3.1 of Dao et al., *FlashAttention* (2022). No extra memory is needed.
 ///
 /// ```
 /// use sdpa::{Attention, Matrix, merge};
@@ -63,7 +63,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] when sizes disagree or the width is 0. Nothing has been written then.
+/// [`Error::Shape`] if sizes disagree or the width is 0. Nothing is written then.
 pub fn merge(
     out: MatrixMut<'_>,
     log_sum_exp: &mut [f32],
@@ -78,7 +78,7 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// As [`merge`].
+    /// Those of [`merge`].
     pub fn merge(
         self,
         out: MatrixMut<'_>,

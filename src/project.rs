@@ -1,4 +1,4 @@
-//! Linear projections: from embeddings to queries, keys and values.
+//! Linear projections: embeddings to queries, keys or values.
 
 use crate::{
     dispatch::Backend,
@@ -7,7 +7,7 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// `out = x · w + bias`: queries, keys or values from embeddings.
+/// Computes a linear projection `out = x · w + bias`: embeddings to queries, keys or values.
 ///
 /// | argument | shape |
 /// | --- | --- |
@@ -16,9 +16,9 @@ use crate::{
 /// | `bias` | outputs, or `None` |
 /// | `out` | tokens × outputs |
 ///
-/// This is the linear layer that Vaswani et al., *Attention Is All You Need*
-/// (2017), section 3.2.2, write `X W`; libraries that keep `w` as outputs × inputs
-/// pass `w.t()`. Without tokens nothing is written.
+/// This is the linear layer `X W` of Vaswani et al., *Attention Is All You Need*
+/// (2017), section 3.2.2. Pass `w.t()` if the weights are stored as outputs × inputs, as in most
+/// frameworks. Without tokens nothing is written. No extra memory is needed.
 ///
 /// ```
 /// use sdpa::{Matrix, project};
@@ -33,7 +33,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] when the sizes disagree, or inputs or outputs are 0.
+/// [`Error::Shape`] if the sizes disagree, or inputs or outputs are 0. Nothing is written then.
 pub fn project(
     x: MatrixRef<'_>,
     w: MatrixRef<'_>,
@@ -48,7 +48,7 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// As [`project`].
+    /// Those of [`project`].
     pub fn project(
         self,
         x: MatrixRef<'_>,
@@ -63,7 +63,7 @@ impl Backend {
         if !agree || w.is_empty() {
             return Err(Error::Shape);
         }
-        // The same row of biases for every token.
+        // A row stride of 0 repeats the biases for every token.
         let bias = bias.map(|bias| MatrixRef::with_strides(bias, x.rows(), outputs, 0, 1));
         let bias = bias.transpose()?;
         self.run(Product { left: x, right: w, left_scale: 1.0, right_scale: 1.0, bias, out });

@@ -1,49 +1,50 @@
-//! What softcap, bias and keep do to scores: each linked only where its option is set.
+//! Score modifications: softcap, bias and keep. Each is linked only if its option is set.
 
 use crate::{
     dispatch::Backend,
-    kernel::score_mod::{Biased, Capped},
+    kernel::score_mod::{AddBias, Softcap},
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// `cap · tanh(s / cap)`; a cap of 0 is none.
+/// Applies the softcap: `s = cap · tanh(s / cap)`. 0 means no cap.
 pub(crate) fn cap(backend: Backend, cap: f32, scores: MatrixMut<'_>) {
     if cap > 0.0 {
-        backend.run(Capped { cap, scores });
+        backend.run(Softcap { cap, scores });
     }
 }
 
-/// Adds `bias`, of the shape of `scores`; −∞ masks whatever stands there. Or writes `mark` where it is −∞.
+/// Adds `bias`, which has the shape of `scores`; −∞ masks a score of any value. With a `fill` it only
+/// writes `fill` where the bias is −∞.
 pub(crate) fn bias(
     backend: Backend,
     bias: MatrixRef<'_>,
-    mark: Option<f32>,
+    fill: Option<f32>,
     scores: MatrixMut<'_>,
 ) {
-    backend.run(Biased { bias, mark, scores });
+    backend.run(AddBias { bias, fill, scores });
 }
 
-/// Whether `bias` is −∞ throughout.
+/// Whether every element of `bias` is −∞.
 pub(crate) fn bias_masks_all(bias: MatrixRef<'_>) -> bool {
     all(bias, |bias| bias == f32::NEG_INFINITY)
 }
 
-/// Writes `mark` where `keep` is 0.
-pub(crate) fn mask_dropped(keep: MatrixRef<'_, u8>, mark: f32, mut scores: MatrixMut<'_>) {
+/// Writes `fill` where `keep` is 0 (masked fill).
+pub(crate) fn mask_dropped(keep: MatrixRef<'_, u8>, fill: f32, mut scores: MatrixMut<'_>) {
     for row in 0..keep.rows() {
         for col in 0..keep.cols() {
-            // A loop with two ways out, which is never unrolled.
+            // A loop with two exits is never unrolled.
             let (Some(keep), Some(score)) = (keep.get(row, col), scores.get_mut(row, col)) else {
                 return;
             };
             if keep == 0 {
-                *score = mark;
+                *score = fill;
             }
         }
     }
 }
 
-/// Whether `keep` is 0 throughout.
+/// Whether every element of `keep` is 0.
 pub(crate) fn keep_masks_all(keep: MatrixRef<'_, u8>) -> bool {
     all(keep, |keep| keep == 0)
 }

@@ -1,4 +1,4 @@
-//! The score grid: every key against every query.
+//! The score grid `K · Qᵀ`: every key times every query.
 
 use crate::{
     dispatch::Backend,
@@ -7,8 +7,8 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// `out[key][query] = scale · keys[key] · queries[query]`: a **row per key and
-/// a column per query**.
+/// Computes the score grid `out[key][query] = scale · keys[key] · queries[query]`, scaled `K · Qᵀ`: a **row
+/// per key and a column per query**.
 ///
 /// | argument | shape |
 /// | --- | --- |
@@ -17,10 +17,10 @@ use crate::{
 /// | `scale` | any finite number; `None` is `1 / √dim` |
 /// | `out` | keys × queries |
 ///
-/// Most libraries draw the transpose, a row per query: pass `out.t()` for that.
+/// Most libraries store the transpose, a row per query: pass `out.t()` for that.
 /// The query is multiplied by the scale first, rounded once; then each score is one
-/// chain of multiply-adds over `dim`. The formula is Vaswani et al., *Attention Is All
-/// You Need* (2017), equation 1. Without keys or queries nothing is written.
+/// chain of multiply-adds over `dim`. The formula is equation 1 of Vaswani et al., *Attention Is All
+/// You Need* (2017). Without keys or queries nothing is written. No extra memory is needed.
 ///
 /// ```
 /// use sdpa::{Matrix, scores};
@@ -35,8 +35,8 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] when the sizes disagree or `dim` is 0, [`Error::Option`] when the
-/// scale is not finite.
+/// [`Error::Shape`] if the sizes disagree or `dim` is 0, [`Error::Option`] if the
+/// scale is not finite. Nothing is written then.
 pub fn scores(
     keys: MatrixRef<'_>,
     queries: MatrixRef<'_>,
@@ -51,7 +51,7 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// As [`scores`].
+    /// Those of [`scores`].
     pub fn scores(
         self,
         keys: MatrixRef<'_>,

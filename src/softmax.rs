@@ -1,4 +1,4 @@
-//! Softmax of a slice, of every row, of every column.
+//! Softmax of a slice, of every row of a matrix, of every column.
 
 use crate::{
     dispatch::Backend,
@@ -8,12 +8,12 @@ use crate::{
     simd::strip::InOut,
 };
 
-/// The softmax of `x`: `out[i] = e^x[i] / Σ e^x[j]`, between 0 and 1, with the sum 1.
+/// Computes the softmax of a slice: `out[i] = e^x[i] / Σ e^x[j]`. Weights are in [0, 1] and their sum is 1.
 ///
 /// Weights of at least 2⁻¹²⁵ are within 6 ULP of the true value for up to 1024 inputs
-/// in [−80, 80], smaller ones within 2⁻¹²⁵; no weight is subnormal. −∞ gives +0,
-/// and so does a slice of nothing but −∞; +∞ gives the limit, in which all that are
-/// +∞ share the weight; a NaN makes all of `out` NaN.
+/// in [−80, 80], smaller ones within 2⁻¹²⁵; no weight is subnormal. The weight of −∞ is +0,
+/// even if all inputs are −∞. If inputs are +∞, they share the weight equally (the limit). A NaN makes all of
+/// `out` NaN.
 ///
 /// ```
 /// let mut weights = [0.0; 4];
@@ -26,42 +26,41 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] when the lengths differ.
+/// [`Error::Shape`] if the lengths differ.
 #[inline]
 pub fn softmax(x: &[f32], out: &mut [f32]) -> Result<(), Error> {
     Backend::best().softmax(x, out)
 }
 
-/// [`softmax`] of `x`, written over it.
+/// Computes the [`softmax`] of a slice in place.
 #[inline]
 pub fn softmax_in_place(x: &mut [f32]) {
     Backend::best().softmax_in_place(x);
 }
 
-/// [`softmax`] of every row of `x`; both are of one shape.
+/// Computes the softmax of every row of `x`; `out` has the shape of `x`.
 ///
-/// A row gives the bits that [`softmax`] gives.
+/// Each row has the bits that [`softmax`] returns.
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] when the shapes differ.
+/// [`Error::Shape`] if the shapes differ.
 #[inline]
 pub fn softmax_rows(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
     Backend::best().softmax_rows(x, out)
 }
 
-/// [`softmax_rows`] of `x`, written over it.
+/// Computes the softmax of every row in place: see [`softmax_rows`].
 #[inline]
 pub fn softmax_rows_in_place(x: MatrixMut<'_>) {
     Backend::best().softmax_rows_in_place(x);
 }
 
-/// [`softmax`] of every column of `x`; both are of one shape.
+/// Computes the softmax of every column of `x`; `out` has the shape of `x`.
 ///
-/// This makes a score grid, a column per query, into the pattern. It is faster than
-/// [`softmax_rows`], because vectors run across columns and nothing is summed
-/// within a vector; and a column is summed in another order, so that its last bits
-/// may differ from those of [`softmax`].
+/// This turns a score grid, a column per query, into the pattern: the attention weights. It is faster than
+/// [`softmax_rows`], because lanes are columns and no vector needs a horizontal sum. A column is summed in
+/// another order, so its last bits may differ from those of [`softmax`].
 ///
 /// ```
 /// use sdpa::{Matrix, softmax_columns};
@@ -75,13 +74,13 @@ pub fn softmax_rows_in_place(x: MatrixMut<'_>) {
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] when the shapes differ.
+/// [`Error::Shape`] if the shapes differ.
 #[inline]
 pub fn softmax_columns(x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
     Backend::best().softmax_columns(x, out)
 }
 
-/// [`softmax_columns`] of `x`, written over it.
+/// Computes the softmax of every column in place: see [`softmax_columns`].
 #[inline]
 pub fn softmax_columns_in_place(x: MatrixMut<'_>) {
     Backend::best().softmax_columns_in_place(x);
@@ -92,8 +91,9 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// As [`softmax`].
-    // In the crate of its caller the kernel has one caller, whose slices lie outlined: 5 % on one lane.
+    /// Those of [`softmax`].
+    // Inlined into the caller's crate the kernel has one caller, whose slices are known not to overlap: 5 %
+    // faster on one lane.
     #[inline]
     pub fn softmax(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
         if x.len() != out.len() {
@@ -103,8 +103,8 @@ impl Backend {
         Ok(())
     }
 
-    /// The exponentials of [`softmax`] alone, times a power of two: for the benches,
-    /// and no part of the API.
+    /// Computes only the exponentials of [`softmax`], times a power of two, for the benches. Not part of
+    /// the API.
     #[doc(hidden)]
     pub fn exp_pass(self, x: &[f32], out: &mut [f32]) -> Result<(), Error> {
         self.run(Exp(InOut::new(MatrixRef::from_row(x), MatrixMut::from_row(out))?));
@@ -121,7 +121,7 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// As [`softmax_rows`].
+    /// Those of [`softmax_rows`].
     pub fn softmax_rows(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
         self.run(Rows(InOut::new(x, out)?));
         Ok(())
@@ -136,7 +136,7 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// As [`softmax_columns`].
+    /// Those of [`softmax_columns`].
     pub fn softmax_columns(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
         self.run(Columns::new(InOut::new(x, out)?));
         Ok(())
@@ -147,9 +147,9 @@ impl Backend {
         self.run(Columns::new(InOut::in_place(x)));
     }
 
-    /// [`softmax_columns_in_place`] with one more logit in each column, which takes
-    /// its share and is not written.
-    pub(crate) fn softmax_columns_beside(self, sink: f32, x: MatrixMut<'_>) {
+    /// [`softmax_columns_in_place`] with a sink: one more score in the denominator of each column, whose
+    /// weight is not written.
+    pub(crate) fn softmax_columns_with_sink(self, sink: f32, x: MatrixMut<'_>) {
         self.run(Columns { sink, ..Columns::new(InOut::in_place(x)) });
     }
 }

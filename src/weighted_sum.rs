@@ -1,4 +1,4 @@
-//! The weighted sum of the values.
+//! Weighted sums of the values.
 
 use crate::{
     dispatch::Backend,
@@ -7,17 +7,18 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
+/// Computes the attention output, the weighted sums of the values:
 /// `out[query] = Σ over keys of pattern[key][query] · values[key]`.
 ///
 /// | argument | shape |
 /// | --- | --- |
-/// | `pattern` | keys × queries: a row per key, a column per query |
+/// | `pattern` | keys × queries: the attention weights, a row per key, a column per query |
 /// | `values` | keys × width |
 /// | `out` | queries × width |
 ///
-/// Each output is one chain of multiply-adds over the keys, `key = 0, 1, …`. The
-/// pattern is a matrix like any other here: a weight of 0 times an infinite value is
-/// NaN. Without keys the output is +0; without queries nothing is written.
+/// Each output is one chain of multiply-adds over the keys, `key = 0, 1, …`. A weight of 0 is not
+/// a mask here: 0 times an infinite value is NaN. Without keys the output is +0; without queries nothing is
+/// written. No extra memory is needed.
 ///
 /// ```
 /// use sdpa::{Matrix, weighted_sum};
@@ -32,7 +33,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::Shape`] when the sizes disagree, or the values have no width.
+/// [`Error::Shape`] if the sizes disagree, or the width of the values is 0. Nothing is written then.
 pub fn weighted_sum(
     pattern: MatrixRef<'_>,
     values: MatrixRef<'_>,
@@ -46,7 +47,7 @@ impl Backend {
     ///
     /// # Errors
     ///
-    /// As [`weighted_sum`].
+    /// Those of [`weighted_sum`].
     pub fn weighted_sum(
         self,
         pattern: MatrixRef<'_>,

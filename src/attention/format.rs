@@ -1,4 +1,4 @@
-//! Options for `defmt` loggers: those that are set, as the calls that set them.
+//! Attention options for `defmt` loggers: prints the builder calls that set them.
 
 use defmt::{Format, Formatter, write};
 

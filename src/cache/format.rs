@@ -1,4 +1,4 @@
-//! Caches for `defmt` loggers: sizes and counts, no keys.
+//! Caches for `defmt` loggers: prints sizes and positions, not keys and values.
 
 use defmt::{Format, Formatter, write};
 
@@ -8,18 +8,18 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> Format
     for KvCache<DIM, VALUE_DIM, BLOCKS>
 {
     fn format(&self, f: Formatter<'_>) {
-        write!(f, "KvCache({}, {})", self.view().sizes, self.span);
+        write!(f, "KvCache({}, {})", self.view().sizes, self.positions);
     }
 }
 
 impl Format for KvCacheMut<'_> {
     fn format(&self, f: Formatter<'_>) {
-        write!(f, "KvCacheMut({}, {})", self.sizes, self.span);
+        write!(f, "KvCacheMut({}, {})", self.sizes, self.positions);
     }
 }
 
 impl Format for KvCacheRef<'_> {
     fn format(&self, f: Formatter<'_>) {
-        write!(f, "KvCacheRef({}, {})", self.sizes, self.span);
+        write!(f, "KvCacheRef({}, {})", self.sizes, self.positions);
     }
 }

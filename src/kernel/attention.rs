@@ -1,11 +1,11 @@
-//! Attention without a score grid: an online softmax over blocks of keys.
+//! Attention without a score grid: an online softmax over blocks of keys (FlashAttention).
 //!
 //! ```text
 //! for each tile of queries
 //!   m = −∞ or the sink, sum, acc = 0
-//!   for each block of keys that one of them sees
+//!   for each block of keys that is visible to at least one of them
 //!     s = key · (scale · query)
-//!     cap, bias, mask: −∞ where masked
+//!     s = softcap, bias, masks of s: −∞ where masked
 //!     m' = max(m, s),  f = e^(m − m'), a power of two
 //!     w = e^(s − m')
 //!     sum = sum · f + Σ w
@@ -13,22 +13,30 @@
 //!   out = acc / sum
 //! ```
 //!
-//! Both products are [`tile`](super::tile)s. With [`query_lanes`] queries lanes are queries, and no
-//! step folds a vector. With a [`key_lanes`] those lanes would be empty: there, lanes are
-//! keys for the scores and columns for the values. Half a vector of them ([`half_vector`]) has queries for the
-//! scores alone, and one lane a way of its own ([`one_lane`]). The bits are the same.
+//! Both products are [`tile`](super::tile)s. The number of queries in a tile decides what the lanes of
+//! a vector hold:
+//!
+//! | module | queries | lanes of the scores | lanes of the outputs |
+//! | --- | --- | --- | --- |
+//! | [`query_lanes`] | more than half a vector | queries | queries |
+//! | [`half_vector`] | half a vector, or fewer but more than `R` | queries | value columns |
+//! | [`key_lanes`] | 1, or up to `R` and less than half a vector | keys | value columns |
+//! | [`one_lane`] | up to 4, on a back end of one lane | one query | one query |
+//!
+//! With queries in the lanes no step folds a vector; with few queries most of those lanes would be empty.
+//! All layouts produce the same bits.
 //!
 //! 1. `f` is a power of two, because the shift of the exponentials is a whole number
 //!    ([`exp`](super::exp)): the rescale rounds nothing.
-//! 2. A block's sums begin at 0 and are added to the total: shorter chains, and
-//!    the rescale is part of that addition. [`order`](super::order) has the order.
-//! 3. In each lane a masked key leaves the bits of `m`, `sum` and `acc` alone, so that skipping a block that
-//!    nobody sees changes nothing. Only the sign of a zero could tell, and the
-//!    last step makes +0 of a sum that is 0.
-//! 4. A value that is not finite would make NaN of a masked weight, 0. Where a block has
-//!    one and is masked in part, masked weights are marked by −1 and left out one by one.
-//! 5. Where a score is +∞ its query's weights are 1 for those and 0 for the
-//!    others, from then on.
+//! 2. The sums of a block begin at 0 and are then added to the total. This shortens the chains, and
+//!    the same multiply-add does the rescale. [`order`](super::order) defines the order.
+//! 3. In each lane a masked key leaves the bits of `m`, `sum` and `acc` unchanged, so a block that
+//!    no query sees can be skipped. The one difference would be the sign of a zero, and the
+//!    last step turns a sum of −0 into +0.
+//! 4. A masked weight is 0, and 0 times a value that is NaN or infinite is NaN. Where a partly masked block
+//!    contains such a value, masked weights are set to −1 and their products are skipped one by one.
+//! 5. As soon as a score is +∞, the weights of its query are 1 for the scores of +∞ and 0 for all
+//!    others, in this and every later block.
 
 use core::ops::Range;
 
@@ -55,22 +63,23 @@ mod outputs;
 mod query_lanes;
 mod query_scores;
 
-/// Whether one lane is all that a target has.
+/// Whether the target has no vectors: one lane is the only back end.
 const IS_MICROCONTROLLER: bool = cfg!(microcontroller);
 
-/// How many queries share a tile at most: 2 vectors of the widest back end of a target.
+/// The maximum number of queries in a tile: 2 vectors of the target's widest back end.
 const QUERY_BLOCK: usize = if IS_MICROCONTROLLER { 4 } else { 32 };
 
-/// How many floats of workspace heads of these sizes need: scaled queries, the scores of a block,
-/// accumulators, and what a microcontroller keeps of each query. Where tiles are wider, one lane finds that
-/// in what they need.
+/// The workspace for heads of these sizes, in floats: scaled queries, the scores of a block,
+/// accumulators, and on a microcontroller the state of each query. On other targets the one-lane back end
+/// needs no extra floats for that state: its tiles are smaller than those that this size is for.
 pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
-    let state = if IS_MICROCONTROLLER { one_lane::STATE } else { 0 };
+    let state = if IS_MICROCONTROLLER { one_lane::STATE_FLOATS } else { 0 };
     dim.saturating_add(value_dim).saturating_add(KEY_BLOCK + state).saturating_mul(QUERY_BLOCK)
 }
 
-/// What the log-sum-exp of some queries in a row is made of: `base + ln (sum · 2^n)`, where `base` and
-/// `n` are those of the shift, or `base` is +∞. Where no key is any_visible, `sum` is 0 and `n` any number.
+/// The parts of the log-sum-exp of consecutive queries: `base + ln (sum · 2^n)`. `base` and `n` are those
+/// of the shift, except that `base` is +∞ where a score is. For a query without visible keys and sink, `sum`
+/// is 0 and `n` is any number.
 #[derive(Clone, Copy)]
 pub(crate) struct LogSumExpParts<'a> {
     pub(crate) base: &'a [f32],
@@ -78,48 +87,52 @@ pub(crate) struct LogSumExpParts<'a> {
     pub(crate) sum: &'a [f32],
 }
 
-/// Takes the first of some queries in a row, and what their log-sum-exp is made of.
-pub(crate) type TakeLogSumExp<'a> = &'a mut dyn FnMut(usize, LogSumExpParts<'_>);
+/// Receives the index of the first of some consecutive queries, and the parts of their log-sum-exps.
+pub(crate) type WriteLogSumExp<'a> = &'a mut dyn FnMut(usize, LogSumExpParts<'_>);
 
-/// The queries of all heads, one after another, head after head; all sizes agree.
+/// The operands of one attention call, whose shapes agree. Queries are numbered over all heads, head after
+/// head.
 pub(crate) struct FlashAttention<'a> {
     pub(crate) queries: &'a HeadsRef<'a>,
     pub(crate) blocks: &'a Blocks<'a>,
-    /// How many queries in a row share a key head.
-    pub(crate) group: usize,
+    /// The number of consecutive queries that share a KV head.
+    pub(crate) queries_per_kv_head: usize,
     pub(crate) scale: f32,
     pub(crate) visible: VisibleKeys,
     pub(crate) score_mod: Option<&'a dyn ScoreMod>,
-    /// The sink of each head, where there is half_vector; else the one of all.
+    /// One sink per query head, or empty.
     pub(crate) sinks: &'a [f32],
+    /// The sink of all heads, where `sinks` is empty.
     pub(crate) sink: f32,
     pub(crate) out: HeadsMut<'a>,
-    pub(crate) log_sum_exp: Option<TakeLogSumExp<'a>>,
-    /// At least [`workspace`] of the sizes.
+    pub(crate) log_sum_exp: Option<WriteLogSumExp<'a>>,
+    /// At least [`workspace`] floats.
     pub(crate) workspace: &'a mut [f32],
 }
 
-/// Attends with `$count` queries of `$call` from `$first` on, by the lanes of `$lanes`; gives `$count`.
+/// Runs a tile of `$count` queries from `$first` on with the lane layout `$lanes`, and returns `$count`.
+/// `$outlined` is a token of `V`, `$token` one of the vectors of `$lanes`.
 macro_rules! run_tile {
-    ($call:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
+    ($attention:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
         let count = $count;
         V::outlined(
             $outlined,
-            (&mut $call, $first),
+            (&mut $attention, $first),
             #[inline(always)]
-            |(call, first): (&mut FlashAttention<'_>, usize)| {
+            |(attention, first): (&mut FlashAttention<'_>, usize)| {
                 let mut visible = Vec::new();
                 let mut tile = Tile::new(first, &mut visible);
-                call.find_visible(&mut tile, count);
-                let workspace = core::mem::take(&mut call.workspace);
-                let lengths = <$lanes>::lengths(call.queries.cols(), call.out.cols(), count);
+                attention.find_visible(&mut tile, count);
+                let workspace = core::mem::take(&mut attention.workspace);
+                let lengths =
+                    <$lanes>::lengths(attention.queries.cols(), attention.out.cols(), count);
                 if let Some(floats) = split_workspace::<L>(workspace, lengths) {
-                    let mut lanes = <$lanes>::new($token, call, &tile, floats);
-                    lanes.begin(call, &tile);
-                    call.for_each_block(&tile, &mut lanes);
-                    lanes.finish(call, &tile);
+                    let mut lanes = <$lanes>::new($token, attention, &tile, floats);
+                    lanes.begin(attention, &tile);
+                    attention.for_each_block(&tile, &mut lanes);
+                    lanes.finish(attention, &tile);
                 }
-                call.workspace = workspace;
+                attention.workspace = workspace;
             },
         );
         count
@@ -137,96 +150,135 @@ impl Kernel for FlashAttention<'_> {
         let queries = self.queries.heads() * self.queries.rows();
         let mut first = 0;
         while first < queries {
-            let rest = self.group - first.checked_rem(self.group).unwrap_or(0);
+            let remaining =
+                self.queries_per_kv_head - first.checked_rem(self.queries_per_kv_head).unwrap_or(0);
             first += if const { L == 1 } {
-                run_tile!(self, OneLane<'_>, token, Scalar, first, rest.min(one_lane::width(rest)))
-            } else if rest > L {
-                run_tile!(self, QueryLanes<'_, L, R, C, V>, token, token, first, rest.min(C * L))
-            } else if rest == 1 {
-                run_tile!(self, KeyLanes<'_, L, 1, V>, token, token, first, rest)
-            } else if 2 * rest > L {
-                run_tile!(self, QueryLanes<'_, L, ROWS_OF_ONE, 1, V>, token, token, first, rest)
-            } else if 2 * rest < L && rest <= R {
-                run_tile!(self, KeyLanes<'_, L, R, V>, token, token, first, rest)
+                run_tile!(
+                    self,
+                    OneLane<'_>,
+                    token,
+                    Scalar,
+                    first,
+                    remaining.min(one_lane::width(remaining))
+                )
+            } else if remaining > L {
+                run_tile!(
+                    self,
+                    QueryLanes<'_, L, R, C, V>,
+                    token,
+                    token,
+                    first,
+                    remaining.min(C * L)
+                )
+            } else if remaining == 1 {
+                run_tile!(self, KeyLanes<'_, L, 1, V>, token, token, first, remaining)
+            } else if 2 * remaining > L {
+                run_tile!(
+                    self,
+                    QueryLanes<'_, L, ONE_VECTOR_ROWS, 1, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
+            } else if 2 * remaining < L && remaining <= R {
+                run_tile!(self, KeyLanes<'_, L, R, V>, token, token, first, remaining)
             } else if const { L > 8 } {
-                run_tile!(self, HalfVector<'_, L, ROWS_OF_ONE, 8, V>, token, token, first, rest)
+                run_tile!(
+                    self,
+                    HalfVector<'_, L, ONE_VECTOR_ROWS, 8, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
             } else {
-                run_tile!(self, HalfVector<'_, L, ROWS_OF_ONE, 4, V>, token, token, first, rest)
+                run_tile!(
+                    self,
+                    HalfVector<'_, L, ONE_VECTOR_ROWS, 4, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
             };
         }
     }
 }
 
-/// Rows of a tile of one vector: as many chains as hide the latency of a multiply-add (4
+/// Rows of a tile that is one vector wide: 8 chains hide the latency of a multiply-add (4
 /// cycles) on two ports.
-const ROWS_OF_ONE: usize = 8;
+const ONE_VECTOR_ROWS: usize = 8;
 
-/// What lanes are: of the queries of a tile and the keys of a block.
+/// The layout of a tile of queries and a block of keys in lanes, and the steps of the online softmax on it.
 trait LaneLayout {
-    /// Lays the queries down, where that was not done as this was made: nothing is moved then.
-    fn begin(&mut self, _fused: &FlashAttention<'_>, _tile: &Tile<'_>) {}
+    /// Initialises states and packs queries, for a layout that does not in `new`: it is in its final place
+    /// here, so nothing is moved.
+    fn begin(&mut self, _attention: &FlashAttention<'_>, _tile: &Tile<'_>) {}
 
-    /// Forms the scores of `keys`; `next` is what is read after that.
+    /// Computes the scores of `keys`, and prefetches `next`, which is read after them.
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>);
 
-    /// The scores, or their weights, as keys × queries.
-    fn grid(&mut self) -> Option<MatrixMut<'_>>;
+    /// The scores of the block, or its weights after [`weigh`](Self::weigh), as keys × queries.
+    fn scores_mut(&mut self) -> Option<MatrixMut<'_>>;
 
-    /// Adjusts the scores, or writes `mark` where they are masked: the first key is `key`.
+    /// Applies the score modification to the scores of the keys from `key` on. With a `fill` it writes
+    /// `fill` where they are masked and nothing else.
     #[inline(always)]
     fn score_mod(
         &mut self,
         score_mod: &dyn ScoreMod,
         key: usize,
         queries: Queries,
-        mask_value: Option<f32>,
+        fill: Option<f32>,
     ) {
-        if let Some(scores) = self.grid() {
-            score_mod.apply(key, queries, mask_value, scores);
+        if let Some(scores) = self.scores_mut() {
+            score_mod.apply(key, queries, fill, scores);
         }
     }
 
-    /// Writes −∞ where a query does not see a key, in `weights` −1: the first key is `first`.
+    /// Writes [`masked_fill`] to the scores, or `weights`, of keys that are not visible to their query. The
+    /// block begins with key `first`.
     fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool);
 
-    /// Makes weights of the scores and adds them to the sums.
+    /// Raises the running maxima, turns the scores into weights in place and adds these to the sums.
     fn weigh(&mut self);
 
-    /// Adds the weighted values to the accumulators; `next` is what is read after that.
-    fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>);
+    /// Rescales the accumulators and adds the weighted values; prefetches `next`, which is read after them.
+    fn add_values(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>);
 
-    /// As [`add`](Self::add), without the products whose weight is marked by a negative number.
-    fn add_visible(&mut self, values: MatrixRef<'_>);
+    /// [`add_values`](Self::add_values) without the products whose weight is negative: masked.
+    fn add_visible_values(&mut self, values: MatrixRef<'_>);
 
     /// Whether no value is NaN or infinite.
     fn are_finite(&self, values: MatrixRef<'_>) -> bool;
 }
 
-/// What a masked score is; a masked weight that is to be left out.
+/// The value of a masked score, or of a masked weight whose product is skipped.
 #[inline(always)]
-fn masked(weights: bool) -> f32 {
+fn masked_fill(weights: bool) -> f32 {
     if weights { -1.0 } else { f32::NEG_INFINITY }
 }
 
-/// Some queries in a row, and the keys that each sees.
+/// Consecutive queries and the keys that are visible to each.
 struct Tile<'a> {
     first: usize,
-    /// In memory of their own, for of many they are half a KiB; what follows is in registers.
+    /// Behind a reference, because 32 of them take half a KiB: the other fields stay in registers.
     visible: &'a mut Vec<Range<usize>, QUERY_BLOCK>,
-    /// From the first key that any of them sees to behind the last; none is MAX..0.
+    /// From the first key that is visible to any query to the end of the last; `MAX..0` without queries.
     any_visible: Range<usize>,
-    /// The keys that all see; it may begin behind its end.
+    /// The keys that are visible to all queries; `start` may be greater than `end`.
     all_visible: Range<usize>,
 }
 
 impl<'a> Tile<'a> {
     #[inline(always)]
     fn new(first: usize, visible: &'a mut Vec<Range<usize>, QUERY_BLOCK>) -> Self {
-        let nothing = Range { start: usize::MAX, end: 0 };
-        Self { first, visible, any_visible: nothing, all_visible: 0..usize::MAX }
+        let none = Range { start: usize::MAX, end: 0 };
+        Self { first, visible, any_visible: none, all_visible: 0..usize::MAX }
     }
 
-    /// `count` more queries, which see the same.
+    /// Appends `count` queries with the same visible keys.
     #[inline(always)]
     fn push(&mut self, visible: Range<usize>, count: usize) {
         let Self { any_visible, all_visible, .. } = self;
@@ -243,18 +295,19 @@ impl FlashAttention<'_> {
     #[inline(always)]
     fn for_each_block(&self, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
         let queries = self.queries_of(tile);
-        let head = tile.first.checked_div(self.group).unwrap_or(0);
+        let head = tile.first.checked_div(self.queries_per_kv_head).unwrap_or(0);
         for block in tile.any_visible.start / KEY_BLOCK..tile.any_visible.end.div_ceil(KEY_BLOCK) {
             let first = block * KEY_BLOCK;
-            // Something is seen behind `first`: there are keys.
+            // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
             let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK);
             let keys = first..first + count;
-            let whole = tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
-            let reaches =
+            let is_unmasked =
+                tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
+            let overlaps =
                 |visible: &Range<usize>| visible.start < keys.end && keys.start < visible.end;
-            let is_seen = whole || tile.visible.iter().any(reaches);
+            let is_visible = is_unmasked || tile.visible.iter().any(overlaps);
             let masks_all = |score_mod: &dyn ScoreMod| score_mod.masks_all(keys.clone(), queries);
-            if !is_seen || self.score_mod.is_some_and(masks_all) {
+            if !is_visible || self.score_mod.is_some_and(masks_all) {
                 continue;
             }
             let dim = self.queries.cols();
@@ -268,40 +321,40 @@ impl FlashAttention<'_> {
             if let Some(score_mod) = self.score_mod {
                 lanes.score_mod(score_mod, keys.start, queries, None);
             }
-            if !whole {
+            if !is_unmasked {
                 lanes.mask(keys.start, tile.visible, false);
             }
             lanes.weigh();
-            if (whole && self.score_mod.is_none()) || lanes.are_finite(values) {
-                lanes.add(values, next);
+            if (is_unmasked && self.score_mod.is_none()) || lanes.are_finite(values) {
+                lanes.add_values(values, next);
             } else {
                 if let Some(score_mod) = self.score_mod {
-                    lanes.score_mod(score_mod, keys.start, queries, Some(masked(true)));
+                    lanes.score_mod(score_mod, keys.start, queries, Some(masked_fill(true)));
                 }
                 lanes.mask(keys.start, tile.visible, true);
-                lanes.add_visible(values);
+                lanes.add_visible_values(values);
             }
         }
     }
 
-    /// The head and the token of query `i`.
+    /// The query head of query `i` and its token in that head.
     #[inline(always)]
     fn locate(&self, i: usize) -> (usize, usize) {
         let tokens = self.queries.rows();
         (i.checked_div(tokens).unwrap_or(0), i.checked_rem(tokens).unwrap_or(0))
     }
 
-    /// The same of query `first` and of those behind it, without a division for each.
+    /// [`locate`](Self::locate) of query `first` and each query after it, with one division in all.
     #[inline(always)]
     fn locations_from(&self, first: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let tokens = self.queries.rows();
-        let mut place = self.locate(first);
+        let mut location = self.locate(first);
         core::iter::repeat_with(
             #[inline(always)]
             move || {
-                let (head, token) = place;
+                let (head, token) = location;
                 let is_last = token + 1 == tokens;
-                place = if is_last { (head + 1, 0) } else { (head, token + 1) };
+                location = if is_last { (head + 1, 0) } else { (head, token + 1) };
                 (head, token)
             },
         )
@@ -312,7 +365,7 @@ impl FlashAttention<'_> {
         Queries { first: tile.first, count: tile.visible.len(), tokens: self.queries.rows() }
     }
 
-    /// Head for head: its number, the place of its first query in the tile, and which of its tokens are there.
+    /// For each head in the tile: the head's index, the lane of its first query, and its tokens.
     #[inline(always)]
     fn heads(&self, tile: &Tile<'_>) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
         let (first, _) = self.locate(tile.first);
@@ -322,27 +375,29 @@ impl FlashAttention<'_> {
             .map(move |(n, (lane, tokens))| (first + n, lane, tokens))
     }
 
-    /// Notes what `count` queries see.
+    /// Appends `count` queries with their visible keys to the tile.
     #[inline(always)]
     fn find_visible(&self, tile: &mut Tile<'_>, count: usize) {
-        // For a microcontroller's few, one by one: what saves work for many is 320 bytes.
+        // A microcontroller's tile has at most 4 queries: the path below would cost 320 bytes of code.
         if IS_MICROCONTROLLER {
             for i in 0..count {
                 let (_, token) = self.locate(tile.first + i);
-                tile.push(self.visible.of(token), 1);
+                tile.push(self.visible.range(token), 1);
             }
             return;
         }
         let queries = Queries { first: tile.first, count, tokens: self.queries.rows() };
         for (_, tokens) in queries.heads() {
-            let (first, last) = (self.visible.of(tokens.start), self.visible.of(tokens.end - 1));
-            // From one token to the next neither end of what is seen goes back.
+            let (first, last) =
+                (self.visible.range(tokens.start), self.visible.range(tokens.end - 1));
+            // Neither end of the visible range decreases from one token to the next: where the first and
+            // the last range are equal, so are those between.
             if first == last {
                 tile.push(first, tokens.len());
                 continue;
             }
             for token in tokens {
-                tile.push(self.visible.of(token), 1);
+                tile.push(self.visible.range(token), 1);
             }
         }
     }
@@ -354,7 +409,7 @@ impl FlashAttention<'_> {
         self.sinks.get(head).copied().unwrap_or(self.sink)
     }
 
-    /// The sinks of `C` vectors of queries from `first` on, where there are any.
+    /// The sinks of `C` vectors of queries from `first` on, or `None` without sinks.
     #[inline(always)]
     fn sinks_from<const L: usize, const C: usize, V: Vector<L>>(
         &self,
@@ -371,7 +426,7 @@ impl FlashAttention<'_> {
     }
 }
 
-/// What an online softmax knows of `C` vectors of queries.
+/// The online-softmax state of `C` vectors of queries: running maximum, its shift, sum of weights.
 #[derive(Clone, Copy)]
 struct State<const C: usize, V> {
     m: [V; C],
@@ -380,7 +435,7 @@ struct State<const C: usize, V> {
 }
 
 impl<const C: usize, V> State<C, V> {
-    /// Before the first key there is the sink, if any.
+    /// The state before the first key: that of the sinks, if any.
     #[inline(always)]
     fn new<const L: usize>(token: V::Token, sinks: Option<[V; C]>) -> Self
     where
@@ -396,7 +451,7 @@ impl<const C: usize, V> State<C, V> {
         Self { m, shift, sum }
     }
 
-    /// Whether a query of which `m` are the largest scores has one that is +∞.
+    /// Whether one of the maxima `m` is +∞.
     #[inline(always)]
     fn has_infinity<const L: usize>(m: [V; C]) -> bool
     where
@@ -409,10 +464,9 @@ impl<const C: usize, V> State<C, V> {
         has_infinity
     }
 
-    /// Goes on to the largest scores `m`; gives what sums and accumulators are to be
-    /// multiplied by.
+    /// Raises the running maxima to `m` and returns the factors that rescale sums and accumulators.
     #[inline(always)]
-    fn raise<const L: usize>(&mut self, token: V::Token, m: [V; C]) -> [V; C]
+    fn raise_maximum<const L: usize>(&mut self, token: V::Token, m: [V; C]) -> [V; C]
     where
         V: Vector<L>,
     {
@@ -424,16 +478,16 @@ impl<const C: usize, V> State<C, V> {
             let finite = m[c].select_gt(largest, zero, constant(f32::MIN).max(m[c]));
             let shift = Shift::new(token, finite);
             let factor = self.shift[c].factor_to(token, shift);
-            // What counts for nothing beside +∞ is 0.
-            let beside = self.m[c].select_gt(largest, one, zero);
-            factors[c] = m[c].select_gt(largest, beside, factor);
+            // Finite scores have no weight beside +∞: the first +∞ resets the sums, a later one keeps them.
+            let at_infinity = self.m[c].select_gt(largest, one, zero);
+            factors[c] = m[c].select_gt(largest, at_infinity, factor);
             self.shift[c] = shift;
         }
         self.m = m;
         factors
     }
 
-    /// What the accumulators are to be multiplied by at last.
+    /// The final factors of the accumulators: the reciprocals of the sums.
     #[inline(always)]
     fn normalisers<const L: usize>(&self, token: V::Token) -> [V; C]
     where
@@ -442,42 +496,42 @@ impl<const C: usize, V> State<C, V> {
         array!(|c| normaliser(token, self.sum[c]))
     }
 
-    /// Hands over what the log-sum-exp of `count` queries from `first` on is made of.
+    /// Calls `write` with the log-sum-exp parts of `count` queries from `first` on.
     #[inline(always)]
-    fn give_log_sum_exp<const L: usize>(
+    fn write_log_sum_exp<const L: usize>(
         &self,
         token: V::Token,
         first: usize,
         count: usize,
-        take: TakeLogSumExp<'_>,
+        write: WriteLogSumExp<'_>,
     ) where
         V: Vector<L>,
     {
         for c in 0..C {
             let [base, n] = Shift::base_and_n(token, self.shift[c].base_and_magic());
             let base = self.m[c].select_gt(V::splat(token, f32::MAX), self.m[c], base);
-            let here = count.saturating_sub(c * L).min(L);
+            let lanes = count.saturating_sub(c * L).min(L);
             let [base, n, sum] = [base, n, self.sum[c]].map(V::to_array);
             if let (Some(base), Some(n), Some(sum)) =
-                (base.get(..here), n.get(..here), sum.get(..here))
+                (base.get(..lanes), n.get(..lanes), sum.get(..lanes))
             {
-                take(first + c * L, LogSumExpParts { base, n, sum });
+                write(first + c * L, LogSumExpParts { base, n, sum });
             }
         }
     }
 }
 
-/// What accumulators are to be multiplied by at last, whose weights have this sum.
+/// The final factor of an accumulator whose weights have this sum: its reciprocal.
 #[inline(always)]
 fn normaliser<const L: usize, V: Vector<L>>(token: V::Token, sum: V) -> V {
-    // No sum of weights but 0 is that small: where it is, so are the accumulators. NaN stays.
+    // The only sum of weights below MIN_POSITIVE is 0, and then the accumulators are 0 too. NaN stays NaN.
     V::splat(token, 1.0) / V::splat(token, f32::MIN_POSITIVE).max(sum)
 }
 
-/// How many partial sums the weights of a block have.
+/// The number of partial sums of a block's weights.
 const PARTIAL_SUMS: usize = 4;
 
-/// Folds them.
+/// Folds the partial sums into one.
 #[inline(always)]
 fn fold<T: core::ops::Add<Output = T>>([first, second, third, fourth]: [T; PARTIAL_SUMS]) -> T {
     (first + third) + (second + fourth)
@@ -497,8 +551,8 @@ fn are_finite<const L: usize, V: Vector<L>>(token: V::Token, values: MatrixRef<'
     zeros.to_array().iter().all(|zero| *zero == 0.0)
 }
 
-/// The parts of a workspace that have these lengths; with room to spare the first begins with a
-/// cache line, which a vector of AVX-512 is.
+/// Splits a workspace into parts of these lengths, or returns `None` if it is too short. If there is room,
+/// the first part is aligned to a cache line: a vector of AVX-512 is one line.
 #[inline(always)]
 fn split_workspace<const L: usize>(
     workspace: &mut [f32],
@@ -509,7 +563,7 @@ fn split_workspace<const L: usize>(
     let before_line = if L > 1 { workspace.as_ptr().align_offset(64) } else { 0 };
     let skipped = if before_line <= spare { before_line } else { 0 };
     let workspace = workspace.get_mut(skipped..)?;
-    let (first, rest) = workspace.split_at_mut_checked(first)?;
-    let (second, rest) = rest.split_at_mut_checked(second)?;
-    Some([first, second, rest.get_mut(..third)?])
+    let (first, remaining) = workspace.split_at_mut_checked(first)?;
+    let (second, remaining) = remaining.split_at_mut_checked(second)?;
+    Some([first, second, remaining.get_mut(..third)?])
 }

@@ -1,77 +1,76 @@
-//! Which keys a query sees, and where keys lie.
+//! The visible keys of a query, the score modification trait, and the storage of key and value blocks.
 
 use core::ops::Range;
 
 use crate::matrix::{HeadsRef, MatrixMut, MatrixRef};
 
-/// How many keys a block has: blocks are counted from absolute key 0, and their
-/// size is one number for all back ends, because it shows in the bits.
+/// The number of keys in a block. Blocks are counted from absolute key 0. All back ends use the same
+/// size, because it affects the bits of the result.
 pub(crate) const KEY_BLOCK: usize = 64;
 
-/// The keys that a position allows: causal, a window, what a cache has dropped.
+/// The visible keys of each token: the causal mask, the window, and the keys that the cache still holds.
 ///
-/// Positions are whole numbers of either sign, and exact however far they are: what is added to a token's
-/// number and what is taken off are kept apart. Neither sum overflows, as there are fewer tokens and
-/// keys than floats in memory (a quarter of `isize::MAX`).
+/// Positions may be negative, and every position is exact: the amounts added to and subtracted from a
+/// token's index are two unsigned fields. Neither sum overflows, because there are fewer tokens, and fewer
+/// keys in a cache, than floats in memory (a quarter of `isize::MAX`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct VisibleKeys {
-    /// Token `t` sees the keys from `t + ahead - left` up to, and without, `t + ahead + right - behind`.
-    ahead: usize,
+    /// The visible keys of token `t` are `t + plus - left .. t + plus + right - minus`, clamped to `keys`.
+    plus: usize,
     left: usize,
-    /// Where `behind` is not 0 this is 1.
+    /// Is 1 where `minus` is not 0.
     right: usize,
-    behind: usize,
-    /// The keys that there are.
+    minus: usize,
+    /// The first key and the end of all keys.
     pub(crate) keys: [usize; 2],
 }
 
 impl VisibleKeys {
-    /// Token 0 sits at `ahead - behind + offset`; its window is `left` keys before that and `right`
-    /// keys after it, where `usize::MAX` is no limit.
+    /// Token `t` has position `t + plus - minus + offset`. Its window is `left` keys before that position
+    /// and `right` keys after it; `usize::MAX` means no limit.
     #[inline(always)]
     pub(crate) fn new(
         keys: [usize; 2],
-        [mut ahead, mut behind]: [usize; 2],
+        [mut plus, mut minus]: [usize; 2],
         offset: isize,
         [left, right]: [usize; 2],
     ) -> Self {
-        *(if offset < 0 { &mut behind } else { &mut ahead }) += offset.unsigned_abs();
-        let left = left.saturating_add(behind);
-        let (right, behind) = match right {
+        *(if offset < 0 { &mut minus } else { &mut plus }) += offset.unsigned_abs();
+        let left = left.saturating_add(minus);
+        let (right, minus) = match right {
             usize::MAX => (right, 0),
-            right => (right.saturating_sub(behind) + 1, behind.saturating_sub(right)),
+            right => (right.saturating_sub(minus) + 1, minus.saturating_sub(right)),
         };
-        Self { ahead, left, right, behind, keys }
+        Self { plus, left, right, minus, keys }
     }
 
-    /// The keys that `token` sees: between the first and the end of those that there are, where none
-    /// are, too.
+    /// The visible keys of `token`. An empty range too lies within `keys`.
     #[inline(always)]
-    pub(crate) fn of(&self, token: usize) -> Range<usize> {
+    pub(crate) fn range(&self, token: usize) -> Range<usize> {
         let [first, end] = self.keys;
-        let at = token + self.ahead;
+        let shifted = token + self.plus;
         let within = |key: usize| key.min(end).max(first);
-        let to = at.saturating_add(self.right).saturating_sub(self.behind);
-        within(at.saturating_sub(self.left))..within(to)
+        let to = shifted.saturating_add(self.right).saturating_sub(self.minus);
+        within(shifted.saturating_sub(self.left))..within(to)
     }
 }
 
-/// Queries in a row, token after token, head after head.
+/// Consecutive queries: token after token, head after head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queries {
     pub(crate) first: usize,
     pub(crate) count: usize,
-    /// How many of a head.
+    /// The number of tokens per head.
     pub(crate) tokens: usize,
 }
 
 impl Queries {
-    /// All of one head.
+    /// All queries of one head.
     pub(crate) fn of_one_head(tokens: usize) -> Self {
         Self { first: 0, count: tokens, tokens }
     }
 
-    /// Head for head: the place of its first query among these, and its tokens.
+    /// For each head: the index of its first query among these, and its tokens.
     pub(crate) fn heads(self) -> impl Iterator<Item = (usize, Range<usize>)> {
         let Self { first, count, tokens } = self;
         let mut token = first.checked_rem(tokens).unwrap_or(0);
@@ -80,48 +79,47 @@ impl Queries {
             if lane >= count {
                 return None;
             }
-            let here = (count - lane).min(tokens - token);
-            let item = (lane, token..token + here);
-            (lane, token) = (lane + here, 0);
+            let n = (count - lane).min(tokens - token);
+            let item = (lane, token..token + n);
+            (lane, token) = (lane + n, 0);
             Some(item)
         })
     }
 }
 
-/// What is done to scores by softcap, bias and keep. A trait object, so that
-/// kernels hold none of their code.
+/// A score modification: softcap, bias (additive mask) and keep (boolean mask). Kernels call it as a trait
+/// object, so that they contain none of its code.
 pub(crate) trait ScoreMod {
-    /// Whether each of these scores is masked.
+    /// Whether bias and keep mask every score of these keys and queries, so that the block can be skipped.
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool;
 
-    /// Caps the scores of keys from `key` on and of `queries` (keys × queries), adds
-    /// the bias, and makes −∞ of those that are masked. With a `mark`, writes that where they are
-    /// masked, and nothing elsewhere.
-    fn apply(&self, key: usize, queries: Queries, mark: Option<f32>, scores: MatrixMut<'_>);
+    /// Modifies `scores` (keys × queries), those of `queries` and the keys from `key` on: applies the
+    /// softcap, adds the bias, and writes −∞ where masked. With a `fill` it only writes `fill` where masked.
+    fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, scores: MatrixMut<'_>);
 }
 
-/// Keys and values of every key head, block by block.
+/// The keys and values of every KV head, by blocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blocks<'a> {
     pub(crate) keys: &'a HeadsRef<'a>,
     pub(crate) values: &'a HeadsRef<'a>,
-    /// `None`: rows of plain matrices, all of them.
+    /// `None`: keys and values are plain matrices with a row per key.
     pub(crate) ring: Option<&'a Ring>,
 }
 
-/// Blocks in a ring: the keys of a block lie transposed, so that all keys are
-/// (blocks · dim) × [`KEY_BLOCK`], and may lack the last blocks while nothing lies there.
+/// A ring of blocks. The keys of a block are stored transposed, so that the keys of a head are a matrix of
+/// (blocks · dim) × [`KEY_BLOCK`]. The matrices may end before the last blocks if those hold no key.
 #[derive(Debug)]
 pub(crate) struct Ring {
     pub(crate) blocks: usize,
-    /// Where block 0 lies.
+    /// The slot of block 0.
     pub(crate) first: usize,
-    /// The first key that there is, and the end.
-    pub(crate) there: [usize; 2],
+    /// The first key that the ring holds, and the end.
+    pub(crate) keys: [usize; 2],
 }
 
 impl<'a> Blocks<'a> {
-    /// The keys (keys × dim) and values of block `block` of a head, of which there are `count`.
+    /// The `count` keys (keys × dim) and values of block `block` of the KV head `head`.
     #[inline(always)]
     pub(crate) fn block(
         &self,
@@ -133,7 +131,7 @@ impl<'a> Blocks<'a> {
         let (keys, values) = (self.keys.head(head)?, self.values.head(head)?);
         match self.ring {
             None => {
-                // Behind the last block of the most keys there can be lie 0 more.
+                // Wraps only for the block after the last of `usize::MAX` keys; its count is 0.
                 let first = block.wrapping_mul(KEY_BLOCK);
                 Some([rows(keys, first, count)?, rows(values, first, count)?])
             }
@@ -146,7 +144,7 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// `count` rows from `first` on, where they are there.
+/// The `count` rows from `first` on, or `None` if one is out of range.
 pub(crate) fn rows(view: MatrixRef<'_>, first: usize, count: usize) -> Option<MatrixRef<'_>> {
-    view.part(first..first + count, 0..view.cols())
+    view.submatrix(first..first + count, 0..view.cols())
 }

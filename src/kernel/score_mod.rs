@@ -1,4 +1,4 @@
-//! Softcap and bias, score for score.
+//! The elementwise score modifications: softcap and bias (additive mask).
 
 use super::{Kernel, tanh::tanh};
 use crate::{
@@ -6,13 +6,13 @@ use crate::{
     simd::{Vector, strip},
 };
 
-/// `cap · tanh(score / cap)`, for a positive cap.
-pub(crate) struct Capped<'a> {
+/// `score = cap · tanh(score / cap)`, for a positive cap.
+pub(crate) struct Softcap<'a> {
     pub(crate) cap: f32,
     pub(crate) scores: MatrixMut<'a>,
 }
 
-impl Kernel for Capped<'_> {
+impl Kernel for Softcap<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -31,15 +31,15 @@ impl Kernel for Capped<'_> {
     }
 }
 
-/// `score + bias`, and −∞ where the bias is, whatever the score. With a `mark`, that where the bias is −∞,
-/// and nothing elsewhere.
-pub(crate) struct Biased<'a> {
+/// `score = score + bias`, and −∞ where the bias is −∞, even if the score is NaN or +∞. With a `fill`,
+/// only writes `fill` where the bias is −∞.
+pub(crate) struct AddBias<'a> {
     pub(crate) bias: MatrixRef<'a>,
-    pub(crate) mark: Option<f32>,
+    pub(crate) fill: Option<f32>,
     pub(crate) scores: MatrixMut<'a>,
 }
 
-impl Kernel for Biased<'_> {
+impl Kernel for AddBias<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -48,14 +48,14 @@ impl Kernel for Biased<'_> {
         token: V::Token,
     ) {
         let lowest = V::splat(token, f32::MIN);
-        let mark = self.mark.map(|mark| V::splat(token, mark));
+        let fill = self.fill.map(|fill| V::splat(token, fill));
         for row in 0..self.scores.rows() {
             for col in (0..self.scores.cols()).step_by(L) {
                 let [s]: [V; 1] = strip::read(token, self.scores.view(), row, col);
                 let [bias]: [V; 1] = strip::read(token, self.bias, row, col);
-                let s = match mark {
+                let s = match fill {
                     None => lowest.select_gt(bias, bias, s + bias),
-                    Some(mark) => lowest.select_gt(bias, mark, s),
+                    Some(fill) => lowest.select_gt(bias, fill, s),
                 };
                 strip::write::<L, 1, 1, V>(&mut self.scores, row, col, [[s]]);
             }

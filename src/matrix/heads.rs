@@ -1,12 +1,12 @@
-//! Views of many heads: matrices of one shape, a stride apart.
+//! Views of many heads: matrices of the same shape and strides, at a constant stride.
 
 use super::{Layout, MatrixMut, MatrixRef};
 use crate::error::Error;
 
-/// Heads for reading: head `h` is a matrix of rows (tokens) and columns (dim), and
-/// begins `h * head_stride` floats behind head 0.
+/// A read-only view of many heads (multi-head layout): head `h` is a matrix of rows (tokens) and columns
+/// (dim) that begins `h * head_stride` floats after head 0.
 ///
-/// A matrix is one head: `HeadsRef::from(matrix)`.
+/// `HeadsRef::from(matrix)` is a single head.
 ///
 /// ```
 /// use sdpa::HeadsRef;
@@ -26,7 +26,8 @@ pub struct HeadsRef<'a> {
     stride: usize,
 }
 
-/// Heads for writing, whose elements lie outlined: see [`HeadsRef`].
+/// A mutable view of many heads: [`HeadsRef`] with strides that nest, so that no two elements have the same
+/// address.
 #[derive(Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct HeadsMut<'a> {
@@ -35,14 +36,14 @@ pub struct HeadsMut<'a> {
     stride: usize,
 }
 
-/// A shape and its strides: heads, rows, columns.
+/// Sizes and strides in the order heads, rows, columns.
 #[derive(Clone, Copy)]
-struct Extent {
+struct HeadsLayout {
     sizes: [usize; 3],
     strides: [usize; 3],
 }
 
-impl Extent {
+impl HeadsLayout {
     fn interleaved(heads: usize, tokens: usize, dim: usize) -> Result<Self, Error> {
         let token = heads.checked_mul(dim).ok_or(Error::Shape)?;
         Ok(Self { sizes: [heads, tokens, dim], strides: [dim, token, 1] })
@@ -59,25 +60,25 @@ impl Extent {
         Layout { rows, cols, row_stride, col_stride }
     }
 
-    /// How many floats the elements span, as [`Layout::span`].
-    fn span(self) -> Result<usize, Error> {
-        match (self.sizes[0].checked_sub(1), self.head().span()?) {
+    /// [`Layout::required_len`] of all heads.
+    fn required_len(self) -> Result<usize, Error> {
+        match (self.sizes[0].checked_sub(1), self.head().required_len()?) {
             (None, _) | (_, 0) => Ok(0),
             (Some(others), span) => others
                 .checked_mul(self.strides[0])
                 .and_then(|before| before.checked_add(span))
-                .filter(|&span| span <= isize::MAX as usize / size_of::<f32>())
+                .filter(|&len| len <= isize::MAX as usize / size_of::<f32>())
                 .ok_or(Error::Stride),
         }
     }
 
-    /// The layout of one head, if all heads lie inside `len` floats.
+    /// The layout of one head, if all heads fit into `len` floats.
     fn head_in(self, len: usize) -> Result<Layout, Error> {
-        if self.span()? > len { Err(Error::Stride) } else { Ok(self.head()) }
+        if self.required_len()? > len { Err(Error::Stride) } else { Ok(self.head()) }
     }
 
-    /// Whether the strides nest: each reaches over all that the smaller ones span, so
-    /// that no two elements lie at one place.
+    /// Whether the strides nest: each is at least the span of the axes with smaller strides, so
+    /// that no two elements have the same address.
     fn nests(self) -> bool {
         if self.sizes.contains(&0) {
             return true;
@@ -87,37 +88,37 @@ impl Extent {
             _ => (0, 1),
         });
         axes.sort_unstable();
-        let mut span = 1; // cannot overflow: all of it lies in one buffer
+        let mut span = 1; // cannot overflow: at most `required_len`
         axes.into_iter().filter(|&(_, size)| size > 1).all(|(stride, size)| {
-            let apart = stride >= span;
+            let is_disjoint = stride >= span;
             span += (size - 1) * stride;
-            apart
+            is_disjoint
         })
     }
 }
 
-/// What both views can say of their shape.
+/// The getters that both views share.
 macro_rules! heads_getters {
     () => {
-        /// How many heads.
+        /// The number of heads.
         #[inline]
         pub const fn heads(&self) -> usize {
             self.heads
         }
 
-        /// How many rows a head has: tokens.
+        /// The number of rows per head: tokens.
         #[inline]
         pub const fn rows(&self) -> usize {
             self.first.rows()
         }
 
-        /// How many columns a head has: dim, or the width of the values.
+        /// The number of columns per head: dim, or the width of the values.
         #[inline]
         pub const fn cols(&self) -> usize {
             self.first.cols()
         }
 
-        /// How many floats lie from one head to the next.
+        /// The head stride: the number of floats from one head to the next.
         #[inline]
         pub const fn head_stride(&self) -> usize {
             self.stride
@@ -126,81 +127,81 @@ macro_rules! heads_getters {
 }
 
 impl<'a> HeadsRef<'a> {
-    /// `[tokens][heads][dim]`: the heads of a token lie side by side.
+    /// Views `[tokens][heads][dim]`: the heads of a token are contiguous.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when `data` is shorter than that.
+    /// [`Error::Shape`] if `data` is shorter.
     pub fn interleaved(
         data: &'a [f32],
         heads: usize,
         tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, HeadsLayout::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
-    /// `[heads][tokens][dim]`: one head behind the other.
+    /// Views `[heads][tokens][dim]`: each head is contiguous.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when `data` is shorter than that.
+    /// [`Error::Shape`] if `data` is shorter.
     pub fn stacked(
         data: &'a [f32],
         heads: usize,
         tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, HeadsLayout::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
-    /// Element `(h, r, c)` is `data[h * strides[0] + r * strides[1] + c * strides[2]]`, of
-    /// `sizes[0]` heads, `sizes[1]` rows and `sizes[2]` columns.
+    /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`
+    /// is `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Stride`] when an element would lie outside `data`.
+    /// [`Error::Stride`] if an element would be outside `data`.
     pub fn with_strides(
         data: &'a [f32],
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent { sizes, strides })
+        Self::checked(data, HeadsLayout { sizes, strides })
     }
 
-    /// Element `(h, r, c)` lies `h * strides[0] + r * strides[1] + c * strides[2]` floats behind
-    /// `data`: [`with_strides`](Self::with_strides) for heads that no slice may cover.
+    /// [`with_strides`](Self::with_strides) by pointer, for heads that no slice may cover: element
+    /// `(h, r, c)` is `h * strides[0] + r * strides[1] + c * strides[2]` floats after `data`.
     ///
     /// # Errors
     ///
-    /// [`Error::Stride`] when the elements span more than one object can hold. Whether they lie
-    /// in one is for the caller to know.
+    /// [`Error::Stride`] if the elements span more than `isize::MAX` bytes. The caller ensures that they are
+    /// in one allocation.
     ///
     /// # Safety
     ///
-    /// As [`MatrixRef::from_raw_parts`].
+    /// That of [`MatrixRef::from_raw_parts`].
     pub unsafe fn from_raw_parts(
         data: *const f32,
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
-        let extent = Extent { sizes, strides };
-        let first = if extent.span()? == 0 { core::ptr::dangling() } else { data };
+        let heads_layout = HeadsLayout { sizes, strides };
+        let first = if heads_layout.required_len()? == 0 { core::ptr::dangling() } else { data };
         let [heads, stride] = [sizes[0], strides[0]];
-        let (layout, borrow) = (extent.head(), core::marker::PhantomData);
+        let (layout, borrow) = (heads_layout.head(), core::marker::PhantomData);
         Ok(Self { first: MatrixRef { first, layout, borrow }, heads, stride })
     }
 
-    fn checked(data: &'a [f32], extent: Extent) -> Result<Self, Error> {
-        let layout = extent.head_in(data.len())?;
-        let [heads, stride] = [extent.sizes[0], extent.strides[0]];
+    fn checked(data: &'a [f32], heads_layout: HeadsLayout) -> Result<Self, Error> {
+        let layout = heads_layout.head_in(data.len())?;
+        let [heads, stride] = [heads_layout.sizes[0], heads_layout.strides[0]];
         let first = MatrixRef { first: data.as_ptr(), layout, borrow: core::marker::PhantomData };
         Ok(Self { first, heads, stride })
     }
 
     heads_getters!();
 
-    /// Head `head`, or `None` behind the last.
+    /// Returns head `head`, or `None` if it is out of range.
     #[inline]
     pub fn head(&self, head: usize) -> Option<MatrixRef<'a>> {
         let offset = head.wrapping_mul(self.stride);
@@ -208,11 +209,11 @@ impl<'a> HeadsRef<'a> {
         (head < self.heads).then_some(MatrixRef { first, ..self.first })
     }
 
-    /// The first `at` heads, and the others.
+    /// Splits the view into the first `at` heads and the remaining heads.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there are fewer than `at` heads.
+    /// [`Error::Shape`] if there are fewer than `at` heads.
     pub fn split_heads(self, at: usize) -> Result<(Self, Self), Error> {
         let rest = self.heads.checked_sub(at).ok_or(Error::Shape)?;
         let second = self.first.first.wrapping_add(at.wrapping_mul(self.stride));
@@ -220,11 +221,11 @@ impl<'a> HeadsRef<'a> {
         Ok((Self { heads: at, ..self }, Self { heads: rest, first: other, ..self }))
     }
 
-    /// The first `at` rows of every head, and the others.
+    /// Splits every head into its first `at` rows and the remaining rows.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there are fewer than `at` rows.
+    /// [`Error::Shape`] if there are fewer than `at` rows.
     pub fn split_rows(self, at: usize) -> Result<(Self, Self), Error> {
         let (above, below) = self.first.split_rows(at)?;
         Ok((Self { first: above, ..self }, Self { first: below, ..self }))
@@ -232,82 +233,83 @@ impl<'a> HeadsRef<'a> {
 }
 
 impl<'a> HeadsMut<'a> {
-    /// `[tokens][heads][dim]`: the heads of a token lie side by side.
+    /// Views `[tokens][heads][dim]`: the heads of a token are contiguous.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when `data` is shorter than that.
+    /// [`Error::Shape`] if `data` is shorter.
     pub fn interleaved(
         data: &'a mut [f32],
         heads: usize,
         tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, HeadsLayout::interleaved(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
-    /// `[heads][tokens][dim]`: one head behind the other.
+    /// Views `[heads][tokens][dim]`: each head is contiguous.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when `data` is shorter than that.
+    /// [`Error::Shape`] if `data` is shorter.
     pub fn stacked(
         data: &'a mut [f32],
         heads: usize,
         tokens: usize,
         dim: usize,
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
+        Self::checked(data, HeadsLayout::stacked(heads, tokens, dim)?).map_err(|_| Error::Shape)
     }
 
-    /// Element `(h, r, c)` is `data[h * strides[0] + r * strides[1] + c * strides[2]]`, of
-    /// `sizes[0]` heads, `sizes[1]` rows and `sizes[2]` columns.
+    /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`
+    /// is `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
     ///
     /// # Errors
     ///
-    /// [`Error::Stride`] when an element would lie outside `data`; [`Error::Alias`] when the
-    /// strides do not nest: in some order of the three, each must reach over all
-    /// that the ones before it span.
+    /// [`Error::Stride`] if an element would be outside `data`; [`Error::Alias`] if the
+    /// strides do not nest: in ascending order, each stride must be at least the number of floats that the
+    /// axes before it span.
     pub fn with_strides(
         data: &'a mut [f32],
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
-        Self::checked(data, Extent { sizes, strides })
+        Self::checked(data, HeadsLayout { sizes, strides })
     }
 
-    /// Element `(h, r, c)` lies `h * strides[0] + r * strides[1] + c * strides[2]` floats behind
-    /// `data`: [`with_strides`](Self::with_strides) for heads that no slice may cover.
+    /// [`with_strides`](Self::with_strides) by pointer, for heads that no slice may cover: element
+    /// `(h, r, c)` is `h * strides[0] + r * strides[1] + c * strides[2]` floats after `data`.
     ///
     /// # Errors
     ///
-    /// [`Error::Stride`] when the elements span more than one object can hold; [`Error::Alias`]
-    /// when the strides do not nest, as in [`with_strides`](Self::with_strides).
+    /// [`Error::Stride`] if the elements span more than `isize::MAX` bytes; [`Error::Alias`]
+    /// if the strides do not nest, as in [`with_strides`](Self::with_strides).
     ///
     /// # Safety
     ///
-    /// As [`MatrixMut::from_raw_parts`].
+    /// That of [`MatrixMut::from_raw_parts`].
     pub unsafe fn from_raw_parts(
         data: *mut f32,
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
-        let extent = Extent { sizes, strides };
-        let first = if extent.span()? == 0 { core::ptr::dangling_mut() } else { data };
-        if !extent.nests() {
+        let heads_layout = HeadsLayout { sizes, strides };
+        let first =
+            if heads_layout.required_len()? == 0 { core::ptr::dangling_mut() } else { data };
+        if !heads_layout.nests() {
             return Err(Error::Alias);
         }
         let [heads, stride] = [sizes[0], strides[0]];
-        let (layout, borrow) = (extent.head(), core::marker::PhantomData);
+        let (layout, borrow) = (heads_layout.head(), core::marker::PhantomData);
         Ok(Self { first: MatrixMut { first, layout, borrow }, heads, stride })
     }
 
-    fn checked(data: &'a mut [f32], extent: Extent) -> Result<Self, Error> {
-        let layout = extent.head_in(data.len())?;
-        if !extent.nests() {
+    fn checked(data: &'a mut [f32], heads_layout: HeadsLayout) -> Result<Self, Error> {
+        let layout = heads_layout.head_in(data.len())?;
+        if !heads_layout.nests() {
             return Err(Error::Alias);
         }
-        let [heads, stride] = [extent.sizes[0], extent.strides[0]];
+        let [heads, stride] = [heads_layout.sizes[0], heads_layout.strides[0]];
         let first =
             MatrixMut { first: data.as_mut_ptr(), layout, borrow: core::marker::PhantomData };
         Ok(Self { first, heads, stride })
@@ -315,31 +317,31 @@ impl<'a> HeadsMut<'a> {
 
     heads_getters!();
 
-    /// Head `head`, borrowed for a while, or `None` behind the last.
+    /// Returns head `head` for writing, or `None` if it is out of range.
     #[inline]
     pub fn head_mut(&mut self, head: usize) -> Option<MatrixMut<'_>> {
         let first = self.first.first.wrapping_add(head.wrapping_mul(self.stride));
         (head < self.heads).then_some(MatrixMut { first, ..self.first })
     }
 
-    /// The same elements, for reading.
+    /// Returns a read-only view of the same elements.
     #[inline]
     pub fn view(&self) -> HeadsRef<'_> {
         HeadsRef { first: self.first.view(), heads: self.heads, stride: self.stride }
     }
 
-    /// The same elements, borrowed from this view for a while.
+    /// Reborrows the view: returns a mutable view of the same elements.
     #[inline]
     pub fn view_mut(&mut self) -> HeadsMut<'_> {
         let Self { heads, stride, .. } = *self;
         HeadsMut { first: self.first.view_mut(), heads, stride }
     }
 
-    /// The first `at` heads, and the others: two views that can go to two threads.
+    /// Splits the view into the first `at` heads and the remaining heads; the two can go to two threads.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there are fewer than `at` heads.
+    /// [`Error::Shape`] if there are fewer than `at` heads.
     pub fn split_heads(self, at: usize) -> Result<(Self, Self), Error> {
         let rest = self.heads.checked_sub(at).ok_or(Error::Shape)?;
         let second = self.first.first.wrapping_add(at.wrapping_mul(self.stride));
@@ -347,11 +349,12 @@ impl<'a> HeadsMut<'a> {
         Ok((Self { heads: at, ..self }, Self { heads: rest, first: other, ..self }))
     }
 
-    /// The first `at` rows of every head, and the others: two views that can go to two threads.
+    /// Splits every head into its first `at` rows and the remaining rows; the two views can go to two
+    /// threads.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when there are fewer than `at` rows.
+    /// [`Error::Shape`] if there are fewer than `at` rows.
     pub fn split_rows(self, at: usize) -> Result<(Self, Self), Error> {
         let (above, below) = self.first.split_rows(at)?;
         let Self { heads, stride, .. } = self;
@@ -360,8 +363,8 @@ impl<'a> HeadsMut<'a> {
 }
 
 impl<'a> MatrixRef<'a> {
-    /// The columns as `heads` heads side by side, as a projection of all heads gives them:
-    /// `[tokens][heads · dim]`.
+    /// Views the columns as `heads` heads: `[tokens][heads · dim]`, the layout of a projection to
+    /// all heads.
     ///
     /// ```
     /// use sdpa::MatrixRef;
@@ -373,7 +376,7 @@ impl<'a> MatrixRef<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when the columns are no multiple of `heads`.
+    /// [`Error::Shape`] if the number of columns is not a multiple of `heads`.
     pub fn heads(self, heads: usize) -> Result<HeadsRef<'a>, Error> {
         let (layout, stride) = self.layout.head_of(heads)?;
         Ok(HeadsRef { first: Self { layout, ..self }, heads, stride })
@@ -381,11 +384,11 @@ impl<'a> MatrixRef<'a> {
 }
 
 impl<'a> MatrixMut<'a> {
-    /// The columns as `heads` heads side by side: see [`MatrixRef::heads`].
+    /// Views the columns as `heads` heads: see [`MatrixRef::heads`].
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when the columns are no multiple of `heads`.
+    /// [`Error::Shape`] if the number of columns is not a multiple of `heads`.
     pub fn heads(self, heads: usize) -> Result<HeadsMut<'a>, Error> {
         let (layout, stride) = self.layout.head_of(heads)?;
         Ok(HeadsMut { first: Self { layout, ..self }, heads, stride })
@@ -393,10 +396,10 @@ impl<'a> MatrixMut<'a> {
 }
 
 impl Layout {
-    /// One of `heads` heads that lie side by side in the columns, and the stride to the next.
+    /// The layout of one of `heads` heads in the columns, and the head stride.
     fn head_of(self, heads: usize) -> Result<(Self, usize), Error> {
         match (self.cols.checked_rem(heads), self.cols.checked_div(heads)) {
-            // Does not overflow where there is an element.
+            // Does not overflow if there are elements.
             (Some(0), Some(cols)) => {
                 Ok((Self { cols, ..self }, cols.wrapping_mul(self.col_stride)))
             }

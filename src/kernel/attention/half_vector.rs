@@ -1,5 +1,5 @@
-//! Half a vector of queries: lanes are queries for the scores and columns for the values, where
-//! all of them are in use, and nothing is transposed at last.
+//! Half a vector of queries. Scores put queries in the lanes. Outputs put value columns in the lanes, so
+//! that all lanes are in use and the result needs no transposition.
 
 use core::ops::Range;
 
@@ -12,14 +12,14 @@ use crate::{
     simd::{Vector, broadcast::AdjacentRows},
 };
 
-/// Up to half a vector of queries, no more than `Q`; `R` keys at a time.
+/// A tile of up to half a vector of queries, at most `Q`; scores are computed for `R` keys at a time.
 pub(super) struct HalfVector<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> {
     scores: QueryScores<'a, L, R, 1, Q, V>,
     outputs: Outputs<'a, L, V>,
 }
 
 impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> HalfVector<'a, L, R, Q, V> {
-    /// How long the parts of the workspace are.
+    /// The lengths of the workspace's parts.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
         [dim * L, KEY_BLOCK * L, value_dim * queries]
@@ -28,22 +28,22 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> HalfVecto
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        call: &FlashAttention<'_>,
+        attention: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
-        let scores = QueryScores::new(token, call, tile, [packed, scores]);
-        let outputs = Outputs::new(token, acc, tile.visible.len(), call.out.cols());
+        let scores = QueryScores::new(token, attention, tile, [packed, scores]);
+        let outputs = Outputs::new(token, acc, tile.visible.len(), attention.out.cols());
         Self { scores, outputs }
     }
 
-    /// Writes the outputs and hands over what log-sum-exps are made of.
+    /// Writes the outputs and the parts of the log-sum-exps.
     #[inline(always)]
-    pub(super) fn finish(self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
+    pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         let Self { scores, mut outputs } = self;
         let [factors] = scores.state.normalisers(scores.token).map(V::to_array);
-        outputs.finish(call, tile, factors);
-        scores.give_log_sum_exp(call, tile);
+        outputs.finish(attention, tile, factors);
+        scores.write_log_sum_exp(attention, tile);
     }
 }
 
@@ -56,8 +56,8 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
     }
 
     #[inline(always)]
-    fn grid(&mut self) -> Option<MatrixMut<'_>> {
-        self.scores.grid()
+    fn scores_mut(&mut self) -> Option<MatrixMut<'_>> {
+        self.scores.scores_mut()
     }
 
     #[inline(always)]
@@ -71,14 +71,14 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
     }
 
     #[inline(always)]
-    fn add(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
+    fn add_values(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
         let Ok(weights) = MatrixRef::new(self.scores.weights(), values.rows(), L) else { return };
         let [factors] = self.scores.factors.map(V::to_array);
-        // Q is not above L, and weights there are of every lane.
-        let Some(taps) = AdjacentRows::<Q>::new(weights.t(), 0) else { return };
-        self.outputs.add(
+        // Cannot fail: a row of weights has L lanes, and Q is at most L.
+        let Some(weights) = AdjacentRows::<Q>::new(weights.t(), 0) else { return };
+        self.outputs.add_values(
             #[inline(always)]
-            || taps,
+            || weights,
             values,
             &factors,
             #[inline(always)]
@@ -87,11 +87,11 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
     }
 
     #[inline(always)]
-    fn add_visible(&mut self, values: MatrixRef<'_>) {
+    fn add_visible_values(&mut self, values: MatrixRef<'_>) {
         let weights = self.scores.weights();
         let weight = |query, key| weights.get(key * L + query).copied().unwrap_or(-1.0);
         let [factors] = self.scores.factors.map(V::to_array);
-        self.outputs.add_visible(weight, values, &factors);
+        self.outputs.add_visible_values(weight, values, &factors);
     }
 
     #[inline(always)]

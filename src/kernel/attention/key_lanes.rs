@@ -1,21 +1,21 @@
-//! LaneLayout are keys for the scores and columns for the values: one query, or as many as
-//! a tile has rows.
+//! Decoding: up to `R` queries. Scores put keys in the lanes, outputs put value columns in the lanes.
 //!
 //! ```text
-//! s[query][key] = Σ (scale · queries[query][i]) · keys[key][i]   keys side by side in a cache,
-//!                                                                else squares transposed on the way
+//! s[query][key] = Σ (scale · queries[query][i]) · keys[key][i]   a cache stores the keys transposed,
+//!                                                                other keys are transposed in registers
 //! acc[query][col] += Σ w[query][key] · value[key][col]
 //! ```
 //!
-//! The state of a query is still one lane, so that it is the state of [`QueryLanes`](super::QueryLanes).
+//! The online-softmax state of a query is still one lane: the same state as in
+//! [`QueryLanes`](super::QueryLanes).
 
 use core::ops::Range;
 
 use heapless::Vec;
 
 use super::{
-    FlashAttention, KEY_BLOCK, LaneLayout, PARTIAL_SUMS, State, Tile, are_finite, fold, masked,
-    outputs::Outputs,
+    FlashAttention, KEY_BLOCK, LaneLayout, PARTIAL_SUMS, State, Tile, are_finite, fold,
+    masked_fill, outputs::Outputs,
 };
 use crate::{
     kernel::{softmax::share_at_infinity, tile::accumulate_and},
@@ -29,14 +29,14 @@ use crate::{
     },
 };
 
-/// Up to `R` queries, no more than a vector has lanes.
+/// A tile of up to `R` queries, and at most `L`.
 pub(super) struct KeyLanes<'a, const L: usize, const R: usize, V: Vector<L>> {
     token: V::Token,
     /// Queries × dim, scaled.
     queries: MatrixRef<'a>,
     /// Queries × [`KEY_BLOCK`].
     scores: &'a mut [f32],
-    /// How many keys this block has.
+    /// The number of keys in this block.
     keys: usize,
     outputs: Outputs<'a, L, V>,
     state: State<1, V>,
@@ -44,7 +44,7 @@ pub(super) struct KeyLanes<'a, const L: usize, const R: usize, V: Vector<L>> {
 }
 
 impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
-    /// How long the parts of the workspace are.
+    /// The lengths of the workspace's parts.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
         [dim, KEY_BLOCK, value_dim].map(|width| width * queries)
@@ -53,15 +53,16 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        call: &FlashAttention<'_>,
+        attention: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [queries, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
-        let (count, dim) = (tile.visible.len(), call.queries.cols());
-        let scale = V::splat(token, call.scale);
-        for ((head, row), to) in call.locations_from(tile.first).zip(queries.chunks_mut(dim.max(1)))
+        let (count, dim) = (tile.visible.len(), attention.queries.cols());
+        let scale = V::splat(token, attention.scale);
+        for ((head, row), to) in
+            attention.locations_from(tile.first).zip(queries.chunks_mut(dim.max(1)))
         {
-            let head = call.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+            let head = attention.queries.head(head).unwrap_or(MatrixRef::EMPTY);
             for (col, to) in (0..dim).step_by(L).zip(to.chunks_mut(L)) {
                 let [x]: [V; 1] = strip::read(token, head, row, col);
                 (x * scale).store_partial(to);
@@ -72,54 +73,55 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
             queries: MatrixRef::new(queries, count, dim).unwrap_or(MatrixRef::EMPTY),
             scores,
             keys: 0,
-            outputs: Outputs::new(token, acc, count, call.out.cols()),
-            state: State::new(token, call.sinks_from(token, tile.first)),
+            outputs: Outputs::new(token, acc, count, attention.out.cols()),
+            state: State::new(token, attention.sinks_from(token, tile.first)),
             factors: [0.0; L],
         }
     }
 
-    /// Writes the outputs and hands over what log-sum-exps are made of.
+    /// Writes the outputs and the parts of the log-sum-exps.
     #[inline(always)]
-    pub(super) fn finish(self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
+    pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         let Self { token, mut outputs, state, .. } = self;
         let [factors] = state.normalisers(token).map(V::to_array);
-        outputs.finish(call, tile, factors);
-        if let Some(take) = &mut call.log_sum_exp {
-            state.give_log_sum_exp(token, tile.first, tile.visible.len(), take);
+        outputs.finish(attention, tile, factors);
+        if let Some(write) = &mut attention.log_sum_exp {
+            state.write_log_sum_exp(token, tile.first, tile.visible.len(), write);
         }
     }
 
-    /// The scores of a block.
+    /// Computes the scores of a block.
     #[inline(always)]
     fn score_block<const L1: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        let mut ahead = Prefetcher::<L1>::new(next);
+        let mut prefetcher = Prefetcher::<L1>::new(next);
         self.keys = keys.rows();
         if keys.row_stride() != 1 {
-            return self.score_squares(keys, &mut ahead);
+            return self.score_squares(keys, &mut prefetcher);
         }
         let mut first = 0;
         while first < self.keys {
-            // As many as of columns: see `Outputs::add`.
+            // The same widths as in `Outputs::add_values`, and for the same reason.
             let vectors = (self.keys - first).div_ceil(L);
             first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
-                self.score_vectors::<8, L1>(keys, first, &mut ahead)
+                self.score_vectors::<8, L1>(keys, first, &mut prefetcher)
             } else if const { R == 1 } && vectors >= 4 {
-                self.score_vectors::<4, L1>(keys, first, &mut ahead)
+                self.score_vectors::<4, L1>(keys, first, &mut prefetcher)
             } else if vectors >= 2 {
-                self.score_vectors::<2, L1>(keys, first, &mut ahead)
+                self.score_vectors::<2, L1>(keys, first, &mut prefetcher)
             } else {
-                self.score_vectors::<1, L1>(keys, first, &mut ahead)
+                self.score_vectors::<1, L1>(keys, first, &mut prefetcher)
             };
         }
     }
 
-    /// The scores of `N` vectors of keys from `first` on, which lie side by side; gives how many keys.
+    /// Computes the scores of `N` vectors of keys from `first` on, whose row stride is 1. Returns the number
+    /// of keys.
     #[inline(always)]
     fn score_vectors<const N: usize, const L1: bool>(
         &mut self,
         keys: MatrixRef<'_>,
         first: usize,
-        ahead: &mut Prefetcher<'_, L1>,
+        prefetcher: &mut Prefetcher<'_, L1>,
     ) -> usize {
         let token = self.token;
         let sums = accumulate_and::<L, R, N, V>(
@@ -128,13 +130,13 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
             Source::columns(keys.t(), first, N * L),
             [[V::splat(token, 0.0); N]; R],
             #[inline(always)]
-            || ahead.fetch(N * L),
+            || prefetcher.fetch(N * L),
         );
         self.write_scores(first, sums);
         N * L
     }
 
-    /// The scores of a block, by a function of its own, for it needs all registers.
+    /// [`score_block`](Self::score_block) as a function of its own, because it needs all registers.
     #[inline(always)]
     fn score_block_outlined<const L1: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
         V::outlined(
@@ -145,62 +147,63 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         );
     }
 
-    /// The scores of keys whose elements lie side by side: squares are transposed and used up in
-    /// registers, while the sums of the others wait.
+    /// Computes the scores of keys with contiguous rows: squares of `L` keys × `L` elements are transposed
+    /// and consumed in registers. The partial scores of the other keys wait in memory.
     #[inline(always)]
     fn score_squares<const L1: bool>(
         &mut self,
         keys: MatrixRef<'_>,
-        ahead: &mut Prefetcher<'_, L1>,
+        prefetcher: &mut Prefetcher<'_, L1>,
     ) {
         let token = self.token;
-        let mut waiting = Vec::<[[f32; L]; R], { KEY_BLOCK / 4 }>::new();
-        // Cannot fail: no vector has less than 4 lanes.
-        let _ = waiting.resize(self.keys.div_ceil(L), [[0.0; L]; R]);
+        let mut stored_sums = Vec::<[[f32; L]; R], { KEY_BLOCK / 4 }>::new();
+        // Cannot fail: every vector has at least 4 lanes.
+        let _ = stored_sums.resize(self.keys.div_ceil(L), [[0.0; L]; R]);
         for i in (0..self.queries.cols()).step_by(L) {
-            let taps = BroadcastRows::<R>::new(self.queries, 0, i);
-            for (n, waiting) in waiting.iter_mut().enumerate() {
+            let queries = BroadcastRows::<R>::new(self.queries, 0, i);
+            for (n, stored_sums) in stored_sums.iter_mut().enumerate() {
                 let square: [V; L] = V::transpose(strip::read_rows(token, keys, n * L, i));
-                ahead.fetch(L * L);
-                let mut sums: [V; R] = array!(|r| V::load(token, &waiting[r]));
-                if let Some(columns) = taps.columns::<L>() {
+                prefetcher.fetch(L * L);
+                let mut sums: [V; R] = array!(|r| V::load(token, &stored_sums[r]));
+                if let Some(columns) = queries.columns::<L>() {
                     each::<L>(
                         #[inline(always)]
                         |j| sums = multiply_add(token, columns[j], square[j], sums),
                     );
                 } else {
-                    for (queries, keys) in taps.zip(square) {
+                    for (queries, keys) in queries.zip(square) {
                         sums = multiply_add(token, queries, keys, sums);
                     }
                 }
                 for r in 0..R {
-                    sums[r].store(&mut waiting[r]);
+                    sums[r].store(&mut stored_sums[r]);
                 }
             }
         }
-        for (n, sums) in waiting.iter().enumerate() {
+        for (n, sums) in stored_sums.iter().enumerate() {
             self.write_scores(n * L, array!(|r| [V::load(token, &sums[r])]));
         }
     }
 
-    /// The weighted values of a block.
+    /// Adds the weighted values of a block.
     #[inline(always)]
     fn add_block<const L1: bool>(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
         let queries = self.queries.rows();
         let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
         let weights = weights.unwrap_or(MatrixRef::EMPTY);
-        let mut ahead = Prefetcher::<L1>::new(next);
-        self.outputs.add(
+        let mut prefetcher = Prefetcher::<L1>::new(next);
+        self.outputs.add_values(
             #[inline(always)]
             || BroadcastRows::<R>::new(weights, 0, 0),
             values,
             &self.factors,
             #[inline(always)]
-            |floats| ahead.fetch(floats),
+            |floats| prefetcher.fetch(floats),
         );
     }
 
-    /// A row of scores is whole vectors, whatever the number of keys.
+    /// Stores sums as scores of the keys from `first` on. A row of scores has room for [`KEY_BLOCK`] keys, so
+    /// all stores are of whole vectors.
     #[inline(always)]
     fn write_scores<const N: usize>(&mut self, first: usize, sums: [[V; N]; R]) {
         let rows = self.scores.as_chunks_mut::<KEY_BLOCK>().0;
@@ -216,7 +219,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     }
 }
 
-/// One step of `R` chains.
+/// One multiply-add in each of `R` chains.
 #[inline(always)]
 fn multiply_add<const L: usize, const R: usize, V: Vector<L>>(
     token: V::Token,
@@ -230,7 +233,7 @@ fn multiply_add<const L: usize, const R: usize, V: Vector<L>>(
 impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L, R, V> {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        // For several queries of few lanes the second cache is near enough, and both would be twice the code.
+        // With several queries and at most 4 lanes, L2 is fast enough: both variants would double the code.
         if const { R == 1 || L > 4 } && fit_in_l1(keys, next) {
             self.score_block_outlined::<true>(keys, next);
         } else {
@@ -239,7 +242,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
     }
 
     #[inline(always)]
-    fn grid(&mut self) -> Option<MatrixMut<'_>> {
+    fn scores_mut(&mut self) -> Option<MatrixMut<'_>> {
         let (queries, keys) = (self.queries.rows(), self.keys);
         Some(MatrixMut::with_strides(self.scores, queries, keys, KEY_BLOCK, 1).ok()?.t())
     }
@@ -249,7 +252,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         let within = |at: usize| at.saturating_sub(first).min(self.keys);
         for (scores, visible) in self.scores.chunks_mut(KEY_BLOCK).zip(visible) {
             for hidden in [0..within(visible.start), within(visible.end)..self.keys] {
-                scores.get_mut(hidden).unwrap_or_default().fill(masked(weights));
+                scores.get_mut(hidden).unwrap_or_default().fill(masked_fill(weights));
             }
         }
     }
@@ -269,8 +272,8 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
             }
         }
         let m = [V::load(token, &largest)];
-        let infinite = State::has_infinity(m);
-        let [factors] = self.state.raise(token, m);
+        let has_infinity = State::has_infinity(m);
+        let [factors] = self.state.raise_maximum(token, m);
         self.factors = factors.to_array();
         let [shift] = self.state.shift;
         let mut sums = [0.0; L];
@@ -281,29 +284,29 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
             let Some(scores) = scores.get_mut(..keys) else { return };
             for x in scores.chunks_mut(L) {
                 let mut s = V::load_partial(token, x, f32::NEG_INFINITY);
-                if infinite {
+                if has_infinity {
                     s = share_at_infinity(token, m, s);
                 }
                 shift.weight(token, s).store_partial(x);
             }
-            let mut parts = [0.0; PARTIAL_SUMS];
+            let mut partial_sums = [0.0; PARTIAL_SUMS];
             let (rows, rest) = scores.as_chunks::<PARTIAL_SUMS>();
             for row in rows {
                 for part in 0..PARTIAL_SUMS {
-                    parts[part] += row[part];
+                    partial_sums[part] += row[part];
                 }
             }
-            for (part, w) in parts.iter_mut().zip(rest) {
+            for (part, w) in partial_sums.iter_mut().zip(rest) {
                 *part += w;
             }
-            *sum = fold(parts);
+            *sum = fold(partial_sums);
         }
         let [sum] = self.state.sum;
         self.state.sum = [sum.mul_add(factors, V::load(token, &sums))];
     }
 
     #[inline(always)]
-    fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
+    fn add_values(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
         if const { R == 1 || L > 4 } && fit_in_l1(values, next) {
             self.add_block::<true>(values, next);
         } else {
@@ -312,9 +315,9 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
     }
 
     #[inline(always)]
-    fn add_visible(&mut self, values: MatrixRef<'_>) {
+    fn add_visible_values(&mut self, values: MatrixRef<'_>) {
         let weight = |query, key| self.scores.get(query * KEY_BLOCK + key).copied().unwrap_or(-1.0);
-        self.outputs.add_visible(weight, values, &self.factors);
+        self.outputs.add_visible_values(weight, values, &self.factors);
     }
 
     #[inline(always)]

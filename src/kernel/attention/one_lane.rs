@@ -1,14 +1,14 @@
-//! One lane: queries by four or alone (by two where size counts), the state of one after the other.
+//! One lane: tiles of four queries or of one (of two if compiled for size), for machines without vectors.
 //!
-//! The steps and the bits of [`QueryLanes`](super::query_lanes::QueryLanes), for machines without vectors: tiles of
-//! four keys by four queries, of which a Cortex-M4F holds all sums in registers, and one text for the
-//! state of a query, however many there are. The state lies in the workspace: what a microcontroller
-//! has on its stack are views and places.
+//! The steps and the bits are those of [`QueryLanes`](super::query_lanes::QueryLanes). Tiles are four keys by
+//! four queries: a Cortex-M4F holds all their sums in registers. The states of the queries are updated one
+//! after another, by one copy of the code. They are in the workspace, so that the stack of a
+//! microcontroller holds only views and indices.
 
 use core::{ops::Range, slice};
 
 use super::{
-    FlashAttention, KEY_BLOCK, LaneLayout, LogSumExpParts, PARTIAL_SUMS, Tile, fold, masked,
+    FlashAttention, KEY_BLOCK, LaneLayout, LogSumExpParts, PARTIAL_SUMS, Tile, fold, masked_fill,
     normaliser,
 };
 use crate::{
@@ -26,83 +26,86 @@ use crate::{
     },
 };
 
-/// How many queries go together. Where size counts (`small`, see `build.rs`) it is the half: one alone is
-/// a pair then, half of which is for nothing, and there is one kind of tile, with few registers to save.
-const SIDE: usize = if cfg!(small) { 2 } else { 4 };
+/// The number of queries in a tile. If compiled for size (`small`, see `build.rs`) it is 2, and a single
+/// query is computed as a pair of which half is discarded. One kind of tile is enough then, and it has few
+/// registers to save.
+const TILE_QUERIES: usize = if cfg!(small) { 2 } else { 4 };
 
-/// How many keys or columns of values go together.
-const ROWS: usize = 4;
+/// The number of keys, or of value columns, in a tile.
+const TILE_ROWS: usize = 4;
 
-/// How many of `queries` go together: a tile that is half empty costs more than queries alone.
+/// The width of the next tile, if `queries` are left: two of four queries in a tile would cost more than two
+/// tiles of one.
 #[inline(always)]
 pub(super) fn width(queries: usize) -> usize {
-    if cfg!(small) || queries >= SIDE - 1 { SIDE } else { 1 }
+    if cfg!(small) || queries >= TILE_QUERIES - 1 { TILE_QUERIES } else { 1 }
 }
 
-/// Up to [`width`] queries.
+/// A tile of up to [`width`] queries.
 pub(super) struct OneLane<'a> {
     width: usize,
-    /// dim × width, scaled.
+    /// The scaled queries: dim × width.
     packed: &'a mut [f32],
     /// Keys × width.
     scores: &'a mut [f32],
-    /// How many keys this block has.
+    /// The number of keys in this block.
     keys: usize,
-    /// Columns of the values × width.
+    /// Value columns × width.
     acc: &'a mut [f32],
-    /// Whether that stands for zeros, whatever it holds.
+    /// Whether the accumulators are 0; their memory is not yet written then.
     acc_is_zero: bool,
-    /// Of each query.
+    /// One per query.
     states: &'a mut [State],
 }
 
-/// The largest score, the sum, what the accumulators are to be multiplied by, and what is kept of the
-/// shift.
+/// The online-softmax state of a query: running maximum, sum of weights, the factor that rescales the
+/// accumulators, and [`Shift::base_and_magic`].
 type State = [f32; 5];
 
-/// How many floats of workspace the state of a query takes.
-pub(super) const STATE: usize = size_of::<State>() / size_of::<f32>();
+/// The number of floats of workspace for the state of a query.
+pub(super) const STATE_FLOATS: usize = size_of::<State>() / size_of::<f32>();
 
 impl<'a> OneLane<'a> {
-    /// How long the parts of the workspace are.
+    /// The lengths of the workspace's parts.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, queries: usize) -> [usize; 3] {
         let width = width(queries);
-        [dim * width, KEY_BLOCK * width, (value_dim + STATE) * width]
+        [dim * width, KEY_BLOCK * width, (value_dim + STATE_FLOATS) * width]
     }
 
     #[inline(always)]
     pub(super) fn new(
         _: Scalar,
-        _fused: &FlashAttention<'_>,
+        _attention: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [packed, scores, states_and_acc]: [&'a mut [f32]; 3],
     ) -> Self {
         let width = width(tile.visible.len());
-        let (states, acc) = states_and_acc.split_at_mut_checked(STATE * width).unwrap_or_default();
+        let (states, acc) =
+            states_and_acc.split_at_mut_checked(STATE_FLOATS * width).unwrap_or_default();
         let (states, _) = states.as_chunks_mut();
         Self { width, packed, scores, keys: 0, acc, acc_is_zero: true, states }
     }
 
-    /// Writes the outputs and hands over what log-sum-exps are made of.
+    /// Writes the outputs and the parts of the log-sum-exps.
     #[inline(always)]
-    pub(super) fn finish(&mut self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
+    pub(super) fn finish(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         if self.acc_is_zero {
-            // Sums of nothing.
+            // Empty sums: writes zeros.
             product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
         }
-        // Where the end is not known to be near, a loop is not unrolled.
+        // `take` hides from the compiler that there are at most four queries: it would unroll a short loop.
         for (i, [m, sum, _, base, magic]) in self.states.iter().enumerate().take(tile.visible.len())
         {
-            let (head, row) = call.locate(tile.first + i);
-            let Some(mut out) = call.out.head_mut(head) else { return };
+            let (head, row) = attention.locate(tile.first + i);
+            let Some(mut out) = attention.out.head_mut(head) else { return };
             let F32x1(factor) = normaliser(Scalar, F32x1(*sum));
             scale(ScalarRow::from_column(self.acc, i, self.width, &mut out, row), factor, false);
-            if let Some(take) = &mut call.log_sum_exp {
-                let kept = [*base, *magic].map(F32x1);
-                let [F32x1(base), F32x1(n)] = Shift::base_and_n(Scalar, kept);
+            if let Some(write) = &mut attention.log_sum_exp {
+                let base_and_magic = [*base, *magic].map(F32x1);
+                let [F32x1(base), F32x1(n)] = Shift::base_and_n(Scalar, base_and_magic);
                 let base = if *m == f32::INFINITY { *m } else { base };
-                take(
+                write(
                     tile.first + i,
                     LogSumExpParts { base: &[base], n: &[n], sum: slice::from_ref(sum) },
                 );
@@ -111,33 +114,33 @@ impl<'a> OneLane<'a> {
     }
 }
 
-/// Multiplies by `factor`, and makes +0 of every zero; not where queries are `packed`: a chain of
-/// products begins at +0, and the sign of a zero is lost there.
-// One copy of three loops, for both ends of a call.
+/// Multiplies a row by `factor` and turns −0 into +0. When queries are `packed` it keeps −0, which does not
+/// matter: a score's chain begins at +0 and loses the sign.
+// Not inlined: packing and the final scaling share one copy of the three loops.
 #[inline(never)]
 fn scale(mut line: ScalarRow<'_>, factor: f32, packed: bool) {
-    if packed && let Some(mut line) = line.with_steps::<1, SIDE>() {
+    if packed && let Some(mut line) = line.with_steps::<1, TILE_QUERIES>() {
         line.map_one_by_one::<false>(|x| (F32x1(x) * F32x1(factor)).0);
-    } else if let Some(mut line) = line.with_steps::<SIDE, 1>() {
+    } else if let Some(mut line) = line.with_steps::<TILE_QUERIES, 1>() {
         line.map_one_by_one::<false>(|x| mul_add(x, factor, 0.0));
     } else {
         line.map_one_by_one::<false>(|x| mul_add(x, factor, 0.0));
     }
 }
 
-/// [`share_at_infinity`] beside +∞.
-// Seldom called: a loop with a call is not unrolled, nor any where size counts.
+/// [`share_at_infinity`] for a maximum of +∞.
+// Seldom called, hence not inlined: the compiler does not unroll a loop around a call. If compiled for size
+// it unrolls no loop.
 #[cfg_attr(not(small), inline(never))]
 #[cfg_attr(small, inline(always))]
-fn share_beside_infinity(x: f32) -> f32 {
+fn share_if_infinite(x: f32) -> f32 {
     share_at_infinity(Scalar, F32x1(f32::INFINITY), F32x1(x)).0
 }
 
-/// Makes weights of the scores of as many queries as there are states, keys × queries, and adds them to
-/// their sums.
+/// Turns the scores (keys × queries, a query per state) into weights and adds them to the sums of the states.
 ///
-/// Those of [`State::raise`](super::State::raise) are weights too: they go through the loop of the others, before them, and
-/// not in the first block, where they are 0.
+/// The rescale factors of [`State::raise_maximum`](super::State::raise_maximum) are weights too. The same
+/// loop computes the factor first, except in the first block, where it is 0.
 #[inline(never)]
 fn weigh(scores: &mut [f32], states: &mut [State]) {
     for (scores, state) in ScalarRow::columns(scores, states.len()).zip(states) {
@@ -156,8 +159,8 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     let mut factor = [0.0];
     let mut is_factor = before > f32::NEG_INFINITY;
     if m.0 == f32::INFINITY {
-        scores.map_one_by_one::<false>(share_beside_infinity);
-        // What counts for nothing beside +∞ is 0.
+        scores.map_one_by_one::<false>(share_if_infinite);
+        // Finite scores have no weight beside +∞: the first +∞ resets the sums, a later one keeps them.
         is_factor = false;
         if before == f32::INFINITY {
             factor = [1.0];
@@ -166,21 +169,21 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     let shift = Shift::new(Scalar, F32x1(if m.0.abs() < f32::INFINITY { m.0 } else { 0.0 }));
     let (mut line, mut now) = (scores, shift);
     if is_factor {
-        let (of_factor, F32x1(x)) = Shift::to(Scalar, [base, magic].map(F32x1), shift);
+        let (factor_shift, F32x1(x)) = Shift::to(Scalar, [base, magic].map(F32x1), shift);
         factor = [x];
-        (line, now) = (scores.with_single(&mut factor), of_factor);
+        (line, now) = (scores.with_single(&mut factor), factor_shift);
     }
-    let mut parts;
+    let mut partial_sums;
     loop {
-        // The next partial sum is the first one, and then all move up by one: where the
-        // last move leaves them changes nothing in their fold.
-        parts = [F32x1(0.0); PARTIAL_SUMS];
+        // A weight goes to the first partial sum, then all four rotate. A remainder leaves them rotated,
+        // which changes no bit of their fold.
+        partial_sums = [F32x1(0.0); PARTIAL_SUMS];
         line.map_one_by_one::<false>(
             #[inline(always)]
             |x| {
                 let w = now.weight(Scalar, F32x1(x));
-                let [first, second, third, fourth] = parts;
-                parts = [second, third, fourth, first + w];
+                let [first, second, third, fourth] = partial_sums;
+                partial_sums = [second, third, fourth, first + w];
                 w.0
             },
         );
@@ -191,12 +194,12 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     }
     let [factor] = factor;
     let [F32x1(base), F32x1(magic)] = shift.base_and_magic();
-    *state = [m.0, mul_add(sum, factor, fold(parts).0), factor, base, magic];
+    *state = [m.0, mul_add(sum, factor, fold(partial_sums).0), factor, base, magic];
 }
 
-/// `to = to · factors + left · right`, with no states without the first term; without what is `marked` by a
-/// negative number in `right`. `right` and `to` have rows of `width` floats, `right` any number of them
-/// that are not read.
+/// `to = to · factors + left · right`, or `to = left · right` without states. `right` and `to` have rows of
+/// `width` floats; `right` may have more rows than are read. With `skip_negative`, the products of negative
+/// elements of `right` are skipped: masked weights.
 #[inline(never)]
 fn product(
     left: MatrixRef<'_>,
@@ -204,21 +207,21 @@ fn product(
     to: &mut [f32],
     states: Option<&[State]>,
     width: usize,
-    marked: bool,
+    skip_negative: bool,
 ) {
-    let done = if marked {
+    let done = if skip_negative {
         0
-    } else if width == SIDE {
-        tiles::<SIDE>(left, right, to, states)
+    } else if width == TILE_QUERIES {
+        tiles::<TILE_QUERIES>(left, right, to, states)
     } else {
         tiles::<1>(left, right, to, states)
     };
     if done < to.len() {
-        one_by_one(left, right, to, states, width, done, marked);
+        one_by_one(left, right, to, states, width, done, skip_negative);
     }
 }
 
-/// Likewise of whole tiles. Gives how many elements that are.
+/// [`product`] for the whole tiles of `to`. Returns the number of elements in them.
 #[inline(always)]
 fn tiles<const C: usize>(
     left: MatrixRef<'_>,
@@ -229,11 +232,11 @@ fn tiles<const C: usize>(
     let mut left = RowQuads::new(left);
     let states = states.and_then(|states| states.first_chunk::<C>());
     let right = right.as_chunks::<C>().0;
-    let (tiles, _) = to.as_chunks_mut::<C>().0.as_chunks_mut::<ROWS>();
+    let (tiles, _) = to.as_chunks_mut::<C>().0.as_chunks_mut::<TILE_ROWS>();
     let done = tiles.as_flattened().as_flattened().len();
     for to in tiles {
-        // Written out, so that sums stay in registers, and on a Cortex-M55 lie in a vector.
-        let zeros: [[f32; C]; ROWS] = array!(|_r| array!(|_c| 0.0));
+        // Unrolled, so that the sums stay in registers, and on a Cortex-M55 in a vector.
+        let zeros: [[f32; C]; TILE_ROWS] = array!(|_r| array!(|_c| 0.0));
         let sums = left.fold(
             right,
             zeros,
@@ -252,9 +255,8 @@ fn tiles<const C: usize>(
     done
 }
 
-/// `to = to · factors + left · right`, one element after the other from `done` on; without what is
-/// `marked` by a negative number in `right`.
-// Here and below a loop with two ways out is one that is never unrolled.
+/// [`product`] for the elements of `to` from `done` on, one at a time.
+// Here and below, a loop with two exits is one that the compiler never unrolls.
 #[inline(always)]
 fn one_by_one(
     left: MatrixRef<'_>,
@@ -263,9 +265,9 @@ fn one_by_one(
     states: Option<&[State]>,
     width: usize,
     done: usize,
-    marked: bool,
+    skip_negative: bool,
 ) {
-    let lowest = if marked { 0.0 } else { f32::NEG_INFINITY };
+    let lowest = if skip_negative { 0.0 } else { f32::NEG_INFINITY };
     for (at, to) in to.iter_mut().enumerate().skip(done) {
         let (row, col) = (at / width.max(1), at % width.max(1));
         let mut sum = 0.0;
@@ -284,29 +286,31 @@ fn one_by_one(
     }
 }
 
-// Called twice, and seldom: one copy, whose registers are out of the frame of the others. So are the next two.
+// This and the next two functions are seldom called, and not inlined: one copy each, and the registers they
+// save do not enlarge the frame of the caller.
 #[inline(never)]
 fn score_mod(
     score_mod: &dyn ScoreMod,
     key: usize,
     queries: Queries,
-    mask_value: Option<f32>,
+    fill: Option<f32>,
     scores: Option<MatrixMut<'_>>,
 ) {
     if let Some(scores) = scores {
-        score_mod.apply(key, queries, mask_value, scores);
+        score_mod.apply(key, queries, fill, scores);
     }
 }
 
-/// Writes `mark` where a query does not see a key of `scores`, keys × `width`: the first is `first`.
-// As bits: no register of floats is saved for it.
+/// Writes `fill` to the scores (keys × `width`) of keys that are not visible to their query. The first key is
+/// `first`.
+// `fill` is passed as bits, so that no float register is saved for it.
 #[inline(never)]
-fn mask(scores: &mut [f32], width: usize, first: usize, visible: &[Range<usize>], mark: u32) {
+fn mask(scores: &mut [f32], width: usize, first: usize, visible: &[Range<usize>], fill: u32) {
     for (i, visible) in visible.iter().enumerate() {
         let (mut at, mut key) = (i, first);
         while let Some(score) = scores.get_mut(at) {
             if !visible.contains(&key) {
-                *score = f32::from_bits(mark);
+                *score = f32::from_bits(fill);
             }
             (at, key) = (at + width, key + 1);
         }
@@ -327,21 +331,21 @@ fn are_finite(values: MatrixRef<'_>) -> bool {
 
 impl LaneLayout for OneLane<'_> {
     #[inline(always)]
-    fn begin(&mut self, call: &FlashAttention<'_>, tile: &Tile<'_>) {
+    fn begin(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>) {
         for (i, state) in self.states.iter_mut().enumerate() {
-            // Where that stays, the sum is 0: no shift makes any other of its logarithm than −∞.
+            // If no key is visible this state stays: the sum is 0, whose logarithm is −∞ with any shift.
             *state = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
-            // What is not there is a copy of the last: no one reads what nobody wrote.
-            let there = i.min(tile.visible.len().saturating_sub(1));
-            let (head, row) = call.locate(tile.first + there);
-            let mut sink = [call.sinks.get(head).copied().unwrap_or(call.sink)];
+            // A lane without a query packs a copy of the last query, so that no unwritten memory is read.
+            let query = i.min(tile.visible.len().saturating_sub(1));
+            let (head, row) = attention.locate(tile.first + query);
+            let mut sink = [attention.sinks.get(head).copied().unwrap_or(attention.sink)];
             if sink > [f32::NEG_INFINITY] {
                 weigh(&mut sink, slice::from_mut(state));
             }
-            let queries = call.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+            let queries = attention.queries.head(head).unwrap_or(MatrixRef::EMPTY);
             scale(
                 ScalarRow::into_column(queries, row, self.packed, i, self.width),
-                call.scale,
+                attention.scale,
                 true,
             );
         }
@@ -355,25 +359,19 @@ impl LaneLayout for OneLane<'_> {
     }
 
     #[inline(always)]
-    fn grid(&mut self) -> Option<MatrixMut<'_>> {
+    fn scores_mut(&mut self) -> Option<MatrixMut<'_>> {
         MatrixMut::new(self.scores, self.keys, self.width).ok()
     }
 
     #[inline(always)]
-    fn score_mod(
-        &mut self,
-        of: &dyn ScoreMod,
-        key: usize,
-        queries: Queries,
-        mask_value: Option<f32>,
-    ) {
-        score_mod(of, key, queries, mask_value, self.grid());
+    fn score_mod(&mut self, of: &dyn ScoreMod, key: usize, queries: Queries, fill: Option<f32>) {
+        score_mod(of, key, queries, fill, self.scores_mut());
     }
 
     #[inline(always)]
     fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
-        mask(scores, self.width, first, visible, masked(weights).to_bits());
+        mask(scores, self.width, first, visible, masked_fill(weights).to_bits());
     }
 
     #[inline(always)]
@@ -383,13 +381,13 @@ impl LaneLayout for OneLane<'_> {
     }
 
     #[inline(always)]
-    fn add(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
+    fn add_values(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
         let states = (!core::mem::take(&mut self.acc_is_zero)).then_some(&*self.states);
         product(values.t(), self.scores, self.acc, states, self.width, false);
     }
 
     #[inline(always)]
-    fn add_visible(&mut self, values: MatrixRef<'_>) {
+    fn add_visible_values(&mut self, values: MatrixRef<'_>) {
         let states = (!core::mem::take(&mut self.acc_is_zero)).then_some(&*self.states);
         product(values.t(), self.scores, self.acc, states, self.width, true);
     }

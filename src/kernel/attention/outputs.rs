@@ -1,5 +1,4 @@
-//! Outputs whose lanes are columns of the values: written as they lie, and nothing is
-//! transposed.
+//! Outputs with value columns in the lanes: rows are written without a transposition.
 
 use super::{FlashAttention, Tile};
 use crate::{
@@ -15,9 +14,9 @@ use crate::{
 /// The accumulators of up to a vector of queries.
 pub(super) struct Outputs<'a, const L: usize, V: Vector<L>> {
     token: V::Token,
-    /// Queries × columns of the values.
+    /// Queries × value columns.
     acc: MatrixMut<'a>,
-    /// Whether they stand for zeros, whatever they hold.
+    /// Whether the accumulators are 0; their memory is not yet written then.
     acc_is_zero: bool,
 }
 
@@ -29,36 +28,37 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         Self { token, acc, acc_is_zero: true }
     }
 
-    /// Adds the weighted values of all queries, up to `R`; `weights` gives theirs key for
-    /// key, and `also` is called with how many floats of values were read.
+    /// Rescales the accumulators and adds the weighted values for up to `R` queries. `weights` returns the
+    /// weights, one key per column; `prefetch` is called with the number of floats of values just read.
     ///
-    /// Two vectors of columns go together, as in a tile, and with one query up to 8, so that whole
-    /// rows are read one after another and the latency of a multiply-add is hidden.
+    /// A step takes two vectors of columns, as a tile does. With one query it takes up to 8, so that
+    /// whole rows are read in sequence and the latency of a multiply-add is hidden.
     #[inline(always)]
-    pub(super) fn add<const R: usize, W: BroadcastColumns<R>>(
+    pub(super) fn add_values<const R: usize, W: BroadcastColumns<R>>(
         &mut self,
         weights: impl Fn() -> W,
         values: MatrixRef<'_>,
         factors: &[f32; L],
-        mut also: impl FnMut(usize),
+        mut prefetch: impl FnMut(usize),
     ) {
         let mut col = 0;
         while col < values.cols() {
             let (left, vectors) = (weights(), (values.cols() - col).div_ceil(L));
             col += if const { R == 1 } && vectors >= 8 {
-                self.add_vectors::<R, 8>(col, left, values, factors, &mut also)
+                self.add_vectors::<R, 8>(col, left, values, factors, &mut prefetch)
             } else if const { R == 1 } && vectors >= 4 {
-                self.add_vectors::<R, 4>(col, left, values, factors, &mut also)
+                self.add_vectors::<R, 4>(col, left, values, factors, &mut prefetch)
             } else if vectors >= 2 {
-                self.add_vectors::<R, 2>(col, left, values, factors, &mut also)
+                self.add_vectors::<R, 2>(col, left, values, factors, &mut prefetch)
             } else {
-                self.add_vectors::<R, 1>(col, left, values, factors, &mut also)
+                self.add_vectors::<R, 1>(col, left, values, factors, &mut prefetch)
             };
         }
         self.acc_is_zero = false;
     }
 
-    /// `N` vectors of columns of that; gives how many columns.
+    /// [`add_values`](Self::add_values) for `N` vectors of columns from `col` on. Returns the number of
+    /// columns.
     #[inline(always)]
     fn add_vectors<const R: usize, const N: usize>(
         &mut self,
@@ -66,7 +66,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         weights: impl BroadcastColumns<R>,
         values: MatrixRef<'_>,
         factors: &[f32; L],
-        also: &mut impl FnMut(usize),
+        prefetch: &mut impl FnMut(usize),
     ) -> usize {
         let token = self.token;
         let right = Source::columns(values, col, N * L);
@@ -77,7 +77,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
             right,
             zeros,
             #[inline(always)]
-            || also(N * L),
+            || prefetch(N * L),
         );
         let acc: [[V; N]; R] = if self.acc_is_zero {
             sums
@@ -93,10 +93,10 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         N * L
     }
 
-    /// As [`add`](Self::add), without the products whose weight is marked by a
-    /// negative number; `weight` is that of a query and a key.
+    /// [`add_values`](Self::add_values) without the products whose weight is negative: masked.
+    /// `weight` returns the weight of a query and a key.
     #[inline(always)]
-    pub(super) fn add_visible(
+    pub(super) fn add_visible_values(
         &mut self,
         weight: impl Fn(usize, usize) -> f32,
         values: MatrixRef<'_>,
@@ -119,7 +119,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         }
     }
 
-    /// Lays down the zeros that they stand for.
+    /// Writes zeros to accumulators that are not yet written.
     #[inline(always)]
     fn clear(&mut self) {
         if self.acc_is_zero {
@@ -132,19 +132,19 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         self.acc_is_zero = false;
     }
 
-    /// Writes the outputs, times a factor each.
+    /// Writes the outputs: the accumulators times one factor per query.
     #[inline(always)]
     pub(super) fn finish(
         &mut self,
-        call: &mut FlashAttention<'_>,
+        attention: &mut FlashAttention<'_>,
         tile: &Tile<'_>,
         factors: [f32; L],
     ) {
         self.clear();
-        for (head, first, tokens) in call.heads(tile) {
+        for (head, first, tokens) in attention.heads(tile) {
             let of_head = factors.get(first..).unwrap_or_default();
             let sums = mask::rows(self.acc.view(), first, tokens.len());
-            let out = call.out.head_mut(head).and_then(|out| {
+            let out = attention.out.head_mut(head).and_then(|out| {
                 let (_, out) = out.split_rows(tokens.start).ok()?;
                 Some(out.split_rows(tokens.len()).ok()?.0)
             });
@@ -162,7 +162,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     }
 }
 
-/// Multiplies `N` vectors of columns from `col` on by the factor of each row; gives how many columns.
+/// Multiplies `N` vectors of columns from `col` on by the factor of each row. Returns the number of columns.
 #[inline(always)]
 fn scale_columns<const L: usize, const N: usize, V: Vector<L>>(
     token: V::Token,

@@ -1,7 +1,7 @@
-//! LaneLayout are queries, of values too.
+//! More than half a vector of queries: scores and outputs put queries in the lanes.
 //!
 //! ```text
-//! acc[col][query] += Σ value[key][col] · w[key][query]   broadcasts of the values as they lie
+//! acc[col][query] += Σ value[key][col] · w[key][query]   values are broadcast from where they are
 //! out = acc, transposed once
 //! ```
 
@@ -19,17 +19,17 @@ use crate::{
     },
 };
 
-/// `C` vectors of queries.
+/// A tile of up to `C` vectors of queries.
 pub(super) struct QueryLanes<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> {
     scores: QueryScores<'a, L, R, C, L, V>,
-    /// Width of the values × queries.
+    /// Value columns × queries.
     acc: &'a mut [f32],
-    /// Whether they stand for zeros, whatever they hold.
+    /// Whether the accumulators are 0; their memory is not yet written then.
     acc_is_zero: bool,
 }
 
 impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLanes<'a, L, R, C, V> {
-    /// How long the parts of the workspace are.
+    /// The lengths of the workspace's parts.
     #[inline(always)]
     pub(super) fn lengths(dim: usize, value_dim: usize, _queries: usize) -> [usize; 3] {
         [dim, KEY_BLOCK, value_dim].map(|rows| rows * C * L)
@@ -38,23 +38,24 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        call: &FlashAttention<'_>,
+        attention: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
-        let scores = QueryScores::new(token, call, tile, [packed, scores]);
+        let scores = QueryScores::new(token, attention, tile, [packed, scores]);
         Self { scores, acc, acc_is_zero: true }
     }
 
-    /// What to ask for while `now` is read: with few lanes nothing, for the core by itself keeps ahead of them.
+    /// A prefetcher of `next` to run while `now` is read. `None` with few lanes: the hardware prefetcher of
+    /// the core keeps up with them.
     #[inline(always)]
-    fn ahead<'b>(now: MatrixRef<'_>, next: MatrixRef<'b>) -> Option<Prefetcher<'b, false>> {
+    fn prefetcher<'b>(now: MatrixRef<'_>, next: MatrixRef<'b>) -> Option<Prefetcher<'b, false>> {
         if const { C * L > 8 } { Prefetcher::beyond_l1(now, next) } else { None }
     }
 
-    /// Writes the outputs and hands over what log-sum-exps are made of.
+    /// Writes the outputs and the parts of the log-sum-exps.
     #[inline(always)]
-    pub(super) fn finish(self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
+    pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
         let Self { scores, acc, .. } = self;
         let token = scores.token;
         if self.acc_is_zero {
@@ -63,10 +64,10 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
         let (zero, factors) = (V::splat(token, 0.0), scores.state.normalisers(token));
         for c in 0..C {
             let first = tile.first + c * L;
-            let (head, row) = call.locate(first);
-            // LaneLayout without a query lie behind the last row, and are not written.
+            let (head, row) = attention.locate(first);
+            // Lanes without a query are after the last row of the head, where nothing is written.
             let is_one_head =
-                row + L.min(tile.visible.len().saturating_sub(c * L)) <= call.queries.rows();
+                row + L.min(tile.visible.len().saturating_sub(c * L)) <= attention.queries.rows();
             for (i, chunk) in acc.chunks(L * C * L).enumerate() {
                 let rows = chunk.as_chunks::<L>().0;
                 let square = array!(|k| match rows.get(k * C + c) {
@@ -75,19 +76,19 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
                 });
                 let square = V::transpose(square);
                 if is_one_head {
-                    let Some(mut out) = call.out.head_mut(head) else { break };
+                    let Some(mut out) = attention.out.head_mut(head) else { break };
                     strip::write::<L, 1, L, V>(&mut out, row, i * L, array!(|i| [square[i]]));
                     continue;
                 }
                 let queries = tile.visible.len().saturating_sub(c * L);
                 for (lane, vector) in square.into_iter().enumerate().take(queries) {
-                    let (head, row) = call.locate(first + lane);
-                    let Some(mut out) = call.out.head_mut(head) else { break };
+                    let (head, row) = attention.locate(first + lane);
+                    let Some(mut out) = attention.out.head_mut(head) else { break };
                     strip::write::<L, 1, 1, V>(&mut out, row, i * L, [[vector]]);
                 }
             }
         }
-        scores.give_log_sum_exp(call, tile);
+        scores.write_log_sum_exp(attention, tile);
     }
 }
 
@@ -96,12 +97,12 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
 {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        self.scores.score(keys, Self::ahead(keys, next));
+        self.scores.score(keys, Self::prefetcher(keys, next));
     }
 
     #[inline(always)]
-    fn grid(&mut self) -> Option<MatrixMut<'_>> {
-        self.scores.grid()
+    fn scores_mut(&mut self) -> Option<MatrixMut<'_>> {
+        self.scores.scores_mut()
     }
 
     #[inline(always)]
@@ -115,27 +116,27 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
     }
 
     #[inline(always)]
-    fn add(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
+    fn add_values(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
         let Self { scores, acc, acc_is_zero } = self;
         let token = scores.token;
         let before = (scores.factors, core::mem::take(acc_is_zero));
         let right = Source::dense(scores.weights(), C * L);
-        let mut ahead = Self::ahead(values, next);
+        let mut prefetcher = Self::prefetcher(values, next);
         let mut col = 0;
         for rows in acc.chunks_mut(R * C * L) {
-            if let Some(ahead) = &mut ahead {
-                ahead.fetch(R * values.rows());
+            if let Some(prefetcher) = &mut prefetcher {
+                prefetcher.fetch(R * values.rows());
             }
             col += if const { R == 6 } && rows.len() <= 4 * C * L {
-                add::<L, 4, C, V>(token, values, col, right, before, rows)
+                add_columns::<L, 4, C, V>(token, values, col, right, before, rows)
             } else {
-                add::<L, R, C, V>(token, values, col, right, before, rows)
+                add_columns::<L, R, C, V>(token, values, col, right, before, rows)
             };
         }
     }
 
     #[inline(always)]
-    fn add_visible(&mut self, values: MatrixRef<'_>) {
+    fn add_visible_values(&mut self, values: MatrixRef<'_>) {
         let token = self.scores.token;
         let zero = V::splat(token, 0.0);
         if core::mem::take(&mut self.acc_is_zero) {
@@ -163,10 +164,10 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
     }
 }
 
-/// Adds the weighted values of `R` columns from `col` on to their accumulators, times the factors where there are
-/// any yet; gives `R`.
+/// Rescales the accumulators of `R` value columns from `col` on, unless they are still zero, and adds the
+/// weighted values. Returns `R`.
 #[inline(always)]
-fn add<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+fn add_columns<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     values: MatrixRef<'_>,
     col: usize,

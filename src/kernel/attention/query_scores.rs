@@ -1,13 +1,13 @@
-//! Scores whose lanes are queries: nothing is folded, and the state of a query is one lane.
+//! Scores with queries in the lanes: no horizontal sums, and the state of a query is one lane.
 //!
 //! ```text
 //! Qt[i][query] = scale · queries[query][i]    transposed once
-//! s[key][query] = Σ key[i] · Qt[i][query]     broadcasts of the keys as they lie
+//! s[key][query] = Σ key[i] · Qt[i][query]     keys are broadcast from where they are
 //! ```
 
 use core::ops::Range;
 
-use super::{FlashAttention, KEY_BLOCK, PARTIAL_SUMS, State, Tile, fold, masked};
+use super::{FlashAttention, KEY_BLOCK, PARTIAL_SUMS, State, Tile, fold, masked_fill};
 use crate::{
     kernel::{
         exp::Shift,
@@ -23,8 +23,8 @@ use crate::{
     },
 };
 
-/// The scores of `C` vectors of queries, `R` keys at a time; no more than `Q` lanes of a vector
-/// have a query, and what the others would be transposed for is not done.
+/// The scores of `C` vectors of queries, computed for `R` keys at a time. At most `Q` lanes of a vector
+/// hold a query; the transposition skips the work for the other lanes.
 pub(super) struct QueryScores<
     'a,
     const L: usize,
@@ -34,12 +34,12 @@ pub(super) struct QueryScores<
     V: Vector<L>,
 > {
     pub(super) token: V::Token,
-    /// dim × queries.
+    /// The scaled queries: dim × queries.
     packed: &'a [f32],
     /// Keys × queries.
     scores: &'a mut [f32],
-    /// How many floats of them the keys of this block have.
-    here: usize,
+    /// The length of the part of `scores` that this block uses.
+    len: usize,
     pub(super) state: State<C, V>,
     pub(super) factors: [V; C],
 }
@@ -47,44 +47,48 @@ pub(super) struct QueryScores<
 impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vector<L>>
     QueryScores<'a, L, R, C, Q, V>
 {
-    /// `packed` has room for dim × queries, `scores` for a block.
+    /// Packs the queries. `packed` has room for dim × queries, `scores` for a block of keys × queries.
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        call: &FlashAttention<'_>,
+        attention: &FlashAttention<'_>,
         tile: &Tile<'_>,
         [packed, scores]: [&'a mut [f32]; 2],
     ) -> Self {
-        pack::<L, C, Q, V>(token, call, tile, packed);
-        let state = State::new(token, call.sinks_from(token, tile.first));
-        Self { token, packed, scores, here: 0, state, factors: [V::splat(token, 0.0); C] }
+        pack::<L, C, Q, V>(token, attention, tile, packed);
+        let state = State::new(token, attention.sinks_from(token, tile.first));
+        Self { token, packed, scores, len: 0, state, factors: [V::splat(token, 0.0); C] }
     }
 
-    /// Hands over what log-sum-exps are made of.
+    /// Writes the parts of the log-sum-exps.
     #[inline(always)]
-    pub(super) fn give_log_sum_exp(&self, call: &mut FlashAttention<'_>, tile: &Tile<'_>) {
-        if let Some(take) = &mut call.log_sum_exp {
-            self.state.give_log_sum_exp(self.token, tile.first, tile.visible.len(), take);
+    pub(super) fn write_log_sum_exp(&self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
+        if let Some(write) = &mut attention.log_sum_exp {
+            self.state.write_log_sum_exp(self.token, tile.first, tile.visible.len(), write);
         }
     }
 
-    /// The weights of this block, keys × queries.
+    /// The weights of this block: keys × queries.
     #[inline(always)]
     pub(super) fn weights(&self) -> &[f32] {
-        self.scores.get(..self.here).unwrap_or_default()
+        self.scores.get(..self.len).unwrap_or_default()
     }
 
-    /// See [`LaneLayout`](super::LaneLayout); for each key `ahead` goes as far as that is long.
+    /// Computes the scores of `keys`; with each key `prefetcher` advances by the length of a key.
     #[inline(always)]
-    pub(super) fn score(&mut self, keys: MatrixRef<'_>, mut ahead: Option<Prefetcher<'_, false>>) {
+    pub(super) fn score(
+        &mut self,
+        keys: MatrixRef<'_>,
+        mut prefetcher: Option<Prefetcher<'_, false>>,
+    ) {
         let token = self.token;
-        self.here = keys.rows() * C * L;
+        self.len = keys.rows() * C * L;
         let right = Source::dense(self.packed, C * L);
-        let Some(scores) = self.scores.get_mut(..self.here) else { return };
+        let Some(scores) = self.scores.get_mut(..self.len) else { return };
         let mut key = 0;
         for rows in scores.chunks_mut(R * C * L) {
-            if let Some(ahead) = &mut ahead {
-                ahead.fetch(R * keys.cols());
+            if let Some(prefetcher) = &mut prefetcher {
+                prefetcher.fetch(R * keys.cols());
             }
             key += if const { R == 6 } && rows.len() <= 4 * C * L {
                 score::<L, 4, C, V>(token, keys, key, right, rows)
@@ -94,20 +98,20 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         }
     }
 
-    /// Likewise.
+    /// See [`LaneLayout::scores_mut`](super::LaneLayout::scores_mut).
     #[inline(always)]
-    pub(super) fn grid(&mut self) -> Option<MatrixMut<'_>> {
-        MatrixMut::new(self.scores, self.here / (C * L), C * L).ok()
+    pub(super) fn scores_mut(&mut self) -> Option<MatrixMut<'_>> {
+        MatrixMut::new(self.scores, self.len / (C * L), C * L).ok()
     }
 
-    /// Likewise.
+    /// See [`LaneLayout::mask`](super::LaneLayout::mask).
     #[inline(always)]
     pub(super) fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
         let token = self.token;
-        // Whole numbers up to KEY_BLOCK: exact.
+        // Exact as floats: integers up to KEY_BLOCK.
         let within = |at: usize| at.saturating_sub(first).min(KEY_BLOCK) as f32;
-        let mark = V::splat(token, masked(weights));
-        let Some(scores) = self.scores.get_mut(..self.here) else { return };
+        let fill = V::splat(token, masked_fill(weights));
+        let Some(scores) = self.scores.get_mut(..self.len) else { return };
         for c in 0..C {
             let visible = |lane: usize| visible.get(c * L + lane);
             let from: [f32; L] =
@@ -117,25 +121,25 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
             let rows = scores.as_chunks_mut::<L>().0.iter_mut().skip(c).step_by(C);
             for (key, row) in rows.enumerate() {
                 let key = V::splat(token, key as f32);
-                let s = from.select_gt(key, mark, V::load(token, row));
-                to.select_gt(key, s, mark).store(row);
+                let s = from.select_gt(key, fill, V::load(token, row));
+                to.select_gt(key, s, fill).store(row);
             }
         }
     }
 
-    /// Likewise.
+    /// See [`LaneLayout::weigh`](super::LaneLayout::weigh).
     #[inline(always)]
     pub(super) fn weigh(&mut self) {
         let token = self.token;
-        let Some(scores) = self.scores.get_mut(..self.here) else { return };
-        // As many chains as parts, or each step waits for the maximum before it.
-        let mut chains = [self.state.m; PARTIAL_SUMS];
+        let Some(scores) = self.scores.get_mut(..self.len) else { return };
+        // PARTIAL_SUMS independent chains: in one chain each step would wait for the maximum before it.
+        let mut maxima = [self.state.m; PARTIAL_SUMS];
         let mut rows = scores.as_chunks::<L>().0.chunks_exact(PARTIAL_SUMS * C);
         for rows in rows.by_ref() {
-            raise_rows::<L, C, V>(token, rows, &mut chains);
+            max_rows::<L, C, V>(token, rows, &mut maxima);
         }
-        raise_rows::<L, C, V>(token, rows.remainder(), &mut chains);
-        let [first, second, third, fourth] = chains;
+        max_rows::<L, C, V>(token, rows.remainder(), &mut maxima);
+        let [first, second, third, fourth] = maxima;
         let m: [V; C] = array!(|c| first[c].max(second[c]).max(third[c].max(fourth[c])));
         if State::has_infinity(m) {
             for row in scores.as_chunks_mut::<L>().0.chunks_exact_mut(C) {
@@ -144,21 +148,21 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
                 }
             }
         }
-        self.factors = self.state.raise(token, m);
+        self.factors = self.state.raise_maximum(token, m);
         for c in 0..C {
-            let mut parts = [V::splat(token, 0.0); PARTIAL_SUMS];
+            let mut partial_sums = [V::splat(token, 0.0); PARTIAL_SUMS];
             let mut rows = scores.as_chunks_mut::<L>().0.chunks_exact_mut(PARTIAL_SUMS * C);
             for rows in rows.by_ref() {
-                weigh_rows::<L, C, V>(token, self.state.shift[c], c, rows, &mut parts);
+                weigh_rows::<L, C, V>(token, self.state.shift[c], c, rows, &mut partial_sums);
             }
             let rest = rows.into_remainder();
-            weigh_rows::<L, C, V>(token, self.state.shift[c], c, rest, &mut parts);
-            self.state.sum[c] = self.state.sum[c].mul_add(self.factors[c], fold(parts));
+            weigh_rows::<L, C, V>(token, self.state.shift[c], c, rest, &mut partial_sums);
+            self.state.sum[c] = self.state.sum[c].mul_add(self.factors[c], fold(partial_sums));
         }
     }
 }
 
-/// The scores of `R` keys from `key` on; gives `R`.
+/// Computes the scores of `R` keys from `key` on. Returns `R`.
 #[inline(always)]
 fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
@@ -177,33 +181,34 @@ fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     R
 }
 
-/// Lays the queries of a tile side by side, times the scale; what is behind the last is anything.
+/// Writes the queries of a tile to `packed`: scaled and transposed, one query per lane. Lanes after the last
+/// query hold unspecified values.
 #[inline(always)]
 fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
     token: V::Token,
-    call: &FlashAttention<'_>,
+    attention: &FlashAttention<'_>,
     tile: &Tile<'_>,
     packed: &mut [f32],
 ) {
-    let scale = V::splat(token, call.scale);
+    let scale = V::splat(token, attention.scale);
     for c in 0..C {
-        let lane = tile.first + c * L;
-        let (head, row) = call.locate(lane);
+        let first = tile.first + c * L;
+        let (head, row) = attention.locate(first);
         let is_one_head =
-            row + L.min(tile.visible.len().saturating_sub(c * L)) <= call.queries.rows();
-        let of_head = |head| call.queries.head(head).unwrap_or(MatrixRef::EMPTY);
+            row + L.min(tile.visible.len().saturating_sub(c * L)) <= attention.queries.rows();
+        let of_head = |head| attention.queries.head(head).unwrap_or(MatrixRef::EMPTY);
         let queries = of_head(head);
         for (i, to) in packed.chunks_mut(L * C * L).enumerate() {
             let square: [V; Q] = if is_one_head {
                 strip::read_rows(token, queries, row, i * L)
             } else {
-                array!(|i_lane| {
-                    let (head, row) = call.locate(lane + i_lane);
+                array!(|lane| {
+                    let (head, row) = attention.locate(first + lane);
                     let [vector] = strip::read(token, of_head(head), row, i * L);
                     vector
                 })
             };
-            // Copies make fewer moves of the transposition than zeros.
+            // Fill the vector with copies: the transposition then needs fewer moves than with zeros.
             let square = V::transpose(array!(|lane| square[lane % Q]));
             let rows = to.as_chunks_mut::<L>().0.as_chunks_mut::<C>().0;
             store_square::<L, C, V>(square, scale, rows, c);
@@ -211,14 +216,14 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
     }
 }
 
-/// The largest of up to [`PARTIAL_SUMS`] rows and of the chain of each.
+/// Raises each of the maxima to its row; there are up to [`PARTIAL_SUMS`] rows.
 #[inline(always)]
-fn raise_rows<const L: usize, const C: usize, V: Vector<L>>(
+fn max_rows<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     rows: &[[f32; L]],
-    chains: &mut [[V; C]; PARTIAL_SUMS],
+    maxima: &mut [[V; C]; PARTIAL_SUMS],
 ) {
-    for (row, m) in rows.chunks_exact(C).zip(chains) {
+    for (row, m) in rows.chunks_exact(C).zip(maxima) {
         for c in 0..C {
             if let Some(x) = row.get(c) {
                 m[c] = V::load(token, x).max(m[c]);
@@ -227,20 +232,20 @@ fn raise_rows<const L: usize, const C: usize, V: Vector<L>>(
     }
 }
 
-/// Makes weights of vector `c` of up to [`PARTIAL_SUMS`] rows, each added to a partial sum of its own.
+/// Turns vector `c` of up to [`PARTIAL_SUMS`] rows into weights and adds each row to its own partial sum.
 #[inline(always)]
 fn weigh_rows<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     shift: Shift<V, true>,
     c: usize,
     rows: &mut [[f32; L]],
-    parts: &mut [V; PARTIAL_SUMS],
+    partial_sums: &mut [V; PARTIAL_SUMS],
 ) {
     for part in 0..PARTIAL_SUMS {
         if let Some(x) = rows.get_mut(part * C + c) {
             let w = shift.weight(token, V::load(token, x));
             w.store(x);
-            parts[part] = parts[part] + w;
+            partial_sums[part] = partial_sums[part] + w;
         }
     }
 }
