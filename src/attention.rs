@@ -29,7 +29,7 @@ mod format;
 /// [`run`](Self::run) never stores the score grid: an online softmax (Milakov and Gimelshein,
 /// 2018; Dao et al., *FlashAttention*, 2022) runs over blocks of keys, in a caller-provided
 /// workspace. The options apply in this order: scale, softcap, bias, then the
-/// masks (causal, window, keep, a bias of −∞). [One table](crate#what-the-numbers-mean) states
+/// masks (causal, window, keep, a bias of −∞). [One table](crate::docs::numerics#what-the-numbers-mean) states
 /// what each does with −∞, +∞, NaN and empty inputs.
 ///
 /// ```
@@ -234,7 +234,7 @@ impl<'a> Attention<'a> {
     ///
     /// Pass a [`MatrixRef`] for one head, a [`HeadsRef`] for many. The number of query heads is a multiple of
     /// the number of KV heads; consecutive query heads share a KV head (grouped-query attention).
-    /// Each output is within [the error bound](crate#how-exact), and its bits do not depend on the
+    /// Each output is within [the error bound](crate::docs::numerics#how-exact), and its bits do not depend on the
     /// other queries and heads of the call.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ use crate::{
 ///
 /// [`Attention::run_with_log_sum_exp`](crate::attention::Attention::run_with_log_sum_exp) computes both
 /// parts, for the same queries and without a key in common; only one part has the sink. Many parts are merged
-/// one after another, in any order and grouping: the results agree within [the bound](crate#how-exact). If a
+/// one after another, in any order and grouping: the results agree within [the bound](crate::docs::numerics#how-exact). If a
 /// query has a log-sum-exp of −∞ in one part (no key was visible), the result has the bits of the other part,
 /// and the output of the empty part is not read; if it is −∞ in both, the output is +0. The formula is
 /// section 3.1 of Dao et al., *FlashAttention* (2022). No extra memory is needed.

@@ -156,10 +156,10 @@ if has pkg-config; then
     # shellcheck disable=SC2046 # options
     $CC -std=c99 examples/decode.c $(pkg-config --cflags --libs sdpa-attention) -o "$bin/installed"
     LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/installed" | tail -1 | grep -x ok
-    sed -n "/^cat >main.c/,/^END/{//!p;}" ../README.md >"$bin/readme.c"
+    sed -n "/^cat >main.c/,/^END/{//!p;}" ../docs/c.md >"$bin/recipe.c"
     # shellcheck disable=SC2046 # options
-    $CC -std=c99 "$bin/readme.c" $(pkg-config --cflags --libs sdpa-attention) -o "$bin/readme"
-    LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/readme" | tr '\n' ' ' | grep "ok 0.019 0.657 0.324"
+    $CC -std=c99 "$bin/recipe.c" $(pkg-config --cflags --libs sdpa-attention) -o "$bin/recipe"
+    LD_LIBRARY_PATH=$root/opt/sdpa/lib "$bin/recipe" | tr '\n' ' ' | grep "ok 0.019 0.657 0.324"
 fi
 if has cmake; then
     configure() {

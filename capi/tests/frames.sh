@@ -1,7 +1,7 @@
 #!/bin/sh
 # frames.sh BUILD [FEATURES]: the stack that the functions of the header take of their own on a Cortex-M4F,
 # at opt-level 3 and s: the largest sum of frames along calls that stay in this crate's object. What the
-# kernels take below them stands in the README. Fails where it is above the limit.
+# kernels take below them stands in docs/firmware.md. Fails where it is above the limit.
 set -eu
 cd "$(dirname "$0")/.."
 limit=512

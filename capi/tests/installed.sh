@@ -1,5 +1,5 @@
 #!/bin/sh
-# installed.sh: the README's commands for C as they stand there, and the library under /usr beside Debian's
+# installed.sh: the commands of docs/c.md as they stand there, and the library under /usr beside Debian's
 # libsdpa-dev. It installs on this machine and takes back what it did: for a machine of CI.
 set -eu
 cd "$(dirname "$0")/.."
@@ -33,19 +33,18 @@ check_debian() {
     if dpkg --verify libsdpa-dev | grep .; then fail "Debian's files above have changed"; fi
 }
 
-# The README's block of commands number $1 about C, in a folder that holds what a checkout does. Where there is no
+# The block of commands number $1 of docs/c.md, in a folder that holds what a checkout does. Where there is no
 # sudo, this is root.
 printf '#!/bin/sh\nexec "$@"\n' >"$work/sudo"
 chmod +x "$work/sudo"
 export RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}"
 mkdir "$work/checkout" "$work/home"
 ln -s "$capi" "$work/checkout/capi"
-readme() {
-    sed -n '/^## For the C programmer/,/^## For the profiler/p' ../README.md |
-        awk -v want="$1" '/^```/ { inside = /^```sh/ && ++n == want; next } inside' >"$work/commands"
-    [ -s "$work/commands" ] || fail "the README has no commands number $1"
+recipe() {
+    awk -v want="$1" '/^```/ { inside = /^```sh/ && ++n == want; next } inside' ../docs/c.md >"$work/commands"
+    [ -s "$work/commands" ] || fail "docs/c.md has no commands number $1"
     (cd "$work/checkout" && rm -f main && PATH=$PATH:$work HOME=$work/home sh -e "$work/commands") >"$work/said"
-    tail -n 2 "$work/said" | tr '\n' ' ' | grep "^ok 0.019 0.657 0.324 $" || fail "the README's commands $1: $(cat "$work/said")"
+    tail -n 2 "$work/said" | tr '\n' ' ' | grep "^ok 0.019 0.657 0.324 $" || fail "the commands $1 of docs/c.md: $(cat "$work/said")"
 }
 
 echo "== what is left behind is seen, and a file of Debian's that has changed"
@@ -57,14 +56,14 @@ if (check_debian) 2>/dev/null; then fail "no change is seen"; fi
 as_root mv /usr/lib/libsdpa.a.away /usr/lib/libsdpa.a
 check_debian
 
-echo "== the README's commands, for the whole machine"
-readme 1
+echo "== the commands of docs/c.md, for the whole machine"
+recipe 1
 ldd "$work/checkout/main" | grep "/usr/local/lib/libsdpa-attention.so.0.1"
 as_root make -s uninstall
 check_no_trace PREFIX=/usr/local
 
-echo "== the README's commands, for one user"
-readme 2
+echo "== the commands of docs/c.md, for one user"
+recipe 2
 ldd "$work/checkout/main" | grep "$work/home/sdpa/lib/libsdpa-attention.so.0.1"
 make -s uninstall PREFIX="$work/home/sdpa"
 [ -z "$(find "$work/home" ! -type d)" ] || fail "uninstalled, it has left: $(find "$work/home" ! -type d)"

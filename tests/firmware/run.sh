@@ -2,10 +2,10 @@
 # Builds the tests for microcontrollers, runs them in QEMU, and holds what they print to
 # the bits of this machine and to the limits.
 #
-#   run.sh                    every board, and the table in the README must be theirs
+#   run.sh                    every board, and the tables in docs/firmware.md must be theirs
 #   run.sh BOARD…             those; `sole` is each operation in an image of its own, `frames` the calls
 #                             that are compiled in the crate of an application, at each opt-level
-#   run.sh --readme           every board, and writes the table into the README
+#   run.sh --docs             every board, and writes the tables into docs/firmware.md
 #   run.sh --break WAY BOARD… a build that must fail: slow, wrong or silent, of `frames` by-value; of `sole`
 #                             the first operation is enough
 #
@@ -31,10 +31,10 @@ boards=(
     "riscv32imafc riscv32imafc-unknown-none-elf virt release - riscv32"
 )
 
-features=() readme=() chosen=()
+features=() docs=() chosen=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --readme) readme=(--readme ../../README.md) ;;
+        --docs) docs=(--docs ../../docs/firmware.md) ;;
         --break) features=(--features "$2") && shift ;;
         -*) echo "no such option: $1" && exit 2 ;;
         *) chosen+=("$1") ;;
@@ -44,7 +44,7 @@ done
 if [ ${#chosen[@]} = 0 ]; then
     for board in "${boards[@]}"; do chosen+=("${board%% *}"); done
     chosen+=(sole frames)
-    [ ${#readme[@]} != 0 ] || readme=(--check ../../README.md)
+    [ ${#docs[@]} != 0 ] || docs=(--check ../../docs/firmware.md)
 fi
 
 missing() { echo "missing: $1 ($2)" && exit 2; }
@@ -101,7 +101,7 @@ run_board() {
 # flash of its symbol and all that it calls.
 run_sole() {
     local triple=thumbv7em-none-eabihf level profile operations operation image symbols sections
-    local optional='sdpa::adjust::|sdpa::kernel::tanh|sdpa::kernel::ln|FnOnce::call_once'
+    local optional='sdpa::score_mod::|sdpa::kernel::tanh|sdpa::kernel::ln|FnOnce::call_once'
     need_target $triple
     operations=$(cargo run --quiet --locked --bin report -- --operations)
     [ ${#features[@]} = 0 ] || operations=${operations%%$'\n'*}
@@ -167,4 +167,4 @@ for name in "${chosen[@]}"; do
         *) run_board "$name" ;;
     esac
 done
-cargo run --quiet --locked --bin report -- "${readme[@]}" "$results" "${chosen[@]}"
+cargo run --quiet --locked --bin report -- "${docs[@]}" "$results" "${chosen[@]}"

@@ -1,8 +1,8 @@
 //! Reads what the boards printed, holds it to the limits, and prints the table.
 //!
 //! `report RESULTS BOARD…` expects a file `BOARD.txt` of each board in the folder; `--operations` prints
-//! the names of the operations; `--readme FILE` writes the table into the file, between its markers,
-//! `--check FILE` fails where another table stands there.
+//! the names of the operations; `--docs FILE` writes the tables into the file, between its markers,
+//! `--check FILE` fails where other tables stand there.
 
 #[cfg(target_os = "none")]
 compile_error!("for the host");
@@ -368,7 +368,7 @@ fn over_limits(boards: &BTreeMap<String, Board>) -> Vec<String> {
     complaints
 }
 
-const BEGIN: &str = "<!-- firmware table: tests/firmware/run.sh --readme -->\n";
+const BEGIN: &str = "<!-- firmware table: tests/firmware/run.sh --docs -->\n";
 const END: &str = "<!-- end of the firmware table -->";
 
 /// What stands in `text` before, between and behind the markers.
@@ -396,7 +396,7 @@ fn main() -> ExitCode {
     while let Some(option) = arguments.next_if(|argument| argument.starts_with("--")) {
         let file = arguments.next();
         match option.as_str() {
-            "--readme" => write = file,
+            "--docs" => write = file,
             "--check" => compare = file,
             "--operations" => {
                 OPERATIONS.iter().for_each(|operation| println!("{}", operation.name));
@@ -439,15 +439,15 @@ fn main() -> ExitCode {
     complaints.extend(over_limits(&boards));
 
     if let Some(file) = write {
-        let text = fs::read_to_string(&file).expect("the file of --readme");
+        let text = fs::read_to_string(&file).expect("the file of --docs");
         let (before, _, behind) = split(&text).expect("both markers");
         fs::write(&file, format!("{before}{BEGIN}{table}{END}{behind}"))
-            .expect("the file of --readme");
+            .expect("the file of --docs");
     }
     if let Some(file) = compare {
         let text = fs::read_to_string(&file).expect("the file of --check");
         if split(&text).is_none_or(|(_, between, _)| !agree(between, &table)) {
-            complaints.push(format!("{file} has another table: tests/firmware/run.sh --readme"));
+            complaints.push(format!("{file} has another table: tests/firmware/run.sh --docs"));
         }
     }
     for complaint in &complaints {

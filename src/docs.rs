@@ -1,0 +1,33 @@
+//! The pages of `docs/`, as they stand there: their code is tested, and their links are checked.
+
+/// One module per page. A page defines its links for a reader of the repository, at its end; the definitions here stand
+/// before it, and the first one counts.
+macro_rules! pages {
+    ($($page:ident)+) => {$(
+        #[doc = "[`Attention`]: crate::Attention"]
+        #[doc = "[`Backend`]: crate::Backend"]
+        #[doc = "[`Error::Alias`]: crate::Error::Alias"]
+        #[doc = "[`Error::Capacity`]: crate::Error::Capacity"]
+        #[doc = "[`Error::Option`]: crate::Error::Option"]
+        #[doc = "[`Error::Position`]: crate::Error::Position"]
+        #[doc = "[`Error::Shape`]: crate::Error::Shape"]
+        #[doc = "[`Error::Stride`]: crate::Error::Stride"]
+        #[doc = "[`Error::Workspace`]: crate::Error::Workspace"]
+        #[doc = "[`Family::Fma`]: crate::Family::Fma"]
+        #[doc = "[`Family::NonFma`]: crate::Family::NonFma"]
+        #[doc = "[`KvCache`]: crate::KvCache"]
+        #[doc = "[`merge`]: crate::merge()"]
+        #[doc = "[c]: crate::docs::c#windows-and-webassembly"]
+        #[doc = "[conformance]: crate::docs::conformance"]
+        #[doc = "[firmware]: crate::docs::firmware"]
+        #[doc = "[how exact]: crate::docs::numerics#how-exact"]
+        #[doc = "[one answer]: crate::docs::numerics#one-answer"]
+        #[doc = "[order]: crate::docs::numerics#the-order-of-sums"]
+        #[doc = "[what the numbers mean]: crate::docs::numerics#what-the-numbers-mean"]
+        #[doc = ""]
+        #[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))]
+        pub mod $page {}
+    )+};
+}
+
+pages! { numerics conformance design firmware c profiling }
