@@ -96,8 +96,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Calls `f` with the vectors of the leading positions that are full and contiguous. Returns the number of
-    /// these positions.
+    /// Calls `f` with the vectors of the leading positions that are full and contiguous. Returns the number
+    /// of these positions.
     #[inline(always)]
     pub(crate) fn for_each_full<const L: usize, const G: usize, V: Vector<L>>(
         &self,
@@ -621,7 +621,7 @@ unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
 ///
 /// At `opt-level` `s` the parts of a `zip` may stay calls.
 #[inline(always)]
-pub(crate) fn pairs<T>(a: &[T], b: &[T], mut f: impl FnMut(&T, &T)) {
+pub(crate) fn for_each_pair<T>(a: &[T], b: &[T], mut f: impl FnMut(&T, &T)) {
     for i in 0..a.len().min(b.len()) {
         // SAFETY: both have an element `i`.
         unsafe { f(a.get_unchecked(i), b.get_unchecked(i)) };
