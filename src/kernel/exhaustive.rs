@@ -3,6 +3,7 @@
 extern crate std;
 
 use std::{
+    println,
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -18,11 +19,7 @@ pub(super) type Run = fn(Backend, &[f32]) -> Vec<f32>;
 
 /// The worst error of `run` in ULP for the positive floats with the bits `from`, `from + step`, … below `to`,
 /// on the widest back end of each family. `range` is `[from, to, step]`.
-pub(super) fn worst_errors(
-    range: [u32; 3],
-    run: Run,
-    truth: fn(f64) -> f64,
-) -> Vec<(Backend, f64)> {
+fn worst_errors(range: [u32; 3], run: Run, truth: fn(f64) -> f64) -> Vec<(Backend, f64)> {
     worst_of(range, truth, |backend, x, truths| {
         run(backend, x)
             .iter()
@@ -30,6 +27,17 @@ pub(super) fn worst_errors(
             .map(|(&got, &truth)| ulps(got, truth))
             .fold(0.0, f64::max)
     })
+}
+
+/// Asserts that the worst error of `run` is at most 2 ULP, and at least `least`: an error that is too small
+/// means that the test does not measure it.
+pub(super) fn assert_within_two_ulp(range: [u32; 3], run: Run, truth: fn(f64) -> f64, least: f64) {
+    for (backend, worst) in worst_errors(range, run, truth) {
+        let (name, from) = (backend.name(), f32::from_bits(range[0]));
+        println!("{name}: {worst:.4} ULP at worst from {from:e}");
+        assert!(worst <= 2.0, "{name}: {worst} ULP");
+        assert!(worst >= least, "{name}: {worst} ULP is too small an error for a whole family");
+    }
 }
 
 /// The largest `error(backend, x, truths)` over all blocks of `range`, on the widest back end of each family.

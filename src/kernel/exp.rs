@@ -55,7 +55,7 @@ const fn limit(online: bool) -> f32 {
 const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
 /// ln 2 in two parts, whose sum is exact to 2⁻⁴⁵ or better.
 ///
-/// The upper part has 15 bits, so that its product with `n` is exact below 512. Of an online softmax it has
+/// The upper part has 15 bits, so that its product with `n` is exact below 512. In an online softmax it has
 /// all 24 bits in the FMA family, which never rounds that product, and 12 bits in the non-FMA family, exact
 /// below 4096.
 pub(super) const fn ln2(online: bool, fma: bool) -> [f32; 2] {

@@ -281,7 +281,7 @@ fn subtract_large_maxima<const L: usize, const G: usize, V: Vector<L>>(
             #[inline(always)]
             |x: [V; G]| array!(|g| share_at_infinity(token, m[g], x[g]) - base[g]),
         );
-        strip.stay_in_place();
+        strip.read_from_output();
         return (
             array!(|g| large[g].select_gt(constant(f32::MAX), zero, m[g] - base[g])),
             array!(|g| share_at_infinity(token, m[g], sinks[g]) - base[g]),
@@ -297,7 +297,7 @@ fn normalise<const L: usize, const G: usize, V: Vector<L>>(
     mut strip: Strip<'_>,
     normalisers: [Normaliser<V>; G],
 ) {
-    strip.stay_in_place();
+    strip.read_from_output();
     strip.map(
         token,
         0.0,

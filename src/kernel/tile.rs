@@ -272,7 +272,7 @@ pub(super) fn accumulate_with<const L: usize, const R: usize, const C: usize, V:
             token,
             #[inline(always)]
             |right: [V; 4]| {
-                let Some(left) = left.four() else { return };
+                let Some(left) = left.next_four() else { return };
                 each::<4>(
                     #[inline(always)]
                     |k| {

@@ -7,8 +7,8 @@
 //! 1. [`DeferredShift`], of a column: `t = x · log2 e + RAISED_MAGIC` does not depend on the shift. The last
 //!    step applies it to the exponent, as `t − floor`. A column also needs one register for its shift instead
 //!    of two.
-//! 2. [`RowShift`], of a row: the shift is one of a few, which the core predicts. This is one step less per
-//!    weight.
+//! 2. [`RowShift`], of a row: the shift is one of a few, which the core predicts. This takes one step less
+//!    per weight than `DeferredShift`.
 //!
 //! `|m|` is at most [`LARGE_MAXIMUM`]: the callers subtract a larger maximum in a pass of its own.
 

@@ -10,7 +10,7 @@ use crate::{
     simd::{
         Vector, array,
         scalar::{F32x1, Scalar},
-        scalar_row::{FLOATS, ScalarRow},
+        scalar_row::{GROUP, ScalarRow},
     },
 };
 
@@ -18,7 +18,7 @@ use crate::{
 #[inline(always)]
 pub(super) fn softmax<const DENSE: bool>(mut row: ScalarRow<'_>) {
     let token = Scalar;
-    let mut lanes = [f32::NEG_INFINITY; FLOATS];
+    let mut lanes = [f32::NEG_INFINITY; GROUP];
     row.for_each::<DENSE>(
         #[inline(always)]
         |i, x| lanes[i] = larger(x, lanes[i]),
@@ -35,7 +35,7 @@ pub(super) fn softmax<const DENSE: bool>(mut row: ScalarRow<'_>) {
                 #[inline(always)]
                 |x| if x == large { 0.0 } else { (F32x1(x) - F32x1(large)).0 },
             );
-            row.stay_in_place();
+            row.read_from_output();
         }
         m = 0.0;
     }
@@ -43,7 +43,7 @@ pub(super) fn softmax<const DENSE: bool>(mut row: ScalarRow<'_>) {
     // An array of equal floats, of which the compiler cannot prove that they are equal, because a maximum
     // could be NaN. rustc 1.95 compares the lanes of a Cortex-M55 with a single float as if NaN were less,
     // and so would lose a NaN.
-    let mut lowest = [F32x1::splat(token, 0.0); FLOATS];
+    let mut lowest = [F32x1::splat(token, 0.0); GROUP];
     for (lowest, lane) in lowest.iter_mut().zip(lanes) {
         if lane >= f32::NEG_INFINITY {
             *lowest = shift.lowest();
@@ -56,7 +56,7 @@ pub(super) fn softmax<const DENSE: bool>(mut row: ScalarRow<'_>) {
             w
         },
     );
-    row.stay_in_place();
+    row.read_from_output();
     let mut sums: [Sum<F32x1>; 4] = array!(|_j| Sum::new(token));
     row.rounds::<DENSE>(
         #[inline(always)]
@@ -72,7 +72,7 @@ pub(super) fn softmax<const DENSE: bool>(mut row: ScalarRow<'_>) {
     // `w < above` is `w <= cutoff`, where `above` is the next float; `<` moves one float where `<=` moves
     // two.
     let above = f32::from_bits(cutoff.to_bits().wrapping_add(1));
-    row.change::<DENSE>(
+    row.map_in_place::<DENSE>(
         #[inline(always)]
         |w| (F32x1(if w < above { 0.0 } else { w }) * factor).0,
     );

@@ -169,7 +169,7 @@ fn subtract_large_maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
         );
     }
     if largest > f32::NEG_INFINITY {
-        row.stay_in_place();
+        row.read_from_output();
     }
     0.0
 }
@@ -231,7 +231,7 @@ fn weigh<
             #[inline(always)]
             |x: [V; G]| shift.weights(token, x),
         );
-        row.stay_in_place();
+        row.read_from_output();
         row.source(done, TAIL * L).for_each(
             token,
             0.0,
@@ -239,7 +239,7 @@ fn weigh<
             |w: [V; TAIL]| add(&mut sums, w),
         );
     }
-    row.stay_in_place();
+    row.read_from_output();
     sums
 }
 
