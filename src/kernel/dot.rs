@@ -5,9 +5,9 @@
 //! fold p
 //! ```
 //!
-//! `P` partial sums keep as many multiply-adds in flight: see [`order`]. The loop takes
-//! [`DOT_GROUPS`] groups of elements a turn: FMA each of them has partial sums of its
-//! own, non-FMA all go to the same.
+//! `P` partial sums keep `P` multiply-adds in flight: see [`order`]. Each iteration of the loop reads
+//! [`DOT_GROUPS`] groups of elements. In the FMA family each of them has its own group of partial sums; in
+//! the non-FMA family all of them are added to the same one.
 
 use super::{
     Kernel,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::simd::{Vector, array, each, strip};
 
-/// `a · b`; the slices are of one length.
+/// `a · b`; both slices have the same length.
 pub(crate) struct Dot<'a> {
     pub(crate) a: &'a [f32],
     pub(crate) b: &'a [f32],
@@ -29,28 +29,28 @@ impl Kernel for Dot<'_> {
         self,
         token: V::Token,
     ) -> f32 {
-        if V::FMA { self.wide::<L, G, V>(token) } else { self.narrow::<L, G, V>(token) }
+        if V::FMA { self.many_groups::<L, G, V>(token) } else { self.one_group::<L, G, V>(token) }
     }
 }
 
 impl Dot<'_> {
     /// With [`DOT_GROUPS`] groups of partial sums.
     #[inline(always)]
-    fn wide<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
+    fn many_groups<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
         let mut sums = [[V::splat(token, 0.0); G]; DOT_GROUPS];
-        let ((a, a_rest), (b, b_rest)) = (turns(self.a), turns(self.b));
-        strip::pairs(
+        let ((a, a_tail), (b, b_tail)) = (steps(self.a), steps(self.b));
+        strip::for_each_pair(
             a,
             b,
             #[inline(always)]
-            |a: &Turn<L, G>, b| {
+            |a: &Step<L, G>, b| {
                 each::<DOT_GROUPS>(
                     #[inline(always)]
                     |i| add(token, &mut sums[i], &a[i], &b[i]),
                 );
             },
         );
-        if !a_rest.is_empty() {
+        if !a_tail.is_empty() {
             each::<DOT_GROUPS>(
                 #[inline(always)]
                 |i| {
@@ -58,8 +58,8 @@ impl Dot<'_> {
                         #[inline(always)]
                         |g| {
                             let begin = (i * G + g) * L;
-                            let a: V = rest(token, a_rest, begin);
-                            sums[i][g] = a.mul_add(rest(token, b_rest, begin), sums[i][g]);
+                            let a: V = load_tail(token, a_tail, begin);
+                            sums[i][g] = a.mul_add(load_tail(token, b_tail, begin), sums[i][g]);
                         },
                     );
                 },
@@ -68,41 +68,41 @@ impl Dot<'_> {
         order::sum(token, order::groups(sums))
     }
 
-    /// With one group.
+    /// With one group of partial sums.
     #[inline(always)]
-    fn narrow<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
+    fn one_group<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
         let mut sums = [V::splat(token, 0.0); G];
-        let ((a, a_rest), (b, b_rest)) = (turns(self.a), turns(self.b));
-        strip::pairs(
+        let ((a, a_tail), (b, b_tail)) = (steps(self.a), steps(self.b));
+        strip::for_each_pair(
             a,
             b,
             #[inline(always)]
-            |a: &Turn<L, G>, b| {
-                // Written out where speed counts and a loop where size does.
+            |a: &Step<L, G>, b| {
+                // The compiler unrolls this loop when it optimises for speed, and keeps it for size.
                 for i in 0..DOT_GROUPS {
                     add(token, &mut sums, &a[i], &b[i]);
                 }
             },
         );
-        // A vector at a time, which is the least code: its sum is the first one, and then
-        // all move up by one.
-        for i in 0..a_rest.len().div_ceil(G * L) * G {
-            let a: V = rest(token, a_rest, i * L);
-            let first = a.mul_add(rest(token, b_rest, i * L), sums[0]);
+        // One vector per iteration, in the least code: it is added to `sums[0]`, then the sums rotate by one.
+        // The number of iterations is a multiple of `G`, so that each sum returns to its index.
+        for i in 0..a_tail.len().div_ceil(G * L) * G {
+            let a: V = load_tail(token, a_tail, i * L);
+            let first = a.mul_add(load_tail(token, b_tail, i * L), sums[0]);
             sums = array!(|g| if g + 1 < G { sums[g + 1] } else { first });
         }
         order::sum(token, sums)
     }
 }
 
-/// What a turn of the loop takes.
-type Turn<const L: usize, const G: usize> = [[[f32; L]; G]; DOT_GROUPS];
+/// The elements of one iteration.
+type Step<const L: usize, const G: usize> = [[[f32; L]; G]; DOT_GROUPS];
 
-/// The whole turns of `floats`, and what is left.
+/// Splits `floats` into whole [`Step`]s and a tail.
 #[inline(always)]
-fn turns<const L: usize, const G: usize>(floats: &[f32]) -> (&[Turn<L, G>], &[f32]) {
-    let turns = floats.as_chunks().0.as_chunks().0.as_chunks().0;
-    (turns, floats.get(turns.len() * DOT_GROUPS * G * L..).unwrap_or(&[]))
+fn steps<const L: usize, const G: usize>(floats: &[f32]) -> (&[Step<L, G>], &[f32]) {
+    let steps = floats.as_chunks().0.as_chunks().0.as_chunks().0;
+    (steps, floats.get(steps.len() * DOT_GROUPS * G * L..).unwrap_or(&[]))
 }
 
 /// Adds the products of one group of elements to one group of partial sums.
@@ -119,11 +119,11 @@ fn add<const L: usize, const G: usize, V: Vector<L>>(
     );
 }
 
-/// What `floats` has from `begin` on, filled up with zeros.
+/// Loads the floats from `begin` on, filled up with zeros.
 ///
-/// A masked load of nothing costs 100 cycles where its address is not mapped.
+/// A masked load of no lanes is avoided: it costs 100 cycles where its address is not mapped.
 #[inline(always)]
-fn rest<const L: usize, V: Vector<L>>(token: V::Token, floats: &[f32], begin: usize) -> V {
+fn load_tail<const L: usize, V: Vector<L>>(token: V::Token, floats: &[f32], begin: usize) -> V {
     match floats.get(begin..) {
         Some(floats) if !floats.is_empty() => V::load_partial(token, floats, 0.0),
         _ => V::splat(token, 0.0),

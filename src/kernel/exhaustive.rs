@@ -1,9 +1,9 @@
-//! Every f32 through a function of one number, on every back end: what the tests of
-//! such functions share.
+//! Runs a function of one number on every f32, on every back end: shared by the tests of such functions.
 
 extern crate std;
 
 use std::{
+    println,
     sync::{
         Mutex,
         atomic::{AtomicU32, Ordering},
@@ -14,16 +14,12 @@ use std::{
 
 use crate::dispatch::Backend;
 
-/// Runs a function on `x`, whose length is whole vectors, on a back end.
+/// The function under test: maps each `x` on a back end. The length is a multiple of every lane count.
 pub(super) type Run = fn(Backend, &[f32]) -> Vec<f32>;
 
-/// The worst error in ULP that `run` makes of the positive floats with the bits `from`,
-/// `from + step` … below `to`, for the widest back end of each family.
-pub(super) fn worst_errors(
-    range: [u32; 3],
-    run: Run,
-    truth: fn(f64) -> f64,
-) -> Vec<(Backend, f64)> {
+/// The worst error of `run` in ULP for the positive floats with the bits `from`, `from + step`, … below `to`,
+/// on the widest back end of each family. `range` is `[from, to, step]`.
+fn worst_errors(range: [u32; 3], run: Run, truth: fn(f64) -> f64) -> Vec<(Backend, f64)> {
     worst_of(range, truth, |backend, x, truths| {
         run(backend, x)
             .iter()
@@ -33,7 +29,18 @@ pub(super) fn worst_errors(
     })
 }
 
-/// The largest of what `error` says of a back end, floats and what is true of them.
+/// Asserts that the worst error of `run` is at most 2 ULP, and at least `least`: an error that is too small
+/// means that the test does not measure it.
+pub(super) fn assert_within_two_ulp(range: [u32; 3], run: Run, truth: fn(f64) -> f64, least: f64) {
+    for (backend, worst) in worst_errors(range, run, truth) {
+        let (name, from) = (backend.name(), f32::from_bits(range[0]));
+        println!("{name}: {worst:.4} ULP at worst from {from:e}");
+        assert!(worst <= 2.0, "{name}: {worst} ULP");
+        assert!(worst >= least, "{name}: {worst} ULP is too small an error for a whole family");
+    }
+}
+
+/// The largest `error(backend, x, truths)` over all blocks of `range`, on the widest back end of each family.
 pub(super) fn worst_of(
     range: [u32; 3],
     truth: impl Fn(f64) -> f64 + Sync,
@@ -44,14 +51,14 @@ pub(super) fn worst_of(
         let truths: Vec<f64> = x.iter().map(|&x| truth(f64::from(x))).collect();
         let errors: Vec<f64> =
             widest().into_iter().map(|backend| error(backend, x, &truths)).collect();
-        let mut worst = worst.lock().expect("what a worker asserts");
+        let mut worst = worst.lock().expect("no assertion of a worker failed");
         worst.iter_mut().zip(errors).for_each(|(worst, error)| *worst = worst.max(error));
     });
-    widest().into_iter().zip(worst.into_inner().expect("what a worker asserts")).collect()
+    widest().into_iter().zip(worst.into_inner().expect("no assertion of a worker failed")).collect()
 }
 
-/// Holds every back end to the bits of its family, and negative floats to what `mirror` makes
-/// of the positive ones, for the same floats.
+/// Asserts that all back ends of a family return the same bits, and that `run(−x)` is `mirror(run(x))`, for
+/// the positive floats of `range`.
 pub(super) fn assert_alike(range: [u32; 3], run: Run, mirror: fn(f32) -> f32) {
     for_each_block(range, |x| {
         let negative: Vec<f32> = x.iter().map(|x| -x).collect();
@@ -66,7 +73,7 @@ pub(super) fn assert_alike(range: [u32; 3], run: Run, mirror: fn(f32) -> f32) {
     });
 }
 
-/// Hands out the floats, a block at a time, on every core.
+/// Calls `f` with the floats of a range, block by block, on every core.
 fn for_each_block([from, to, step]: [u32; 3], f: impl Fn(&[f32]) + Sync) {
     let next = AtomicU32::new(from);
     thread::scope(|scope| {
@@ -83,14 +90,16 @@ fn for_each_block([from, to, step]: [u32; 3], f: impl Fn(&[f32]) + Sync) {
             }
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().for_each(|worker| worker.join().expect("what a worker asserts"));
+        workers
+            .into_iter()
+            .for_each(|worker| worker.join().expect("no assertion of a worker failed"));
     });
 }
 
-/// So many floats stay in the first-level cache with all that becomes of them.
+/// Floats per block: they stay in the first-level cache together with all results.
 const BLOCK: u32 = 1 << 11;
 
-/// The widest back end of each family: the last one.
+/// The widest back end of each family, which is the last one.
 fn widest() -> Vec<Backend> {
     let mut widest: Vec<Backend> = Vec::new();
     for backend in Backend::available() {
@@ -108,7 +117,7 @@ fn assert_same(x: &[f32], got: &[f32], want: &[f32]) {
     }
 }
 
-/// How far `got` is from `truth`, in units of the last place of an f32.
+/// The distance of `got` from `truth`, in units in the last place of an f32.
 pub(super) fn ulps(got: f32, truth: f64) -> f64 {
     if f64::from(got) == truth {
         return 0.0; // infinities too

@@ -1,5 +1,4 @@
-//! `e^x` by a power of two and a polynomial, and the weights of a softmax,
-//! whose shift goes into that power.
+//! `e^x` as a power of two times a polynomial, and softmax weights, whose shift is added to that power.
 //!
 //! ```text
 //! n = round(x · log2 e)           x = n · ln 2 + r,  |r| <= ln 2 / 2
@@ -7,54 +6,60 @@
 //! e^x = p · 2^n
 //! ```
 //!
-//! 1. `n` is found by adding and subtracting 1.5 · 2²³, where floats are whole
-//!    numbers: the sum `t` has `n` in its lowest bits, whence it goes into an
-//!    exponent by one shift ([`Vector::low_bits_to_exponent`]).
-//! 2. `r = (x − n · high) − n · low` with [`ln2`] in two parts, the upper one short enough
-//!    for its product with `n` to be exact.
-//! 3. The coefficients were found by minimising the largest error in ULP over
-//!    `[−ln 2 / 2, ln 2 / 2]` with the two lowest held at 1. FMA, Horner's
-//!    rule is the best (0.891 ULP; the form below 1.005); non-FMA
-//!    `1 + (r + r² · q)` is (0.989 ULP; Horner's rule 1.167). Hence two texts of the
-//!    last two steps; `e_to_the_x_is_within_one_ulp` tries every f32.
+//! 1. Adding and subtracting 1.5 · 2²³ rounds to the whole number `n`, because floats of that size are whole
+//!    numbers. The lowest bits of the sum `t` hold `n`; one shift turns them into an exponent
+//!    ([`Vector::low_bits_to_exponent`]).
+//! 2. `r = (x − n · high) − n · low`: [`ln2`] has two parts, the upper one short enough for its product with
+//!    `n` to be exact.
+//! 3. The coefficients minimise the largest error in ULP over `[−ln 2 / 2, ln 2 / 2]`, with the two lowest
+//!    held at 1. In the FMA family Horner's rule has the smallest error (0.891 ULP; the other form 1.005). In
+//!    the non-FMA family `1 + (r + r² · q)` has (0.989 ULP; Horner's rule 1.167). Hence each family has its
+//!    own last two steps. `e_to_the_x_is_within_one_ulp` tests every f32.
 //!
 //! # The weights of a softmax
 //!
-//! `e^(x − m)` would round `x − m`, which costs up to 40 ULP. Instead `m` gives
-//! a whole number `N` near `m · log2 e`, and a weight is `p · 2^(n − N)`: the
-//! integer that lands in the exponent is shifted before it is formed, by
-//! `magic = 1.5 · 2²³ + (BIAS − N)`. Nothing is rounded by that, and every sum and
-//! ratio of weights stays the same. Then:
+//! `e^(x − m)` would round `x − m`, which costs up to 40 ULP. Instead a whole number `N` near `m · log2 e` is
+//! computed from the maximum `m`, and a weight is `p · 2^(n − N)`. `N` is part of the constant that rounds to
+//! `n`, `magic = 1.5 · 2²³ + (BIAS − N)`, so that the lowest bits of `t` are the shifted exponent at once.
+//! The shift rounds nothing, and keeps every sum and ratio of weights.
 //!
-//! 1. `N` is even, so that ties of the rounding to `n` fall alike whatever `N`.
-//! 2. The weights carry a factor of 2⁶³ ([`WEIGHT_BIAS`]), which keeps all that
+//! 1. `N` is even, so that ties of the rounding to `n` do not depend on `N`.
+//! 2. The weights carry a factor of 2⁶³ ([`WEIGHT_BIAS`]), which keeps all weights that
 //!    matter in the normal range, and the sum below 2¹²⁸ for any length.
-//! 3. `x` is raised to `lowest`, which gives the exponent 0 and so the weight
-//!    +0: 2⁻¹⁸⁹ of the largest and less, FMA 2⁻¹⁸⁸. It is a quarter of ln 2 above
-//!    the least `x` of that exponent, so that no rounding mode gives −1, whose bits
-//!    are those of −∞. A NaN stays one.
-//! 4. Where `|m| > 256`, `n` might leave the exact range of `LN2_HIGH`: then
-//!    `x − m` is taken after all, which is exact where the weight is not 0,
-//!    and `N` is 0.
+//! 3. `x` is raised to `lowest`, whose exponent field is 0 and whose weight is therefore +0. Such weights are
+//!    at most 2⁻¹⁸⁹ of the largest weight (FMA: 2⁻¹⁸⁸). `lowest` is a quarter of ln 2 above the multiple of
+//!    ln 2 that belongs to this field, so that no rounding mode yields the field −1, whose bits are those of
+//!    −∞. A NaN stays NaN.
+//! 4. Where `|m| > 256`, `n` might leave the range in which its product with the upper part of ln 2 is exact.
+//!    There `m` is the `base`, which is subtracted first; this is exact where the weight is not 0, and `N` is
+//!    0.
+//!
+//! # Attention
+//!
+//! An online softmax ([attention](super::attention), [merge](super::merge)) uses `ONLINE` shifts: a maximum
+//! is subtracted only beyond ±2²⁰, [`ln2`] is split accordingly, and the weights carry no factor. So the
+//! rescale is an exact power of two for a wider range of maxima.
 
 use crate::simd::{Vector, array};
 
-pub(super) mod near;
+pub(super) mod overlap;
 #[cfg(test)]
 mod tests;
 
-/// How far from 0 a maximum may be before it is subtracted after all.
-const fn limit(wide: bool) -> f32 {
-    if wide { 1_048_576.0 } else { 256.0 }
+/// The largest magnitude of a maximum that is not subtracted.
+const fn limit(online: bool) -> f32 {
+    if online { 1_048_576.0 } else { 256.0 }
 }
 
 /// log2 e.
 const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
-/// ln 2 in two parts, whose sum is exact to 2⁻⁴⁵ and better. Narrow: 15 bits, so that
-/// `n` times the upper part is exact below 512. Wide: FMA, all 24 bits, for the
-/// product is exact anyway; non-FMA, 12 bits, exact below 4096.
-pub(super) const fn ln2(wide: bool, fma: bool) -> [f32; 2] {
-    let [high, low] = match (wide, fma) {
+/// ln 2 in two parts, whose sum is exact to 2⁻⁴⁵ or better.
+///
+/// The upper part has 15 bits, so that its product with `n` is exact below 512. In an online softmax it has
+/// all 24 bits in the FMA family, which never rounds that product, and 12 bits in the non-FMA family, exact
+/// below 4096.
+pub(super) const fn ln2(online: bool, fma: bool) -> [f32; 2] {
+    let [high, low] = match (online, fma) {
         (false, _) => [0x3f31_7200, 0x35bf_be8e],
         (true, true) => [0x3f31_7218, 0xb102_e308],
         (true, false) => [0x3f31_7000, 0x3805_fdf4],
@@ -64,10 +69,10 @@ pub(super) const fn ln2(wide: bool, fma: bool) -> [f32; 2] {
 
 /// ln 2, rounded.
 const LN2: f32 = core::f32::consts::LN_2;
-/// 1.5 · 2²³: added to a float below 2²² it leaves the nearest whole number in the lowest bits.
+/// 1.5 · 2²³: the lowest bits of its sum with a float below 2²² are the nearest whole number.
 const MAGIC: f32 = 12_582_912.0;
 
-/// The coefficients of r² … r⁶; those of 1 and r are 1.
+/// The coefficients of r², …, r⁶; those of 1 and r are 1.
 const C2: f32 = f32::from_bits(0x3eff_fffe);
 const C3: f32 = f32::from_bits(0x3e2a_aa46);
 const C4: f32 = f32::from_bits(0x3d2a_ac2c);
@@ -77,43 +82,44 @@ const C6: f32 = f32::from_bits(0x3ab5_63a7);
 /// The factor that weights carry: 2⁶³.
 pub(crate) const WEIGHT_BIAS: f32 = f32::from_bits((127 + 63) << 23);
 
-/// The exponent field of a weight's factor: [`WEIGHT_BIAS`], or 1 where wide; less what
-/// [`times`] adds.
-const fn bias(wide: bool, fma: bool) -> f32 {
-    let field = if wide { 127.0 } else { 190.0 };
+/// The exponent field of the factor that weights carry, [`WEIGHT_BIAS`] or 1 in an online softmax, minus the
+/// exponent of [`poly_scale`].
+const fn bias(online: bool, fma: bool) -> f32 {
+    let field = if online { 127.0 } else { 190.0 };
     if fma { field - 1.0 } else { field }
 }
 
-/// What the polynomial gives is `e^r` times this, which changes no other bit. Twice `e^r`, above √2, makes a
-/// normal weight of every exponent but 0: a subnormal one takes 150 cycles of an Intel core. Non-FMA it would
-/// be an addition more.
-pub(super) const fn times(fma: bool) -> f32 {
+/// The polynomial returns `e^r` times this power of two, which changes no bit but the exponent's.
+///
+/// FMA: 2 · `e^r` is above √2, so that every exponent field but 0 makes a normal weight; a subnormal result
+/// takes 150 cycles on an Intel core. Non-FMA: a factor of 2 would cost one more addition.
+pub(super) const fn poly_scale(fma: bool) -> f32 {
     if fma { 2.0 } else { 1.0 }
 }
 
-/// `e^r · 2^k` for `x = n · ln 2 + r`, where `t` is `x · log2 e + magic` and
-/// has `k` and the [`bias`] of wide weights in its lowest bits; several vectors side by side.
+/// `e^r · 2^k` of `N` vectors, for `x = n · ln 2 + r` and `t = x · log2 e + magic`. The lowest bits of `t`
+/// hold `k` plus the [`bias`] of an online softmax.
 #[inline(always)]
-fn exps_of<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
+fn exps_of<const ONLINE: bool, const L: usize, const N: usize, V: Vector<L>>(
     token: V::Token,
     x: [V; N],
     t: [V; N],
     magic: V,
 ) -> [V; N] {
-    let p = e_to_r::<WIDE, L, N, V>(token, x, array!(|i| t[i] - magic));
+    let p = e_to_r::<ONLINE, L, N, V>(token, x, array!(|i| t[i] - magic));
     array!(|i| p[i] * t[i].low_bits_to_exponent())
 }
 
-/// `e^r`, [`times`] a constant, for `x = n · ln 2 + r`, several vectors side by side.
+/// `e^r · poly_scale` of `N` vectors, for `x = n · ln 2 + r`.
 #[inline(always)]
-fn e_to_r<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
+fn e_to_r<const ONLINE: bool, const L: usize, const N: usize, V: Vector<L>>(
     token: V::Token,
     x: [V; N],
     n: [V; N],
 ) -> [V; N] {
     let constant = |c| V::splat(token, c);
-    let [ln2_high, ln2_low] = const { ln2(WIDE, V::FMA) };
-    let coefficient = |c: f32| constant(const { times(V::FMA) } * c);
+    let [ln2_high, ln2_low] = const { ln2(ONLINE, V::FMA) };
+    let coefficient = |c: f32| constant(const { poly_scale(V::FMA) } * c);
     let one = coefficient(1.0);
     let r: [V; N] = array!(|i| n[i].mul_add(constant(-ln2_high), x[i]));
     let r: [V; N] = array!(|i| n[i].mul_add(constant(-ln2_low), r[i]));
@@ -129,7 +135,7 @@ fn e_to_r<const WIDE: bool, const L: usize, const N: usize, V: Vector<L>>(
     }
 }
 
-/// `e^x` for `x` in [−87, 88], as exact as the weights below; a NaN stays one.
+/// `e^x` for `x` in [−87, 88], as exact as the weights below. A NaN stays NaN.
 #[inline(always)]
 pub(super) fn exp<const L: usize, V: Vector<L>>(token: V::Token, x: V) -> V {
     let magic = V::splat(token, MAGIC + const { bias(true, V::FMA) });
@@ -138,20 +144,20 @@ pub(super) fn exp<const L: usize, V: Vector<L>>(token: V::Token, x: V) -> V {
     w
 }
 
-/// What a maximum `m` makes of the softmax's shift, in each lane.
+/// The shift of a softmax for the maximum `m`, in each lane.
 #[derive(Clone, Copy)]
-pub(crate) struct Shift<V, const WIDE: bool = false> {
-    /// Taken off before all else: 0, or `m` where it is large.
+pub(crate) struct Shift<V, const ONLINE: bool = false> {
+    /// Subtracted first: `m` where it is large, 0 otherwise.
     base: V,
-    /// Below this the weight is +0.
+    /// `x` is raised to this; its weight is +0.
     lowest: V,
     /// `MAGIC + (bias − N)`.
     magic: V,
 }
 
-impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
-    /// The shift for the maximum `m` in each lane, which is finite. Under `f32::MIN`, which stands for −∞,
-    /// the weight of −∞ is +0 and so is every factor to another shift.
+impl<V: Copy, const ONLINE: bool> Shift<V, ONLINE> {
+    /// The shift for the finite maximum `m` in each lane. `f32::MIN` stands for −∞: under it the weight of −∞
+    /// is +0, and so is the factor to any other shift.
     #[inline(always)]
     pub(crate) fn new<const L: usize>(token: V::Token, m: V) -> Self
     where
@@ -159,25 +165,25 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
     {
         let constant = |c| V::splat(token, c);
         let zero = constant(0.0);
-        let negative = constant(const { -limit(WIDE) }).select_gt(m, m, zero);
-        let base = m.select_gt(constant(const { limit(WIDE) }), m, negative);
-        Self { base, ..Self::near(token, m - base) }
+        let negative = constant(const { -limit(ONLINE) }).select_gt(m, m, zero);
+        let base = m.select_gt(constant(const { limit(ONLINE) }), m, negative);
+        Self { base, ..Self::without_base(token, m - base) }
     }
 
-    /// The shift for a maximum `m` that is at most 256 from 0.
+    /// The shift for a maximum `m` between −256 and 256, which is not subtracted.
     #[inline(always)]
-    pub(crate) fn near<const L: usize>(token: V::Token, m: V) -> Self
+    pub(crate) fn without_base<const L: usize>(token: V::Token, m: V) -> Self
     where
         V: Vector<L>,
     {
         let constant = |c| V::splat(token, c);
         let half = m.mul_add(constant(LOG2_E / 2.0), constant(MAGIC)) - constant(MAGIC);
-        let n = half + half - constant(const { bias(WIDE, V::FMA) });
+        let n = half + half - constant(const { bias(ONLINE, V::FMA) });
         let lowest = (n + constant(0.25)) * constant(LN2);
         Self { base: constant(0.0), lowest, magic: constant(MAGIC) - n }
     }
 
-    /// Below this the weight is +0.
+    /// `x` is raised to this; its weight is +0.
     #[inline(always)]
     pub(crate) fn lowest(self) -> V {
         self.lowest
@@ -189,7 +195,7 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
         Self { lowest, ..self }
     }
 
-    /// The weight of `x`, times 2 to the power of the bias.
+    /// The weight of `x`, times the factor that weights carry.
     #[inline(always)]
     pub(crate) fn weight<const L: usize>(self, token: V::Token, x: V) -> V
     where
@@ -199,7 +205,7 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
         w
     }
 
-    /// Likewise, several vectors side by side.
+    /// [`weight`](Self::weight) of `N` vectors.
     #[inline(always)]
     fn weights<const L: usize, const N: usize>(self, token: V::Token, x: [V; N]) -> [V; N]
     where
@@ -207,33 +213,33 @@ impl<V: Copy, const WIDE: bool> Shift<V, WIDE> {
     {
         let x: [V; N] = array!(|i| self.lowest.max(x[i] - self.base));
         let t: [V; N] = array!(|i| x[i].mul_add(V::splat(token, LOG2_E), self.magic));
-        exps_of::<WIDE, L, N, V>(token, x, t, self.magic)
+        exps_of::<ONLINE, L, N, V>(token, x, t, self.magic)
     }
 }
 
-/// What an online softmax does with shifts.
+/// The shift of an online softmax.
 impl<V: Copy> Shift<V, true> {
-    /// What the weights under `self` are to be multiplied by to be weights under
-    /// `other`, whose maximum is not smaller: a power of two unless a maximum was
-    /// taken off, and +0 below 2⁻¹²⁶, FMA 2⁻¹²⁵.
+    /// The rescale: the factor that turns weights under `self` into weights under `other`, whose maximum is
+    /// not smaller. It is a power of two unless a maximum was subtracted, and +0 below 2⁻¹²⁶ (FMA: 2⁻¹²⁵).
     #[inline(always)]
     pub(crate) fn factor_to<const L: usize>(self, token: V::Token, other: Self) -> V
     where
         V: Vector<L>,
     {
-        let (shift, x) = Self::to(token, self.base_and_magic(), other);
+        let (shift, x) = Self::factor_as_weight(token, self.base_and_magic(), other);
         shift.weight(token, x)
     }
 
-    /// What is kept of a shift, for [`to`](Self::to) and [`base_and_n`](Self::base_and_n).
+    /// The two numbers that [`factor_as_weight`](Self::factor_as_weight) and [`base_and_n`](Self::base_and_n)
+    /// need.
     #[inline(always)]
     pub(crate) fn base_and_magic(self) -> [V; 2] {
         [self.base, self.magic]
     }
 
-    /// The factor of [`factor_to`](Self::factor_to) as a weight: its shift, and what it is the weight of.
+    /// Returns a shift and an `x` whose weight is the factor of [`factor_to`](Self::factor_to).
     #[inline(always)]
-    pub(crate) fn to<const L: usize>(
+    pub(crate) fn factor_as_weight<const L: usize>(
         token: V::Token,
         [base, magic]: [V; 2],
         other: Self,
@@ -242,13 +248,13 @@ impl<V: Copy> Shift<V, true> {
         V: Vector<L>,
     {
         let constant = |c| V::splat(token, c);
-        // The exponent field of 2^(N − N of other).
+        // The exponent field of 2^(N − N of `other`).
         let k = other.magic - magic + constant(const { bias(true, V::FMA) });
         let lowest = (constant(0.25) - k) * constant(LN2);
         (Self { base: other.base, lowest, magic: constant(MAGIC) + k }, base)
     }
 
-    /// The shift of lane `lane` in each lane.
+    /// Broadcasts the shift of lane `lane`.
     #[inline(always)]
     pub(crate) fn lane<const L: usize>(self, token: V::Token, lane: usize) -> Self
     where
@@ -258,7 +264,7 @@ impl<V: Copy> Shift<V, true> {
         Self { base: splat(self.base), lowest: splat(self.lowest), magic: splat(self.magic) }
     }
 
-    /// The logarithm of a weight is `x − base − n · ln 2`: gives `base` and `n`.
+    /// Returns `base` and `n`: the logarithm of the weight of `x` is `x − base − n · ln 2`.
     #[inline(always)]
     pub(crate) fn base_and_n<const L: usize>(token: V::Token, [base, magic]: [V; 2]) -> [V; 2]
     where

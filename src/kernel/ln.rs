@@ -7,17 +7,17 @@
 //! ln (x · 2^n) = (n + k) · ln 2 + ln m
 //! ```
 //!
-//! 1. The form of `ln m` is the one of fdlibm (Ng, 1993): all but `f` is small, so that
-//!    its roundings count little.
-//! 2. `ln 2` is in two parts ([`ln2`]); the upper one is added last. Up to |n + k| = 512 its
-//!    product is exact.
-//! 3. A power of two beside `x` costs nothing and is added to the exponent, a whole
-//!    number: in a log-sum-exp near 0, where `n · ln 2` and `ln x` are opposite and large,
-//!    nothing is cancelled.
-//! 4. The coefficients of `R` minimise the largest relative error of `ln m` over [√½, √2),
-//!    2⁻³⁰·²: Remez' exchange, the coefficients rounded one by one, the lowest first and
-//!    the others fitted anew, then a search among their neighbours.
-//! 5. Exponents are cut from the bits lane by lane: a logarithm is taken once a query.
+//! 1. The form of `ln m` is that of fdlibm (Ng, 1993): every term but `f` is small, so that its rounding
+//!    error matters little.
+//! 2. `ln 2` has two parts ([`ln2`]); the product with the upper one is added last. It is exact up to
+//!    |n + k| = 512.
+//! 3. The factor 2^n costs nothing: `n` is added to the exponent `k`, a whole number. In a log-sum-exp near 0
+//!    `n · ln 2` and `ln x` are large and of opposite sign; there is no cancellation, because they are not
+//!    added.
+//! 4. The coefficients of `R` minimise the largest relative error of `ln m` over [√½, √2), which is 2⁻³⁰·².
+//!    They come from the Remez exchange algorithm, were rounded one by one, the lowest first and the others
+//!    refitted after each, and then improved by a search among neighbouring floats.
+//! 5. Exponents are extracted lane by lane: there is one logarithm per query.
 
 use super::{Kernel, attention::LogSumExpParts, exp::ln2};
 use crate::simd::{Vector, array};
@@ -25,7 +25,7 @@ use crate::simd::{Vector, array};
 #[cfg(test)]
 mod tests;
 
-/// The coefficients of `R(s²)`: of s², s⁴, s⁶.
+/// The coefficients of s², s⁴ and s⁶ in `R(s²)`.
 const R2: f32 = f32::from_bits(0x3f2a_aabd);
 const R4: f32 = f32::from_bits(0x3ecc_af6c);
 const R6: f32 = f32::from_bits(0x3e98_f01d);
@@ -33,12 +33,12 @@ const R6: f32 = f32::from_bits(0x3e98_f01d);
 /// The bits of √½, rounded up.
 const SQRT_HALF: u32 = 0x3f35_04f4;
 
-/// `ln (x · 2^n)` for a whole `n` of at most 2²² in magnitude; where `x` is 0, for any.
+/// `ln (x · 2^n)` for a whole `n` of at most 2²² in magnitude, or any `n` where `x` is 0.
 ///
-/// Where `n` is 0 it is within 0.84 ULP for every normal `x`, in either family
-/// (`ln_is_within_two_ulp`); else within 0.7 FMA and 1.5 non-FMA (`nothing_is_cancelled`).
-/// Of +∞ it is +∞; of 0 and, as if it were 0, of a positive subnormal −∞; of a negative
-/// number NaN; NaN stays.
+/// The error for normal `x` is at most 0.84 ULP where `n` is 0, in either family (`ln_is_within_two_ulp`);
+/// otherwise at most 0.7 ULP (FMA) or 1.5 ULP (non-FMA) (`nothing_is_cancelled`).
+///
+/// +∞ returns +∞, ±0 and positive subnormals return −∞, negative numbers and NaN return NaN.
 #[inline(always)]
 pub(super) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V, n: V) -> V {
     let constant = |c| V::splat(token, c);
@@ -62,8 +62,8 @@ pub(super) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V, n: V) -> V
 
     let infinity = constant(f32::INFINITY);
     // −∞ + NaN is NaN.
-    let none = zero.select_gt(x, constant(f32::NAN), x - infinity);
-    let ln = x.select_gt(constant(LARGEST_SUBNORMAL), ln, none);
+    let special = zero.select_gt(x, constant(f32::NAN), x - infinity);
+    let ln = x.select_gt(constant(LARGEST_SUBNORMAL), ln, special);
     x.select_gt(constant(f32::MAX), infinity, ln)
 }
 
@@ -71,9 +71,9 @@ const LARGEST_SUBNORMAL: f32 = f32::from_bits(0x007f_ffff);
 
 /// The log-sum-exp of each query: `base + ln (sum · 2^n)`.
 ///
-/// `base` is 0, and the logarithm within 2 ULP, but where a maximum is beyond 2²⁰; there `n` is 0,
-/// and the addition of `base` is the largest error. A relative error of the sum
-/// is an absolute one here.
+/// `base` is 0 and the logarithm is within 2 ULP, except where a maximum is beyond ±2²⁰. There `n` is 0, and
+/// the addition of `base` has the largest error. A relative error of the sum becomes an absolute error of its
+/// logarithm.
 pub(crate) struct LogSumExp<'a> {
     pub(crate) parts: LogSumExpParts<'a>,
     pub(crate) out: &'a mut [f32],
@@ -89,15 +89,15 @@ impl Kernel for LogSumExp<'_> {
     ) {
         let LogSumExpParts { base, n, sum } = self.parts;
         for first in (0..sum.len()).step_by(L) {
-            let [base, n, sum]: [V; 3] = [base, n, sum].map(|floats| lanes(token, floats, first));
+            let [base, n, sum]: [V; 3] = [base, n, sum].map(|floats| load(token, floats, first));
             let out = self.out.get_mut(first..).unwrap_or_default();
             (base + ln(token, sum, n)).store_partial(out);
         }
     }
 }
 
-/// The floats from `first` on, 0 behind the last.
+/// Loads the floats from `first` on; lanes past the last one are 0.
 #[inline(always)]
-fn lanes<const L: usize, V: Vector<L>>(token: V::Token, floats: &[f32], first: usize) -> V {
+fn load<const L: usize, V: Vector<L>>(token: V::Token, floats: &[f32], first: usize) -> V {
     V::load_partial(token, floats.get(first..).unwrap_or_default(), 0.0)
 }

@@ -1,4 +1,4 @@
-//! Two partial states made one.
+//! Merges two partial attention states.
 //!
 //! ```text
 //! m = max(a, b)                                  a, b: log-sum-exps
@@ -7,12 +7,12 @@
 //! log-sum-exp = m + ln (w + v)
 //! ```
 //!
-//! 1. The shift by `m` goes into the exponent ([`exp`](super::exp)), and comes back as the whole
-//!    number that [`ln`] takes: neither rounds anything. Beyond ±[`LIMIT`] `m` is subtracted,
-//!    which is exact where the lesser weight is not 0.
-//! 2. Beside an empty state, whose log-sum-exp is −∞, the other one is copied or left as it is.
-//! 3. Where one is +∞ its weight is 1, and 0 the other's; where both are, nobody knows the
-//!    shares: NaN.
+//! 1. The shift by `m` is applied to the exponent ([`exp`](super::exp)), and its whole number `n` is an
+//!    argument of [`ln`]: neither rounds anything. Beyond ±[`LIMIT`] `m` is subtracted, which is exact where
+//!    the lesser weight is not 0.
+//! 2. An empty state has the log-sum-exp −∞. If one state is empty, the result is the other, bit for bit.
+//! 3. If one log-sum-exp is +∞, its state has the weight 1 and the other 0. If both are, the weights are not
+//!    determined: NaN.
 
 use super::{Kernel, exp::Shift, ln::ln, softmax::share_at_infinity};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     simd::{Vector, array, strip},
 };
 
-/// `out` and `log_sum_exp` hold one state and become both; shapes agree.
+/// Merges the second state into the first one, `out` and `log_sum_exp`. All shapes agree.
 pub(crate) struct Merge<'a> {
     pub(crate) out: MatrixMut<'a>,
     pub(crate) log_sum_exp: &'a mut [f32],
@@ -40,15 +40,15 @@ impl Kernel for Merge<'_> {
         for first in (0..log_sum_exp.len()).step_by(L) {
             let ours = log_sum_exp.get_mut(first..).unwrap_or_default();
             let theirs = other_log_sum_exp.get(first..).unwrap_or_default();
-            let lanes = lanes::<L, V>(token, ours, theirs);
-            let queries = ours.iter_mut().zip(theirs).zip(lanes);
-            for (row, ((ours, &theirs), both)) in (first..).zip(queries) {
+            let merged = merged_queries::<L, V>(token, ours, theirs);
+            let queries = ours.iter_mut().zip(theirs).zip(merged);
+            for (row, ((ours, &theirs), query)) in (first..).zip(queries) {
                 let is_empty = [*ours == f32::NEG_INFINITY, theirs == f32::NEG_INFINITY];
                 if is_empty == [false, true] {
                     continue;
                 }
-                *ours = if is_empty[0] { theirs } else { both.log_sum_exp };
-                let (w, v) = (V::splat(token, both.shares[0]), V::splat(token, both.shares[1]));
+                *ours = if is_empty[0] { theirs } else { query.log_sum_exp };
+                let (w, v) = (V::splat(token, query.weights[0]), V::splat(token, query.weights[1]));
                 for col in (0..out.cols()).step_by(L) {
                     let [a]: [V; 1] = strip::read(token, out.view(), row, col);
                     let [b]: [V; 1] = strip::read(token, other, row, col);
@@ -64,21 +64,27 @@ impl Kernel for Merge<'_> {
     }
 }
 
-/// Where `n · ln 2` is exact in either family, with room.
+/// Far inside the range in which `n · ln 2` is exact, in either family.
 const LIMIT: f32 = 2048.0;
 
-/// What two log-sum-exps that are not −∞ make of their states.
+/// The weights of the two states of a query, of which neither is empty, and the merged log-sum-exp.
 #[derive(Clone, Copy)]
-struct Both {
-    shares: [f32; 2],
+struct MergedQuery {
+    weights: [f32; 2],
     log_sum_exp: f32,
 }
 
+/// Merges the log-sum-exps `a` and `b` of up to `L` queries.
 #[inline(always)]
-fn lanes<const L: usize, V: Vector<L>>(token: V::Token, a: &[f32], b: &[f32]) -> [Both; L] {
+fn merged_queries<const L: usize, V: Vector<L>>(
+    token: V::Token,
+    a: &[f32],
+    b: &[f32],
+) -> [MergedQuery; L] {
     let constant = |c| V::splat(token, c);
     let (zero, largest) = (constant(0.0), constant(f32::MAX));
-    // Where both are −∞ nobody reads what comes out: the least float stands for it, whose differences are 0.
+    // The least float stands for −∞, so that differences are 0 and not NaN. Where both are −∞ the caller does
+    // not use the result.
     let [a, b] = [a, b].map(
         #[inline(always)]
         |x| constant(f32::MIN).max(V::load_partial(token, x, 0.0)),
@@ -96,5 +102,5 @@ fn lanes<const L: usize, V: Vector<L>>(token: V::Token, a: &[f32], b: &[f32]) ->
     let [_, n] = Shift::base_and_n(token, shift.base_and_magic());
     let log_sum_exp = (base + infinite + ln(token, sum, n)).to_array();
     let (w, v) = ((w / sum).to_array(), (v / sum).to_array());
-    array!(|i| Both { shares: [w[i], v[i]], log_sum_exp: log_sum_exp[i] })
+    array!(|i| MergedQuery { weights: [w[i], v[i]], log_sum_exp: log_sum_exp[i] })
 }

@@ -1,4 +1,4 @@
-//! The kernels, each written once over [`Vector`], in the order the data takes.
+//! The kernels. Each is written once, generic over [`Vector`].
 
 pub(crate) mod order;
 
@@ -18,15 +18,15 @@ pub(crate) mod tile;
 
 use crate::simd::Vector;
 
-/// A kernel with its operands: `dispatch` gives it the vectors of a back end.
+/// A kernel with its operands: `dispatch` calls it with the vector type of a back end.
 pub(crate) trait Kernel {
-    /// What comes out.
+    /// The result.
     type Output;
 
-    /// Runs on vectors of `L` lanes. The other numbers are the back end's:
+    /// Runs on vectors of `L` lanes. Each back end also chooses:
     ///
-    /// * `G`: how many vectors a [group](order) of partial sums is;
-    /// * `R`, `C`: rows and vectors of a [tile].
+    /// * `G`: the number of vectors in a [group](order) of partial sums;
+    /// * `R`, `C`: the number of rows, and of vectors per row, of a [tile].
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
         self,
         token: V::Token,

@@ -2,30 +2,29 @@
 //!
 //! ```text
 //! m = max x                            where m = +∞: x = 0 where it is +∞, else −∞
-//! w = e^(x − m), sum += w              written where the result goes
+//! w = e^(x − m), sum += w              written to the output
 //! w = w · (1 / sum)                    +0 below 2⁻¹²⁶
 //! ```
 //!
-//! 1. The shift goes into the exponent ([`exp`](super::exp)): nothing is rounded
-//!    by it. The weights do not wait for it ([`exp::near`](super::exp::near)), so that the first
-//!    two passes overlap.
-//! 2. The sum is compensated ([`Sum`]): a plain one is off by 40 ULP at 1024 elements, this
-//!    one by less than 1 along columns, where every weight is added so, and by less than 2 along
-//!    rows, where pairs are.
-//! 3. Weights that would be subnormal are set to +0 *before* the
-//!    multiplication, because an x86 core takes a slow path for each subnormal result.
-//! 4. A NaN makes the sum NaN, and with it every weight.
-//! 5. Where the maximum is −∞ or there is no element the sum is 0, and so are the weights.
+//! 1. The shift by `m` is applied to the exponent ([`exp`](super::exp)) and rounds nothing. The weights do
+//!    not wait for it ([`exp::overlap`](super::exp::overlap)), so that the first two passes overlap.
+//! 2. The sum is compensated ([`Sum`]). At 1024 elements a plain sum is off by 40 ULP. A compensated one is
+//!    off by less than 1 along columns, which add single weights, and by less than 2 along rows, which add
+//!    pairs.
+//! 3. Weights that would be subnormal are set to +0 *before* the multiplication, because an x86 core takes a
+//!    slow path for each subnormal result.
+//! 4. A NaN makes the sum NaN, and the sum makes every weight NaN.
+//! 5. Where the maximum is −∞ or there is no element, the sum is 0, and so are the weights.
 //!
-//! With the weights within 1 ULP, the sum within 2 and two roundings, a
-//! result is within 6 ULP; searches that climb hills found 4.8 at worst.
+//! With weights within 1 ULP, a sum within 2 ULP and two roundings, a result is within 6 ULP. Hill-climbing
+//! searches found 4.8 ULP at worst.
 
 use super::{
     Kernel,
     exp::{
         Shift, WEIGHT_BIAS,
-        near::{NEAR, NearShift},
-        times,
+        overlap::{DeferredShift, LARGE_MAXIMUM},
+        poly_scale,
     },
 };
 use crate::{
@@ -45,20 +44,19 @@ pub(crate) use rows::Rows;
 
 /// A compensated sum of weights in each lane.
 ///
-/// `a` begins at [`SUM_BIAS`] and stays above every weight, so that what the
-/// addition to it loses is exactly `w − (t − a)`; that goes into `e`.
+/// `a` starts at [`SUM_BIAS`] and stays above every weight, so that the rounding error of `t = a + w` is
+/// exactly `w − (t − a)`. `e` is the sum of these errors.
 #[derive(Clone, Copy)]
 struct Sum<V> {
     a: V,
     e: V,
 }
 
-/// What [`Sum::a`] begins at: 2⁶⁹.
+/// The start of [`Sum::a`]: 2⁶⁹. No weight is above 2⁶⁵.
 ///
-/// No weight is above 2⁶⁵. Further up `a` would lose more of each weight to `e`, a
-/// plain sum: begun at 2⁷⁶, 1023 equal weights beside a large one leave a column 93
-/// ULP off. Further down the parts of a group have more bits than their fold
-/// keeps: 5.3 ULP at 2⁶⁵. Here the same searches find 4.2 for a column.
+/// With a larger start more of each weight would go to `e`, a plain sum: with 2⁷⁶, a column of one large
+/// weight and 1023 equal ones is off by 93 ULP. With a smaller start the partial sums of a group have more
+/// bits than their fold keeps: 5.3 ULP with 2⁶⁵. With 2⁶⁹ the same searches find 4.2 ULP for a column.
 const SUM_BIAS: f32 = WEIGHT_BIAS * 64.0;
 
 impl<V> Sum<V> {
@@ -70,7 +68,7 @@ impl<V> Sum<V> {
         Self::from(token, V::splat(token, SUM_BIAS))
     }
 
-    /// The sum of no weights, where `a` begins at `bias`.
+    /// An empty sum whose `a` starts at `bias`.
     #[inline(always)]
     fn from<const L: usize>(token: V::Token, bias: V) -> Self
     where
@@ -89,8 +87,8 @@ impl<V> Sum<V> {
         self.a = t;
     }
 
-    /// Adds four weights as two pairs. What the two additions to `a` lose is added up before
-    /// it goes into `e`, whose chain is half as long.
+    /// Adds four weights as two pairs. The rounding errors of the two additions to `a` are added to each
+    /// other first, which halves the chain of additions to `e`.
     #[inline(always)]
     fn add_four<const L: usize>(&mut self, w0: V, w1: V, w2: V, w3: V)
     where
@@ -104,7 +102,7 @@ impl<V> Sum<V> {
         self.a = a;
     }
 
-    /// The sum but for `e`.
+    /// The sum without `e`.
     #[inline(always)]
     fn unbiased<const L: usize>(self, token: V::Token) -> V
     where
@@ -114,10 +112,10 @@ impl<V> Sum<V> {
     }
 }
 
-/// What a sum makes of the weights.
+/// Divides weights by their sum.
 #[derive(Clone, Copy)]
 struct Normaliser<V> {
-    /// Weights that are not above would become subnormal.
+    /// Weights up to this one become +0: their quotients would be subnormal.
     cutoff: V,
     factor: V,
 }
@@ -127,8 +125,8 @@ struct Normaliser<V> {
 const SMALLEST: f32 = f32::from_bits(0x0080_0004);
 
 impl Normaliser<F32x1> {
-    /// The same in each lane: the quotient of one float takes 7 cycles less than that of a vector
-    /// of AVX-512.
+    /// Broadcasts to every lane. The division of one float takes 7 cycles less than that of a vector of
+    /// AVX-512.
     #[inline(always)]
     fn splat<const L: usize, V>(self, token: V::Token) -> Normaliser<V>
     where
@@ -140,19 +138,20 @@ impl Normaliser<F32x1> {
 }
 
 impl<V> Normaliser<V> {
-    /// Of the weights whose sum is `a + e`, of which no more than the lowest bits are in `e`.
+    /// For weights with the sum `a + e`, where `e` affects only the lowest bits.
     #[inline(always)]
     fn new<const L: usize>(token: V::Token, a: V, e: V) -> Self
     where
         V: Vector<L>,
     {
-        // Where a weight is not 0 `a` is far above the smallest normal number, which keeps the factor finite
-        // where all are 0. A sum that is NaN stays one.
+        // The smallest normal number keeps the factor finite where all weights are 0; otherwise `a` is far
+        // above it. A NaN in `a` or `e` stays NaN.
         let sum = V::splat(token, f32::MIN_POSITIVE).max(a) + e;
-        // 1 / sum, by a constant that the polynomial has too: a column is short of registers for them. A
-        // row is not, but waits for it.
-        let times = V::splat(token, const { if L == 1 { 1.0 } else { times(V::FMA) } });
-        Self { cutoff: sum * V::splat(token, SMALLEST), factor: times / (times * sum) }
+        // The factor is 1 / sum. Columns use a constant that the polynomial already has in a register,
+        // because registers are scarce there. A row, one lane here, waits for this quotient: 1 needs no
+        // multiplication.
+        let scale = V::splat(token, const { if L == 1 { 1.0 } else { poly_scale(V::FMA) } });
+        Self { cutoff: sum * V::splat(token, SMALLEST), factor: scale / (scale * sum) }
     }
 
     #[inline(always)]
@@ -164,10 +163,10 @@ impl<V> Normaliser<V> {
     }
 }
 
-/// The largest element in each lane, −∞ where there is none, and anything where one is NaN:
-/// the sum is too then, whatever the shift.
+/// The largest element in each lane; −∞ where there is none. Where an element is NaN the result is
+/// unspecified: the sum is NaN under any shift.
 ///
-/// These operands of `max`, and not the others, let x86 take the element from memory.
+/// This order of the operands of `max` lets x86 read the element from memory as part of the instruction.
 #[inline(always)]
 fn maximum<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
@@ -183,12 +182,13 @@ fn maximum<const L: usize, const G: usize, V: Vector<L>>(
     m
 }
 
-/// The shift of a column, whose maximum is near 0: [`NearShift`], which has fewer steps, and the plain
-/// one, of the same bits, on one lane: rustc 1.95 compares the lanes of a Cortex-M55 with a
-/// constant as if NaN were less, and so would lose it.
+/// The shift of a column whose maximum is not large.
+///
+/// [`DeferredShift`] has fewer steps. One lane uses [`Shift`], which returns the same bits: rustc 1.95
+/// compares the lanes of a Cortex-M55 with a constant as if NaN were less than it, and so would lose a NaN.
 #[derive(Clone, Copy)]
 struct ColumnShift<V> {
-    near: NearShift<V>,
+    deferred: DeferredShift<V>,
     plain: Shift<V>,
 }
 
@@ -198,7 +198,7 @@ impl<V> ColumnShift<V> {
     where
         V: Vector<L>,
     {
-        Self { near: NearShift::new(token, m), plain: Shift::near(token, m) }
+        Self { deferred: DeferredShift::new(token, m), plain: Shift::without_base(token, m) }
     }
 
     #[inline(always)]
@@ -209,11 +209,11 @@ impl<V> ColumnShift<V> {
         if L == 1 {
             return self.plain.weight(token, x);
         }
-        self.near.weight(token, x)
+        self.deferred.weight(token, x)
     }
 }
 
-/// Writes the weights of a strip, and returns their sums.
+/// Writes the weights of a strip. Returns their sums.
 #[inline(always)]
 fn weigh<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
@@ -239,54 +239,55 @@ fn weigh<const L: usize, const G: usize, V: Vector<L>>(
     sums
 }
 
-/// Where the maximum `m` is +∞ the elements that are share the weight: makes them 0 and
-/// the others −∞, NaN aside.
+/// Where the maximum `m` is +∞, the elements that are +∞ share the weight equally: they become 0, the others
+/// −∞. A NaN stays NaN. Where `m` is finite, returns `x`.
 #[inline(always)]
 pub(super) fn share_at_infinity<const L: usize, V: Vector<L>>(token: V::Token, m: V, x: V) -> V {
-    // No comparison makes −∞ of what is less than +∞: in the lanes of a Cortex-M55 rustc 1.95 takes a
-    // NaN for less.
+    // `x − m` makes −∞ of the others. A comparison would turn a NaN into −∞ too: in the lanes of a Cortex-M55
+    // rustc 1.95 compares NaN as less.
     let largest = V::splat(token, f32::MAX);
     let share = x.select_gt(largest, V::splat(token, 0.0), x - m);
     m.select_gt(largest, share, x)
 }
 
-/// Brings the maxima `m` of a strip near 0 where one is not: writes the strip less those, which is
-/// exact where the weight is not 0, or where they are +∞ [`share_at_infinity`]s it, and leaves it in place. Gives
-/// the new maxima, and what becomes of the elements `beside` that are not in the strip.
+/// If one of the maxima `m` of a strip is large (beyond ±[`LARGE_MAXIMUM`]), subtracts all large ones from
+/// their columns in a pass of its own; later passes run in place. The subtraction is exact where the weight
+/// is not 0. Where a maximum is +∞ it applies [`share_at_infinity`] instead. Returns the new maxima and the
+/// new `sinks`.
 #[inline(always)]
-fn bring_near<const L: usize, const G: usize, V: Vector<L>>(
+fn subtract_large_maxima<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     strip: &mut Strip<'_>,
     m: [V; G],
-    beside: [V; G],
+    sinks: [V; G],
 ) -> ([V; G], [V; G]) {
     let constant = |c| V::splat(token, c);
     let zero = constant(0.0);
-    // −∞, where every weight is +0, serves like any other.
+    // For a maximum of −∞ every weight is +0 under any shift.
     let m: [V; G] = array!(|g| m[g].select_gt(constant(f32::NEG_INFINITY), m[g], zero));
-    let far: [V; G] = array!(|g| {
-        let below = constant(-NEAR).select_gt(m[g], m[g], zero);
-        m[g].select_gt(constant(NEAR), m[g], below)
+    let large: [V; G] = array!(|g| {
+        let below = constant(-LARGE_MAXIMUM).select_gt(m[g], m[g], zero);
+        m[g].select_gt(constant(LARGE_MAXIMUM), m[g], below)
     });
-    let mut is_far = false;
-    for far in far {
-        is_far |= far.to_array() != [0.0; L];
+    let mut any_large = false;
+    for large in large {
+        any_large |= large.to_array() != [0.0; L];
     }
-    if is_far {
-        let base: [V; G] = array!(|g| far[g].select_gt(constant(f32::MAX), zero, far[g]));
+    if any_large {
+        let base: [V; G] = array!(|g| large[g].select_gt(constant(f32::MAX), zero, large[g]));
         strip.map(
             token,
             f32::NEG_INFINITY,
             #[inline(always)]
             |x: [V; G]| array!(|g| share_at_infinity(token, m[g], x[g]) - base[g]),
         );
-        strip.stay_in_place();
+        strip.read_from_output();
         return (
-            array!(|g| far[g].select_gt(constant(f32::MAX), zero, m[g] - base[g])),
-            array!(|g| share_at_infinity(token, m[g], beside[g]) - base[g]),
+            array!(|g| large[g].select_gt(constant(f32::MAX), zero, m[g] - base[g])),
+            array!(|g| share_at_infinity(token, m[g], sinks[g]) - base[g]),
         );
     }
-    (m, beside)
+    (m, sinks)
 }
 
 /// Divides the weights of a strip by their sums.
@@ -296,7 +297,7 @@ fn normalise<const L: usize, const G: usize, V: Vector<L>>(
     mut strip: Strip<'_>,
     normalisers: [Normaliser<V>; G],
 ) {
-    strip.stay_in_place();
+    strip.read_from_output();
     strip.map(
         token,
         0.0,
@@ -305,8 +306,8 @@ fn normalise<const L: usize, const G: usize, V: Vector<L>>(
     );
 }
 
-/// The weights of a row by [`Shift`] alone, under the maximum 0 and
-/// without the sum: what the benches hold the whole against.
+/// The weights of a row by [`Shift`], with the maximum 0 and without a sum. The benches compare the whole
+/// softmax with it.
 pub(crate) struct Exp<'a>(pub(crate) InOut<'a>);
 
 impl Kernel for Exp<'_> {
@@ -328,10 +329,10 @@ impl Kernel for Exp<'_> {
     }
 }
 
-/// Softmax of every column; each lane is one, so that nothing is folded.
+/// Softmax of every column. Each lane holds one column, so that no vector is folded.
 pub(crate) struct Columns<'a> {
     pub(crate) matrix: InOut<'a>,
-    /// One more logit in each column, which takes its share; −∞ is none.
+    /// The attention sink: one more score in the denominator of each column; −∞ is none.
     pub(crate) sink: f32,
 }
 
@@ -341,11 +342,11 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Softmax of one row that lies side by side.
+/// Softmax of a slice.
 pub(crate) struct Slice<'a> {
-    /// `None`: what is written is what is read.
+    /// `None`: in place.
     pub(crate) from: Option<&'a [f32]>,
-    /// Of the length of `from`.
+    /// Has the length of `from`.
     pub(crate) to: &'a mut [f32],
 }
 
@@ -385,10 +386,10 @@ impl Kernel for Columns<'_> {
         let sink = V::splat(token, sink);
         let (rows, cols) = matrix.shape();
         let cols = if rows == 0 { 0 } else { cols };
-        // Four columns of one lane at a time take 9 % less time than one, in five times the code.
-        let abreast = if cfg!(small) && L == 1 { 1 } else { C };
-        for col in (0..cols).step_by(abreast * L) {
-            if abreast > 1 && cols - col > L {
+        // With one lane, four columns at a time take 9 % less time than one, in five times the code.
+        let vectors = if cfg!(small) && L == 1 { 1 } else { C };
+        for col in (0..cols).step_by(vectors * L) {
+            if vectors > 1 && cols - col > L {
                 columns::<L, C, V>(token, &mut matrix, col, sink);
             } else {
                 columns::<L, 1, V>(token, &mut matrix, col, sink);
@@ -397,7 +398,7 @@ impl Kernel for Columns<'_> {
     }
 }
 
-/// `C` vectors of columns from `col` on.
+/// Softmax of `C` vectors of columns from `col` on.
 #[inline(always)]
 fn columns<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
@@ -408,7 +409,7 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
     let mut strip = matrix.columns(col, C * L);
     let m: [V; C] = maximum(token, strip.source());
     let m: [V; C] = array!(|c| sink.max(m[c]));
-    let (m, sinks) = bring_near(token, &mut strip, m, [sink; C]);
+    let (m, sinks) = subtract_large_maxima(token, &mut strip, m, [sink; C]);
     let shifts: [ColumnShift<V>; C] = array!(|c| ColumnShift::new(token, m[c]));
     let mut sums = weigh(token, &mut strip, shifts);
     for c in 0..C {

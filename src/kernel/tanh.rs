@@ -5,17 +5,17 @@
 //! |x| >  5/8      ±(1 − 2 / (e^(2·|x|) + 1))     1 from |x| = 9.02 on
 //! ```
 //!
-//! 1. The products keep the sign of a zero and every bit of a subnormal: there the
-//!    parenthesis is 1. With `x + x³ · P` a −0 would become +0.
-//! 2. Above 5/8 the result is more than ½, so that the error of the quotient counts half of
-//!    its ULP and less; `e^(2·|x|)` is [`exp`], and the doubling is exact.
-//! 3. `|x|` is lowered to 10, where the result is 1 already and the power is far from overflow.
-//! 4. The coefficients minimise the largest relative error over [0, 5/8], 2⁻²⁷·⁷: Remez'
-//!    exchange, the coefficients rounded one by one, the lowest first and the others fitted
-//!    anew, then a search among their neighbours.
+//! 1. Near 0 the factor `1 + x² · P(x²)` is 1, and the product keeps the sign of a zero and every bit of a
+//!    subnormal. `x + x³ · P` would turn −0 into +0.
+//! 2. Above 5/8 the result is above ½, so that an error of 1 ULP of the quotient is at most half an ULP of
+//!    the result. `e^(2·|x|)` is [`exp`]; the doubling is exact.
+//! 3. `|x|` is clamped to 10, where the result is already 1 and the exponential is far from overflow.
+//! 4. The coefficients minimise the largest relative error over [0, 5/8], which is 2⁻²⁷·⁷. They come from the
+//!    Remez exchange algorithm, were rounded one by one, the lowest first and the others refitted after each,
+//!    and then improved by a search among neighbouring floats.
 //!
-//! Over every f32 it is off by at most 1.363 ULP FMA, 1.333 non-FMA, and it is odd in every
-//! bit: `tanh_is_within_two_ulp`. Of ±0 and of a subnormal it is the same, of ±∞ ±1, of NaN NaN.
+//! The largest error over every f32 is 1.363 ULP (FMA) or 1.333 ULP (non-FMA), and `tanh(−x)` has the bits of
+//! `−tanh x`: `tanh_is_within_two_ulp`. ±0 and subnormals return themselves, ±∞ returns ±1, NaN returns NaN.
 
 use super::exp::exp;
 use crate::simd::Vector;
@@ -23,10 +23,10 @@ use crate::simd::Vector;
 #[cfg(test)]
 mod tests;
 
-/// Up to here the polynomial: 5/8.
+/// Up to this magnitude, 5/8, the polynomial is used.
 const SMALL: f32 = 0.625;
 
-/// The coefficients of x², x⁴ … x¹⁰ in the parenthesis.
+/// The coefficients of x², x⁴, …, x¹⁰ in `1 + x² · P(x²)`.
 const C2: f32 = f32::from_bits(0xbeaa_aa99);
 const C4: f32 = f32::from_bits(0x3e08_837b);
 const C6: f32 = f32::from_bits(0xbd5c_1ad2);
@@ -34,7 +34,8 @@ const C8: f32 = f32::from_bits(0x3ca8_fc67);
 const C10: f32 = f32::from_bits(0xbbba_8671);
 
 /// `tanh x`, within 2 ULP.
-// A microcontroller calls it: inlined, the loop over scores would be unrolled, 800 bytes.
+// Not inlined on a microcontroller: there the compiler would unroll the loop over scores around it, 800
+// bytes.
 #[cfg_attr(not(microcontroller), inline(always))]
 #[cfg_attr(microcontroller, inline(never))]
 pub(crate) fn tanh<const L: usize, V: Vector<L>>(token: V::Token, x: V) -> V {

@@ -1,35 +1,33 @@
-//! The product of two matrices, the one kernel of projections, scores and
-//! weighted sums.
+//! Matrix product: the kernel of projections, scores and weighted sums.
 //!
 //! ```text
 //! out[r][c] = Σ left[r][k] · right[k][c]       k = 0, 1, …, one chain
 //! ```
 //!
-//! A **tile** is `R` rows by `C` vectors of the output, held in registers. For each
-//! `k` it loads `C` vectors of `right`, broadcasts `R` elements of `left`, and
-//! forms `R * C` multiply-adds: as many as registers allow, because that is
-//! what divides the loads.
+//! A **tile** is `R` rows by `C` vectors of the output, held in registers. For each `k` it loads `C` vectors
+//! of `right`, broadcasts `R` elements of `left` and computes `R * C` multiply-adds. `R` and `C` are as large
+//! as the registers allow, which makes the fewest loads per multiply-add.
 //!
 //! ```text
 //! for each C vectors of columns
 //!   for each PANEL of k
-//!     pack right[k][columns], scaled, into a panel     (not for few rows)
+//!     pack scale * right[k][columns] into a panel      (not for a single tile of rows)
 //!     for each R rows
 //!       tile = k is the first ? 0 : out
 //!       for k in the panel: tile += broadcast(left[rows][k]) * panel[k]
 //!       out = tile
 //! ```
 //!
-//! 1. The panel makes lanes of what lies transposed (the queries of a score)
-//!    and keeps what many tiles read in the first-level cache. For one tile of
-//!    rows it is left out where `right` lies well already.
-//! 2. A tile that waits in `out` between panels loses nothing: its elements
-//!    are floats. So neither `PANEL` nor `R` nor `C` shows in any bit.
-//! 3. Where `out` lies transposed the operands are exchanged, so that lanes are
-//!    stored side by side. A scale then belongs to `left`: its rows are multiplied
-//!    into a buffer before they are broadcast.
-//! 4. Rows that the matrix does not have are computed as copies of its last
-//!    and not stored.
+//! 1. Packing transposes a `right` whose columns are contiguous (the queries of a score), and keeps in the
+//!    first-level cache what many tiles read. It is skipped if there is one tile of rows, the rows of `right`
+//!    are contiguous and there is no scale.
+//! 2. Between panels a tile is stored in `out`. This loses nothing, because its elements are floats; so
+//!    `PANEL`, `R` and `C` do not change any bit.
+//! 3. If `out` is transposed (row stride 1), the operands are exchanged, so that lanes are contiguous in
+//!    `out`. A scale then applies to `left`: its scaled rows are written to a buffer before they are
+//!    broadcast.
+//! 4. The rows of a tile past the last row of the matrix are computed as copies of the last row and not
+//!    stored.
 
 use core::ops::Range;
 
@@ -46,19 +44,19 @@ use crate::{
     },
 };
 
-/// How many `k` a panel holds: with `C * L` of 8 to 32 floats it is 2 to 8 KiB on the
-/// stack, a part of any first-level cache; 1 KiB on a microcontroller.
+/// The number of `k` in a panel. With `C * L` of 8 to 32 floats a panel takes 2 to 8 KiB of stack, a fraction
+/// of any first-level cache; 1 KiB on a microcontroller.
 const PANEL: usize = 64;
 
-/// `out = (left_scale * left) · (right_scale * right) + bias`; shapes agree.
+/// `out = (left_scale * left) · (right_scale * right) + bias`. All shapes agree.
 pub(crate) struct Product<'a> {
     pub(crate) left: MatrixRef<'a>,
     pub(crate) right: MatrixRef<'a>,
-    /// Multiplies `left`, rounded once, before anything else.
+    /// Multiplies each element of `left` first; the product is rounded.
     pub(crate) left_scale: f32,
-    /// Multiplies `right`, likewise.
+    /// Multiplies each element of `right` first; the product is rounded.
     pub(crate) right_scale: f32,
-    /// Added at last; of the shape of `out`.
+    /// Added last; has the shape of `out`.
     pub(crate) bias: Option<MatrixRef<'a>>,
     pub(crate) out: MatrixMut<'a>,
 }
@@ -89,11 +87,11 @@ impl Kernel for Product<'_> {
     }
 }
 
-/// For some `k` in a row `C` vectors of columns, as [`pack`] lays them.
+/// `C` vectors of columns for each of up to [`PANEL`] consecutive `k`; see [`pack`].
 type Panel<const L: usize, const C: usize> = Vec<[[f32; L]; C], PANEL>;
 
 impl Product<'_> {
-    /// The same product with its operands exchanged: every sum keeps its bits.
+    /// The transposed product, with its operands exchanged. Every sum keeps its bits.
     #[inline(always)]
     fn t(self) -> Self {
         Self {
@@ -106,7 +104,7 @@ impl Product<'_> {
         }
     }
 
-    /// `C` vectors of columns from `col` on.
+    /// Computes `C` vectors of columns from `col` on.
     #[inline(always)]
     fn columns<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
         &mut self,
@@ -133,7 +131,7 @@ impl Product<'_> {
         }
     }
 
-    /// `C` vectors of columns from `col` on, without the bias, panel for panel.
+    /// Computes `C` vectors of columns from `col` on, without the bias, panel by panel.
     #[inline(always)]
     fn panels<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
         &mut self,
@@ -156,8 +154,8 @@ impl Product<'_> {
         }
     }
 
-    /// Adds the products of the `k` in `panel`, whose vectors are `right`, to
-    /// all tiles of these columns.
+    /// Adds the products of the `k` in `panel` to all tiles of these columns. `right` has the vectors of
+    /// these `k`.
     #[inline(always)]
     fn tiles<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
         &mut self,
@@ -171,7 +169,7 @@ impl Product<'_> {
         let mut row = 0;
         while row < rows {
             let rest = rows - row;
-            // Of 6 rows a tile leaves up to 5 empty; 8 are two of 4.
+            // A last tile of 6 rows would leave up to 5 of them empty; 8 rows are two tiles of 4.
             row += if const { R == 6 } && (rest <= 4 || rest == 8) {
                 self.tile::<L, 4, C, V>(token, row, col, panel.clone(), right, &mut scaled)
             } else {
@@ -180,7 +178,7 @@ impl Product<'_> {
         }
     }
 
-    /// Likewise to a tile of `R` rows; gives `R`.
+    /// Adds the products of the `k` in `panel` to one tile. Returns its number of rows, `R`.
     #[inline(always)]
     fn tile<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
         &mut self,
@@ -209,7 +207,7 @@ impl Product<'_> {
         R
     }
 
-    /// Writes rows of `left` from `row` on, for the `k` in `panel`, times their scale.
+    /// Writes the rows of `left` from `row` on, times their scale, to `scaled`, for the `k` in `panel`.
     #[inline(always)]
     fn scale_left<const L: usize, V: Vector<L>>(
         &self,
@@ -235,7 +233,7 @@ impl Product<'_> {
     }
 }
 
-/// A tile and the products of all `k`: `sums[r][c] + Σ left[k][r] · right[k][c]`.
+/// The micro-kernel: returns the tile `sums[r][c] + Σ left[k][r] · right[k][c]` over all `k`.
 #[inline(always)]
 pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
@@ -243,7 +241,7 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
     right: Source<'_>,
     sums: [[V; C]; R],
 ) -> [[V; C]; R] {
-    accumulate_and(
+    accumulate_with(
         token,
         left,
         right,
@@ -253,18 +251,18 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
     )
 }
 
-/// [`accumulate`], and `also` for each `k`.
+/// [`accumulate`] that calls `per_k` after each `k`, to interleave other work such as a prefetch.
 #[inline(always)]
-pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+pub(super) fn accumulate_with<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     mut left: impl BroadcastColumns<R>,
     mut right: Source<'_>,
     mut sums: [[V; C]; R],
-    mut also: impl FnMut(),
+    mut per_k: impl FnMut(),
 ) -> [[V; C]; R] {
-    // One vector a step has as much around it as several: four steps at a time. That the columns are
-    // there is asked each time, so that rows keep a pointer each: an index which all share makes a
-    // multiply-add two of an Intel core.
+    // One vector per step has as much loop overhead as several vectors: four steps per iteration. Each
+    // iteration checks the number of columns, so that the compiler keeps a pointer per row: with one index
+    // for all rows, a multiply-add becomes two micro-operations on an Intel core.
     if const { C == 1 && L > 1 }
         && left.is_dense()
         && let Some(fours) = right.by_four::<L>()
@@ -274,12 +272,12 @@ pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: 
             token,
             #[inline(always)]
             |right: [V; 4]| {
-                let Some(left) = left.four() else { return };
+                let Some(left) = left.next_four() else { return };
                 each::<4>(
                     #[inline(always)]
                     |k| {
                         sums = step(token, left[k], [right[k]; C], sums);
-                        also();
+                        per_k();
                     },
                 );
                 done += 4;
@@ -293,13 +291,13 @@ pub(super) fn accumulate_and<const L: usize, const R: usize, const C: usize, V: 
         #[inline(always)]
         |right, left| {
             sums = step(token, left, right, sums);
-            also();
+            per_k();
         },
     );
     sums
 }
 
-/// A tile and the products of one `k`.
+/// Adds the products of one `k` to a tile.
 #[inline(always)]
 fn step<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
@@ -307,15 +305,15 @@ fn step<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
     right: [V; C],
     sums: [[V; C]; R],
 ) -> [[V; C]; R] {
-    // Written out, or the sums are in memory.
+    // Unrolled: a loop would keep the sums in memory.
     array!(|r| {
         let left = V::splat(token, left[r]);
         array!(|c| left.mul_add(right[c], sums[r][c]))
     })
 }
 
-/// Lays `C` vectors of columns from `col` on, for the `k` in `range`, side by
-/// side into `panel`, times `scale`; columns that are not there are 0.
+/// Packs `C` vectors of columns from `col` on, times `scale`, into `panel`, one entry for each `k` in
+/// `range`. Columns out of range are 0.
 #[inline(always)]
 fn pack<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
@@ -329,7 +327,7 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
     // Cannot fail: `range` is at most PANEL long.
     let _ = panel.resize(range.len(), [[0.0; L]; C]);
     if right.row_stride() == 1 && L > 1 {
-        // Each column lies side by side in memory: squares of it are transposed.
+        // Columns are contiguous: transpose `L` × `L` squares.
         for c in 0..C {
             let blocks = panel.chunks_mut(L).zip(range.clone().step_by(L));
             for (block, k) in blocks {
@@ -347,7 +345,7 @@ fn pack<const L: usize, const C: usize, V: Vector<L>>(
     }
 }
 
-/// Lays vectors, times `scale`, into column `c` of as many rows as there are, up to `L`.
+/// Stores `vectors[i] * scale` as vector `c` of row `i`, for up to `L` rows.
 #[inline(always)]
 pub(super) fn store_square<const L: usize, const C: usize, V: Vector<L>>(
     vectors: [V; L],
@@ -356,7 +354,7 @@ pub(super) fn store_square<const L: usize, const C: usize, V: Vector<L>>(
     c: usize,
 ) {
     if let Ok(rows) = <&mut [[[f32; L]; C]; L]>::try_from(&mut *rows) {
-        // All of them, by constants: the vectors stay in registers.
+        // All `L` rows, by constant indices: the vectors stay in registers.
         each::<L>(
             #[inline(always)]
             |i| (vectors[i] * scale).store(&mut rows[i][c]),

@@ -15,7 +15,7 @@ cpufeatures::new!(detected, "avx", "avx2", "fma");
 pub(crate) struct Avx2(());
 
 impl Avx2 {
-    /// The token, where the machine and its operating system allow.
+    /// Returns the token if the CPU and the operating system support these instructions.
     #[inline]
     pub(crate) fn detect() -> Option<Self> {
         detected::get().then_some(Self(()))
@@ -52,15 +52,16 @@ fn halves(x: F32x8) -> [__m128; 2] {
     unsafe { [_mm256_castps256_ps128(x.0), _mm256_extractf128_ps::<1>(x.0)] }
 }
 
-/// Eight lanes of ones, then eight of zeros: the eight from `8 - n` on are the mask of the first `n` lanes.
+/// Eight lanes of ones, then eight of zeros. The eight integers from `8 - n` on are the mask of the first `n`
+/// lanes.
 static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The mask of the first `n.min(8)` lanes.
 #[inline(always)]
 fn first_lanes(_: Avx2, n: usize) -> __m256i {
     let begin = MASKS.as_ptr().wrapping_add(8 - n.min(8));
-    // SAFETY: AVX is available: the token is the proof; eight of the sixteen integers are read, as the first is
-    // at most number 8.
+    // SAFETY: AVX is available: the token is the proof; eight of the sixteen integers are read, as the first
+    // is at most number 8.
     unsafe { _mm256_loadu_si256(begin.cast()) }
 }
 
@@ -185,7 +186,7 @@ impl Vector<8> for F32x8 {
         })
     }
 
-    /// Pairs of lanes, then pairs of pairs, then the halves.
+    /// Transposes pairs of lanes, then pairs of pairs, then the halves.
     #[inline(always)]
     fn transpose(rows: [Self; 8]) -> [Self; 8] {
         let [Self(a), Self(b), Self(c), Self(d), Self(e), Self(f), Self(g), Self(h)] = rows;

@@ -18,14 +18,15 @@ cpufeatures::new!(detected, "avx512f", "avx512bw");
 pub(crate) struct Avx512(Avx2);
 
 impl Avx512 {
-    /// The token, where the machine and its operating system allow.
+    /// Returns the token if the CPU and the operating system support these instructions.
     #[inline]
     pub(crate) fn detect() -> Option<Self> {
         Avx2::detect().filter(|_| detected::get()).map(Self)
     }
 }
 
-/// Sixteen lanes. Only a token or another `F32x16` creates one, so that a value is as good a proof as the token.
+/// Sixteen lanes. Only a token or another `F32x16` creates one, so that a value is as good a proof as the
+/// token.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16(__m512);
 
@@ -171,7 +172,7 @@ impl Vector<16> for F32x16 {
         })
     }
 
-    /// Squares of 4 × 4 lanes, each 128 bits wide, then the squares themselves.
+    /// Transposes squares of 4 × 4 lanes, whose rows are 128 bits, then exchanges the squares.
     #[inline(always)]
     fn transpose(mut rows: [Self; 16]) -> [Self; 16] {
         /// Lanes of 128 bits: 0 and 2 of each operand, 1 and 3 of each.

@@ -9,16 +9,16 @@ use crate::matrix::MatrixRef;
 ///
 /// # Safety
 ///
-/// [`next_column`](Self::next_column) can be called as often as [`left`](Self::left) says.
+/// [`next_column`](Self::next_column) can be called [`remaining`](Self::remaining) times.
 pub(crate) unsafe trait BroadcastColumns<const R: usize> {
-    /// The number of columns left.
-    fn left(&self) -> usize;
+    /// The number of remaining columns.
+    fn remaining(&self) -> usize;
 
     /// The next column.
     ///
     /// # Safety
     ///
-    /// [`left`](Self::left) is not 0.
+    /// [`remaining`](Self::remaining) is not 0.
     unsafe fn next_column(&mut self) -> [f32; R];
 
     /// Whether each row is contiguous.
@@ -29,7 +29,7 @@ pub(crate) unsafe trait BroadcastColumns<const R: usize> {
 
     /// The next four columns, if four are left and each row is contiguous.
     #[inline(always)]
-    fn four(&mut self) -> Option<[[f32; R]; 4]> {
+    fn next_four(&mut self) -> Option<[[f32; R]; 4]> {
         None
     }
 }
@@ -38,36 +38,36 @@ pub(crate) unsafe trait BroadcastColumns<const R: usize> {
 #[derive(Clone, Copy)]
 pub(crate) struct BroadcastRows<'a, const R: usize> {
     rows: [*const f32; R],
-    /// The distance in floats from the first column. One offset for all rows becomes part of the load addresses;
-    /// `R` moving pointers would take an addition each.
+    /// The distance in floats from the first column. One offset for all rows becomes part of the load
+    /// addresses; `R` moving pointers would take an addition each.
     offset: usize,
     /// The distance in floats from one column to the next.
     step: usize,
-    left: usize,
+    remaining: usize,
     borrow: PhantomData<&'a [f32]>,
 }
 
 impl<'a, const R: usize> BroadcastRows<'a, R> {
-    /// Rows `row .. row + R` from column `col` on. The last row of `view` is repeated for rows behind it.
+    /// Rows `row .. row + R` from column `col` on. Rows out of range repeat the last row of `view`.
     #[inline(always)]
     pub(crate) fn new(view: MatrixRef<'a>, row: usize, col: usize) -> Self {
-        // Without rows `last` wraps, and `left` is 0.
+        // Without rows `last` wraps, and `remaining` is 0.
         let last = view.rows().wrapping_sub(1);
         Self {
             rows: array!(|i| view.at((row + i).min(last), col)),
             offset: 0,
             step: view.col_stride(),
-            left: if view.rows() == 0 { 0 } else { view.cols().saturating_sub(col) },
+            remaining: if view.rows() == 0 { 0 } else { view.cols().saturating_sub(col) },
             borrow: PhantomData,
         }
     }
 
-    /// The next `N` columns, if as many are left.
+    /// The next `N` columns, if `N` are left. They stay in the iterator.
     #[inline(always)]
     pub(crate) fn columns<const N: usize>(&self) -> Option<[[f32; R]; N]> {
-        // SAFETY: the offset is that of one of the `left` columns of the row.
+        // SAFETY: the offset is that of one of the `remaining` columns of the row.
         let element = |i: usize, offset| unsafe { *self.rows[i].wrapping_add(offset) };
-        (self.left >= N).then(|| {
+        (self.remaining >= N).then(|| {
             array!(|k| {
                 let offset = self.offset.wrapping_add(self.step.wrapping_mul(k));
                 array!(|i| element(i, offset))
@@ -76,16 +76,16 @@ impl<'a, const R: usize> BroadcastRows<'a, R> {
     }
 }
 
-// SAFETY: `left` counts the columns.
+// SAFETY: `remaining` counts the columns.
 unsafe impl<const R: usize> BroadcastColumns<R> for BroadcastRows<'_, R> {
     #[inline(always)]
-    fn left(&self) -> usize {
-        self.left
+    fn remaining(&self) -> usize {
+        self.remaining
     }
 
     #[inline(always)]
     unsafe fn next_column(&mut self) -> [f32; R] {
-        self.left -= 1;
+        self.remaining -= 1;
         // SAFETY: the offset is that of a column of the row: one was left.
         let column = array!(|i| unsafe { *self.rows[i].wrapping_add(self.offset) });
         self.offset = self.offset.wrapping_add(self.step);
@@ -98,15 +98,15 @@ unsafe impl<const R: usize> BroadcastColumns<R> for BroadcastRows<'_, R> {
     }
 
     #[inline(always)]
-    fn four(&mut self) -> Option<[[f32; R]; 4]> {
-        if self.left < 4 || self.step != 1 {
+    fn next_four(&mut self) -> Option<[[f32; R]; 4]> {
+        if self.remaining < 4 || self.step != 1 {
             return None;
         }
         // SAFETY: four columns are left, and the row is contiguous.
         let element =
             |i: usize, k| unsafe { *self.rows[i].wrapping_add(self.offset).wrapping_add(k) };
         let four = array!(|k| array!(|i| element(i, k)));
-        self.left -= 4;
+        self.remaining -= 4;
         self.rows = array!(|i| self.rows[i].wrapping_add(4));
         Some(four)
     }
@@ -118,7 +118,7 @@ impl<const R: usize> Iterator for BroadcastRows<'_, R> {
     #[inline(always)]
     fn next(&mut self) -> Option<[f32; R]> {
         // SAFETY: one is left.
-        (self.left > 0).then(|| unsafe { self.next_column() })
+        (self.remaining > 0).then(|| unsafe { self.next_column() })
     }
 }
 
@@ -126,9 +126,9 @@ impl<const R: usize> Iterator for BroadcastRows<'_, R> {
 #[derive(Clone, Copy)]
 pub(crate) struct AdjacentRows<'a, const R: usize> {
     at: *const [f32; R],
-    /// How many floats from one column to the next.
+    /// The distance in floats from one column to the next.
     step: usize,
-    left: usize,
+    remaining: usize,
     borrow: PhantomData<&'a [f32]>,
 }
 
@@ -140,22 +140,22 @@ impl<'a, const R: usize> AdjacentRows<'a, R> {
         (exist && view.row_stride() == 1).then(|| Self {
             at: view.at(row, 0).cast(),
             step: view.col_stride(),
-            left: view.cols(),
+            remaining: view.cols(),
             borrow: PhantomData,
         })
     }
 }
 
-// SAFETY: `left` counts the columns.
+// SAFETY: `remaining` counts the columns.
 unsafe impl<const R: usize> BroadcastColumns<R> for AdjacentRows<'_, R> {
     #[inline(always)]
-    fn left(&self) -> usize {
-        self.left
+    fn remaining(&self) -> usize {
+        self.remaining
     }
 
     #[inline(always)]
     unsafe fn next_column(&mut self) -> [f32; R] {
-        self.left -= 1;
+        self.remaining -= 1;
         // SAFETY: one column is left, of `R` contiguous floats.
         let column = unsafe { *self.at };
         self.at = self.at.cast::<f32>().wrapping_add(self.step).cast();
@@ -169,8 +169,8 @@ pub(crate) struct RowQuads<'a> {
     row_stride: usize,
     /// The distance in floats from one column to the next.
     step: usize,
-    /// The number of rows left.
-    left: usize,
+    /// The number of remaining rows.
+    remaining: usize,
     columns: usize,
     borrow: PhantomData<&'a [f32]>,
 }
@@ -182,14 +182,14 @@ impl<'a> RowQuads<'a> {
             at: view.at(0, 0),
             row_stride: view.row_stride(),
             step: view.col_stride(),
-            left: view.rows(),
+            remaining: view.rows(),
             columns: view.cols(),
             borrow: PhantomData,
         }
     }
 
-    /// Folds `f` over the columns of the next four rows, each with the matching row of `right`. Returns `None`
-    /// without four rows or without columns.
+    /// Folds `f` over the columns of the next four rows, each with the matching row of `right`. Returns
+    /// `None` without four rows or without columns.
     ///
     /// A row stride of 1 takes one pointer, any other four; when compiled for size (`small`, see `build.rs`)
     /// one loop serves all. The loops run at least once, so that the initial sums are materialised once.
@@ -205,7 +205,7 @@ impl<'a> RowQuads<'a> {
         if columns == 0 {
             return None;
         }
-        self.left = self.left.checked_sub(4)?;
+        self.remaining = self.remaining.checked_sub(4)?;
         self.at = at.wrapping_add(4 * row_stride);
         let mut right_row = right.as_ptr();
         if !cfg!(small) && row_stride == 1 {
@@ -222,8 +222,8 @@ impl<'a> RowQuads<'a> {
             }
         }
         let mut rows: [*const f32; 4] = array!(|i| at.wrapping_add(i * row_stride));
-        // A constant step becomes part of the load addresses. On a microcontroller the loop over single floats is
-        // too short to gain by that.
+        // A constant step becomes part of the load addresses. On a microcontroller the loop over single
+        // floats is too short to gain by that.
         let is_short = const { C == 1 && cfg!(microcontroller) };
         if cfg!(small) || (step == 1 && !is_short) {
             let step = if cfg!(small) { step } else { 1 };

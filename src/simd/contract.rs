@@ -34,7 +34,7 @@ const HARD: [f32; 20] = [
     -7.25,
 ];
 
-/// Equal in every bit, except that a NaN is a NaN.
+/// Whether all bits are equal, or both are NaN.
 fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
@@ -128,7 +128,7 @@ fn bits_move_into_the_exponent<const L: usize, V: Vector<L>>(token: V::Token) {
     }
 }
 
-/// The lanes are chosen so that each order of addition gives another sum.
+/// The lanes are chosen so that each order of addition has a different sum.
 #[inline(always)]
 fn lanes_are_folded_in_half<const L: usize, V: Vector<L>>(token: V::Token) {
     let lanes: [f32; L] = core::array::from_fn(|i| (1.0 + i as f32 / 3.0) * 1.7_f32.powi(i as i32));

@@ -4,7 +4,7 @@
 //! flag although nothing in the result is invalid. And the compiler vectorises one-lane code, with arbitrary
 //! numbers in unused lanes. Calls where either can happen save the flags before and restore them after.
 
-/// The flags at the time of the read, and all other bits set.
+/// The flags at the time of the read. All other bits are set, so that [`restore`](Self::restore) keeps them.
 #[derive(Clone, Copy)]
 pub(crate) struct Flags(usize);
 
@@ -12,7 +12,7 @@ impl Flags {
     /// Reads the flags.
     #[inline(always)]
     pub(crate) fn read() -> Self {
-        Self(machine::read() | !machine::RAISED)
+        Self(machine::read() | !machine::MASK)
     }
 
     /// Clears the flags that were raised since the read.
@@ -27,14 +27,14 @@ impl Flags {
     }
 }
 
-// The register also holds the rounding mode; only the flags change in what is written back.
+// The register may also hold the rounding mode; a write changes only the flags.
 
 #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse", not(miri)))]
 mod machine {
     use core::arch::asm;
 
-    /// MXCSR: invalid, divide-by-zero.
-    pub(super) const RAISED: usize = 1 | 1 << 2;
+    /// The flags invalid and divide-by-zero of MXCSR.
+    pub(super) const MASK: usize = 1 | 1 << 2;
 
     #[inline(always)]
     pub(super) fn read() -> usize {
@@ -58,8 +58,8 @@ mod machine {
 mod machine {
     use core::arch::asm;
 
-    /// FPSR: invalid, divide-by-zero.
-    pub(super) const RAISED: usize = 1 | 1 << 1;
+    /// The flags invalid and divide-by-zero of FPSR.
+    pub(super) const MASK: usize = 1 | 1 << 1;
 
     #[inline(always)]
     pub(super) fn read() -> usize {
@@ -80,8 +80,8 @@ mod machine {
 mod machine {
     use core::arch::asm;
 
-    /// FPSCR: invalid, divide-by-zero.
-    pub(super) const RAISED: usize = 1 | 1 << 1;
+    /// The flags invalid and divide-by-zero of FPSCR.
+    pub(super) const MASK: usize = 1 | 1 << 1;
 
     #[inline(always)]
     pub(super) fn read() -> usize {
@@ -104,8 +104,8 @@ mod machine {
 mod machine {
     use core::arch::asm;
 
-    /// fflags: invalid, divide-by-zero.
-    pub(super) const RAISED: usize = 1 << 4 | 1 << 3;
+    /// The flags invalid and divide-by-zero of fflags.
+    pub(super) const MASK: usize = 1 << 4 | 1 << 3;
 
     #[inline(always)]
     pub(super) fn read() -> usize {
@@ -133,7 +133,7 @@ mod machine {
     ))
 ))]
 mod machine {
-    pub(super) const RAISED: usize = 0;
+    pub(super) const MASK: usize = 0;
 
     #[inline(always)]
     pub(super) fn read() -> usize {

@@ -30,9 +30,9 @@ mod contract;
 
 /// `array!(|i| …)`: the array of the values at 0, 1, …; always inlined.
 ///
-/// Code can use an instruction set only where it is inlined into the function for which `dispatch` enabled it.
-/// The compiler may choose not to inline `core::array::from_fn` and plain closures; it always inlines `array!`
-/// and closures marked `#[inline(always)]`.
+/// Code can use an instruction set only where it is inlined into the function for which `dispatch` enabled
+/// it. The compiler may choose not to inline `core::array::from_fn` and plain closures; it always inlines
+/// `array!` and closures marked `#[inline(always)]`.
 macro_rules! array {
     (|$i:ident| $element:expr) => {
         $crate::simd::array_of(
@@ -88,8 +88,8 @@ pub(crate) trait Vector<const L: usize>:
     /// Returns `f(operands)`, computed in a separate function that has the instructions enabled. `f` is a
     /// closure marked `#[inline(always)]`.
     ///
-    /// Splits a long kernel: compile time grows faster than the size of a function, and all code of a function
-    /// competes for its registers.
+    /// This splits long kernels: compile time grows faster than the size of a function, and all code of a
+    /// function competes for its registers.
     #[inline(never)]
     fn outlined<T, O>(_token: Self::Token, operands: T, f: impl FnOnce(T) -> O) -> O {
         f(operands)
@@ -165,7 +165,7 @@ pub(crate) trait Vector<const L: usize>:
         )
     }
 
-    /// The largest lane; any of them where one is NaN.
+    /// The largest lane; an arbitrary lane if one is NaN.
     #[inline(always)]
     fn largest(self, token: Self::Token) -> f32 {
         fold(token, self, Self::max)
@@ -176,8 +176,8 @@ pub(crate) trait Vector<const L: usize>:
 
     /// The float whose exponent field is `self − floor`, and +0 where that is negative.
     ///
-    /// Both are whole numbers between 2²³ and 2²⁴ whose bits differ only in the lower 16, so that a saturating
-    /// subtraction of 16-bit integers computes the field.
+    /// Both are whole numbers between 2²³ and 2²⁴ whose bits differ only in the lower 16, so that a
+    /// saturating subtraction of 16-bit integers computes the field.
     fn exponent_above(self, floor: Self) -> Self;
 
     /// Lane `j` of vector `i` becomes lane `i` of vector `j`.

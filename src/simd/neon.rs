@@ -60,7 +60,7 @@ impl Vector<4> for F32x4 {
         Self(unsafe { vfmaq_f32(addend.0, self.0, factor.0) })
     }
 
-    /// Serves for the maximum too: NEON's own makes a NaN of every NaN.
+    /// `max` uses this too: NEON's own maximum returns NaN if either operand is NaN.
     #[inline(always)]
     fn select_gt(self, other: Self, then: Self, otherwise: Self) -> Self {
         // SAFETY: the build has NEON.
@@ -91,7 +91,7 @@ impl Vector<4> for F32x4 {
         })
     }
 
-    /// Pairs of lanes, then pairs of pairs.
+    /// Transposes pairs of lanes, then pairs of pairs.
     #[inline(always)]
     fn transpose(rows: [Self; 4]) -> [Self; 4] {
         let [Self(a), Self(b), Self(c), Self(d)] = rows;

@@ -52,7 +52,7 @@ impl Vector<4> for F32x4 {
         *to = self.0.to_array();
     }
 
-    /// `wide`'s own `mul_add` fuses or not with the build, so this one does not use it.
+    /// `wide`'s own `mul_add` is not used: whether it rounds once depends on the build.
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         Self(self.0 * factor.0 + addend.0)
@@ -63,7 +63,7 @@ impl Vector<4> for F32x4 {
         Self(self.0.simd_gt(other.0).select(then.0, otherwise.0))
     }
 
-    /// `wide`'s `fast_max` is `maxps` on x86 alone; elsewhere it treats a NaN otherwise.
+    /// `wide`'s `fast_max` is `maxps` on x86 alone; elsewhere it treats a NaN differently.
     #[cfg(target_feature = "sse")]
     #[inline(always)]
     fn max(self, other: Self) -> Self {

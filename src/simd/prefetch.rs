@@ -6,16 +6,17 @@ use crate::matrix::MatrixRef;
 
 /// Prefetches the cache lines of a matrix, row after row.
 ///
-/// The hardware prefetcher follows one stream; a second stream in software keeps more memory requests in flight.
-/// Prefetching lines that are never read costs as much as prefetching saves.
+/// The hardware prefetcher follows one stream; a second stream in software keeps more memory requests in
+/// flight. Prefetching lines that are never read costs as much as prefetching saves.
 ///
-/// `L1` prefetches into the first-level cache, for rows that are contiguous and [`fit_in_l1`]; otherwise into the
-/// second-level cache.
+/// `L1` prefetches into the first-level cache, for rows that are contiguous and [`fit_in_l1`]; otherwise into
+/// the second-level cache.
 pub(crate) struct Prefetcher<'a, const L1: bool> {
     at: *const f32,
-    /// The number of cache lines per row, and how many of the current row are left.
+    /// Cache lines per row.
     lines: usize,
-    left: usize,
+    /// Cache lines of the current row that are not prefetched yet.
+    lines_left: usize,
     /// The distance in floats from the end of a row's lines to the next row.
     gap: usize,
     borrow: PhantomData<&'a [f32]>,
@@ -27,22 +28,23 @@ const LINE: usize = 16;
 /// Floats in a first-level cache of 48 KiB.
 const L1_FLOATS: usize = 12_288;
 
-/// Whether the first-level cache has room for both.
+/// Whether both matrices together fit in the first-level cache.
 #[inline(always)]
-fn fits_l1(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
+fn both_fit_l1(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
     let floats = |view: MatrixRef<'_>| view.rows().saturating_mul(view.cols());
     floats(now).saturating_add(floats(next)) <= L1_FLOATS
 }
 
-/// Whether `next` is contiguous too: strided rows may map to a few sets of the cache and evict each other.
+/// Whether both matrices together fit in the first-level cache and `next` is contiguous: strided rows may map
+/// to a few sets of the cache and evict each other. Always true on targets without prefetch.
 #[inline(always)]
 pub(crate) fn fit_in_l1(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
     let prefetches = cfg!(all(target_arch = "x86_64", target_feature = "sse"));
     let rows = by_rows(next);
-    !prefetches || ((rows.row_stride() == rows.cols() || next.is_empty()) && fits_l1(now, next))
+    !prefetches || ((rows.row_stride() == rows.cols() || next.is_empty()) && both_fit_l1(now, next))
 }
 
-/// The keys of a KV cache are stored transposed: their memory order is that of the transpose.
+/// The view in memory order, row by row. The keys of a KV cache are stored transposed.
 #[inline(always)]
 fn by_rows(view: MatrixRef<'_>) -> MatrixRef<'_> {
     if view.row_stride() == 1 { view.t() } else { view }
@@ -55,10 +57,10 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
         let view = by_rows(view);
         let lines = view.cols().div_ceil(LINE);
         let gap = view.row_stride().wrapping_sub(lines * LINE);
-        Self { at: view.at(0, 0), lines, left: lines, gap, borrow: PhantomData }
+        Self { at: view.at(0, 0), lines, lines_left: lines, gap, borrow: PhantomData }
     }
 
-    /// Prefetches the next `floats` floats, which may lie behind the end.
+    /// Prefetches the next `floats` floats, which may be past the end of the matrix.
     #[inline(always)]
     pub(crate) fn fetch(&mut self, floats: usize) {
         if L1 || self.gap == 0 {
@@ -71,20 +73,21 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
         for _ in 0..floats.div_ceil(LINE) {
             prefetch::<L1>(self.at);
             self.at = self.at.wrapping_add(LINE);
-            self.left = self.left.wrapping_sub(1);
-            if self.left == 0 {
+            self.lines_left = self.lines_left.wrapping_sub(1);
+            if self.lines_left == 0 {
                 self.at = self.at.wrapping_add(self.gap);
-                self.left = self.lines;
+                self.lines_left = self.lines;
             }
         }
     }
 }
 
 impl<'a> Prefetcher<'a, false> {
-    /// Prefetches `next`, unless the first-level cache has room for both: then the hardware suffices.
+    /// Prefetches `next`, unless both matrices fit in the first-level cache: then the hardware prefetcher
+    /// suffices.
     #[inline(always)]
     pub(crate) fn beyond_l1(now: MatrixRef<'_>, next: MatrixRef<'a>) -> Option<Self> {
-        (!fits_l1(now, next)).then(|| Self::new(next))
+        (!both_fit_l1(now, next)).then(|| Self::new(next))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use libm as _; // unused on targets with a square-root instruction
 
-/// `√x`, correctly rounded, by one instruction; `libm` computes it in 55.
+/// `√x`, correctly rounded, by one instruction; `libm` takes 55.
 #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]
 pub(crate) fn sqrt(x: f32) -> f32 {
     use core::arch::x86_64::{_mm_cvtss_f32, _mm_set_ss, _mm_sqrt_ss};
@@ -13,8 +13,8 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 #[cfg(not(any(all(target_arch = "x86_64", target_feature = "sse"), microcontroller)))]
 pub(crate) use libm::sqrtf as sqrt;
 
-/// `√x`, correctly rounded, by the instruction of a core with the hard-float ABI. rustc 1.95 does not accept a
-/// float operand there, so that `x` goes through an integer register.
+/// `√x`, correctly rounded, by the instruction of a core with the hard-float ABI. rustc 1.95 does not accept
+/// a float operand there, so that `x` goes through an integer register.
 #[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
 #[inline(always)]
 pub(crate) fn sqrt(x: f32) -> f32 {
@@ -35,7 +35,7 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 
 /// `√x` for a finite `x` of at least 1, correctly rounded.
 ///
-/// Bit by bit: 200 instructions and 100 bytes of flash; `libm`'s uses a table and takes 480 bytes.
+/// Computed bit by bit: 200 instructions and 100 bytes of flash. `libm` uses a table and takes 480 bytes.
 /// `every_root_is_that_of_libm` tests every whole `x` up to 2²⁴.
 #[cfg(any(test, all(microcontroller, not(target_abi = "eabihf"))))]
 pub(crate) fn sqrt_by_bits(x: f32) -> f32 {

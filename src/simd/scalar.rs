@@ -13,10 +13,10 @@ pub(crate) struct Scalar;
 #[derive(Clone, Copy)]
 pub(crate) struct F32x1(pub(crate) f32);
 
-/// `x`, rounded to `f32` on an x87.
+/// Returns `x`, on an x87 after rounding it to `f32`.
 ///
-/// An x87 computes with 64 bits of precision and rounds to `f32` only when it stores. Rounding twice gives the
-/// bits of rounding once, as 64 ≥ 2 · 24 + 2 (Figueroa, *When is double rounding innocuous?*, 1995).
+/// An x87 computes with 64 bits of precision and rounds to `f32` only when it stores. Rounding twice gives
+/// the bits of rounding once, as 64 ≥ 2 · 24 + 2 (Figueroa, *When is double rounding innocuous?*, 1995).
 #[inline(always)]
 fn rounded(x: f32) -> f32 {
     #[cfg(all(target_arch = "x86", not(portable)))]
@@ -59,7 +59,7 @@ impl Vector<1> for F32x1 {
 
     const FMA: bool = false;
 
-    // One-lane kernels have one such part, which would only get a stack frame of its own.
+    // One-lane kernels call this once: a separate function would only cost a stack frame.
     #[inline(always)]
     fn outlined<T, O>(_: Scalar, operands: T, f: impl FnOnce(T) -> O) -> O {
         f(operands)

@@ -1,15 +1,15 @@
-//! A row of single floats: loads and stores of the one-lane kernels.
+//! A row of single floats: the loads and stores of the one-lane kernels.
 //!
 //! Loops over single floats are unrolled by four, so that a Cortex-M55 runs them in its vectors. When compiled
-//! for size (`small`, see `build.rs`) such loops would stay loops through memory, followed by a second loop for
-//! the tail: there a loop takes one float per iteration, in less code and less time.
+//! for size (`small`, see `build.rs`) the compiler does not unroll a group but keeps it in memory, and the tail
+//! needs a second loop. There a loop reads one float per iteration, in less code and less time.
 
 use core::marker::PhantomData;
 
 use super::{array, each};
 use crate::matrix::{MatrixMut, MatrixRef};
 
-/// `len` floats to read and as many to write; both may be the same.
+/// An input row and an output row of `len` floats, which may be the same row.
 ///
 /// `DENSE` in the functions below means that both are contiguous.
 #[derive(Clone, Copy)]
@@ -23,16 +23,16 @@ pub(crate) struct ScalarRow<'a> {
 }
 
 /// Floats per unrolled group. With 1 there is no tail.
-pub(crate) const FLOATS: usize = if cfg!(small) { 1 } else { 4 };
+pub(crate) const GROUP: usize = if cfg!(small) { 1 } else { 4 };
 
 /// Groups per iteration.
-const TIMES: usize = if cfg!(small) { 1 } else { 2 };
+const GROUPS: usize = if cfg!(small) { 1 } else { 2 };
 
 /// Floats per round: four groups of four.
 const ROUND: usize = 16;
 
 impl<'a> ScalarRow<'a> {
-    /// One slice into another of its length, or in place.
+    /// From one slice to another of the same length, or in place if `from` is `None`.
     #[inline(always)]
     pub(crate) fn new(from: Option<&'a [f32]>, to: &'a mut [f32]) -> Self {
         let len = from.map_or(to.len(), |from| from.len().min(to.len()));
@@ -41,7 +41,8 @@ impl<'a> ScalarRow<'a> {
         Self { from, from_step: 1, to, to_step: 1, len, borrow: PhantomData }
     }
 
-    /// Each column of a matrix of rows of `width` floats, in place; none without a row.
+    /// Each column of a row-major matrix with rows of `width` floats, in place. No columns if there is no
+    /// row.
     #[inline(always)]
     pub(crate) fn columns(of: &'a mut [f32], width: usize) -> impl Iterator<Item = Self> {
         let len = of.len().checked_div(width).unwrap_or(0);
@@ -97,7 +98,7 @@ impl<'a> ScalarRow<'a> {
         }
     }
 
-    /// A row of the one float `x` with the steps of this one: one loop then serves both.
+    /// A row of one float, `x`, in place, with the steps of this row: one loop can then process both rows.
     #[inline(always)]
     pub(crate) fn with_single(self, [x]: &'a mut [f32; 1]) -> Self {
         let to: *mut f32 = x;
@@ -110,75 +111,76 @@ impl<'a> ScalarRow<'a> {
         self.from_step == 1 && self.to_step == 1
     }
 
-    /// Makes the output the input: later passes run in place.
+    /// Makes the output the input, so that later passes run in place.
     #[inline(always)]
-    pub(crate) fn stay_in_place(&mut self) {
+    pub(crate) fn read_from_output(&mut self) {
         (self.from, self.from_step) = (self.to, self.to_step);
     }
 
-    /// The distances from float to float, in input and output.
+    /// The distances in floats between neighbours, in the input and in the output.
     #[inline(always)]
     fn steps<const DENSE: bool>(&self) -> (usize, usize) {
         if DENSE { (1, 1) } else { (self.from_step, self.to_step) }
     }
 
-    /// This row with constant steps, if these are its steps and its length is a multiple of 4: the compiler then
-    /// needs no address arithmetic and no tail. `None` when compiled for size, where one loop serves all.
+    /// This row with the constant steps `FROM` and `TO`, if these are its steps and its length is a multiple
+    /// of 4. The compiler then needs no address arithmetic and no tail. `None` when compiled for size, where
+    /// all rows use one loop.
     #[inline(always)]
     pub(crate) fn with_steps<const FROM: usize, const TO: usize>(self) -> Option<Self> {
-        let is_so = (self.from_step, self.to_step) == (FROM, TO)
+        let agrees = (self.from_step, self.to_step) == (FROM, TO)
             && self.len.is_multiple_of(4)
             && !cfg!(small);
-        is_so.then_some(Self { from_step: FROM, to_step: TO, ..self })
+        agrees.then_some(Self { from_step: FROM, to_step: TO, ..self })
     }
 
-    /// Calls `f` with each float and its index in its group of [`FLOATS`]; in the tail the index is 0.
+    /// Calls `f` with each float and its index in its group of [`GROUP`]; in the tail the index is 0.
     #[inline(always)]
     pub(crate) fn for_each<const DENSE: bool>(&self, mut f: impl FnMut(usize, f32)) {
         let (step, _) = self.steps::<DENSE>();
         let mut from = self.from;
-        for _ in 0..self.len / FLOATS {
-            each::<FLOATS>(
+        for _ in 0..self.len / GROUP {
+            each::<GROUP>(
                 #[inline(always)]
                 |i| {
-                    // SAFETY: the group's `FLOATS` floats, `step` apart, may be read.
+                    // SAFETY: the group's `GROUP` floats, `step` apart, may be read.
                     f(i, unsafe { *from.wrapping_add(i * step) });
                 },
             );
-            from = from.wrapping_add(FLOATS * step);
+            from = from.wrapping_add(GROUP * step);
         }
-        for _ in 0..self.len % FLOATS {
-            // SAFETY: a float is left.
+        for _ in 0..self.len % GROUP {
+            // SAFETY: at least one float is left.
             f(0, unsafe { *from });
             from = from.wrapping_add(step);
         }
     }
 
-    /// Writes `f` of each float and its index in its group of [`FLOATS`]; in the tail the index is 0.
+    /// Writes `f` of each float and its index in its group of [`GROUP`]; in the tail the index is 0.
     #[inline(always)]
     pub(crate) fn map<const DENSE: bool>(&mut self, f: impl Fn(usize, f32) -> f32) {
         let (step, to_step) = self.steps::<DENSE>();
         let (mut from, mut to) = (self.from, self.to);
-        for _ in 0..self.len / (FLOATS * TIMES) {
-            for _ in 0..TIMES {
+        for _ in 0..self.len / (GROUP * GROUPS) {
+            for _ in 0..GROUPS {
                 // SAFETY: the group's floats may be read, and then written.
-                let mut some: [f32; FLOATS] = array!(|i| unsafe { *from.wrapping_add(i * step) });
-                for i in 0..FLOATS {
-                    some[i] = f(i, some[i]);
+                let mut group: [f32; GROUP] = array!(|i| unsafe { *from.wrapping_add(i * step) });
+                for i in 0..GROUP {
+                    group[i] = f(i, group[i]);
                 }
-                each::<FLOATS>(
+                each::<GROUP>(
                     #[inline(always)]
                     |i| {
                         // SAFETY: the group's floats may be written.
-                        unsafe { *to.wrapping_add(i * to_step) = some[i] };
+                        unsafe { *to.wrapping_add(i * to_step) = group[i] };
                     },
                 );
-                from = from.wrapping_add(FLOATS * step);
-                to = to.wrapping_add(FLOATS * to_step);
+                from = from.wrapping_add(GROUP * step);
+                to = to.wrapping_add(GROUP * to_step);
             }
         }
-        for _ in 0..self.len % (FLOATS * TIMES) {
-            // SAFETY: a float is left.
+        for _ in 0..self.len % (GROUP * GROUPS) {
+            // SAFETY: at least one float is left.
             unsafe { *to = f(0, *from) };
             (from, to) = (from.wrapping_add(step), to.wrapping_add(to_step));
         }
@@ -186,20 +188,21 @@ impl<'a> ScalarRow<'a> {
 
     /// Replaces each float of the output by `f` of it.
     ///
-    /// In place, without a second pointer that may alias, the compiler vectorises a loop over single floats.
+    /// There is no second pointer that may alias, so that the compiler vectorises this loop over single
+    /// floats.
     #[inline(always)]
-    pub(crate) fn change<const DENSE: bool>(&mut self, f: impl Fn(f32) -> f32) {
+    pub(crate) fn map_in_place<const DENSE: bool>(&mut self, f: impl Fn(f32) -> f32) {
         let (_, step) = self.steps::<DENSE>();
         let mut to = self.to;
-        for _ in 0..self.len / (FLOATS * TIMES) {
-            for _ in 0..FLOATS * TIMES {
+        for _ in 0..self.len / (GROUP * GROUPS) {
+            for _ in 0..GROUP * GROUPS {
                 // SAFETY: the group's floats have been written.
                 unsafe { *to = f(*to) };
                 to = to.wrapping_add(step);
             }
         }
-        for _ in 0..self.len % (FLOATS * TIMES) {
-            // SAFETY: a float is left, and has been written.
+        for _ in 0..self.len % (GROUP * GROUPS) {
+            // SAFETY: at least one float is left, and has been written.
             unsafe { *to = f(*to) };
             to = to.wrapping_add(step);
         }
@@ -228,8 +231,8 @@ impl<'a> ScalarRow<'a> {
         }
     }
 
-    /// For each round of 16 floats and each `j` from 0 to 3, calls `quarter` with `j` and the floats `j`, `j + 4`,
-    /// `j + 8` and `j + 12` of the round. Missing floats of the last round are 0.
+    /// For each round of 16 floats and each `j` from 0 to 3, calls `quarter` with `j` and the floats `j`, `j
+    /// + 4`, `j + 8` and `j + 12` of the round. Missing floats of the last round are 0.
     #[inline(always)]
     pub(crate) fn rounds<const DENSE: bool>(&self, mut quarter: impl FnMut(usize, [f32; 4])) {
         let (step, _) = self.steps::<DENSE>();
@@ -248,7 +251,7 @@ impl<'a> ScalarRow<'a> {
         while left > 0 {
             for j in 0..4 {
                 let floats = array!(|k| if 4 * k + j < left {
-                    // SAFETY: as many floats are left.
+                    // SAFETY: more than `4 * k + j` floats are left.
                     unsafe { *from.wrapping_add((4 * k + j) * step) }
                 } else {
                     0.0

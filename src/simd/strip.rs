@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! columns: one position per row                row: positions along one row
-//!      c .. c + G*L                             [ G*L ][ G*L ][ G*L ][ rest ]
+//!      c .. c + G*L                             [ G*L ][ G*L ][ G*L ][ tail ]
 //!    r [ lanes    ]
 //!  r+1 [ lanes    ]
 //! ```
@@ -19,25 +19,25 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// `positions` positions of `lanes` lanes, and one more of `rest` lanes, the tail; 0 is no tail.
+/// `positions` positions of `lanes` lanes each, then a position of `tail` lanes; 0 is no tail.
 #[derive(Clone, Copy)]
 struct Extent {
     positions: usize,
     lanes: usize,
-    rest: usize,
+    tail: usize,
 }
 
 impl Extent {
     /// `lanes` lanes split into positions of `width`, which is not 0.
     #[inline(always)]
-    fn along(lanes: usize, width: usize) -> Self {
-        Self { positions: lanes / width, lanes: width, rest: lanes % width }
+    fn split(lanes: usize, width: usize) -> Self {
+        Self { positions: lanes / width, lanes: width, tail: lanes % width }
     }
 
     /// `positions` positions of `lanes` lanes each.
     #[inline(always)]
-    fn across(positions: usize, lanes: usize) -> Self {
-        Self { positions: if lanes == 0 { 0 } else { positions }, lanes, rest: 0 }
+    fn uniform(positions: usize, lanes: usize) -> Self {
+        Self { positions: if lanes == 0 { 0 } else { positions }, lanes, tail: 0 }
     }
 
     /// The number of leading positions with exactly `width` lanes.
@@ -48,11 +48,11 @@ impl Extent {
 
     /// The number of lanes of each position from `first` on.
     #[inline(always)]
-    fn from(self, first: usize) -> impl Iterator<Item = usize> {
-        let rest = usize::from(self.rest > 0);
-        (first..self.positions + rest).map(
+    fn lanes_from(self, first: usize) -> impl Iterator<Item = usize> {
+        let tails = usize::from(self.tail > 0);
+        (first..self.positions + tails).map(
             #[inline(always)]
-            move |position| if position < self.positions { self.lanes } else { self.rest },
+            move |position| if position < self.positions { self.lanes } else { self.tail },
         )
     }
 }
@@ -79,7 +79,7 @@ impl<'a> Source<'a> {
             first: view.at(0, col),
             step: view.row_stride(),
             stride: view.col_stride(),
-            extent: Extent::across(view.rows(), lanes),
+            extent: Extent::uniform(view.rows(), lanes),
             borrow: PhantomData,
         }
     }
@@ -91,13 +91,13 @@ impl<'a> Source<'a> {
             first: floats.as_ptr(),
             step: width,
             stride: 1,
-            extent: Extent::across(floats.len() / width, width),
+            extent: Extent::uniform(floats.len() / width, width),
             borrow: PhantomData,
         }
     }
 
-    /// Calls `f` with the vectors of the leading positions that are full and contiguous. Returns the number of
-    /// these positions.
+    /// Calls `f` with the vectors of the leading positions that are full and contiguous. Returns the number
+    /// of these positions.
     #[inline(always)]
     pub(crate) fn for_each_full<const L: usize, const G: usize, V: Vector<L>>(
         &self,
@@ -135,7 +135,7 @@ impl<'a> Source<'a> {
             |x| f(x),
         );
         let mut at = self.first.wrapping_add(self.step.wrapping_mul(full));
-        for lanes in self.extent.from(full) {
+        for lanes in self.extent.lanes_from(full) {
             // SAFETY: this position has `lanes` lanes, `stride` apart, inside the borrow.
             f(unsafe { gather::<L, G, V>(token, at, self.stride, lanes, fill) });
             at = at.wrapping_add(self.step);
@@ -145,16 +145,17 @@ impl<'a> Source<'a> {
 
 /// A strip as the right operand of a tile.
 impl Source<'_> {
-    /// Groups of four positions as one, if positions have `L` lanes and are contiguous; a tail is left out.
+    /// Joins every four positions into one, if positions have `L` lanes and are contiguous. A tail is left
+    /// out.
     #[inline(always)]
     pub(crate) fn by_four<const L: usize>(self) -> Option<Self> {
         let positions = self.extent.full(L) / 4;
         let are_dense = self.stride == 1 && self.step == L;
-        let extent = Extent::across(positions, 4 * L);
+        let extent = Extent::uniform(positions, 4 * L);
         are_dense.then_some(Self { step: 4 * L, extent, ..self })
     }
 
-    /// Without the first `positions` positions.
+    /// Skips the first `positions` positions.
     #[inline(always)]
     pub(crate) fn skip(mut self, positions: usize) -> Self {
         let positions = positions.min(self.extent.positions);
@@ -172,14 +173,14 @@ impl Source<'_> {
         mut left: impl BroadcastColumns<R>,
         mut f: impl FnMut([V; G], [f32; R]),
     ) {
-        self.extent.positions = self.extent.positions.min(left.left());
-        self.extent.rest = 0;
+        self.extent.positions = self.extent.positions.min(left.remaining());
+        self.extent.tail = 0;
         self.for_each(
             token,
             0.0,
             #[inline(always)]
             |x| {
-                // SAFETY: called once per position, of which there are at most `left.left()`.
+                // SAFETY: called once per position, of which there are at most `left.remaining()`.
                 f(x, unsafe { left.next_column() });
             },
         );
@@ -193,7 +194,7 @@ pub(crate) struct Strip<'a> {
     to: Destination<'a>,
 }
 
-/// Where a strip's results go.
+/// The output of a strip.
 #[derive(Clone, Copy)]
 struct Destination<'a> {
     first: *mut f32,
@@ -209,9 +210,9 @@ impl Strip<'_> {
         self.from
     }
 
-    /// Makes the output the input: later passes run in place.
+    /// Makes the output the input, so that later passes run in place.
     #[inline(always)]
-    pub(crate) fn stay_in_place(&mut self) {
+    pub(crate) fn read_from_output(&mut self) {
         let Destination { first, step, stride, .. } = self.to;
         self.from = Source { first, step, stride, ..self.from };
     }
@@ -261,7 +262,7 @@ impl Strip<'_> {
         let Self { from: Source { first, step, stride, extent, .. }, ref to } = *self;
         let mut at = first.wrapping_add(step.wrapping_mul(full));
         let mut into = to.first.wrapping_add(to.step.wrapping_mul(full));
-        for lanes in extent.from(full) {
+        for lanes in extent.lanes_from(full) {
             // SAFETY: this position has `lanes` lanes inside the borrow, `stride` apart in the
             // input and `to.stride` in the output; the vectors are read before anything is written.
             unsafe {
@@ -318,7 +319,7 @@ impl<'a> InOut<'a> {
         self.to.shape()
     }
 
-    /// Row `row` as single floats; empty behind the last row.
+    /// Row `row` as single floats; empty if out of range.
     #[inline(always)]
     pub(crate) fn scalar_row(&mut self, row: usize) -> ScalarRow<'_> {
         ScalarRow {
@@ -341,7 +342,7 @@ impl<'a> InOut<'a> {
                 first: self.from.wrapping_add(self.from_col_stride.wrapping_mul(col)),
                 step: self.from_row_stride,
                 stride: self.from_col_stride,
-                extent: Extent::across(rows, lanes),
+                extent: Extent::uniform(rows, lanes),
                 borrow: PhantomData,
             },
             to: Destination {
@@ -359,7 +360,7 @@ impl<'a> InOut<'a> {
         self.from_col_stride == 1 && self.to.col_stride() == 1
     }
 
-    /// Row `row`. `DENSE` requires [`rows_are_dense`](Self::rows_are_dense).
+    /// Row `row`; empty if out of range. `DENSE` requires [`rows_are_dense`](Self::rows_are_dense).
     #[inline(always)]
     pub(crate) fn row<const DENSE: bool>(&mut self, row: usize) -> Row<'_, DENSE> {
         let (rows, cols) = self.to.shape();
@@ -376,8 +377,8 @@ impl<'a> InOut<'a> {
 
 /// A row of the input and of the output.
 ///
-/// With constant strides (`DENSE`) the addresses are immediates; with others the compiler computes a hundred
-/// multiples before the first load.
+/// With a constant stride of 1 (`DENSE`) the offsets are immediates. Otherwise the compiler computes a
+/// hundred multiples of the stride before the first load.
 pub(crate) struct Row<'a, const DENSE: bool> {
     from: *const f32,
     from_stride: usize,
@@ -394,9 +395,9 @@ impl<const DENSE: bool> Row<'_, DENSE> {
         self.cols
     }
 
-    /// Makes the output the input: later passes run in place.
+    /// Makes the output the input, so that later passes run in place.
     #[inline(always)]
-    pub(crate) fn stay_in_place(&mut self) {
+    pub(crate) fn read_from_output(&mut self) {
         (self.from, self.from_stride) = (self.to, self.to_stride);
     }
 
@@ -409,12 +410,12 @@ impl<const DENSE: bool> Row<'_, DENSE> {
             first: self.from.wrapping_add(stride.wrapping_mul(begin)),
             step: stride.wrapping_mul(width),
             stride,
-            extent: Extent::along(lanes, width),
+            extent: Extent::split(lanes, width),
             borrow: PhantomData,
         }
     }
 
-    /// [`source`](Self::source) with its output.
+    /// [`source`](Self::source), with the same columns of the output.
     #[inline(always)]
     pub(crate) fn strip(&mut self, begin: usize, width: usize) -> Strip<'_> {
         let stride = if DENSE { 1 } else { self.to_stride };
@@ -430,7 +431,7 @@ impl<const DENSE: bool> Row<'_, DENSE> {
     }
 }
 
-/// The `G * L` lanes of row `row` from `col` on; elements outside are 0.
+/// Reads `G * L` lanes of row `row` from `col` on; lanes out of range are 0.
 #[inline(always)]
 pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
@@ -450,7 +451,7 @@ pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
     }
 }
 
-/// `N` rows from `row` on and `L` columns from `col` on; elements outside are 0.
+/// Reads `L` columns from `col` on of `N` rows from `row` on; elements out of range are 0.
 #[inline(always)]
 pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
     token: V::Token,
@@ -458,8 +459,8 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
     row: usize,
     col: usize,
 ) -> [V; N] {
-    // Opaque to the compiler, which otherwise keeps a pointer per row of each square of a loop, dozens of
-    // them, in memory.
+    // `black_box` hides the position from the compiler, which otherwise keeps a pointer per row of each
+    // square of a loop, dozens of them, in memory.
     let (row, col) = black_box((row, col));
     let rows = view.rows().saturating_sub(row);
     if view.col_stride() == 1 && view.cols().saturating_sub(col) >= L {
@@ -490,8 +491,8 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
     }
 }
 
-/// Writes `groups` into the rows from `row` on, each from column `col` on;
-/// lanes and rows outside are not written.
+/// Writes `groups` into the rows from `row` on, each from column `col` on. Lanes and rows out of range are
+/// not written.
 #[inline(always)]
 pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
     view: &mut MatrixMut<'_>,
@@ -596,7 +597,7 @@ unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
     lanes: usize,
     group: [V; G],
 ) {
-    // Only constant indices: a variable one would move the whole array to memory.
+    // All indices are constant: a variable index would move the whole array to memory.
     each::<G>(
         #[inline(always)]
         |g| {
@@ -617,11 +618,11 @@ unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
     );
 }
 
-/// Calls `f` with each element of `a` and the matching one of `b`, up to the shorter of both.
+/// Calls `f` with each element of `a` and the matching element of `b`, up to the shorter of both.
 ///
-/// At `opt-level` `s` the parts of a `zip` may stay calls.
+/// At `opt-level` `s` the compiler may not inline the methods of a `zip`.
 #[inline(always)]
-pub(crate) fn pairs<T>(a: &[T], b: &[T], mut f: impl FnMut(&T, &T)) {
+pub(crate) fn for_each_pair<T>(a: &[T], b: &[T], mut f: impl FnMut(&T, &T)) {
     for i in 0..a.len().min(b.len()) {
         // SAFETY: both have an element `i`.
         unsafe { f(a.get_unchecked(i), b.get_unchecked(i)) };

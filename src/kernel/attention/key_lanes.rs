@@ -18,7 +18,7 @@ use super::{
     masked_fill, outputs::Outputs,
 };
 use crate::{
-    kernel::{softmax::share_at_infinity, tile::accumulate_and},
+    kernel::{softmax::share_at_infinity, tile::accumulate_with},
     matrix::{MatrixMut, MatrixRef},
     simd::{
         Vector, array,
@@ -124,7 +124,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         prefetcher: &mut Prefetcher<'_, L1>,
     ) -> usize {
         let token = self.token;
-        let sums = accumulate_and::<L, R, N, V>(
+        let sums = accumulate_with::<L, R, N, V>(
             token,
             BroadcastRows::new(self.queries, 0, 0),
             Source::columns(keys.t(), first, N * L),

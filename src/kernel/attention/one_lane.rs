@@ -169,7 +169,8 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     let shift = Shift::new(Scalar, F32x1(if m.0.abs() < f32::INFINITY { m.0 } else { 0.0 }));
     let (mut line, mut now) = (scores, shift);
     if is_factor {
-        let (factor_shift, F32x1(x)) = Shift::to(Scalar, [base, magic].map(F32x1), shift);
+        let (factor_shift, F32x1(x)) =
+            Shift::factor_as_weight(Scalar, [base, magic].map(F32x1), shift);
         factor = [x];
         (line, now) = (scores.with_single(&mut factor), factor_shift);
     }

@@ -2,7 +2,7 @@
 
 use super::{FlashAttention, Tile};
 use crate::{
-    kernel::{mask, tile::accumulate_and},
+    kernel::{mask, tile::accumulate_with},
     matrix::{MatrixMut, MatrixRef},
     simd::{
         Vector, array,
@@ -71,7 +71,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         let token = self.token;
         let right = Source::columns(values, col, N * L);
         let zeros = [[V::splat(token, 0.0); N]; R];
-        let sums = accumulate_and::<L, R, N, V>(
+        let sums = accumulate_with::<L, R, N, V>(
             token,
             weights,
             right,

@@ -1,4 +1,4 @@
-//! `e^x` against `f64`, for every f32.
+//! `e^x` of every f32, compared with `f64`.
 
 extern crate std;
 
@@ -11,8 +11,8 @@ use crate::{
     simd::Vector,
 };
 
-/// Writes the weight of each `x` under the shift of the maximum `m` at its
-/// side, and `N`, what the shift takes off the exponent.
+/// Writes the weight of `x[i]` under the shift of the maximum `m[i]`, and `N`, which the shift subtracts from
+/// the exponent.
 struct Weights<'a> {
     x: &'a [f32],
     m: &'a [f32],
@@ -51,7 +51,7 @@ fn two_to_the(power: i32) -> f64 {
     f64::from_bits(((1023 + power) as u64) << 52)
 }
 
-/// The worst error in ULP over the weights of `x`, each under itself.
+/// The worst error in ULP of the weights of `x`, each with `x` itself as the maximum.
 fn worst_error(backend: Backend, x: &[f32], truths: &[f64]) -> f64 {
     let (weights, n) = weights(backend, x, x);
     let errors = weights.into_iter().zip(n).zip(truths).map(|((weight, n), truth)| {
@@ -60,7 +60,7 @@ fn worst_error(backend: Backend, x: &[f32], truths: &[f64]) -> f64 {
     errors.fold(0.0, f64::max)
 }
 
-/// Every f32 between −256 and 256, in both arithmetics: below 2⁻²⁵ `e^x` is 1 within half an ULP.
+/// Every f32 between −256 and 256, in both families. Below 2⁻²⁵ `e^x` is 1 within half an ULP.
 #[test]
 fn e_to_the_x_is_within_one_ulp() {
     let [tiny, end] = [f32::from_bits(102 << 23), 256.0].map(f32::to_bits);
@@ -86,8 +86,8 @@ fn e_to_the_x_is_within_one_ulp() {
     }
 }
 
-/// A shift of the exponent rounds nothing: the weight of `x` under any maximum
-/// is the one under itself times a power of two.
+/// A shift of the exponent rounds nothing: the weight of `x` under any maximum is its weight under the
+/// maximum `x`, times a power of two.
 #[test]
 fn the_shift_is_exact() {
     for backend in Backend::available() {
@@ -106,9 +106,9 @@ fn the_shift_is_exact() {
     }
 }
 
-/// What lies 2⁻¹⁹⁰ and more below the maximum weighs exactly +0, and NaN stays.
+/// A weight of 2⁻¹⁹⁰ of the largest or less is exactly +0, and NaN stays NaN.
 #[test]
-fn far_below_the_maximum_there_is_nothing() {
+fn far_below_the_maximum_weights_are_zero() {
     let far = [-132.0, -150.0, -1.0e4, -1.0e30, f32::MIN, f32::NEG_INFINITY, f32::NAN, -200.0];
     for backend in Backend::available() {
         for m in [0.0, 100.0, -100.0, 256.0, 300.0, 1.0e30, f32::MIN] {
@@ -125,7 +125,7 @@ fn far_below_the_maximum_there_is_nothing() {
     }
 }
 
-/// FMA, a weight is +0 or normal, where a polynomial of `e^r` alone would make some subnormal.
+/// In the FMA family every weight is +0 or normal; with `e^r` instead of 2 · `e^r` some would be subnormal.
 #[test]
 fn no_weight_is_subnormal() {
     for backend in Backend::available().filter(|b| b.family() == crate::dispatch::Family::Fma) {
@@ -142,9 +142,9 @@ fn no_weight_is_subnormal() {
     }
 }
 
-/// Where the maximum is beyond ±256 the difference is exact where it matters.
+/// A maximum beyond ±256 is subtracted; the difference is exact where the weight is not 0.
 #[test]
-fn a_large_maximum_is_taken_off() {
+fn a_large_maximum_is_subtracted() {
     for backend in Backend::available() {
         for m in [256.1, 1000.0, -300.0, 1.0e6, -1.0e6] {
             for below in [0.0, 0.5, 1.0, 10.0, 50.0, 87.0] {

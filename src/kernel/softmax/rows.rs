@@ -1,10 +1,10 @@
-//! Softmax of every row; lanes run along it.
+//! Softmax of every row. The lanes of a vector are elements of the same row.
 
 use super::{Normaliser, SUM_BIAS, Sum, normalise, one_lane, share_at_infinity};
 use crate::{
     kernel::{
         Kernel,
-        exp::near::{NEAR, RowShift, WITHIN},
+        exp::overlap::{CENTRAL_MAXIMUM, LARGE_MAXIMUM, RowShift},
         order,
     },
     simd::{
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Softmax of every row; lanes run along it.
+/// Softmax of every row.
 pub(crate) struct Rows<'a>(pub(crate) InOut<'a>);
 
 impl Kernel for Rows<'_> {
@@ -29,12 +29,12 @@ impl Kernel for Rows<'_> {
         if L == 1 {
             let (rows, cols) = matrix.shape();
             for row in 0..if cols == 0 { 0 } else { rows } {
-                let line = matrix.scalar_row(row);
-                // Twice the code, in which what lies side by side takes 3 % less time.
-                if !cfg!(small) && line.is_dense() {
-                    one_lane::softmax::<true>(line);
+                let row = matrix.scalar_row(row);
+                // A second copy of the code, in which contiguous rows take 3 % less time.
+                if !cfg!(small) && row.is_dense() {
+                    one_lane::softmax::<true>(row);
                 } else {
-                    one_lane::softmax::<false>(line);
+                    one_lane::softmax::<false>(row);
                 }
             }
             return;
@@ -42,8 +42,8 @@ impl Kernel for Rows<'_> {
         if matrix.shape().1 <= G * L {
             return groups::<L, G, V>(token, matrix);
         }
-        // 8 vectors at a time, of which a core that looks ahead overlaps the chains, then a round
-        // of the sum or two; 16 where a round is that long.
+        // 8 vectors per iteration, whose dependency chains an out-of-order core overlaps, then one or two
+        // rounds of the sum per iteration. A round is 16 vectors where `G` is 4.
         match (matrix.rows_are_dense(), V::FMA && G > 2, G > 1) {
             (true, false, false) => rows::<true, L, G, 8, 4, V>(token, matrix),
             (true, false, true) => rows::<true, L, G, 8, 8, V>(token, matrix),
@@ -55,14 +55,15 @@ impl Kernel for Rows<'_> {
     }
 }
 
-/// `W` vectors at a time, then `ROUNDS`, both whole rounds of the sum; there are columns.
+/// `W` vectors per iteration, then `TAIL` vectors. Both are whole rounds of the sum. There is at least one
+/// column.
 #[inline(always)]
 fn rows<
     const DENSE: bool,
     const L: usize,
     const G: usize,
     const W: usize,
-    const ROUNDS: usize,
+    const TAIL: usize,
     V: Vector<L>,
 >(
     token: V::Token,
@@ -71,20 +72,20 @@ fn rows<
     for row in 0..matrix.shape().0 {
         let mut row = matrix.row::<DENSE>(row);
         let mut largest = maximum::<DENSE, L, V>(token, &row);
-        let mut shift = RowShift::new(token);
-        if largest.abs() > WITHIN {
-            largest = bring_near::<DENSE, L, V>(token, &mut row, largest);
-            shift = RowShift::of(token, largest);
+        let mut shift = RowShift::central(token);
+        if largest.abs() > CENTRAL_MAXIMUM {
+            largest = subtract_large_maximum::<DENSE, L, V>(token, &mut row, largest);
+            shift = RowShift::for_maximum(token, largest);
         }
-        let bias = shift.scaled(token, largest, SUM_BIAS);
+        let bias = shift.rescaled(token, largest, SUM_BIAS);
         let sum = Sum::from(token, bias);
-        let sums = weigh::<DENSE, L, G, W, ROUNDS, V>(token, &mut row, shift, sum);
+        let sums = weigh::<DENSE, L, G, W, TAIL, V>(token, &mut row, shift, sum);
         let normaliser = normaliser(token, sums, bias);
         normalise(token, row.strip(0, G * L), [normaliser; G]);
     }
 }
 
-/// Rows that are one group of vectors each: nothing of them waits in memory.
+/// Softmax of rows that fit in one group of vectors each: a row stays in registers.
 #[inline(always)]
 fn groups<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut matrix: InOut<'_>) {
     let (rows, cols) = matrix.shape();
@@ -101,8 +102,8 @@ fn groups<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut mat
 #[inline(always)]
 fn group<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut x: [V; G]) -> [V; G] {
     let mut largest = order::maximum(token, x);
-    if largest.abs() > NEAR {
-        // Under −∞ every weight is +0, as it is under 0.
+    if largest.abs() > LARGE_MAXIMUM {
+        // If the largest is −∞, every weight is +0 under the maximum 0 too.
         if largest > f32::NEG_INFINITY {
             let m = V::splat(token, largest);
             x = array!(|g| if largest.is_finite() {
@@ -113,11 +114,11 @@ fn group<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut x: [
         }
         largest = 0.0;
     }
-    let shift = RowShift::of(token, largest);
-    let bias = shift.scaled(token, largest, SUM_BIAS);
+    let shift = RowShift::for_maximum(token, largest);
+    let bias = shift.rescaled(token, largest, SUM_BIAS);
     let w: [V; G] = shift.weights(token, x);
     let mut sums = [Sum::from(token, bias); G];
-    // The first of a round: what is added with it, and after it, is 0.
+    // These are the first weights of a round; the others of the round are 0 and would change nothing.
     each::<G>(
         #[inline(always)]
         |g| sums[g].add(w[g]),
@@ -138,18 +139,20 @@ fn normaliser<const L: usize, const G: usize, V: Vector<L>>(
     Normaliser::new(Scalar, a, e).splat(token)
 }
 
-/// As the one of columns, of a row, whose new maximum it gives.
+/// If the maximum `largest` is large, subtracts it from the row in a pass of its own; later passes run in
+/// place. The subtraction is exact where the weight is not 0. If the maximum is +∞, applies
+/// [`share_at_infinity`] instead. Returns the new maximum.
 #[inline(always)]
-fn bring_near<const DENSE: bool, const L: usize, V: Vector<L>>(
+fn subtract_large_maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
     token: V::Token,
     row: &mut Row<'_, DENSE>,
     largest: f32,
 ) -> f32 {
-    if largest.abs() <= NEAR {
+    if largest.abs() <= LARGE_MAXIMUM {
         return largest;
     }
     let m = V::splat(token, largest);
-    // A pass that only subtracts takes less than half of the time.
+    // A pass that only subtracts takes less than half the time of one that handles +∞.
     if largest.is_finite() {
         row.strip(0, 2 * L).map(
             token,
@@ -166,7 +169,7 @@ fn bring_near<const DENSE: bool, const L: usize, V: Vector<L>>(
         );
     }
     if largest > f32::NEG_INFINITY {
-        row.stay_in_place();
+        row.read_from_output();
     }
     0.0
 }
@@ -177,7 +180,8 @@ fn maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
     token: V::Token,
     row: &Row<'_, DENSE>,
 ) -> f32 {
-    // 4 chains of pairs: a maximum takes as long as two vectors are loaded.
+    // 4 chains, each of which takes a pair of vectors per step: the latency of a maximum is the time of two
+    // loads.
     let mut m = [V::splat(token, f32::NEG_INFINITY); 4];
     let pairs = row.source(0, 8 * L).for_each_full(
         token,
@@ -196,14 +200,14 @@ fn maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
     order::maximum(token, m)
 }
 
-/// Writes the weights of a row, leaves it in place, and returns their sums.
+/// Writes the weights of a row; later passes run in place. Returns the sums.
 #[inline(always)]
 fn weigh<
     const DENSE: bool,
     const L: usize,
     const G: usize,
     const W: usize,
-    const ROUNDS: usize,
+    const TAIL: usize,
     V: Vector<L>,
 >(
     token: V::Token,
@@ -215,31 +219,32 @@ fn weigh<
     let mut done = 0;
     if DENSE {
         done += weigh_full::<DENSE, L, G, W, V>(token, row, done, shift, &mut sums);
-        if ROUNDS < W {
-            done += weigh_full::<DENSE, L, G, ROUNDS, V>(token, row, done, shift, &mut sums);
+        if TAIL < W {
+            done += weigh_full::<DENSE, L, G, TAIL, V>(token, row, done, shift, &mut sums);
         }
     }
     if done < row.cols() {
-        // A group at a time; what the last round lacks weighs nothing.
+        // One group at a time. Missing elements of the last round have the weight 0.
         row.strip(done, G * L).map(
             token,
             f32::NEG_INFINITY,
             #[inline(always)]
             |x: [V; G]| shift.weights(token, x),
         );
-        row.stay_in_place();
-        row.source(done, ROUNDS * L).for_each(
+        row.read_from_output();
+        row.source(done, TAIL * L).for_each(
             token,
             0.0,
             #[inline(always)]
-            |w: [V; ROUNDS]| add(&mut sums, w),
+            |w: [V; TAIL]| add(&mut sums, w),
         );
     }
-    row.stay_in_place();
+    row.read_from_output();
     sums
 }
 
-/// Likewise as far as `W` whole vectors go, from column `begin` on, and returns how many columns that were.
+/// [`weigh`] from column `begin` on, for as many columns as fill `W` whole vectors per iteration. Returns the
+/// number of these columns.
 #[inline(always)]
 fn weigh_full<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Vector<L>>(
     token: V::Token,
@@ -260,16 +265,16 @@ fn weigh_full<const DENSE: bool, const L: usize, const G: usize, const W: usize,
     full * (W * L)
 }
 
-/// Adds rounds of weights.
+/// Adds whole rounds of weights to the sums.
 #[inline(always)]
 fn add<const L: usize, const G: usize, const W: usize, V: Vector<L>>(
     sums: &mut [Sum<V>; G],
     w: [V; W],
 ) {
-    let each = if V::FMA { 4 } else { 2 };
-    for round in 0..W / (each * G) {
+    let per_round = if V::FMA { 4 } else { 2 };
+    for round in 0..W / (per_round * G) {
         for g in 0..G {
-            let at = each * round * G + g;
+            let at = per_round * round * G + g;
             if V::FMA {
                 sums[g].add_four(w[at], w[at + G], w[at + 2 * G], w[at + 3 * G]);
             } else {

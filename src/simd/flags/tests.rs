@@ -1,5 +1,5 @@
-//! No call leaves a flag raised where the visible numbers give finite products and sums. A flag that was
-//! raised before the call stays.
+//! No call raises a flag if all products and sums of the visible numbers are finite. A flag that was raised
+//! before the call stays.
 
 extern crate std;
 
@@ -12,12 +12,12 @@ use crate::{
     matrix::{MatrixMut, MatrixRef},
 };
 
-/// The flags that a call leaves raised, if none was before.
+/// The flags that `call` raises.
 fn raised(call: impl FnOnce()) -> usize {
-    machine::write(machine::read() & !machine::RAISED);
+    machine::write(machine::read() & !machine::MASK);
     call();
-    let raised = machine::read() & machine::RAISED;
-    machine::write(machine::read() & !machine::RAISED);
+    let raised = machine::read() & machine::MASK;
+    machine::write(machine::read() & !machine::MASK);
     raised
 }
 
@@ -106,7 +106,7 @@ fn attention_raises_nothing() {
         let keep = MatrixRef::new(&keep, keys, queries).expect("dense");
         let plain = Attention::new().on(backend);
         let in_the_future = |key: usize| key >= queries;
-        /// Its name, its options, and which keys it masks.
+        /// A name, the options, and which keys they mask.
         type Case<'a> = (&'a str, Attention<'a>, &'a dyn Fn(usize) -> bool);
         let cases: [Case<'_>; 8] = [
             ("plain", plain, &|_| false),
@@ -115,7 +115,7 @@ fn attention_raises_nothing() {
             ("some masked", plain.bias(matrix(&some, keys, queries)).softcap(2.0), &third),
             ("some dropped", plain.keep(keep).sink(-0.5), &third),
             ("causal", plain.causal(), &in_the_future),
-            ("none in visible", plain.causal().query_offset(-1000), &|_| true),
+            ("none visible", plain.causal().query_offset(-1000), &|_| true),
             ("a window", plain.window(2, 1), &|_| false),
         ];
         for (i, (what, attention, is_masked)) in cases.into_iter().enumerate() {
@@ -146,7 +146,7 @@ fn attention_raises_nothing() {
     }
 }
 
-/// The test above could fail, and a call takes back its own flags alone.
+/// The tests above can fail: a flag is seen. A call clears only the flags that it raised itself.
 #[test]
 fn flags_from_before_stay() {
     let raise =
@@ -172,5 +172,5 @@ fn flags_from_before_stay() {
         raise();
         flags.restore();
     });
-    assert_eq!((restored, seen == 0), (0, machine::RAISED == 0));
+    assert_eq!((restored, seen == 0), (0, machine::MASK == 0));
 }
