@@ -1,12 +1,14 @@
 #!/bin/sh
 # Fuzzes each target for SECONDS (20 where left out), from the files of fuzz/regressions/,
-# and fails when one fails. Wants a nightly compiler and cargo-fuzz; installs nothing.
+# and fails when one fails. Wants the nightly of .ci/nightly and cargo-fuzz; installs nothing.
 #
 #   fuzz/run.sh [SECONDS [TARGET…]]
 #
 # SDPA_BREAK_BITS=1 fuzz/run.sh must fail: one bit of every result is flipped.
 set -eu
 cd "$(dirname "$0")/.."
+nightly=$(cat .ci/nightly)
+export nightly
 seconds=${1:-20}
 [ $# -eq 0 ] || shift
 [ $# -gt 0 ] || set -- dot project scores weighted_sum softmax attention capi
@@ -14,11 +16,11 @@ for target in "$@"; do
     [ -n "$(ls "fuzz/regressions/$target")" ] || { echo "fuzz/regressions/$target: empty" >&2; exit 1; }
     mkdir -p "fuzz/corpus/$target"
 done
-cargo +nightly fuzz build
+cargo "+$nightly" fuzz build
 # A target a core; what it prints is shown when it has ended, all of it where it failed.
 printf '%s\n' "$@" | SECONDS_EACH=$seconds xargs -P "$(nproc)" -I TARGET sh -c '
     log=$(mktemp)
-    if cargo +nightly fuzz run TARGET fuzz/corpus/TARGET fuzz/regressions/TARGET -- \
+    if cargo "+$nightly" fuzz run TARGET fuzz/corpus/TARGET fuzz/regressions/TARGET -- \
         -max_total_time="$SECONDS_EACH" -timeout=10 -len_control=0 -max_len=600 >"$log" 2>&1
     then
         echo "TARGET: $(tail -n 1 "$log")"

@@ -2,7 +2,7 @@
 //! each address a kernel forms:
 //!
 //! ```text
-//! RUSTFLAGS="-C target-feature=+avx2,+fma" cargo +nightly miri test --test all memory::avx2
+//! RUSTFLAGS="-C target-feature=+avx2,+fma" cargo +$(cat .ci/nightly) miri test --test all memory::avx2
 //! ```
 //!
 //! Without Miri it fails where a layout shows in a bit.
