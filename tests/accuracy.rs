@@ -18,7 +18,7 @@ suite! {
     softmax,
     softmax_columns,
     tiny_weights,
-    equal_ones_beside_a_large_one,
+    one_large_score_among_equal_ones,
     climbing_softmax,
     climbing_softmax_columns,
 }
@@ -29,7 +29,7 @@ const FINITE: [Kind; 6] =
 
 /// The case of a sum of `n` products.
 fn case(backend: Backend, n: usize, truth: Sum) -> Case {
-    Case { fma: backend.family() == Family::Fma, n, truth, moved: 0.0 }
+    Case { fma: backend.family() == Family::Fma, n, truth, propagated: 0.0 }
 }
 
 fn random(rng: &mut Rng, rows: usize, cols: usize) -> Grid {
@@ -204,7 +204,7 @@ fn row_at_the_edge(rng: &mut Rng) -> Vec<f32> {
 
 /// Each addition to the sum of weights rounds alike here, so that what a
 /// compensated sum keeps of it grows until it rounds itself.
-fn equal_ones_beside_a_large_one(backend: Backend) {
+fn one_large_score_among_equal_ones(backend: Backend) {
     let mut rng = Rng::new(109);
     let mut weights = Weights::new();
     for _ in 0..1000 {

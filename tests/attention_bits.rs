@@ -5,24 +5,24 @@
 use crate::common::{
     self, assert_same_bits,
     cases::{self, Kind, Layout, Rng},
-    grid::{Grid, Held},
-    heads::{HeldHeads, guarded},
+    grid::{Grid, GuardedMatrix},
+    heads::{GuardedHeads, guarded},
     options::Options,
     reference::{Reference, attention::Answer},
 };
 use sdpa::{Attention, Backend, HeadsRef, MatrixMut, MatrixRef};
 
 suite! {
-    is_the_reference,
+    matches_the_reference,
     sums_that_underflow,
     outputs_that_underflow,
-    scores_and_pattern_are_the_reference,
-    a_query_is_alone,
-    a_head_is_alone,
+    scores_and_pattern_match_the_reference,
+    a_query_does_not_depend_on_others,
+    a_head_does_not_depend_on_others,
     ranges_of_queries,
     layout_does_not_matter,
-    hidden_blocks_are_nothing,
-    masked_keys_are_nothing,
+    hidden_blocks_change_no_bit,
+    masked_keys_change_no_bit,
 }
 
 /// Heads of one call: key heads, and query heads for each of them.
@@ -82,10 +82,10 @@ impl Case {
     /// One call, everything lying anyhow.
     fn run(&self, backend: Backend, rng: &mut Rng) -> Vec<(Grid, Vec<f32>)> {
         let [queries, keys, values] =
-            [&self.queries, &self.keys, &self.values].map(|grids| HeldHeads::of(rng, grids));
+            [&self.queries, &self.keys, &self.values].map(|grids| GuardedHeads::of(rng, grids));
         let attention = self.options.attention(backend);
         guarded(rng, &self.what, self.sizes(), |out, logarithms, workspace| {
-            let [queries, keys, values] = [&queries, &keys, &values].map(HeldHeads::view);
+            let [queries, keys, values] = [&queries, &keys, &values].map(GuardedHeads::view);
             attention.run_with_log_sum_exp(queries, keys, values, out, logarithms, workspace)
         })
     }
@@ -134,7 +134,7 @@ fn rows(all: &(Grid, Vec<f32>), [from, to]: [usize; 2]) -> (Grid, Vec<f32>) {
     (common::options::part(grid, [from, to], [0, grid.cols]), logarithms[from..to].to_vec())
 }
 
-fn is_the_reference(backend: Backend) {
+fn matches_the_reference(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(21);
     for _ in 0..3000 {
@@ -147,8 +147,8 @@ fn is_the_reference(backend: Backend) {
             case.assert_same(&format!("head {head}"), got, &(out, log_sum_exp));
         }
         // Without the logarithms the outputs are the same.
-        let [queries, keys, values] =
-            [&case.queries, &case.keys, &case.values].map(|grids| HeldHeads::of(&mut rng, grids));
+        let [queries, keys, values] = [&case.queries, &case.keys, &case.values]
+            .map(|grids| GuardedHeads::of(&mut rng, grids));
         let attention = case.options.attention(backend);
         let outputs = guarded(&mut rng, &case.what, case.sizes(), |out, _, workspace| {
             attention.run(queries.view(), keys.view(), values.view(), out, workspace)
@@ -214,7 +214,7 @@ fn sums_that_underflow(backend: Backend) {
     }
 }
 
-fn scores_and_pattern_are_the_reference(backend: Backend) {
+fn scores_and_pattern_match_the_reference(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(22);
     for _ in 0..2000 {
@@ -224,13 +224,13 @@ fn scores_and_pattern_are_the_reference(backend: Backend) {
             Case::of(&mut rng, [1, 1, tokens, keys, dim, 1]);
         let (queries, keys) = (&queries[0], &keys[0]);
         let [q, k] = [queries, keys]
-            .map(|grid| Held::of(grid, Layout::of_output(&mut rng, grid.rows, grid.cols)));
+            .map(|grid| GuardedMatrix::of(grid, Layout::of_output(&mut rng, grid.rows, grid.cols)));
         let attention = options.attention(backend);
-        let mut out = Held::output(&mut rng, keys.rows, tokens);
+        let mut out = GuardedMatrix::output(&mut rng, keys.rows, tokens);
         attention.scores(q.view(), k.view(), out.view_mut()).unwrap();
         let want = reference.masked_scores(&options, queries, keys);
         assert_same_bits(&format!("scores, {what}"), &out.checked(&what).data, &want.data);
-        let mut out = Held::output(&mut rng, keys.rows, tokens);
+        let mut out = GuardedMatrix::output(&mut rng, keys.rows, tokens);
         attention.pattern(q.view(), k.view(), out.view_mut()).unwrap();
         let want = reference.pattern(&options, queries, keys);
         assert_same_bits(&format!("pattern, {what}"), &out.checked(&what).data, &want.data);
@@ -238,7 +238,7 @@ fn scores_and_pattern_are_the_reference(backend: Backend) {
 }
 
 /// The same query alone, among 7 and among 200, at any place among them.
-fn a_query_is_alone(backend: Backend) {
+fn a_query_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(23);
     for _ in 0..60 {
         let (keys, dim) = (key_count(&mut rng), 1 + rng.below(9));
@@ -257,7 +257,7 @@ fn a_query_is_alone(backend: Backend) {
 }
 
 /// Heads of one call, grouped and not, interleaved and stacked: each as alone.
-fn a_head_is_alone(backend: Backend) {
+fn a_head_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(24);
     for _ in 0..400 {
         let (key_heads, group) = (1 + rng.below(4), 1 + rng.below(5));
@@ -325,8 +325,8 @@ fn ranges_of_queries(backend: Backend) {
         let case = Case::of(&mut rng, [key_heads, group, tokens, keys, dim, width]);
         let want = case.run(backend, &mut rng);
         let heads = want.len();
-        let [queries, keys, values] =
-            [&case.queries, &case.keys, &case.values].map(|grids| HeldHeads::of(&mut rng, grids));
+        let [queries, keys, values] = [&case.queries, &case.keys, &case.values]
+            .map(|grids| GuardedHeads::of(&mut rng, grids));
         let at = rng.below(tokens + 1);
         let mut logarithms = [vec![0.0; heads * at], vec![0.0; heads * (tokens - at)]];
         let got = guarded(&mut rng, &case.what, case.sizes(), |out, _, workspace| {
@@ -363,11 +363,11 @@ fn layout_does_not_matter(backend: Backend) {
         let Options { bias, keep, .. } = &case.options;
         let bias = bias.as_ref().map(|bias| {
             let layout = mask_layout(&mut rng, bias);
-            (lay(bias, layout, f32::NAN), layout)
+            (scatter(bias, layout, f32::NAN), layout)
         });
         let keep = keep.as_ref().map(|keep| {
             let layout = mask_layout(&mut rng, keep);
-            (lay(keep, layout, 77), layout)
+            (scatter(keep, layout, 77), layout)
         });
         let mut attention = case.options.attention(backend);
         if let Some((bias, layout)) = &bias {
@@ -377,12 +377,12 @@ fn layout_does_not_matter(backend: Backend) {
             attention = attention.keep(mask_view(keep, *layout));
         }
         let [q, k, v] = [&case.queries, &case.keys, &case.values].map(|grids| {
-            Held::of(&grids[0], Layout::of_output(&mut rng, grids[0].rows, grids[0].cols))
+            GuardedMatrix::of(&grids[0], Layout::of_output(&mut rng, grids[0].rows, grids[0].cols))
         });
-        let mut out = Held::output(&mut rng, tokens, 6);
+        let mut out = GuardedMatrix::output(&mut rng, tokens, 6);
         let mut logarithms = vec![0.0; tokens];
         let mut workspace = vec![f32::INFINITY; sdpa::Attention::workspace(5, 6)];
-        let [q, k, v] = [&q, &k, &v].map(Held::view);
+        let [q, k, v] = [&q, &k, &v].map(GuardedMatrix::view);
         attention
             .run_with_log_sum_exp(q, k, v, out.view_mut(), &mut logarithms, &mut workspace)
             .unwrap();
@@ -407,7 +407,7 @@ fn mask_layout<T: Copy + PartialEq>(rng: &mut Rng, mask: &Grid<T>) -> Layout {
     if repeats { Layout { col_stride: 0, ..layout } } else { layout }
 }
 
-fn lay<T: Copy>(mask: &Grid<T>, layout: Layout, rest: T) -> Vec<T> {
+fn scatter<T: Copy>(mask: &Grid<T>, layout: Layout, rest: T) -> Vec<T> {
     let mut buffer = vec![rest; layout.len];
     for row in 0..mask.rows {
         for col in 0..mask.cols {
@@ -424,7 +424,7 @@ fn mask_view<T: Copy>(buffer: &[T], layout: Layout) -> MatrixRef<'_, T> {
 
 /// Whole blocks of masked keys before all others shift positions and change nothing,
 /// whatever lies in them; nor do blocks behind.
-fn hidden_blocks_are_nothing(backend: Backend) {
+fn hidden_blocks_change_no_bit(backend: Backend) {
     let mut rng = Rng::new(27);
     for _ in 0..300 {
         let (tokens, keys) = (1 + rng.below(40), key_count(&mut rng));
@@ -457,7 +457,7 @@ fn padded<T: Copy>(grid: &Grid<T>, [before, behind]: [usize; 2], with: T) -> Gri
 }
 
 /// What a masked key, its value and its bias hold shows nowhere.
-fn masked_keys_are_nothing(backend: Backend) {
+fn masked_keys_change_no_bit(backend: Backend) {
     let mut rng = Rng::new(28);
     for _ in 0..400 {
         let (tokens, keys) = (1 + rng.below(40), key_count(&mut rng));

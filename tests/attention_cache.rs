@@ -4,8 +4,8 @@
 use crate::common::{
     self, assert_same_bits,
     cases::{Kind, Layout, Rng},
-    grid::{CANARY, Grid, Held},
-    heads::{HeldHeads, guarded},
+    grid::{CANARY, Grid, GuardedMatrix},
+    heads::{GuardedHeads, guarded},
     options::Options,
 };
 use sdpa::{
@@ -15,14 +15,14 @@ use sdpa::{
 
 suite! {
     has_the_bits_of_the_plain_call,
-    of_fixed_size_has_the_same_bits,
+    a_fixed_size_cache_has_the_same_bits,
     dropping_is_a_window,
-    goes_round_many_times,
+    wraps_around_many_times,
     serves_every_query_of_a_chunk,
-    what_is_stale_never_shows,
+    stale_storage_never_reaches_the_output,
     attends_with_more_queries_than_keys,
-    bias_and_keep_have_a_row_a_key_held,
-    far_positions_have_the_bits_of_near_ones,
+    bias_and_keep_have_one_row_per_key,
+    large_positions_have_the_bits_of_small_ones,
     refuses_what_disagrees,
 }
 
@@ -110,7 +110,7 @@ impl History {
         let kind = Kind::any(rng);
         let queries: Vec<Grid> =
             (0..heads).map(|_| Grid::random(rng, kind, tokens, self.keys.cols)).collect();
-        let queries = HeldHeads::of(rng, &queries);
+        let queries = GuardedHeads::of(rng, &queries);
         let sizes = [heads, tokens, self.keys.cols, self.values.cols];
         let what = format!("{what}: {sizes:?}, {} keys, {kind:?}, {options:?}", self.len());
 
@@ -163,10 +163,10 @@ impl Storage {
     }
 }
 
-fn random(rng: &mut Rng, kind: Kind, count: usize, [dim, width]: [usize; 2]) -> [Held; 2] {
+fn random(rng: &mut Rng, kind: Kind, count: usize, [dim, width]: [usize; 2]) -> [GuardedMatrix; 2] {
     [dim, width].map(|cols| {
         let grid = Grid::random(rng, kind, count, cols);
-        Held::of(&grid, Layout::of_output(rng, count, cols))
+        GuardedMatrix::of(&grid, Layout::of_output(rng, count, cols))
     })
 }
 
@@ -228,7 +228,7 @@ fn has_the_bits_of_the_plain_call(backend: Backend) {
     assert!(refused > 50 && taken > 200 && dropped > 200, "{refused}, {taken}, {dropped}");
 }
 
-fn of_fixed_size_has_the_same_bits(backend: Backend) {
+fn a_fixed_size_cache_has_the_same_bits(backend: Backend) {
     of_fixed_size::<1, 1, 1>(backend);
     of_fixed_size::<3, 5, 2>(backend);
     of_fixed_size::<16, 8, 3>(backend);
@@ -330,7 +330,7 @@ fn dropping_is_a_window(backend: Backend) {
 }
 
 /// A ring of two blocks over a hundred of them.
-fn goes_round_many_times(backend: Backend) {
+fn wraps_around_many_times(backend: Backend) {
     let mut rng = Rng::new(34);
     let mut cache = KvCache::<3, 2, 2>::new();
     let mut history = History::new(3, 2);
@@ -386,7 +386,7 @@ fn serves_every_query_of_a_chunk(backend: Backend) {
 }
 
 /// NaN in storage that holds no key, in keys dropped and in keys taken back.
-fn what_is_stale_never_shows(backend: Backend) {
+fn stale_storage_never_reaches_the_output(backend: Backend) {
     let mut rng = Rng::new(36);
     let attention = Attention::new().on(backend);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -437,7 +437,7 @@ fn attends_with_more_queries_than_keys(backend: Backend) {
     }
 }
 
-fn bias_and_keep_have_a_row_a_key_held(backend: Backend) {
+fn bias_and_keep_have_one_row_per_key(backend: Backend) {
     let mut rng = Rng::new(38);
     let mut storage = Storage::new(2, 3, 3);
     let [keys, values] = random(&mut rng, Kind::Ordinary, 150, [2, 3]);
@@ -541,7 +541,7 @@ fn refuses_what_disagrees(backend: Backend) {
 
 /// Where a device has run for long: the bits are those of a cache that began at the same place of its
 /// first block, while both go on.
-fn far_positions_have_the_bits_of_near_ones(backend: Backend) {
+fn large_positions_have_the_bits_of_small_ones(backend: Backend) {
     const BLOCK: u64 = KEY_BLOCK as u64;
     let far = [1 << 31, 1 << 32, isize::MAX as u64, 1 << 63, u64::MAX - 400];
     for begin in far.into_iter().flat_map(|far| [far - 100, far - 1, far, far.saturating_add(99)]) {
@@ -632,7 +632,7 @@ fn storage_that_is_too_short() {
 
 /// As many blocks as both slices have room for.
 #[test]
-fn the_shorter_storage_counts() {
+fn the_shorter_slice_limits_the_blocks() {
     for (key_blocks, value_blocks) in [(1, 3), (3, 1), (2, 2)] {
         let mut keys = vec![0.0; 2 * KEY_BLOCK * key_blocks + 5];
         let mut values = vec![0.0; 3 * KEY_BLOCK * value_blocks + 7];
@@ -648,7 +648,7 @@ fn the_shorter_storage_counts() {
 
 /// A span that belongs to a larger cache is refused.
 #[test]
-fn a_span_of_another_cache_is_refused() {
+fn positions_of_another_cache_are_refused() {
     let mut larger = Storage::new(1, 1, 5);
     let many = Grid::zeros(300, 1);
     larger.cache().append(many.view(), many.view()).unwrap();

@@ -17,7 +17,7 @@ suite! {
     a_short_workspace,
     options_out_of_range,
     grids_of_another_shape,
-    one_error_is_enough,
+    two_errors_give_one_of_them,
 }
 
 /// Sizes of a call: heads, rows and columns of each operand; logarithms and workspace.
@@ -292,7 +292,7 @@ fn grids_of_another_shape(backend: Backend) {
 }
 
 /// Two at once are one of the two.
-fn one_error_is_enough(backend: Backend) {
+fn two_errors_give_one_of_them(backend: Backend) {
     let call = Call { workspace: 0, queries: [4, 5, 2], ..right() };
     let attention = Attention::new().scale(f32::NAN);
     let error = result(backend, attention, call).unwrap_err();
@@ -304,7 +304,7 @@ fn one_error_is_enough(backend: Backend) {
 }
 
 #[test]
-fn the_workspace_is_what_it_says() {
+fn workspace_sizes() {
     const ROOM: usize = Attention::workspace(64, 64);
     assert!(ROOM * size_of::<f32>() <= 24 << 10, "{ROOM}");
     assert!(Attention::workspace(1, 1) < Attention::workspace(2, 1));

@@ -268,7 +268,7 @@ fn attention(q: &[f32], k: &[f32], v: &[f32], dim: usize, width: usize) -> Vec<f
 }
 
 #[test]
-fn own_arrays_go_through() {
+fn own_arrays_are_attended() {
     let folder = Folder::with_arrays("own");
     let text = folder.print(&own(&["--labels", "x,y,z", "--out", "out.npy", "--svg", "p.svg"]));
     assert_eq!(table(&text, "Pattern,")[0][1..], ["q0", "q1", "q2", "q3", "q4"]);

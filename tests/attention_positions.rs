@@ -6,14 +6,14 @@ use crate::common::{
     grid::Grid,
     heads::guarded,
     options::Options,
-    paths::{assert_near, everywhere, pattern, scores},
+    paths::{assert_near, by_every_path, pattern, scores},
 };
 use sdpa::{Attention, Backend, CachePositions, KEY_BLOCK, KvCacheMut};
 
 suite! {
     causal_is_by_position,
     windows_show_left_and_right,
-    positions_have_no_end,
+    positions_do_not_wrap_around,
     positions_beyond_the_largest_offset,
     extreme_offsets_of_a_cache,
 }
@@ -25,7 +25,7 @@ const INFINITY: f32 = f32::INFINITY;
 fn seen(backend: Backend, options: &Options, keys: usize, tokens: usize) -> Vec<Vec<usize>> {
     let (q, k) = (Grid::zeros(tokens, 1), Grid::zeros(keys, 1));
     let v = Grid::from_fn(keys, keys, |row, col| f32::from(u8::from(row == col)));
-    let (out, logarithms) = everywhere(backend, options, [&q, &k, &v]);
+    let (out, logarithms) = by_every_path(backend, options, [&q, &k, &v]);
     let weights = pattern(backend, options, &q, &k);
     let grid = scores(backend, options, &q, &k);
     (0..tokens)
@@ -95,7 +95,7 @@ fn allowed(options: &Options, keys: usize, token: usize) -> Vec<usize> {
     (0..keys).filter(|&key| is_allowed(key as i128)).collect()
 }
 
-fn positions_have_no_end(backend: Backend) {
+fn positions_do_not_wrap_around(backend: Backend) {
     let (all, none): (Vec<_>, Vec<_>) = ((0..70).collect(), Vec::new());
     let large = [usize::MAX, usize::MAX - 1, isize::MAX as usize, isize::MAX as usize + 1];
     let check = |options: Options, want: &Vec<usize>| {

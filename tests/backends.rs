@@ -17,7 +17,7 @@ fn has_its_family(backend: Backend) {
 
 /// `SDPA_REQUIRE_BACKENDS="scalar,portable,avx2"` names those that must not be missing.
 #[test]
-fn required_back_ends_are_here() {
+fn required_back_ends_are_available() {
     let required = std::env::var("SDPA_REQUIRE_BACKENDS").unwrap_or_default();
     for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         assert!(BACK_ENDS.contains(&name), "no suite is stamped out for back end {name}");
@@ -26,7 +26,7 @@ fn required_back_ends_are_here() {
 }
 
 #[test]
-fn none_is_left_untested() {
+fn every_back_end_has_a_suite() {
     for backend in Backend::available() {
         assert!(BACK_ENDS.contains(&backend.name()), "{backend:?} has no suite");
     }

@@ -27,7 +27,7 @@ fn shown(view: MatrixRef<'_>) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn strides_say_where_elements_lie() {
+fn elements_follow_the_strides() {
     let data = places::<100>();
     for (row_stride, col_stride) in [(7, 1), (1, 5), (9, 2), (0, 3), (4, 0), (0, 0)] {
         let view = MatrixRef::with_strides(&data[3..], 5, 6, row_stride, col_stride).unwrap();
@@ -50,7 +50,7 @@ fn strides_say_where_elements_lie() {
 }
 
 #[test]
-fn views_for_writing_write_there() {
+fn mutable_views_write_in_place() {
     let mut data = [0.0; 40];
     let mut view = MatrixMut::with_strides(&mut data[2..], 3, 4, 11, 2).unwrap();
     assert_eq!((view.rows(), view.cols()), (3, 4));
@@ -65,7 +65,7 @@ fn views_for_writing_write_there() {
 }
 
 #[test]
-fn a_row_is_a_slice_where_it_lies_side_by_side() {
+fn contiguous_rows_are_slices() {
     let mut data = places::<30>();
     let dense = MatrixRef::new(&data, 5, 6).unwrap();
     assert_eq!(dense.row(4), Some(&data[24..30]));
@@ -88,7 +88,7 @@ fn a_row_is_a_slice_where_it_lies_side_by_side() {
 }
 
 #[test]
-fn splits_share_nothing_and_leave_nothing_out() {
+fn splits_are_disjoint_and_complete() {
     let data = places::<60>();
     let view = MatrixRef::with_strides(&data, 4, 5, 12, 2).unwrap();
     let all = shown(view);
@@ -115,7 +115,7 @@ fn splits_share_nothing_and_leave_nothing_out() {
 
 /// Over all small shapes and strides, against marking every place.
 #[test]
-fn overlaps_are_seen_as_by_brute_force() {
+fn overlap_check_matches_brute_force() {
     let mut count = [0; 3];
     for_each_small_layout(|rows, cols, row_stride, col_stride| {
         for len in [0, 1, 20, 50, 200] {
@@ -170,7 +170,7 @@ fn brute_force(
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn views_that_exceed_the_slice_are_refused() {
     let mut data = [0.0; 12];
     for (rows, cols) in [(3, 5), (13, 1), (usize::MAX, 2), (usize::MAX, usize::MAX)] {
         assert_eq!(MatrixRef::new(&data, rows, cols).err(), Some(Error::Shape));
@@ -202,7 +202,7 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn a_repeated_row_is_an_input_alone() {
+fn a_repeated_row_is_no_output() {
     let mut data = [1.0, 2.0, 3.0];
     let repeated = MatrixRef::with_strides(&data, 4, 3, 0, 1).unwrap();
     assert_eq!(shown(repeated), vec![data.to_vec(); 4]);
@@ -231,7 +231,7 @@ fn arrays_and_matrices_become_views() {
 }
 
 #[test]
-fn errors_have_words() {
+fn errors_have_messages() {
     let errors = [Error::Shape, Error::Stride, Error::Alias, Error::Option];
     let words = errors.map(|error| error.to_string());
     for (i, text) in words.iter().enumerate() {

@@ -10,7 +10,7 @@
 use crate::common::{
     assert_same_bits,
     cases::{Kind, Layout, Rng},
-    grid::{Grid, Held},
+    grid::{Grid, GuardedMatrix},
     options::Options,
 };
 use sdpa::{
@@ -46,19 +46,19 @@ fn in_every_layout<const N: usize>(
     what: &str,
     inputs: [&Grid; N],
     out: [usize; 2],
-    mut run: impl FnMut([&Held; N], MatrixMut<'_>),
+    mut run: impl FnMut([&GuardedMatrix; N], MatrixMut<'_>),
 ) -> Grid {
     let [rows, cols] = out;
     let mut first: Option<Grid> = None;
     for i in 0..layouts(1, 1).len() {
         // Each operand lies in another way than the one before.
-        let held: Vec<Held> = (inputs.iter().enumerate())
+        let held: Vec<GuardedMatrix> = (inputs.iter().enumerate())
             .map(|(at, grid)| {
                 let layouts = layouts(grid.rows, grid.cols);
-                Held::of(grid, layouts[(i + at * usize::from(i > 0)) % layouts.len()])
+                GuardedMatrix::of(grid, layouts[(i + at * usize::from(i > 0)) % layouts.len()])
             })
             .collect();
-        let mut to = Held::empty(layouts(rows, cols)[i]);
+        let mut to = GuardedMatrix::empty(layouts(rows, cols)[i]);
         run(std::array::from_fn(|at| &held[at]), to.view_mut());
         let got = to.checked(what);
         let first = first.get_or_insert_with(|| got.clone());

@@ -5,23 +5,23 @@ use crate::common::{
     assert_same_bits,
     bounds::{self, Case, Worst},
     cases::{self, Kind, Layout, Rng},
-    grid::{CANARY, Grid, Held, is_untouched},
+    grid::{CANARY, Grid, GuardedMatrix, is_untouched},
     oracle::Sum,
 };
 use sdpa::{Attention, Backend, Error, MatrixMut, MatrixRef};
 
 suite! {
-    the_mean_under_both_weights,
+    merging_is_a_weighted_mean,
     large_log_sum_exps,
     a_state_and_an_empty_one,
     two_empty_states,
     infinite_log_sum_exps,
     a_nan_stays_in_its_query,
-    values_that_are_not_finite_show,
+    values_that_are_not_finite_reach_the_output,
     any_layout_has_the_same_bits,
     a_family_has_the_same_bits,
-    a_query_is_alone,
-    parts_make_the_whole,
+    a_query_does_not_depend_on_others,
+    merged_parts_match_the_whole,
     a_sink_belongs_to_one_part,
     grouping_does_not_matter,
     no_queries,
@@ -76,17 +76,18 @@ fn check(got: &State, a: &State, b: &State, worst: &mut [Worst; 2]) {
     for query in 0..got.out.rows {
         let (log_sum_exp, [v, w]) = weights(a.log_sum_exp[query], b.log_sum_exp[query]);
         let truth = Sum { value: log_sum_exp, magnitude: 1.0 + log_sum_exp.abs(), underflow: 1.0 };
-        worst[1].check(got.log_sum_exp[query], Case { fma: false, n: 1, truth, moved: 0.0 });
+        worst[1].check(got.log_sum_exp[query], Case { fma: false, n: 1, truth, propagated: 0.0 });
         for col in 0..got.out.cols {
             let [x, y] = [a, b].map(|state| f64::from(state.out.at(query, col)));
             let magnitude = v * x.abs() + w * y.abs();
             let truth = Sum { value: v * x + w * y, magnitude, underflow: 3.0 };
-            worst[0].check(got.out.at(query, col), Case { fma: false, n: 1, truth, moved: 0.0 });
+            worst[0]
+                .check(got.out.at(query, col), Case { fma: false, n: 1, truth, propagated: 0.0 });
         }
     }
 }
 
-fn the_mean_under_both_weights(backend: Backend) {
+fn merging_is_a_weighted_mean(backend: Backend) {
     let mut rng = Rng::new(301);
     let mut worst = [Worst::new(&bounds::MERGE), Worst::new(&bounds::MERGE_LOG_SUM_EXP)];
     for range in [0.01, 1.0, 5.0, 20.0, 80.0, 2800.0] {
@@ -180,7 +181,7 @@ fn a_nan_stays_in_its_query(backend: Backend) {
 }
 
 /// Also where their state weighs next to nothing, as in one call.
-fn values_that_are_not_finite_show(backend: Backend) {
+fn values_that_are_not_finite_reach_the_output(backend: Backend) {
     for bad in [NAN, INFINITY, -INFINITY] {
         for log_sum_exp in [-1.0, 1.0, -300.0] {
             let a = State::of(1.0, 0.0);
@@ -201,8 +202,8 @@ fn any_layout_has_the_same_bits(backend: Backend) {
     for _ in 0..500 {
         let (queries, width) = (cases::size(&mut rng), 1 + cases::size(&mut rng));
         let (a, b) = any_states(&mut rng, queries, width);
-        let mut out = Held::of(&a.out, Layout::of_output(&mut rng, queries, width));
-        let other = Held::of(&b.out, Layout::of_output(&mut rng, queries, width));
+        let mut out = GuardedMatrix::of(&a.out, Layout::of_output(&mut rng, queries, width));
+        let other = GuardedMatrix::of(&b.out, Layout::of_output(&mut rng, queries, width));
         let mut log_sum_exp = [&[CANARY; 3][..], &a.log_sum_exp, &[CANARY; 3]].concat();
         let (_, ours) = log_sum_exp.split_at_mut(3);
         let (ours, _) = ours.split_at_mut(queries);
@@ -242,7 +243,7 @@ fn a_family_has_the_same_bits(backend: Backend) {
     }
 }
 
-fn a_query_is_alone(backend: Backend) {
+fn a_query_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(307);
     let (a, b) = any_states(&mut rng, 50, 21);
     let both = a.and(&b, backend);
@@ -355,14 +356,14 @@ impl Heads {
             for col in 0..got.out.cols {
                 let value = f64::from(whole.out.at(query, col));
                 let truth = Sum { value, magnitude: f64::from(values), underflow: 1.0 };
-                worst.check(got.out.at(query, col), Case { fma: false, n, truth, moved: 0.0 });
+                worst.check(got.out.at(query, col), Case { fma: false, n, truth, propagated: 0.0 });
             }
         }
     }
 }
 
 /// From the first part to the last, and from the last to the first.
-fn parts_make_the_whole(backend: Backend) {
+fn merged_parts_match_the_whole(backend: Backend) {
     let mut rng = Rng::new(308);
     let mut worst = Worst::new(&bounds::MERGED_PARTS);
     for _ in 0..400 {

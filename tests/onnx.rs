@@ -85,7 +85,7 @@ fn tensor(value: &Value) -> (Vec<usize>, Vec<f32>) {
 
 /// The adapter itself: along each axis of a cube.
 #[test]
-fn each_axis_is_the_one_meant() {
+fn softmax_runs_along_the_given_axis() {
     let x: Vec<f32> = (0..24_u8).map(|i| f32::from(i * 5 % 7)).collect();
     let shape = [2, 3, 4];
     let columns: Columns = |backend, x, out| backend.softmax_columns(x, out).unwrap();

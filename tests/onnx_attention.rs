@@ -325,7 +325,7 @@ impl Checks {
             for ((&got, &want), &truth) in got.data.iter().zip(&want.data).zip(&truth.data) {
                 match truth {
                     Some(sum) => {
-                        check(&mut self.scores, got, want, Truth { sum, moved: 0.0 }, count)
+                        check(&mut self.scores, got, want, Truth { sum, propagated: 0.0 }, count)
                     }
                     None => assert!(got == f32::NEG_INFINITY && want == got, "{got}, {want}"),
                 }
@@ -387,7 +387,7 @@ fn check_all(worst: &mut Worst, got: &Grid, want: &Grid, truth: &Grid<Truth>, n:
 #[track_caller]
 fn check(worst: &mut Worst, got: f32, want: f32, truth: Truth, n: usize) {
     let sum = common::oracle::Sum { value: f64::from(want), ..truth.sum };
-    worst.check(got, Case { fma: false, n, truth: sum, moved: truth.moved });
+    worst.check(got, Case { fma: false, n, truth: sum, propagated: truth.propagated });
 }
 
 /// The past and the new keys appended to a cache a key head: the bits of the plain call.
@@ -434,7 +434,7 @@ fn from_a_cache(backend: Backend, problem: &Problem, batch: usize, key_head: usi
 
 /// What the names speak of is found in the cases, so that no attribute is misread.
 #[test]
-fn every_kind_of_case_is_here() {
+fn every_kind_of_case_is_present() {
     let problems = problems();
     let count = |has: &dyn Fn(&Problem) -> bool| problems.iter().filter(|case| has(case)).count();
     assert_eq!(count(&|case| case.past.is_some()), WITH_PAST);

@@ -11,7 +11,7 @@ use sdpa::{Backend, Error, Matrix, MatrixMut, MatrixRef};
 
 suite! {
     masked_scores_weigh_nothing,
-    nothing_but_masks_gives_zeros,
+    all_masked_gives_zeros,
     no_elements,
     one_column_of_any_stride,
     infinite_scores_share,
@@ -25,7 +25,7 @@ suite! {
     sizes_that_disagree,
     empty_dimensions,
     scales_that_are_not_finite,
-    the_notebook,
+    worked_example,
 }
 
 const INFINITY: f32 = f32::INFINITY;
@@ -92,7 +92,7 @@ fn masked_scores_weigh_nothing(backend: Backend) {
     }
 }
 
-fn nothing_but_masks_gives_zeros(backend: Backend) {
+fn all_masked_gives_zeros(backend: Backend) {
     for n in 0..70 {
         assert_each_is(backend, &vec![-INFINITY; n], &vec![0.0; n]);
     }
@@ -313,7 +313,7 @@ fn scales_that_are_not_finite(backend: Backend) {
 }
 
 /// The worked example that the project began with: a row a key, a column a query.
-fn the_notebook(backend: Backend) {
+fn worked_example(backend: Backend) {
     let scores = Matrix([
         [0.7, -0.93, -0.24, -5.0],
         [-0.73, 2.9, -0.5, 93.0],

@@ -99,7 +99,7 @@ run_board() {
 # flash of its symbol and all that it calls.
 run_sole() {
     local triple=thumbv7em-none-eabihf level profile operations operation image symbols sections
-    local optional='sdpa::adjust::|sdpa::kernel::tanh|sdpa::kernel::ln|FnOnce::call_once'
+    local optional='sdpa::score_mod::|sdpa::kernel::tanh|sdpa::kernel::ln|FnOnce::call_once'
     operations=$(cargo run --quiet --locked --bin report -- --operations)
     [ ${#features[@]} = 0 ] || operations=${operations%%$'\n'*}
     for level in 3 s; do

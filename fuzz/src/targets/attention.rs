@@ -23,7 +23,7 @@ use super::input::Input;
 use crate::common::{
     assert_same_bits,
     cases::{Layout, Rng},
-    grid::{CANARY, Grid, Held, is_untouched},
+    grid::{CANARY, Grid, GuardedMatrix, is_untouched},
     oracle,
 };
 
@@ -214,11 +214,11 @@ impl Case {
                     |(heads, group)| {
                         let grid = heads.head(head / group);
                         let layout = Layout::of_output(&mut rng, grid.rows, grid.cols);
-                        Held::of(&grid, layout)
+                        GuardedMatrix::of(&grid, layout)
                     },
                 );
             let layout = Layout::of_output(&mut rng, self.queries.tokens, self.values.dim);
-            let mut out = Held::empty(layout);
+            let mut out = GuardedMatrix::empty(layout);
             let mut log_sum_exp = vec![CANARY; self.queries.tokens];
             let mut workspace = vec![CANARY; self.workspace()];
             let mut run = |workspace: &mut [f32]| {

@@ -9,7 +9,7 @@ use sdpa::{Error, MatrixMut};
 
 use crate::common::{
     cases::{Kind, Layout, Rng},
-    grid::{CANARY, Grid, Held, is_untouched},
+    grid::{CANARY, Grid, GuardedMatrix, is_untouched},
 };
 
 /// What a byte picks from, where each value is a byte.
@@ -128,13 +128,13 @@ impl<'a> Input<'a> {
     }
 
     /// A matrix for reading: its values, then its layout; any strides up to 200.
-    pub(crate) fn matrix(&mut self, rows: usize, cols: usize) -> Held {
+    pub(crate) fn matrix(&mut self, rows: usize, cols: usize) -> GuardedMatrix {
         let grid = Grid { rows, cols, data: self.values(rows * cols) };
         let layout = match self.u8() % 4 {
             2 => Layout::of_input(&mut self.rng(), rows, cols),
             kind => self.exact_layout(kind, rows, cols),
         };
-        Held::of(&grid, layout)
+        GuardedMatrix::of(&grid, layout)
     }
 
     /// A layout that keeps elements apart. Strides that do not are tried first, and

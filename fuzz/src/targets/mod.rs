@@ -73,6 +73,7 @@ fn check_sum(bound: &'static Bound, family: Family, n: usize, got: f32, truth: S
         // What underflow leaves is rounded too, fewer than 2⁷ times: 1 + 2⁷·u.
         let underflow = truth.underflow * (1.0 + 1.0 / 131_072.0);
         let truth = Sum { underflow, ..truth };
-        Worst::new(bound).check(got, Case { fma: family == Family::Fma, n, truth, moved: 0.0 });
+        Worst::new(bound)
+            .check(got, Case { fma: family == Family::Fma, n, truth, propagated: 0.0 });
     }
 }

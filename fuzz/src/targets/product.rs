@@ -6,7 +6,7 @@ use super::{check_sum, input::Input, on_all};
 use crate::common::{
     bounds::{self, Bound},
     cases::Layout,
-    grid::{Grid, Held, is_untouched},
+    grid::{Grid, GuardedMatrix, is_untouched},
     oracle::{self, Sum},
     reference::Reference,
 };
@@ -112,14 +112,14 @@ impl Product {
         let Self { bound, n, error, out } = self;
         if let Some(error) = error {
             for backend in Backend::available() {
-                let mut held = Held::empty(out);
+                let mut held = GuardedMatrix::empty(out);
                 assert_eq!(run(backend, held.view_mut()), Err(error), "{}", bound.name);
                 assert!(is_untouched(&held.checked(bound.name).data), "an error wrote");
             }
             return;
         }
         let families = on_all(&format!("{} to {out:?}", bound.name), reference, |backend| {
-            let mut held = Held::empty(out);
+            let mut held = GuardedMatrix::empty(out);
             run(backend, held.view_mut()).expect("sizes agree");
             held.checked(bound.name)
         });

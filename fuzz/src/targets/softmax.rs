@@ -6,7 +6,7 @@ use super::{input::Input, on_all};
 use crate::common::{
     bounds::{self, Case, Worst},
     cases::Layout,
-    grid::{Grid, Held},
+    grid::{Grid, GuardedMatrix},
     oracle,
     reference::Reference,
 };
@@ -39,12 +39,12 @@ fn slice(x: &Grid) {
     };
     let reference = |reference: Reference| reference.softmax_rows(x);
     let families = on_all("softmax", reference, |backend| {
-        let mut out = Held::empty(layout);
+        let mut out = GuardedMatrix::empty(layout);
         with_slice(out.view_mut(), |out| backend.softmax(x.row(0), out).expect("one length"));
         out.checked("softmax")
     });
     on_all("softmax in place", reference, |backend| {
-        let mut out = Held::of(x, layout);
+        let mut out = GuardedMatrix::of(x, layout);
         with_slice(out.view_mut(), |out| backend.softmax_in_place(out));
         out.checked("softmax in place")
     });
@@ -56,11 +56,11 @@ fn with_slice(mut row: MatrixMut<'_>, run: impl FnOnce(&mut [f32])) {
     run(row.row_mut(0).unwrap_or_default());
 }
 
-fn rows_of(x: &Held, out: Layout, in_place: Layout) {
+fn rows_of(x: &GuardedMatrix, out: Layout, in_place: Layout) {
     let grid = x.grid();
     let reference = |reference: Reference| reference.softmax_rows(&grid);
     let families = on_all("softmax_rows", reference, |backend| {
-        let mut out = Held::empty(out);
+        let mut out = GuardedMatrix::empty(out);
         backend.softmax_rows(x.view(), out.view_mut()).expect("one shape");
         out.checked("softmax_rows")
     });
@@ -72,11 +72,11 @@ fn rows_of(x: &Held, out: Layout, in_place: Layout) {
     }
 }
 
-fn columns_of(x: &Held, out: Layout, in_place: Layout) {
+fn columns_of(x: &GuardedMatrix, out: Layout, in_place: Layout) {
     let grid = x.grid();
     let reference = |reference: Reference| reference.softmax_columns(&grid);
     let families = on_all("softmax_columns", reference, |backend| {
-        let mut out = Held::empty(out);
+        let mut out = GuardedMatrix::empty(out);
         backend.softmax_columns(x.view(), out.view_mut()).expect("one shape");
         out.checked("softmax_columns")
     });
@@ -90,7 +90,7 @@ fn columns_of(x: &Held, out: Layout, in_place: Layout) {
 
 /// What `run` makes of `grid`, written over it.
 fn over(grid: &Grid, layout: Layout, run: impl FnOnce(MatrixMut<'_>)) -> Grid {
-    let mut held = Held::of(grid, layout);
+    let mut held = GuardedMatrix::of(grid, layout);
     run(held.view_mut());
     held.checked("in place")
 }
