@@ -1,5 +1,5 @@
 //! Attention against the f64 oracle, within the bounds of `common/bounds.rs`, under all
-//! options, on every back end; and that special values go where the oracle says.
+//! options, on every back end; and special values, which must be where the oracle has them.
 
 use crate::common::{
     bounds::{self, Bound, Case, Worst},
@@ -15,7 +15,7 @@ suite! {
     special_values_match_the_oracle,
 }
 
-/// Holds calls to all that is said of them.
+/// Checks attention calls against every bound on them.
 struct Checks {
     out: Worst,
     log_sum_exp: Worst,
@@ -42,7 +42,7 @@ impl Checks {
         }
     }
 
-    /// One head.
+    /// Computes and checks one head.
     #[track_caller]
     fn check(&mut self, backend: Backend, options: &Options, grids: [&Grid; 3]) {
         let (out, logarithms) = run(backend, options, grids);
@@ -150,7 +150,7 @@ fn ordinary_scores(backend: Backend, checks: &mut Checks) {
 const FINITE: [Kind; 5] =
     [Kind::Ordinary, Kind::Ordinary, Kind::Tiny, Kind::Subnormal, Kind::Zeros];
 
-/// Options whose scores are, and inside what weights are promised for.
+/// Options whose scores are finite, within the range for which weights are promised.
 fn finite_options(rng: &mut Rng, keys: usize, tokens: usize) -> Options {
     let mut options = Options::random(rng, 1, keys, tokens);
     if let Some(bias) = &mut options.bias {
@@ -179,7 +179,7 @@ fn all_options(backend: Backend, checks: &mut Checks) {
     }
 }
 
-/// One column of the values follows the errors of the weights, so that they add up; some are
+/// One column of the values follows the signs of the weights' errors, so that these add up; other columns are
 /// all positive, so that sums grow.
 fn many_keys(backend: Backend, checks: &mut Checks) {
     let mut rng = Rng::new(43);
@@ -202,7 +202,7 @@ fn many_keys(backend: Backend, checks: &mut Checks) {
     long.finish(backend.name());
 }
 
-/// Makes column 0 of the values 1 where a weight of the first query is too large, else −1.
+/// Sets column 0 of the values to 1 where a weight of the first query is too large, else to −1.
 fn follow_errors(backend: Backend, options: &Options, q: &Grid, k: &Grid, v: &mut Grid) {
     let mut pattern = Grid::zeros(k.rows, q.rows);
     options.attention(backend).pattern(q.view(), k.view(), pattern.view_mut()).unwrap();
@@ -215,7 +215,7 @@ fn follow_errors(backend: Backend, options: &Options, q: &Grid, k: &Grid, v: &mu
     }
 }
 
-/// The relative error of a weight of the first query.
+/// Returns the relative error of a weight of the first query.
 fn error(pattern: &Grid, truth: &Grid<Truth>, key: usize) -> f64 {
     match truth.at(key, 0).sum.value {
         0.0 => 0.0,
@@ -252,7 +252,7 @@ fn all_scores_equal(backend: Backend, checks: &mut Checks) {
     }
 }
 
-/// All weight on one key: its value comes out but for the last roundings.
+/// All weight is on one key: the output is its value up to the last roundings.
 fn one_key_of_many(backend: Backend, checks: &mut Checks) {
     let mut rng = Rng::new(46);
     for _ in 0..200 {
@@ -286,8 +286,7 @@ fn sharp_and_flat(backend: Backend, checks: &mut Checks) {
     }
 }
 
-/// NaN where the oracle has it, numbers that are not finite where it has those, and
-/// everything else within the bound.
+/// NaN and infinite outputs where the oracle has them, and all other outputs within the bound.
 fn special_values_match_the_oracle(backend: Backend) {
     let mut rng = Rng::new(48);
     let mut checks = Checks::new();
@@ -307,8 +306,8 @@ fn special_values_match_the_oracle(backend: Backend) {
         };
         let (q, k, v) = (some(tokens, dim), some(keys, dim), some(keys, width));
         let mut options = Options::random(&mut rng, 1, keys, tokens);
-        // A query times a small scale may underflow, and then ∞ times 0 is NaN; far from 0
-        // the bounds say nothing.
+        // A query times a small scale may underflow, and then ∞ times 0 is NaN; for scores far from 0
+        // there is no bound.
         options.scale = rng.pick(&[None, Some(1.0), Some(0.0)]);
         options.sinks.retain(|sink| sink.abs() <= 80.0);
         options.softcap = options.softcap.min(50.0);

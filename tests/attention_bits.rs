@@ -1,6 +1,6 @@
-//! One answer: attention against the scalar reference of its family, and against itself
-//! with other queries beside, other heads, other layouts and other ranges, bit for bit, on
-//! every back end. `attention_cache.rs` does the same for caches.
+//! Attention, bit for bit: against the scalar reference of its family, and against itself with other queries
+//! in the same call, other heads, other layouts and other ranges; on every back end. `attention_cache.rs`
+//! does the same for caches.
 
 use crate::common::{
     self, assert_same_bits,
@@ -25,7 +25,7 @@ suite! {
     masked_keys_change_no_bit,
 }
 
-/// Heads of one call: key heads, and query heads for each of them.
+/// The heads of one call: KV heads, and query heads per KV head.
 struct Case {
     options: Options,
     group: usize,
@@ -35,7 +35,7 @@ struct Case {
     what: String,
 }
 
-/// How many keys: often around whole blocks.
+/// A number of keys, often near a multiple of the block size.
 fn key_count(rng: &mut Rng) -> usize {
     let near = (64 * rng.below(4) + rng.below(3)).saturating_sub(1);
     let any = cases::size(rng);
@@ -79,7 +79,7 @@ impl Case {
         [self.queries.len(), queries.rows, queries.cols, values.cols]
     }
 
-    /// One call, everything lying anyhow.
+    /// Computes one call, with operands and output of any layout.
     fn run(&self, backend: Backend, rng: &mut Rng) -> Vec<(Grid, Vec<f32>)> {
         let [queries, keys, values] =
             [&self.queries, &self.keys, &self.values].map(|grids| GuardedHeads::of(rng, grids));
@@ -90,7 +90,7 @@ impl Case {
         })
     }
 
-    /// Head `head` alone, some of its queries, as plain matrices.
+    /// Computes some queries of head `head` alone, as matrices.
     fn run_alone(&self, backend: Backend, head: usize, [from, to]: [usize; 2]) -> (Grid, Vec<f32>) {
         let keys = self.keys[0].rows;
         let mut options = self.options.part([0, keys], [from, to]);
@@ -112,7 +112,7 @@ impl Case {
     }
 }
 
-/// A plain call of one head.
+/// A call of one head.
 fn run(
     backend: Backend,
     options: &Options,
@@ -146,7 +146,7 @@ fn matches_the_reference(backend: Backend) {
                 reference.attention(&case.options, head, [&case.queries[head], keys, values]);
             case.assert_same(&format!("head {head}"), got, &(out, log_sum_exp));
         }
-        // Without the logarithms the outputs are the same.
+        // Without log-sum-exps the outputs have the same bits.
         let [queries, keys, values] = [&case.queries, &case.keys, &case.values]
             .map(|grids| GuardedHeads::of(&mut rng, grids));
         let attention = case.options.attention(backend);
@@ -159,9 +159,7 @@ fn matches_the_reference(backend: Backend) {
     }
 }
 
-/// Scores that rise from block to block, so that a sum of subnormal values is rescaled to nothing:
-/// what is left is the sign of a zero.
-/// Quotients that underflow from below have the same sign wherever outputs lie.
+/// Outputs whose final product underflows from below have the same sign of zero in every layout.
 fn outputs_that_underflow(backend: Backend) {
     for (tokens, width, stride) in product(&[1, 2, 3, 4, 5, 9], &[1, 4, 8, 9], &[1, 2, 3, 4, 8]) {
         let queries = Grid::from_fn(tokens, 1, |_, _| 0.0);
@@ -195,6 +193,8 @@ fn product<'a>(
     a.iter().flat_map(move |&a| b.iter().flat_map(move |&b| c.iter().map(move |&c| (a, b, c))))
 }
 
+/// Scores rise from block to block, so that a sum of subnormal values is rescaled to a zero, whose sign must
+/// match.
 fn sums_that_underflow(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(29);
@@ -237,7 +237,7 @@ fn scores_and_pattern_match_the_reference(backend: Backend) {
     }
 }
 
-/// The same query alone, among 7 and among 200, at any place among them.
+/// The same query alone, among 7 and among 200, at any index.
 fn a_query_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(23);
     for _ in 0..60 {
@@ -256,7 +256,7 @@ fn a_query_does_not_depend_on_others(backend: Backend) {
     }
 }
 
-/// Heads of one call, grouped and not, interleaved and stacked: each as alone.
+/// Heads of one call, grouped and not, interleaved and stacked: each has the bits of a call of its own.
 fn a_head_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(24);
     for _ in 0..400 {
@@ -273,7 +273,7 @@ fn a_head_does_not_depend_on_others(backend: Backend) {
     }
 }
 
-/// By the constructors: [tokens][heads][dim] to [heads][tokens][dim] and back.
+/// The constructors for [tokens][heads][dim] and [heads][tokens][dim], in either direction.
 fn in_one_buffer(backend: Backend, case: &Case, want: &[(Grid, Vec<f32>)]) {
     let [heads, tokens, dim, width] = case.sizes();
     let (key_heads, keys) = (case.keys.len(), case.keys[0].rows);
@@ -350,7 +350,7 @@ fn ranges_of_queries(backend: Backend) {
     }
 }
 
-/// Also of masks and biases, transposed or repeated.
+/// Masks and biases too, transposed or repeated.
 fn layout_does_not_matter(backend: Backend) {
     let mut rng = Rng::new(26);
     for _ in 0..300 {
@@ -390,7 +390,7 @@ fn layout_does_not_matter(backend: Backend) {
     }
 }
 
-/// Makes all queries' masks those of the first.
+/// Gives all queries the masks of the first.
 fn repeat_columns(options: &mut Options, tokens: usize) {
     if let Some(bias) = &mut options.bias {
         *bias = Grid::from_fn(bias.rows, tokens, |key, _| bias.at(key, 0));
@@ -400,7 +400,7 @@ fn repeat_columns(options: &mut Options, tokens: usize) {
     }
 }
 
-/// With a stride of 0 where all columns are the same.
+/// Any layout; with a column stride of 0 if all columns are equal.
 fn mask_layout<T: Copy + PartialEq>(rng: &mut Rng, mask: &Grid<T>) -> Layout {
     let layout = Layout::of_output(rng, mask.rows, mask.cols);
     let repeats = (0..mask.rows).all(|row| mask.row(row).iter().all(|x| *x == mask.at(row, 0)));
@@ -422,8 +422,7 @@ fn mask_view<T: Copy>(buffer: &[T], layout: Layout) -> MatrixRef<'_, T> {
     MatrixRef::with_strides(&buffer[start..], rows, cols, row_stride, col_stride).unwrap()
 }
 
-/// Whole blocks of masked keys before all others shift positions and change nothing,
-/// whatever lies in them; nor do blocks behind.
+/// Whole blocks of masked keys, before the others or after them, change no bit, whatever they contain.
 fn hidden_blocks_change_no_bit(backend: Backend) {
     let mut rng = Rng::new(27);
     for _ in 0..300 {
@@ -448,7 +447,7 @@ fn hidden_blocks_change_no_bit(backend: Backend) {
     }
 }
 
-/// With rows of one value before and behind.
+/// Adds rows of one value before and after.
 fn padded<T: Copy>(grid: &Grid<T>, [before, behind]: [usize; 2], with: T) -> Grid<T> {
     let inside = before..before + grid.rows;
     Grid::from_fn(before + grid.rows + behind, grid.cols, |row, col| {
@@ -456,7 +455,7 @@ fn padded<T: Copy>(grid: &Grid<T>, [before, behind]: [usize; 2], with: T) -> Gri
     })
 }
 
-/// What a masked key, its value and its bias hold shows nowhere.
+/// The content of a masked key, its value and its bias never reaches the output.
 fn masked_keys_change_no_bit(backend: Backend) {
     let mut rng = Rng::new(28);
     for _ in 0..400 {

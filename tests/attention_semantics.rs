@@ -1,5 +1,5 @@
-//! What the numbers of attention mean, line by line: plain calls, heads and caches alike,
-//! and the score grid and pattern, on every back end.
+//! The semantics of attention, line by line of the crate docs: plain calls, heads and caches, score grid and
+//! pattern; on every back end.
 
 use crate::common::{
     self, assert_same_bits,
@@ -41,7 +41,7 @@ fn random<const N: usize>(rng: &mut Rng, shapes: [(usize, usize); N]) -> [Grid; 
     shapes.map(|(rows, cols)| Grid::random(rng, Kind::Ordinary, rows, cols))
 }
 
-/// Keys of one column: with queries of 1 and a scale of 1 they are the scores.
+/// Queries of 1 for keys of one column: with a scale of 1 the keys are the scores.
 fn ones(tokens: usize) -> Grid {
     Grid::from_fn(tokens, 1, |_, _| 1.0)
 }
@@ -58,8 +58,7 @@ fn is_zero(x: &f32) -> bool {
     x.to_bits() == 0
 }
 
-/// How many keys there are, and which one is meant: in every partial sum, at either end of
-/// blocks.
+/// Numbers of keys, each with the index of one key: in every partial sum, at both ends of blocks.
 const PLACES: [(usize, usize); 12] = [
     (1, 0),
     (2, 1),
@@ -75,7 +74,7 @@ const PLACES: [(usize, usize); 12] = [
     (200, 100),
 ];
 
-/// Queries around every number of lanes.
+/// Numbers of queries around every number of lanes.
 const TOKENS: [usize; 6] = [1, 3, 8, 17, 33, 70];
 
 fn masked_keys_never_reach_the_output(backend: Backend) {
@@ -108,11 +107,11 @@ fn masked_keys_never_reach_the_output(backend: Backend) {
             }
         }
     }
-    by_position(backend, &mut rng);
+    masked_by_position(backend, &mut rng);
 }
 
-/// The same for keys that causal or a window hides, from some queries only.
-fn by_position(backend: Backend, rng: &mut Rng) {
+/// Also for keys that causal or a window masks for some queries only.
+fn masked_by_position(backend: Backend, rng: &mut Rng) {
     for (keys, hidden) in PLACES {
         let [q, k, v] = random(rng, [(40, 3), (keys, 3), (keys, 2)]);
         let middle = hidden as isize - 20;
@@ -165,8 +164,8 @@ fn a_bias_of_minus_infinity_masks(backend: Backend) {
     }
 }
 
-/// Every way to mask all keys of all queries.
-fn blind(keys: usize, tokens: usize) -> [Options; 5] {
+/// Every option that masks all keys of all queries.
+fn all_masked(keys: usize, tokens: usize) -> [Options; 5] {
     let keep = Grid::from_fn(keys, tokens, |_, _| 0);
     let bias = Grid::from_fn(keys, tokens, |_, _| -INFINITY);
     [
@@ -185,7 +184,7 @@ fn nothing_visible_gives_zeros(backend: Backend) {
             let [q, mut k, mut v] = random(&mut rng, [(tokens, 3), (keys, 3), (keys, 2)]);
             k.data[bad * 3] = NAN;
             v.data[bad * 2] = INFINITY;
-            for options in blind(keys, tokens) {
+            for options in all_masked(keys, tokens) {
                 let (out, logarithms) = by_every_path(backend, &options, [&q, &k, &v]);
                 assert!(out.data.iter().all(is_zero), "{options:?}: {out:?}");
                 assert!(logarithms.iter().all(|&x| x == -INFINITY), "{logarithms:?}");
@@ -201,7 +200,7 @@ fn nothing_visible_gives_the_sink(backend: Backend) {
     let mut rng = Rng::new(54);
     for sink in [0.0, -0.0, 1.5, -80.0, 300.0, -1e6, 3e30, f32::MAX, f32::MIN] {
         let [q, k, v] = random(&mut rng, [(9, 3), (70, 3), (70, 2)]);
-        for options in blind(70, 9) {
+        for options in all_masked(70, 9) {
             let options = Options { sinks: vec![sink], ..options };
             let (out, logarithms) = by_every_path(backend, &options, [&q, &k, &v]);
             assert!(out.data.iter().all(is_zero), "{options:?}: {out:?}");
@@ -214,7 +213,7 @@ fn nothing_visible_gives_the_sink(backend: Backend) {
     }
 }
 
-/// Not masked, so its value counts: 0 times a number is 0.
+/// Such a key is not masked: its value takes part, with a weight of 0.
 fn a_score_of_minus_infinity_weighs_nothing(backend: Backend) {
     for (keys, lowest) in PLACES {
         for tokens in TOKENS {
@@ -261,7 +260,7 @@ fn scores_of_infinity_share(backend: Backend) {
     }
 }
 
-/// +∞ by the bias, for one query among others; what the softcap caps comes before.
+/// +∞ by the bias, for one query among others; the softcap comes before the bias.
 fn a_bias_of_infinity_shares(backend: Backend) {
     let mut rng = Rng::new(55);
     for (keys, first) in PLACES {
@@ -277,7 +276,7 @@ fn a_bias_of_infinity_shares(backend: Backend) {
                 for other in (0..20).filter(|&other| other != token) {
                     assert_same_bits("others", got.0.row(other), want.0.row(other));
                 }
-                // 1 · value, but for the last multiplication by 1.
+                // 1 · value, up to the last multiplication.
                 assert_same_bits("shared", got.0.row(token), v.row(first));
                 assert_eq!(got.1[token], INFINITY);
             }
@@ -285,7 +284,7 @@ fn a_bias_of_infinity_shares(backend: Backend) {
     }
 }
 
-/// After blocks whose scores are large, and before others; with a NaN elsewhere it is NaN.
+/// +∞ after blocks of large scores and before others; with a NaN in another score the result is NaN.
 fn infinity_in_a_later_block_takes_all(backend: Backend) {
     for place in [0, 63, 64, 150, 191] {
         let scores: Vec<f32> =
@@ -336,7 +335,7 @@ fn a_nan_in_a_score_fills_its_query(backend: Backend) {
     beside_a_mask(backend, &mut rng);
 }
 
-/// The NaN of a visible key and a masked key beside it: the masked one still weighs +0.
+/// A NaN score of a visible key, and a masked key in the same column: the masked key still has weight +0.
 fn beside_a_mask(backend: Backend, rng: &mut Rng) {
     for (keys, hidden) in PLACES.into_iter().filter(|&(keys, _)| keys > 1) {
         let [q, mut k, v] = random(rng, [(6, 2), (keys, 2), (keys, 3)]);
@@ -353,8 +352,8 @@ fn beside_a_mask(backend: Backend, rng: &mut Rng) {
     }
 }
 
-/// In that column of every query that sees it, whatever its weight; in no other column and
-/// in no query that does not.
+/// The NaN reaches its column of every query that sees the key, whatever the weight; no other column and no
+/// other query.
 fn a_nan_in_a_value_fills_its_column(backend: Backend) {
     value_stays_in_its_column(backend, NAN, |x| x.is_nan());
 }
@@ -414,7 +413,7 @@ fn softcap_is_before_bias_and_mask(backend: Backend) {
     let total: f64 = weights.iter().sum();
     let want = (0..4).map(|key| weights[key] * f64::from(v.data[key])).sum::<f64>() / total;
     assert_near(out.data[0], want);
-    // A cap of 0 is none.
+    // A cap of 0 means no cap.
     let mut zero = Grid::zeros(1, 1);
     let mut workspace = vec![0.0; Attention::workspace(1, 1)];
     let attention = Attention::new().on(backend).scale(1.0).softcap(0.0);
@@ -438,7 +437,7 @@ fn softcap_of_infinity_is_the_cap(backend: Backend) {
     }
 }
 
-/// Left out it is 1 / √dim; 0 is a real zero; anything finite goes.
+/// The default is 1 / √dim; 0 is a zero; any finite scale is valid.
 fn scales(backend: Backend) {
     let mut rng = Rng::new(58);
     let [q, k, v] = random(&mut rng, [(5, 16), (70, 16), (70, 3)]);
@@ -466,7 +465,7 @@ fn scales(backend: Backend) {
     }
 }
 
-/// One more logit, without a value.
+/// A sink is one more score in the denominator, without a value.
 fn a_sink_takes_its_share(backend: Backend) {
     for (keys, _) in PLACES {
         for sink in [-INFINITY, -30.0, 0.0, 2.0, 80.0] {
@@ -506,7 +505,7 @@ fn one_sink_per_head(backend: Backend) {
             assert_same("a head", head, &by_every_path(backend, &options, [&q, &k, &v]));
         }
     }
-    // The last of sink and sinks counts.
+    // The last of `sink` and `sinks` wins.
     let [q, k, v] = random(&mut rng, [(1, 4), (9, 4), (9, 3)]);
     let one = Options { sinks: vec![1.0], ..Options::new() };
     let want = by_every_path(backend, &one, [&q, &k, &v]);
@@ -521,7 +520,7 @@ fn one_sink_per_head(backend: Backend) {
     }
 }
 
-/// Natural, of the scaled, capped, biased, masked scores and the sink.
+/// The natural logarithm, over the scaled, capped, biased and masked scores and the sink.
 fn log_sum_exp_covers_visible_keys(backend: Backend) {
     let mut rng = Rng::new(60);
     for (keys, hidden) in PLACES.into_iter().filter(|&(keys, _)| keys > 1) {
@@ -558,7 +557,7 @@ fn no_queries(backend: Backend) {
     let into = sdpa::MatrixMut::new(&mut [], 0, 2).unwrap();
     assert_eq!(Attention::new().on(backend).run(none, k, v, into, &mut workspace), Ok(()));
     assert!(is_untouched(&workspace));
-    // As many heads as there may be, none of which has any.
+    // `usize::MAX` heads without queries.
     let heads =
         |rows, cols| HeadsRef::with_strides(&[0.0], [usize::MAX, rows, cols], [0; 3]).unwrap();
     let into = HeadsMut::with_strides(&mut [], [usize::MAX, 0, 2], [0; 3]).unwrap();
@@ -587,7 +586,7 @@ fn no_keys(backend: Backend) {
     }
 }
 
-/// New, slid to nothing and cleared.
+/// A new cache, one slid to 0 keys, and one cleared.
 fn no_keys_in_a_cache(backend: Backend) {
     let mut cache = sdpa::KvCache::<3, 2, 2>::new();
     let some = random(&mut Rng::new(62), [(70, 3), (70, 2)]);

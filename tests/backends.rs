@@ -1,4 +1,4 @@
-//! Which back ends there are, and that those which were asked for are here.
+//! The list of back ends, and the check that required ones are available.
 
 use crate::common::BACK_ENDS;
 use sdpa::{Backend, Family};
@@ -15,7 +15,7 @@ fn has_its_family(backend: Backend) {
     assert_eq!(backend.family(), if non_fma { Family::NonFma } else { Family::Fma });
 }
 
-/// `SDPA_REQUIRE_BACKENDS="scalar,portable,avx2"` names those that must not be missing.
+/// `SDPA_REQUIRE_BACKENDS="scalar,portable,avx2"` names the back ends that must be available.
 #[test]
 fn required_back_ends_are_available() {
     let required = std::env::var("SDPA_REQUIRE_BACKENDS").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! One answer, bit for bit: every operation against the scalar reference of its
-//! family, over random shapes, values and layouts, on every back end.
+//! Every operation, bit for bit, against the scalar reference of its family, over random shapes, values and
+//! layouts; on every back end.
 //!
 //! Two back ends of a family that both equal the reference equal each other.
 //! `SDPA_BREAK_BITS=1 cargo test --test all bits::` fails: see `assert_same_bits`.
@@ -59,8 +59,8 @@ fn dot(backend: Backend) {
     }
 }
 
-/// A FMA multiply-add makes −0 of a product that underflows: the sign of a
-/// sum of nothing else depends on what becomes of the partial sums then.
+/// An FMA of a negative product that underflows returns −0. The sign of a sum of such products depends on how
+/// the partial sums are initialized and added.
 fn dot_of_products_that_underflow(backend: Backend) {
     let reference = Reference::of(backend.family());
     for n in 0..200 {
@@ -102,8 +102,8 @@ fn softmax_at_the_cutoff(backend: Backend) {
     }
 }
 
-/// Maxima up to where one is subtracted and beyond, and weights down to the least beside them: along a
-/// row the shift is not the one of the reference.
+/// Maxima below and above the limit from which they are subtracted, and weights down to the smallest: along
+/// a row the kernels use another shift than the reference.
 fn softmax_of_every_maximum(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(13);
@@ -118,8 +118,8 @@ fn softmax_of_every_maximum(backend: Backend) {
     }
 }
 
-/// A row whose sum lies so near the middle of two floats that it shows in what order the lost
-/// parts are added: one in ten million.
+/// A row, one in ten million, whose sum is so near the middle of two floats that the order in which the
+/// corrections are added shows.
 fn softmax_whose_sum_is_a_tie(backend: Backend) {
     #[rustfmt::skip]
     const ROW: [u32; 40] = [
@@ -254,7 +254,7 @@ fn a_row_has_the_bits_of_a_slice(backend: Backend) {
     }
 }
 
-/// However many columns share the call, each gives the bits that it gives alone.
+/// Each column has the bits of a call of its own, for any number of columns in the call.
 fn a_column_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(9);
     for kind in Kind::ALL {
@@ -274,7 +274,7 @@ fn a_column_does_not_depend_on_others(backend: Backend) {
     }
 }
 
-/// However many queries or keys share the call, each score has the same bits.
+/// Each score has the same bits for any number of queries and keys in the call.
 fn a_query_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(10);
     let keys = Grid::random(&mut rng, Kind::Wide, 29, 67);
@@ -292,7 +292,7 @@ fn a_query_does_not_depend_on_others(backend: Backend) {
     }
 }
 
-/// The same operands, lying otherwise.
+/// The same operands in other layouts.
 fn layout_does_not_matter(backend: Backend) {
     let mut rng = Rng::new(11);
     let keys = Grid::random(&mut rng, Kind::Wide, 19, 70);

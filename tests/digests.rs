@@ -1,5 +1,5 @@
-//! Golden digests: the bits of every operation in a hundred cases, the same for every back end of a
-//! family, on every machine and from one version to the next.
+//! Golden digests: the bits of every operation in a hundred cases, equal for all back ends of a family, on
+//! every machine and from one version to the next.
 //!
 //! `SDPA_BREAK_BITS=1 cargo test --test all digests::` fails.
 

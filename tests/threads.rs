@@ -1,7 +1,7 @@
-//! Heads and ranges of queries on many threads: the bits of one call on one, on every
-//! back end. `examples/threads.rs` shows how it is done.
+//! Heads and ranges of queries on many threads have the bits of one call on one thread; on every back end.
+//! `examples/threads.rs` is the user's example.
 
-#![cfg(not(target_family = "wasm"))] // rayon
+#![cfg(not(target_family = "wasm"))] // rayon needs threads
 
 use crate::common::{
     assert_same_bits,
@@ -19,7 +19,7 @@ fn pool() -> ThreadPool {
     ThreadPoolBuilder::new().num_threads(5).build().unwrap()
 }
 
-/// 4 heads a group, keys and values of each group, and options for all.
+/// 4 query heads per group, keys and values of each group, and options for all.
 struct Problem {
     options: Options,
     queries: GuardedHeads,
@@ -166,7 +166,7 @@ fn ranges_on_threads(backend: Backend) {
     }
 }
 
-/// Many query heads of one cache, each on a thread.
+/// Many query heads over one cache, each on a thread.
 fn one_cache_on_threads(backend: Backend) {
     let mut rng = Rng::new(73);
     let mut cache = Box::new(KvCache::<DIM, WIDTH, 4>::new());

@@ -84,9 +84,9 @@ pub(crate) const MERGE: Bound =
 pub(crate) const MERGE_LOG_SUM_EXP: Bound =
     Bound { name: "merge, log-sum-exp", allowed: |case| roundings(case, 3), reached: 0.4 };
 
-/// n·u·max|value|: the difference between the attention over all keys and over parts that were merged, for the
-/// same scores. n is the sum of 2·(64 + blocks + 12), for the chain of a block, the additions of blocks and the
-/// roundings of a weight in both; and parts·(6 + 6·(1 + |log-sum-exp|)), for each merge and the propagated
+/// n·u·max|value|: the difference between the attention over all keys and over parts that were merged, for
+/// the same scores. n is the sum of 2·(64 + blocks + 12), for the chain of a block, the additions of blocks
+/// and the roundings of a weight in both; and parts·(6 + 6·(1 + |log-sum-exp|)), for each merge and the propagated
 /// roundings of its two log-sum-exps.
 pub(crate) const MERGED_PARTS: Bound =
     Bound { name: "parts, merged", allowed: |case| roundings(case, case.n), reached: 0.02 };
@@ -115,12 +115,12 @@ pub(crate) const ATTENTION_PATTERN: Bound = Bound {
     reached: 0.3,
 };
 
-/// First the propagated errors of the weights: an error δ of a key's score and 1.1 ULP of its `exp` change its
-/// weight by a factor of e^θ, |θ| ≤ |δ| + 2.2·u, and the output by at most
-/// Σ weight·|e^θ − 1|·|value − output| / Σ weight·e^θ. Then u·Σ|weight·value| for each rounding of the sums over
-/// `n` keys in b blocks of 64: in the numerator min(n, 64) multiply-adds and b additions of blocks; in the
-/// denominator ⌈min(n, 64) / 4⌉ + 1 additions of weights and b of blocks; and for the sink, the reciprocal and
-/// the last product.
+/// First the propagated errors of the weights: an error δ of a key's score and 1.1 ULP of its `exp` change
+/// its weight by a factor of e^θ, |θ| ≤ |δ| + 2.2·u, and the output by at most
+/// Σ weight·|e^θ − 1|·|value − output| / Σ weight·e^θ. Then u·Σ|weight·value| for each rounding of the sums
+/// over `n` keys in b blocks of 64: in the numerator min(n, 64) multiply-adds and b additions of blocks; in
+/// the denominator ⌈min(n, 64) / 4⌉ + 1 additions of weights and b of blocks; and for the sink, the
+/// reciprocal and the last product.
 pub(crate) const ATTENTION: Bound = Bound {
     name: "attention",
     allowed: |case| {
@@ -135,8 +135,8 @@ pub(crate) const ATTENTION: Bound = Bound {
 pub(crate) const ATTENTION_LONG: Bound =
     Bound { name: "attention, long", allowed: |case| 2.0 * U * case.truth.magnitude, reached: 0.3 };
 
-/// The propagated errors of the weights (|θ| of [`ATTENTION`], weighted); u for each addition of weights; and
-/// the roundings of ln sum, N·ln 2 and their addition, which the oracle counts in the magnitude.
+/// The propagated errors of the weights (|θ| of [`ATTENTION`], weighted); u for each addition of weights;
+/// and the roundings of ln sum, N·ln 2 and their addition, which the oracle counts in the magnitude.
 pub(crate) const LOG_SUM_EXP: Bound = Bound {
     name: "log-sum-exp",
     allowed: |case| {

@@ -13,8 +13,8 @@ const CASES: u64 = 100;
 /// The minimum length of each slice of [`Buffers`].
 pub(crate) const FLOATS: usize = 4096;
 
-/// The digests of the FMA and the non-FMA family. `SDPA_PRINT_DIGESTS=1 cargo test --test all digests:: -- --nocapture`
-/// prints the current ones.
+/// The digests of the FMA and the non-FMA family.
+/// `SDPA_PRINT_DIGESTS=1 cargo test --test all digests:: -- --nocapture` prints the current ones.
 #[rustfmt::skip]
 pub(crate) const DIGESTS: [(Operation, u64, u64); 12] = [
     (Operation::Dot,                   0x8621_9a95_8f26_6ae1, 0x4671_a893_95f5_0ac9),

@@ -1,4 +1,4 @@
-//! Every softmax: of a slice, of rows, of columns; in place and out of place; among canaries.
+//! Every softmax: of a slice, of rows, of columns; in place and out of place; with canaries around outputs.
 
 use sdpa::{Backend, MatrixMut};
 
@@ -27,7 +27,7 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// As slices, shifted and with canaries on both sides.
+/// Softmax of slices, at an offset and with canaries on both sides.
 fn slice(x: &Grid) {
     let layout = Layout {
         rows: 1,
@@ -51,7 +51,7 @@ fn slice(x: &Grid) {
     families.iter().for_each(|(_, got)| check_weights(&x.data, &got.data));
 }
 
-/// The row of a matrix that has one; a row of nothing is no slice of it.
+/// Calls `run` with the only row of a matrix; with an empty slice if it has no elements.
 fn with_slice(mut row: MatrixMut<'_>, run: impl FnOnce(&mut [f32])) {
     run(row.row_mut(0).unwrap_or_default());
 }
@@ -88,21 +88,21 @@ fn columns_of(x: &GuardedMatrix, out: Layout, in_place: Layout) {
     }
 }
 
-/// What `run` makes of `grid`, written over it.
+/// Runs `run` in place on a copy of `grid` and returns the result.
 fn over(grid: &Grid, layout: Layout, run: impl FnOnce(MatrixMut<'_>)) -> Grid {
     let mut held = GuardedMatrix::of(grid, layout);
     run(held.view_mut());
     held.checked("in place")
 }
 
-/// What is said of the weights of any input, and their bounds where they are stated.
+/// Checks the properties of weights that hold for any input, and their bounds where these are promised.
 fn check_weights(x: &[f32], got: &[f32]) {
     if x.iter().any(|x| x.is_nan()) {
         assert!(got.iter().all(|w| w.is_nan()), "a NaN is left out: {got:?}");
         return;
     }
     let infinite = x.contains(&f32::INFINITY);
-    // A mask is no input: its weight is +0.
+    // A score of −∞ has the weight +0 and does not count among the inputs.
     let stated = |&x: &f32| (-80.0..=80.0).contains(&x) || x == f32::NEG_INFINITY;
     let stated = infinite || x.iter().all(stated);
     for ((&x, &got), truth) in x.iter().zip(got).zip(oracle::softmax(x)) {
@@ -115,8 +115,8 @@ fn check_weights(x: &[f32], got: &[f32]) {
             let bound = if is_tiny { &bounds::TINY_WEIGHT } else { &bounds::WEIGHT };
             Worst::new(bound).check(got, Case::of_weight(truth));
         }
-        // x − max is rounded once: where the weight counts it is below 104, and the
-        // weight and the sum are off by 104·2⁻²⁴ each.
+        // x − max is rounded once. It is below 104 unless the weight is 0, so that the relative errors of the
+        // weight and of the sum are at most 104·2⁻²⁴ each.
         let error = (f64::from(got) - truth).abs();
         assert!(error < 2e-5, "{x:e} weighs {got:e}, not {truth:e}");
     }
