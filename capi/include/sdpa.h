@@ -191,7 +191,7 @@ typedef struct {
      */
     float scale;
     /**
-     * Logit soft-capping: a score s becomes softcap * tanh(s / softcap). Finite and not negative; 0:
+     * Softcap: a score s becomes softcap * tanh(s / softcap). Finite and not negative; 0:
      * no capping.
      */
     float softcap;
@@ -628,8 +628,8 @@ sdpa_status sdpa_attention_on(sdpa_backend_t backend,
  * FlashDecoding). On entry out and log_sum_exp hold the result over one set, other_out and
  * other_log_sum_exp the result over the other; on return out and log_sum_exp hold the result
  * over both sets. out and other_out: queries x width; each log_sum_exp: one float per query, as
- * sdpa_attention writes it. If a log-sum-exp is -INFINITY (no visible key) the output beside it
- * is not read. Give a sink to one of the two attention calls only.
+ * sdpa_attention writes it. If a log-sum-exp is -INFINITY (no visible key) its output is not
+ * read. Give a sink to one of the two attention calls only.
  *
  * Overlap: out and log_sum_exp must not overlap other_out, other_log_sum_exp or each other. On
  * failure both are unchanged.

@@ -131,8 +131,8 @@ operation! {
     /// FlashDecoding). On entry out and log_sum_exp hold the result over one set, other_out and
     /// other_log_sum_exp the result over the other; on return out and log_sum_exp hold the result
     /// over both sets. out and other_out: queries x width; each log_sum_exp: one float per query, as
-    /// sdpa_attention writes it. If a log-sum-exp is -INFINITY (no visible key) the output beside it
-    /// is not read. Give a sink to one of the two attention calls only.
+    /// sdpa_attention writes it. If a log-sum-exp is -INFINITY (no visible key) its output is not
+    /// read. Give a sink to one of the two attention calls only.
     ///
     /// Overlap: out and log_sum_exp must not overlap other_out, other_log_sum_exp or each other. On
     /// failure both are unchanged.

@@ -29,7 +29,7 @@ pub struct sdpa_options {
     pub flags: u32,
     /// Finite; 0 means 1 / sqrt(dim).
     pub scale: f32,
-    /// Logit soft-capping: a score s becomes softcap * tanh(s / softcap). Finite and not negative; 0:
+    /// Softcap: a score s becomes softcap * tanh(s / softcap). Finite and not negative; 0:
     /// no capping.
     pub softcap: f32,
     /// The position of query 0, where key 0 is at position 0; over a cache, the number of positions
