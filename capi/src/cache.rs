@@ -292,8 +292,8 @@ unsafe fn run(on: Backend, cache: &sdpa_cache, call: &mut CommonArguments<'_>) -
     // SAFETY: as the caller promises.
     let result = unsafe {
         let [keys, values] = cache.slices();
-        let view = KvCacheRef::new(keys, values, dim, value_dim, cache.positions()?);
-        let view = view.map_err(cache_failure)?;
+        let view = KvCacheRef::new(keys, values, dim, value_dim, cache.positions()?)
+            .map_err(cache_failure)?;
         let attention = call.read_options(on, cache.len());
         let (log_sum_exp, workspace) = call.slices();
         let (queries, out) = (call.queries.view(), call.out.view_mut());
