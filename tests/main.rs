@@ -20,6 +20,7 @@ mod attention_semantics;
 mod backends;
 mod bits;
 mod digests;
+mod flags;
 mod hidden_blocks;
 mod layers;
 mod matrix;

@@ -30,14 +30,14 @@ impl Flags {
 // The register may also hold the rounding mode; a write changes only the flags.
 
 #[cfg(all(any(target_arch = "x86", target_arch = "x86_64"), target_feature = "sse", not(miri)))]
-mod machine {
+pub(crate) mod machine {
     use core::arch::asm;
 
     /// The flags invalid and divide-by-zero of MXCSR.
-    pub(super) const MASK: usize = 1 | 1 << 2;
+    pub(crate) const MASK: usize = 1 | 1 << 2;
 
     #[inline(always)]
-    pub(super) fn read() -> usize {
+    pub(crate) fn read() -> usize {
         let mut control = 0u32;
         // SAFETY: the build has SSE; four bytes are written, of a variable of that size.
         unsafe {
@@ -47,7 +47,7 @@ mod machine {
     }
 
     #[inline(always)]
-    pub(super) fn write(control: usize) {
+    pub(crate) fn write(control: usize) {
         let control = control as u32;
         // SAFETY: the build has SSE; four bytes are read, of a variable of that size.
         unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const control, options(nostack)) };
@@ -55,14 +55,14 @@ mod machine {
 }
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon", not(miri)))]
-mod machine {
+pub(crate) mod machine {
     use core::arch::asm;
 
     /// The flags invalid and divide-by-zero of FPSR.
-    pub(super) const MASK: usize = 1 | 1 << 1;
+    pub(crate) const MASK: usize = 1 | 1 << 1;
 
     #[inline(always)]
-    pub(super) fn read() -> usize {
+    pub(crate) fn read() -> usize {
         let status;
         // SAFETY: the build has floating point; nothing else is touched.
         unsafe { asm!("mrs {}, fpsr", out(reg) status, options(nostack, preserves_flags)) };
@@ -70,21 +70,21 @@ mod machine {
     }
 
     #[inline(always)]
-    pub(super) fn write(status: usize) {
+    pub(crate) fn write(status: usize) {
         // SAFETY: the build has floating point; nothing but the flags is written.
         unsafe { asm!("msr fpsr, {}", in(reg) status, options(nostack)) };
     }
 }
 
 #[cfg(all(target_arch = "arm", target_abi = "eabihf", not(miri)))]
-mod machine {
+pub(crate) mod machine {
     use core::arch::asm;
 
     /// The flags invalid and divide-by-zero of FPSCR.
-    pub(super) const MASK: usize = 1 | 1 << 1;
+    pub(crate) const MASK: usize = 1 | 1 << 1;
 
     #[inline(always)]
-    pub(super) fn read() -> usize {
+    pub(crate) fn read() -> usize {
         let status;
         // SAFETY: the build has floating point; nothing else is touched.
         unsafe {
@@ -94,21 +94,21 @@ mod machine {
     }
 
     #[inline(always)]
-    pub(super) fn write(status: usize) {
+    pub(crate) fn write(status: usize) {
         // SAFETY: the build has floating point; nothing but the flags is written.
         unsafe { asm!("vmsr fpscr, {}", in(reg) status, options(nomem, nostack)) };
     }
 }
 
 #[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), target_feature = "f", not(miri)))]
-mod machine {
+pub(crate) mod machine {
     use core::arch::asm;
 
     /// The flags invalid and divide-by-zero of fflags.
-    pub(super) const MASK: usize = 1 << 4 | 1 << 3;
+    pub(crate) const MASK: usize = 1 << 4 | 1 << 3;
 
     #[inline(always)]
-    pub(super) fn read() -> usize {
+    pub(crate) fn read() -> usize {
         let status;
         // SAFETY: the build has floating point; nothing else is touched.
         unsafe { asm!("frflags {}", out(reg) status, options(nostack, preserves_flags)) };
@@ -116,7 +116,7 @@ mod machine {
     }
 
     #[inline(always)]
-    pub(super) fn write(status: usize) {
+    pub(crate) fn write(status: usize) {
         // SAFETY: the build has floating point; nothing but the flags is written.
         unsafe { asm!("fsflags {}", in(reg) status, options(nostack)) };
     }
@@ -132,17 +132,14 @@ mod machine {
         all(any(target_arch = "riscv32", target_arch = "riscv64"), target_feature = "f"),
     ))
 ))]
-mod machine {
-    pub(super) const MASK: usize = 0;
+pub(crate) mod machine {
+    pub(crate) const MASK: usize = 0;
 
     #[inline(always)]
-    pub(super) fn read() -> usize {
+    pub(crate) fn read() -> usize {
         0
     }
 
     #[inline(always)]
-    pub(super) fn write(_: usize) {}
+    pub(crate) fn write(_: usize) {}
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,16 +1,12 @@
 //! No call raises a flag if all products and sums of the visible numbers are finite. A flag that was raised
 //! before the call stays.
 
-extern crate std;
+#[allow(unsafe_code, reason = "it reads and writes the register of the flags")]
+#[path = "../src/simd/flags.rs"]
+mod register;
 
-use std::{vec, vec::Vec};
-
-use super::{Flags, machine};
-use crate::{
-    attention::Attention,
-    dispatch::Backend,
-    matrix::{MatrixMut, MatrixRef},
-};
+use register::{Flags, machine};
+use sdpa::{Attention, Backend, MatrixMut, MatrixRef};
 
 /// The flags that `call` raises.
 fn raised(call: impl FnOnce()) -> usize {
