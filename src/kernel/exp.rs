@@ -14,7 +14,7 @@
 //! 3. The coefficients minimise the largest error in ULP over `[−ln 2 / 2, ln 2 / 2]`, with the two lowest
 //!    held at 1. In the FMA family Horner's rule has the smallest error (0.891 ULP; the other form 1.005). In
 //!    the non-FMA family `1 + (r + r² · q)` has (0.989 ULP; Horner's rule 1.167). Hence each family has its
-//!    own last two steps. `e_to_the_x_is_within_one_ulp` tests every f32.
+//!    own last two steps. `e_to_the_x_is_within_one_ulp_for_every_f32` tests that.
 //!
 //! # The weights of a softmax
 //!
