@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Counts anew and writes the table of icount.rs: one command, without arguments.
-# Read the difference before you commit it: a higher count is a claim to be justified.
+# Counts instructions and rewrites the table of icount.rs; takes no arguments.
+# Review the difference before you commit it: a higher count needs a justification.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Counts above the limits of the old table are no failure here; panics are.
+# Counts above the old limits are accepted here; panics are not.
 output=$(cargo bench --bench icount 2>&1) || true
 table=$(awk '
     /^icount::kernels::/ {

@@ -1,9 +1,8 @@
-//! Time: every operation on every back end of this machine, as `kernel/backend/shape`.
+//! Throughput of every operation on every back end of this machine, as `kernel/backend/shape`.
 //!
-//! A shape is the length of a slice, or `keys x queries x dim`. What criterion calls
-//! elements a second is floating-point operations for `dot`, `project`, `scores` and
-//! `weighted_sum`, a multiply-add being two, and weights for the softmaxes. Each answer
-//! is held against plain f64 before it is timed.
+//! A shape is the length of a slice, or `keys x queries x dim`. Criterion's elements per second are
+//! floating-point operations for `dot`, `project`, `scores` and `weighted_sum` (a multiply-add counts as
+//! two), and weights for softmax. Each result is checked against plain f64 before it is timed.
 //!
 //! ```text
 //! cargo bench --bench throughput                      # all: about 3 minutes
@@ -19,10 +18,10 @@ use common::{Case, OPERATIONS, Operation, Shape};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sdpa::Backend;
 
-/// From one vector to all that the first cache holds.
+/// From one vector to the size of the L1 cache.
 const SLICES: &[Shape] = &[Shape::slice(8), Shape::slice(64), Shape::slice(1024)];
 
-/// A tile or two, one head, a few queries against a long cache, a longer prompt.
+/// One or two tiles; one head; a few queries over a long cache; a longer prompt.
 const MATRICES: &[Shape] = &[
     Shape::new(8, 8, 8),
     Shape::new(64, 64, 64),
@@ -30,7 +29,7 @@ const MATRICES: &[Shape] = &[
     Shape::new(256, 256, 64),
 ];
 
-/// Short, for there are many; the noise of a shared machine is longer anyway.
+/// Short, as there are many benches; the noise of a shared machine has longer periods anyway.
 fn config() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(300))

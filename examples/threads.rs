@@ -1,8 +1,8 @@
-//! Attention over many threads: by heads, and by ranges of queries.
+//! Multi-threaded attention: split by heads, and by ranges of queries.
 //!
-//! The library starts no thread. Views split into parts that share nothing, in safe code, and
-//! each part is a call of its own with a workspace of its own; a range of queries says
-//! where it sits by `query_offset`. The bits are those of one call on one thread.
+//! The library starts no threads. Safe code splits views into disjoint parts; each part is a separate call
+//! with its own workspace, and `query_offset` gives the position of a range of queries. The bits are those of
+//! one call on one thread.
 //!
 //! ```sh
 //! cargo run --release --example threads
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use sdpa::{Attention, Error, HeadsMut, HeadsRef};
 
 const HEADS: usize = 16;
-/// Each shared by four query heads.
+/// KV heads, each shared by four query heads.
 const KEY_HEADS: usize = 4;
 const TOKENS: usize = 512;
 const DIM: usize = 64;
 
 fn main() -> Result<(), Error> {
-    // As a model has them: [tokens][heads][dim].
+    // The layout of most models: [tokens][heads][dim].
     let [queries, keys, values] =
         [(HEADS, 0.11), (KEY_HEADS, 0.17), (KEY_HEADS, 0.23)].map(|(heads, step)| {
             (0..TOKENS * heads * DIM).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>()
@@ -49,7 +49,7 @@ fn main() -> Result<(), Error> {
     Ok(())
 }
 
-/// What is to be computed: query 0 of `queries` is token `first`.
+/// A part of the work: query 0 of `queries` is token `first`.
 #[derive(Clone, Copy)]
 struct Call<'a> {
     attention: Attention<'a>,
@@ -67,7 +67,7 @@ impl Call<'_> {
         attention.run(queries, keys, values, out, &mut workspace)
     }
 
-    /// Halves the key heads, and the query heads with them, down to one.
+    /// Halves the KV heads, with their query heads, down to one KV head per call.
     fn by_heads(self, out: HeadsMut<'_>) -> Result<(), Error> {
         let Self { queries, keys, values, .. } = self;
         let half = keys.heads() / 2;
@@ -87,7 +87,7 @@ impl Call<'_> {
         a.and(b)
     }
 
-    /// Halves the queries down to ranges of 64.
+    /// Halves the queries down to ranges of 64 to 127.
     fn by_queries(self, out: HeadsMut<'_>) -> Result<(), Error> {
         let half = self.queries.rows() / 2;
         if half < 64 {
@@ -102,7 +102,7 @@ impl Call<'_> {
     }
 }
 
-/// The output, and the shortest time of several.
+/// Returns the output, and the shortest time of several runs.
 fn timed(call: impl Fn(HeadsMut<'_>) -> Result<(), Error>) -> Result<(Vec<f32>, Duration), Error> {
     let mut out = vec![0.0; TOKENS * HEADS * DIM];
     let mut shortest = Duration::MAX;

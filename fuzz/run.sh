@@ -1,6 +1,6 @@
 #!/bin/sh
-# Fuzzes each target for SECONDS (20 where left out), from the files of fuzz/regressions/,
-# and fails when one fails. Wants the nightly of .ci/nightly and cargo-fuzz; installs nothing.
+# Fuzzes each target for SECONDS (default 20), starting from the files of fuzz/regressions/, and fails if a
+# target fails. Needs the nightly compiler of .ci/nightly and cargo-fuzz; installs nothing.
 #
 #   fuzz/run.sh [SECONDS [TARGET…]]
 #
@@ -17,7 +17,7 @@ for target in "$@"; do
     mkdir -p "fuzz/corpus/$target"
 done
 cargo "+$nightly" fuzz build
-# A target a core; what it prints is shown when it has ended, all of it where it failed.
+# One target per core. Prints the last line of a target's log, or all of it if the target fails.
 printf '%s\n' "$@" | SECONDS_EACH=$seconds xargs -P "$(nproc)" -I TARGET sh -c '
     log=$(mktemp)
     if cargo "+$nightly" fuzz run TARGET fuzz/corpus/TARGET fuzz/regressions/TARGET -- \
@@ -29,6 +29,6 @@ printf '%s\n' "$@" | SECONDS_EACH=$seconds xargs -P "$(nproc)" -I TARGET sh -c '
         cat "$log"
         rm "$log"
         echo "fuzz/run.sh: TARGET FAILED"
-        exit 255 # the others are not begun
+        exit 255 # xargs then starts no other target
     fi'
 echo "fuzz/run.sh: no target failed"

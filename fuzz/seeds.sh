@@ -1,11 +1,10 @@
 #!/bin/sh
-# Writes the hand-made files of fuzz/regressions/. The order of the bytes is that of
-# fuzz/src/targets/input.rs:
+# Writes the hand-made files of fuzz/regressions/, in the byte format of fuzz/src/targets/input.rs:
 #   slice:   length (2 bytes, little endian)
-#   values:  kind, what it asks for, how many patches (index in 2 bytes, f32)
-#            kinds: 0 f32 each, 1 one f32, 2 a byte each from SPECIAL,
-#                   3 the first and the others, 4… a Kind of cases.rs and 4 bytes of seed
-#   layout:  0 dense, 1 transposed, 2 drawn and 4 bytes of seed, 3 row and column stride
+#   values:  kind, its arguments, number of patches (each: index in 2 bytes, f32)
+#            kinds: 0 one f32 per element, 1 one f32 for all, 2 one byte per element: an index of SPECIAL,
+#                   3 an f32 for the first and one for the others, 4… a Kind of cases.rs and 4 bytes of seed
+#   layout:  0 contiguous, 1 transposed, 2 random with 4 bytes of seed, 3 row and column stride
 set -eu
 cd "$(dirname "$0")/regressions"
 seed() { # target name octal-bytes…
@@ -37,7 +36,7 @@ seed project no_inputs 003 004 000 000
 seed project no_tokens 000 004 003 001 001 $one 000
 # 65 inputs whose products underflow to -0, a bias of -0.
 seed project minus_zeros 002 003 101 001 001 000 000 000 200 000 001 $tiny 000 000 001 $minus_tiny 000 001 001
-# One row and one element shown many times; an output with gaps.
+# A repeated row, a repeated element; an output with gaps.
 seed project strides_zero 005 021 007 000 004 001 001 001 001 000 003 000 001 005 002 002 002 002 000 003 000 000 003 144 003
 seed project nan 007 031 011 001 020 001 000 000 000 000 020 007 000 000 000 000 000 021 011 000 000 000 000 001 001
 # An output that overlaps itself is refused.
@@ -64,7 +63,7 @@ seed weighted_sum strides_zero 007 060 010 004 001 000 000 000 000 003 000 000 0
 
 # 0 slice, length / 1 rows, 2 columns, rows, cols; values, layout; two layouts of outputs.
 seed softmax empty 000 000 000
-# One large, and 1023 equal ones.
+# One large score and 1023 equal ones.
 seed softmax one_large_slice 000 000 004 003 000 000 000 000 $minus_ten 000
 seed softmax masked 000 106 000 001 $minus_inf 000
 seed softmax nan_slice 000 101 000 001 $one 001 100 000 $nan
@@ -77,9 +76,9 @@ seed softmax strides_zero_columns 002 021 061 005 001 000 000 000 000 003 000 00
 seed softmax no_rows 001 000 021
 seed softmax no_columns 002 021 000
 
-# heads (key heads - 1 + 2 · (group - 1)); queries, keys, dim, width; cut, layouts; values of queries,
+# heads (KV heads - 1 + 2 · (group - 1)); queries, keys, dim, width; cut, layouts; values of queries,
 # keys and values; options: bits 0 scale (f32), 1 softcap (f32), 2 window (2 bytes), 3 causal,
-# 4 offset (a byte less 100), 5 keep, 6 bias (values), 7 sinks (0 one, 1 one a head; values).
+# 4 offset (a byte minus 100), 5 keep, 6 bias (values), 7 sinks (0 one, 1 one per head; values).
 ordinary() { echo "004 00$1 000 000 000 000"; }
 seed attention one_key 000 001 001 001 001 000 000 001 $one 000 001 $one 000 001 $one 000 000
 seed attention no_keys 001 003 000 004 005 000 001 $(ordinary 1) $(ordinary 2) $(ordinary 3) 000
@@ -97,12 +96,12 @@ seed attention sinks_and_softcap 005 011 102 006 011 040 015 005 001 000 000 000
 seed attention sink_is_nan 000 003 005 003 003 002 000 $(ordinary 1) $(ordinary 2) $(ordinary 3) 200 000 001 $nan 000
 seed attention softcap_is_negative 000 003 005 003 003 002 000 $(ordinary 1) $(ordinary 2) $(ordinary 3) 002 $minus_ten
 seed attention scale_is_infinite 000 003 005 003 003 002 000 $(ordinary 1) $(ordinary 2) $(ordinary 3) 001 $inf
-# Scores of some millions, whose maxima are subtracted.
+# Scores of some millions, from which the maximum is subtracted.
 seed attention large_scores 000 021 310 010 007 144 016 005 001 000 000 000 000 005 002 000 000 000 000 $(ordinary 3) 001 000 000 172 104
 seed attention infinite_scores 000 021 110 003 007 040 017 021 001 000 000 000 000 021 002 000 000 000 000 $(ordinary 3) 000
 # Finite scores, then +∞ in the second block.
 seed attention infinity_in_a_later_block 000 003 110 003 007 103 020 $(ordinary 1) $(ordinary 2) $(ordinary 3) 100 004 001 000 000 000 001 323 000 $inf
-# Rings of 1 to 4 blocks that go round.
+# Rings of 1 to 4 blocks that wrap around.
 for layouts in 020 021 022 023 024 025; do
     seed attention ring_$layouts 000 003 310 003 005 144 $layouts $(ordinary 1) $(ordinary 2) $(ordinary 3) 010
 done

@@ -162,9 +162,8 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] if sizes disagree; [`Error::Capacity`] if there is no room for all
-    /// of them; [`Error::Position`] if more than `u64::MAX` keys would have been appended. Nothing is changed
-    /// then.
+    /// [`Error::Shape`] if sizes disagree; [`Error::Capacity`] if there is no room for all of them;
+    /// [`Error::Position`] if [`appended`](Self::appended) would exceed `u64::MAX`. Nothing is changed then.
     pub fn append(&mut self, keys: MatrixRef<'_>, values: MatrixRef<'_>) -> Result<(), Error> {
         self.view_mut().append(keys, values)
     }

@@ -18,7 +18,7 @@ suite! {
     softmax,
     softmax_columns,
     tiny_weights,
-    equal_ones_beside_a_large_one,
+    one_large_score_among_equal_ones,
     climbing_softmax,
     climbing_softmax_columns,
 }
@@ -27,9 +27,9 @@ suite! {
 const FINITE: [Kind; 6] =
     [Kind::Ordinary, Kind::Ordinary, Kind::Wide, Kind::Tiny, Kind::Subnormal, Kind::Zeros];
 
-/// The case of a sum of `n` products.
+/// The bound's case for a sum of `n` products.
 fn case(backend: Backend, n: usize, truth: Sum) -> Case {
-    Case { fma: backend.family() == Family::Fma, n, truth, moved: 0.0 }
+    Case { fma: backend.family() == Family::Fma, n, truth, propagated: 0.0 }
 }
 
 fn random(rng: &mut Rng, rows: usize, cols: usize) -> Grid {
@@ -37,7 +37,7 @@ fn random(rng: &mut Rng, rows: usize, cols: usize) -> Grid {
     Grid::random(rng, kind, rows, cols)
 }
 
-/// A small shape, so that many are tried; sometimes a long sum.
+/// A small shape, so that many can be tested; sometimes a long sum.
 fn shape(rng: &mut Rng) -> (usize, usize, usize) {
     let depth = if rng.one_in(10) { cases::length(rng) } else { 1 + rng.below(20) };
     (1 + rng.below(8), 1 + rng.below(20), depth.max(1))
@@ -111,7 +111,7 @@ fn weighted_sum(backend: Backend) {
     worst.finish(backend.name());
 }
 
-/// Holds weights to all that is said of them.
+/// Checks weights against every bound on them.
 struct Weights {
     weight: Worst,
     tiny: Worst,
@@ -175,14 +175,14 @@ fn softmax_columns(backend: Backend) {
     weights.sum.finish(backend.name());
 }
 
-/// A row of up to 1024 in [−80, 80], of a random width about a random middle.
+/// A row of up to 1024 scores in [−80, 80], with a random width around a random middle.
 fn wide_row(rng: &mut Rng) -> Vec<f32> {
     let n = 1 + rng.below(1024);
     let (a, b) = (rng.between(-80.0, 80.0), rng.between(-80.0, 80.0));
     (0..n).map(|_| rng.between(a.min(b), a.max(b))).collect()
 }
 
-/// Rows whose weights lie around 2⁻¹²⁵ and around where they become +0.
+/// Rows whose weights are around 2⁻¹²⁵, and around the threshold below which they are +0.
 fn tiny_weights(backend: Backend) {
     let mut rng = Rng::new(107);
     let mut weights = Weights::new();
@@ -193,7 +193,7 @@ fn tiny_weights(backend: Backend) {
     weights.tiny.finish(backend.name());
 }
 
-/// Some that are large, and many whose weight is 2⁻¹²⁷ to 2⁻¹²⁴.
+/// Some large scores, and many whose weights are 2⁻¹²⁷ to 2⁻¹²⁴.
 fn row_at_the_edge(rng: &mut Rng) -> Vec<f32> {
     let (m, large) = (rng.between(10.0, 80.0), 1 + rng.below(6));
     let edge = m + (large as f32).ln() - 125.5 * std::f32::consts::LN_2;
@@ -202,9 +202,9 @@ fn row_at_the_edge(rng: &mut Rng) -> Vec<f32> {
         .collect()
 }
 
-/// Each addition to the sum of weights rounds alike here, so that what a
-/// compensated sum keeps of it grows until it rounds itself.
-fn equal_ones_beside_a_large_one(backend: Backend) {
+/// Every addition to the sum of weights rounds in the same direction here, so that the correction of the
+/// compensated sum grows until it is rounded itself.
+fn one_large_score_among_equal_ones(backend: Backend) {
     let mut rng = Rng::new(109);
     let mut weights = Weights::new();
     for _ in 0..1000 {
@@ -216,10 +216,10 @@ fn equal_ones_beside_a_large_one(backend: Backend) {
     weights.weight.finish(backend.name());
 }
 
-/// What 6 ULP is claimed for.
+/// The range for which 6 ULP are promised.
 const LENGTHS: [usize; 15] = [2, 3, 4, 5, 7, 8, 16, 17, 33, 64, 100, 200, 257, 600, 1024];
 
-/// The budget: how many climbs for each length, and how many elements each weighs.
+/// The budget: the number of climbs for each length, and of elements that each climb evaluates.
 const CLIMBS: usize = 6;
 const CLIMB: usize = 500_000;
 
@@ -249,7 +249,7 @@ fn climb_all(backend: Backend, what: &str, softmax: impl Fn(&[f32], &mut [f32]))
     assert!(worst >= 2.0, "the search finds too little: {worst} ULP;{report}");
 }
 
-/// Climbs from a random row by changes that make the worst weight no better.
+/// Hill climbing from a random row: keeps each change that does not reduce the largest error.
 fn climb(rng: &mut Rng, n: usize, softmax: impl Fn(&[f32], &mut [f32])) -> f64 {
     let mut out = vec![0.0; n];
     let mut worst = |x: &[f32]| {
@@ -269,8 +269,8 @@ fn climb(rng: &mut Rng, n: usize, softmax: impl Fn(&[f32], &mut [f32])) -> f64 {
     ulps
 }
 
-/// Anything, or a few that stand out of many equal ones: there each addition to the
-/// sum rounds alike.
+/// A random row, or a few large scores among many equal ones, where every addition to the sum rounds in the
+/// same direction.
 fn start(rng: &mut Rng, n: usize) -> Vec<f32> {
     let half = rng.pick(&[1.0, 8.0, 80.0]);
     let common = rng.between(-15.0, 0.0);
@@ -321,7 +321,7 @@ fn many(rng: &mut Rng, row: &mut [f32], change: impl Fn(&mut Rng, &mut f32)) {
     }
 }
 
-/// A few floats up or down.
+/// Moves `x` by a few ULP.
 fn nudge(rng: &mut Rng, x: f32) -> f32 {
     let range = rng.pick(&[2, 32, 4096]);
     let bits = x.to_bits().wrapping_add(rng.below(2 * range + 1) as u32).wrapping_sub(range as u32);

@@ -1,5 +1,5 @@
 //! Attention against the f64 oracle, within the bounds of `common/bounds.rs`, under all
-//! options, on every back end; and that special values go where the oracle says.
+//! options, on every back end; and special values, which must be where the oracle has them.
 
 use crate::common::{
     bounds::{self, Bound, Case, Worst},
@@ -11,12 +11,12 @@ use crate::common::{
 use sdpa::{Attention, Backend};
 
 suite! {
-    all_is_within_its_bound,
-    special_values_are_where_they_belong,
+    results_are_within_their_bounds,
+    special_values_match_the_oracle,
 }
 
-/// Holds calls to all that is said of them.
-struct Held {
+/// Checks attention calls against every bound on them.
+struct Checks {
     out: Worst,
     log_sum_exp: Worst,
     pattern: Worst,
@@ -24,7 +24,7 @@ struct Held {
     scores: Worst,
 }
 
-impl Held {
+impl Checks {
     fn new() -> Self {
         let of = |bound: &'static Bound| Worst::new(bound);
         Self {
@@ -42,7 +42,7 @@ impl Held {
         }
     }
 
-    /// One head.
+    /// Computes and checks one head.
     #[track_caller]
     fn check(&mut self, backend: Backend, options: &Options, grids: [&Grid; 3]) {
         let (out, logarithms) = run(backend, options, grids);
@@ -81,7 +81,7 @@ impl Held {
         let count = attention::roundings(options, keys.cols);
         for (&got, &truth) in out.data.iter().zip(&scores.data) {
             match truth {
-                Some(sum) => self.scores.check(got, case(count, Truth { sum, moved: 0.0 })),
+                Some(sum) => self.scores.check(got, case(count, Truth { sum, propagated: 0.0 })),
                 None => assert_eq!(got, f32::NEG_INFINITY),
             }
         }
@@ -89,7 +89,7 @@ impl Held {
 }
 
 fn case(n: usize, truth: Truth) -> Case {
-    Case { fma: false, n, truth: truth.sum, moved: truth.moved }
+    Case { fma: false, n, truth: truth.sum, propagated: truth.propagated }
 }
 
 fn run(
@@ -113,8 +113,8 @@ fn random<const N: usize>(rng: &mut Rng, shapes: [(Kind, usize, usize); N]) -> [
     shapes.map(|(kind, rows, cols)| Grid::random(rng, kind, rows, cols))
 }
 
-fn all_is_within_its_bound(backend: Backend) {
-    let mut held = Held::new();
+fn results_are_within_their_bounds(backend: Backend) {
+    let mut checks = Checks::new();
     for cases in [
         ordinary_scores,
         all_options,
@@ -124,12 +124,12 @@ fn all_is_within_its_bound(backend: Backend) {
         one_key_of_many,
         sharp_and_flat,
     ] {
-        cases(backend, &mut held);
+        cases(backend, &mut checks);
     }
-    held.finish(backend);
+    checks.finish(backend);
 }
 
-fn ordinary_scores(backend: Backend, held: &mut Held) {
+fn ordinary_scores(backend: Backend, checks: &mut Checks) {
     let mut rng = Rng::new(41);
     for _ in 0..1500 {
         let (tokens, keys) = (1 + rng.below(20), 1 + rng.below(150));
@@ -142,7 +142,7 @@ fn ordinary_scores(backend: Backend, held: &mut Held) {
                 (Kind::Ordinary, keys, width),
             ],
         );
-        held.check(backend, &Options::new(), [&q, &k, &v]);
+        checks.check(backend, &Options::new(), [&q, &k, &v]);
     }
 }
 
@@ -150,7 +150,7 @@ fn ordinary_scores(backend: Backend, held: &mut Held) {
 const FINITE: [Kind; 5] =
     [Kind::Ordinary, Kind::Ordinary, Kind::Tiny, Kind::Subnormal, Kind::Zeros];
 
-/// Options whose scores are, and inside what weights are promised for.
+/// Options whose scores are finite, within the range for which weights are promised.
 fn finite_options(rng: &mut Rng, keys: usize, tokens: usize) -> Options {
     let mut options = Options::random(rng, 1, keys, tokens);
     if let Some(bias) = &mut options.bias {
@@ -162,7 +162,7 @@ fn finite_options(rng: &mut Rng, keys: usize, tokens: usize) -> Options {
     options
 }
 
-fn all_options(backend: Backend, held: &mut Held) {
+fn all_options(backend: Backend, checks: &mut Checks) {
     let mut rng = Rng::new(42);
     for _ in 0..2500 {
         let (tokens, keys) = (1 + rng.below(20), rng.below(150));
@@ -175,13 +175,13 @@ fn all_options(backend: Backend, held: &mut Held) {
             )
         };
         let options = finite_options(&mut rng, keys, tokens);
-        held.check(backend, &options, [&q, &k, &v]);
+        checks.check(backend, &options, [&q, &k, &v]);
     }
 }
 
-/// One column of the values follows the errors of the weights, so that they add up; some are
+/// One column of the values follows the signs of the weights' errors, so that these add up; other columns are
 /// all positive, so that sums grow.
-fn many_keys(backend: Backend, held: &mut Held) {
+fn many_keys(backend: Backend, checks: &mut Checks) {
     let mut rng = Rng::new(43);
     let mut long = Worst::new(&bounds::ATTENTION_LONG);
     for dim in [1, 2, 16, 64, 64] {
@@ -191,7 +191,7 @@ fn many_keys(backend: Backend, held: &mut Held) {
         );
         for options in [Options::new(), Options { causal: true, offset: 8000, ..Options::new() }] {
             follow_errors(backend, &options, &q, &k, &mut v);
-            held.check(backend, &options, [&q, &k, &v]);
+            checks.check(backend, &options, [&q, &k, &v]);
         }
         let (out, _) = run(backend, &Options::new(), [&q, &k, &v]);
         let truth = attention::attention(&Options::new(), 0, [&q, &k, &v]).out;
@@ -202,7 +202,7 @@ fn many_keys(backend: Backend, held: &mut Held) {
     long.finish(backend.name());
 }
 
-/// Makes column 0 of the values 1 where a weight of the first query is too large, else −1.
+/// Sets column 0 of the values to 1 where a weight of the first query is too large, else to −1.
 fn follow_errors(backend: Backend, options: &Options, q: &Grid, k: &Grid, v: &mut Grid) {
     let mut pattern = Grid::zeros(k.rows, q.rows);
     options.attention(backend).pattern(q.view(), k.view(), pattern.view_mut()).unwrap();
@@ -215,7 +215,7 @@ fn follow_errors(backend: Backend, options: &Options, q: &Grid, k: &Grid, v: &mu
     }
 }
 
-/// The relative error of a weight of the first query.
+/// Returns the relative error of a weight of the first query.
 fn error(pattern: &Grid, truth: &Grid<Truth>, key: usize) -> f64 {
     match truth.at(key, 0).sum.value {
         0.0 => 0.0,
@@ -224,7 +224,7 @@ fn error(pattern: &Grid, truth: &Grid<Truth>, key: usize) -> f64 {
 }
 
 /// Scores in [−80, 80], of one product and of many.
-fn scores_spread_over_160(backend: Backend, held: &mut Held) {
+fn scores_spread_over_160(backend: Backend, checks: &mut Checks) {
     let mut rng = Rng::new(44);
     for _ in 0..100 {
         let (tokens, keys) = (1 + rng.below(5), 1 + rng.below(1024));
@@ -236,24 +236,24 @@ fn scores_spread_over_160(backend: Backend, held: &mut Held) {
         let wide = 80.0 / dim as f32;
         q.data.iter_mut().for_each(|x| *x *= wide);
         let options = Options { scale: Some(1.0), ..Options::new() };
-        held.check(backend, &options, [&q, &k, &v]);
+        checks.check(backend, &options, [&q, &k, &v]);
     }
 }
 
-fn all_scores_equal(backend: Backend, held: &mut Held) {
+fn all_scores_equal(backend: Backend, checks: &mut Checks) {
     let mut rng = Rng::new(45);
     for keys in [1, 2, 3, 5, 63, 64, 65, 200, 1024, 8192] {
         for score in [0.0, 1.0, -7.3, 80.0, -80.0] {
             let [v] = random(&mut rng, [(Kind::Ordinary, keys, 9)]);
             let q = Grid::from_fn(3, 1, |_, _| 1.0);
             let k = Grid::from_fn(keys, 1, |_, _| score);
-            held.check(backend, &Options::new(), [&q, &k, &v]);
+            checks.check(backend, &Options::new(), [&q, &k, &v]);
         }
     }
 }
 
-/// All weight on one key: its value comes out but for the last roundings.
-fn one_key_of_many(backend: Backend, held: &mut Held) {
+/// All weight is on one key: the output is its value up to the last roundings.
+fn one_key_of_many(backend: Backend, checks: &mut Checks) {
     let mut rng = Rng::new(46);
     for _ in 0..200 {
         let keys = 1 + rng.below(300);
@@ -263,12 +263,12 @@ fn one_key_of_many(backend: Backend, held: &mut Held) {
             [(Kind::Ordinary, 1, 1), (Kind::Ordinary, keys, 1), (Kind::Ordinary, keys, 5)],
         );
         k.data[one] = if q.data[0] < 0.0 { -1e5 } else { 1e5 };
-        held.check(backend, &Options::new(), [&q, &k, &v]);
+        checks.check(backend, &Options::new(), [&q, &k, &v]);
     }
 }
 
 /// Scores far from 0, of either sign, near each other or far apart.
-fn sharp_and_flat(backend: Backend, held: &mut Held) {
+fn sharp_and_flat(backend: Backend, checks: &mut Checks) {
     let mut rng = Rng::new(47);
     for _ in 0..400 {
         let (keys, dim) = (1 + rng.below(200), 1 + rng.below(4));
@@ -278,19 +278,18 @@ fn sharp_and_flat(backend: Backend, held: &mut Held) {
         let (out, logarithms) = run(backend, &Options::new(), [&q, &k, &v]);
         let truth = attention::attention(&Options::new(), 0, [&q, &k, &v]);
         for (&got, &truth) in out.data.iter().zip(&truth.out.data) {
-            held.out.check(got, case(keys, truth));
+            checks.out.check(got, case(keys, truth));
         }
         for (&got, &truth) in logarithms.iter().zip(&truth.log_sum_exp) {
-            held.log_sum_exp.check(got, case(keys, truth));
+            checks.log_sum_exp.check(got, case(keys, truth));
         }
     }
 }
 
-/// NaN where the oracle has it, numbers that are not finite where it has those, and
-/// everything else within the bound.
-fn special_values_are_where_they_belong(backend: Backend) {
+/// NaN and infinite outputs where the oracle has them, and all other outputs within the bound.
+fn special_values_match_the_oracle(backend: Backend) {
     let mut rng = Rng::new(48);
-    let mut held = Held::new();
+    let mut checks = Checks::new();
     let mut seen = [0; 4];
     for _ in 0..3000 {
         let (tokens, keys) = (1 + rng.below(20), rng.below(150));
@@ -307,8 +306,8 @@ fn special_values_are_where_they_belong(backend: Backend) {
         };
         let (q, k, v) = (some(tokens, dim), some(keys, dim), some(keys, width));
         let mut options = Options::random(&mut rng, 1, keys, tokens);
-        // A query times a small scale may underflow, and then ∞ times 0 is NaN; far from 0
-        // the bounds say nothing.
+        // A query times a small scale may underflow, and then ∞ times 0 is NaN; for scores far from 0
+        // there is no bound.
         options.scale = rng.pick(&[None, Some(1.0), Some(0.0)]);
         options.sinks.retain(|sink| sink.abs() <= 80.0);
         options.softcap = options.softcap.min(50.0);
@@ -320,7 +319,7 @@ fn special_values_are_where_they_belong(backend: Backend) {
                 value if value.is_nan() => assert!(got.is_nan(), "{}", what()),
                 value if value.is_infinite() => assert!(!got.is_finite(), "{}", what()),
                 0.0 => assert_eq!(got.to_bits(), 0, "{}", what()),
-                _ => held.out.check(got, case(keys, truth)),
+                _ => checks.out.check(got, case(keys, truth)),
             }
             seen[class(truth.sum.value)] += 1;
         }
@@ -328,7 +327,7 @@ fn special_values_are_where_they_belong(backend: Backend) {
             match truth.sum.value {
                 value if value.is_nan() => assert!(got.is_nan()),
                 value if value.is_infinite() => assert_eq!(f64::from(got), value),
-                _ => held.log_sum_exp.check(got, case(keys, truth)),
+                _ => checks.log_sum_exp.check(got, case(keys, truth)),
             }
         }
     }

@@ -1,31 +1,31 @@
-//! One answer: attention against the scalar reference of its family, and against itself
-//! with other queries beside, other heads, other layouts and other ranges, bit for bit, on
-//! every back end. `attention_cache.rs` does the same for caches.
+//! Attention, bit for bit: against the scalar reference of its family, and against itself with other queries
+//! in the same call, other heads, other layouts and other ranges; on every back end. `attention_cache.rs`
+//! does the same for caches.
 
 use crate::common::{
     self, assert_same_bits,
     cases::{self, Kind, Layout, Rng},
-    grid::{Grid, Held},
-    heads::{HeldHeads, guarded},
+    grid::{Grid, GuardedMatrix},
+    heads::{GuardedHeads, guarded},
     options::Options,
     reference::{Reference, attention::Answer},
 };
 use sdpa::{Attention, Backend, HeadsRef, MatrixMut, MatrixRef};
 
 suite! {
-    is_the_reference,
+    matches_the_reference,
     sums_that_underflow,
     outputs_that_underflow,
-    scores_and_pattern_are_the_reference,
-    a_query_is_alone,
-    a_head_is_alone,
+    scores_and_pattern_match_the_reference,
+    a_query_does_not_depend_on_others,
+    a_head_does_not_depend_on_others,
     ranges_of_queries,
     layout_does_not_matter,
-    hidden_blocks_are_nothing,
-    masked_keys_are_nothing,
+    hidden_blocks_change_no_bit,
+    masked_keys_change_no_bit,
 }
 
-/// Heads of one call: key heads, and query heads for each of them.
+/// The heads of one call: KV heads, and query heads per KV head.
 struct Case {
     options: Options,
     group: usize,
@@ -35,7 +35,7 @@ struct Case {
     what: String,
 }
 
-/// How many keys: often around whole blocks.
+/// A number of keys, often near a multiple of the block size.
 fn key_count(rng: &mut Rng) -> usize {
     let near = (64 * rng.below(4) + rng.below(3)).saturating_sub(1);
     let any = cases::size(rng);
@@ -79,18 +79,18 @@ impl Case {
         [self.queries.len(), queries.rows, queries.cols, values.cols]
     }
 
-    /// One call, everything lying anyhow.
+    /// Computes one call, with operands and output of any layout.
     fn run(&self, backend: Backend, rng: &mut Rng) -> Vec<(Grid, Vec<f32>)> {
         let [queries, keys, values] =
-            [&self.queries, &self.keys, &self.values].map(|grids| HeldHeads::of(rng, grids));
+            [&self.queries, &self.keys, &self.values].map(|grids| GuardedHeads::of(rng, grids));
         let attention = self.options.attention(backend);
         guarded(rng, &self.what, self.sizes(), |out, logarithms, workspace| {
-            let [queries, keys, values] = [&queries, &keys, &values].map(HeldHeads::view);
+            let [queries, keys, values] = [&queries, &keys, &values].map(GuardedHeads::view);
             attention.run_with_log_sum_exp(queries, keys, values, out, logarithms, workspace)
         })
     }
 
-    /// Head `head` alone, some of its queries, as plain matrices.
+    /// Computes some queries of head `head` alone, as matrices.
     fn run_alone(&self, backend: Backend, head: usize, [from, to]: [usize; 2]) -> (Grid, Vec<f32>) {
         let keys = self.keys[0].rows;
         let mut options = self.options.part([0, keys], [from, to]);
@@ -112,7 +112,7 @@ impl Case {
     }
 }
 
-/// A plain call of one head.
+/// A call of one head.
 fn run(
     backend: Backend,
     options: &Options,
@@ -134,7 +134,7 @@ fn rows(all: &(Grid, Vec<f32>), [from, to]: [usize; 2]) -> (Grid, Vec<f32>) {
     (common::options::part(grid, [from, to], [0, grid.cols]), logarithms[from..to].to_vec())
 }
 
-fn is_the_reference(backend: Backend) {
+fn matches_the_reference(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(21);
     for _ in 0..3000 {
@@ -146,9 +146,9 @@ fn is_the_reference(backend: Backend) {
                 reference.attention(&case.options, head, [&case.queries[head], keys, values]);
             case.assert_same(&format!("head {head}"), got, &(out, log_sum_exp));
         }
-        // Without the logarithms the outputs are the same.
-        let [queries, keys, values] =
-            [&case.queries, &case.keys, &case.values].map(|grids| HeldHeads::of(&mut rng, grids));
+        // Without log-sum-exps the outputs have the same bits.
+        let [queries, keys, values] = [&case.queries, &case.keys, &case.values]
+            .map(|grids| GuardedHeads::of(&mut rng, grids));
         let attention = case.options.attention(backend);
         let outputs = guarded(&mut rng, &case.what, case.sizes(), |out, _, workspace| {
             attention.run(queries.view(), keys.view(), values.view(), out, workspace)
@@ -159,9 +159,7 @@ fn is_the_reference(backend: Backend) {
     }
 }
 
-/// Scores that rise from block to block, so that a sum of subnormal values is rescaled to nothing:
-/// what is left is the sign of a zero.
-/// Quotients that underflow from below have the same sign wherever outputs lie.
+/// Outputs whose final product underflows from below have the same sign of zero in every layout.
 fn outputs_that_underflow(backend: Backend) {
     for (tokens, width, stride) in product(&[1, 2, 3, 4, 5, 9], &[1, 4, 8, 9], &[1, 2, 3, 4, 8]) {
         let queries = Grid::from_fn(tokens, 1, |_, _| 0.0);
@@ -195,6 +193,8 @@ fn product<'a>(
     a.iter().flat_map(move |&a| b.iter().flat_map(move |&b| c.iter().map(move |&c| (a, b, c))))
 }
 
+/// Scores rise from block to block, so that a sum of subnormal values is rescaled to a zero, whose sign must
+/// match.
 fn sums_that_underflow(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(29);
@@ -214,7 +214,7 @@ fn sums_that_underflow(backend: Backend) {
     }
 }
 
-fn scores_and_pattern_are_the_reference(backend: Backend) {
+fn scores_and_pattern_match_the_reference(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(22);
     for _ in 0..2000 {
@@ -224,21 +224,21 @@ fn scores_and_pattern_are_the_reference(backend: Backend) {
             Case::of(&mut rng, [1, 1, tokens, keys, dim, 1]);
         let (queries, keys) = (&queries[0], &keys[0]);
         let [q, k] = [queries, keys]
-            .map(|grid| Held::of(grid, Layout::of_output(&mut rng, grid.rows, grid.cols)));
+            .map(|grid| GuardedMatrix::of(grid, Layout::of_output(&mut rng, grid.rows, grid.cols)));
         let attention = options.attention(backend);
-        let mut out = Held::output(&mut rng, keys.rows, tokens);
+        let mut out = GuardedMatrix::output(&mut rng, keys.rows, tokens);
         attention.scores(q.view(), k.view(), out.view_mut()).unwrap();
         let want = reference.masked_scores(&options, queries, keys);
         assert_same_bits(&format!("scores, {what}"), &out.checked(&what).data, &want.data);
-        let mut out = Held::output(&mut rng, keys.rows, tokens);
+        let mut out = GuardedMatrix::output(&mut rng, keys.rows, tokens);
         attention.pattern(q.view(), k.view(), out.view_mut()).unwrap();
         let want = reference.pattern(&options, queries, keys);
         assert_same_bits(&format!("pattern, {what}"), &out.checked(&what).data, &want.data);
     }
 }
 
-/// The same query alone, among 7 and among 200, at any place among them.
-fn a_query_is_alone(backend: Backend) {
+/// The same query alone, among 7 and among 200, at any index.
+fn a_query_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(23);
     for _ in 0..60 {
         let (keys, dim) = (key_count(&mut rng), 1 + rng.below(9));
@@ -256,8 +256,8 @@ fn a_query_is_alone(backend: Backend) {
     }
 }
 
-/// Heads of one call, grouped and not, interleaved and stacked: each as alone.
-fn a_head_is_alone(backend: Backend) {
+/// Heads of one call, grouped and not, interleaved and stacked: each has the bits of a call of its own.
+fn a_head_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(24);
     for _ in 0..400 {
         let (key_heads, group) = (1 + rng.below(4), 1 + rng.below(5));
@@ -273,7 +273,7 @@ fn a_head_is_alone(backend: Backend) {
     }
 }
 
-/// By the constructors: [tokens][heads][dim] to [heads][tokens][dim] and back.
+/// The constructors for [tokens][heads][dim] and [heads][tokens][dim], in either direction.
 fn in_one_buffer(backend: Backend, case: &Case, want: &[(Grid, Vec<f32>)]) {
     let [heads, tokens, dim, width] = case.sizes();
     let (key_heads, keys) = (case.keys.len(), case.keys[0].rows);
@@ -325,8 +325,8 @@ fn ranges_of_queries(backend: Backend) {
         let case = Case::of(&mut rng, [key_heads, group, tokens, keys, dim, width]);
         let want = case.run(backend, &mut rng);
         let heads = want.len();
-        let [queries, keys, values] =
-            [&case.queries, &case.keys, &case.values].map(|grids| HeldHeads::of(&mut rng, grids));
+        let [queries, keys, values] = [&case.queries, &case.keys, &case.values]
+            .map(|grids| GuardedHeads::of(&mut rng, grids));
         let at = rng.below(tokens + 1);
         let mut logarithms = [vec![0.0; heads * at], vec![0.0; heads * (tokens - at)]];
         let got = guarded(&mut rng, &case.what, case.sizes(), |out, _, workspace| {
@@ -350,7 +350,7 @@ fn ranges_of_queries(backend: Backend) {
     }
 }
 
-/// Also of masks and biases, transposed or repeated.
+/// Masks and biases too, transposed or repeated.
 fn layout_does_not_matter(backend: Backend) {
     let mut rng = Rng::new(26);
     for _ in 0..300 {
@@ -363,11 +363,11 @@ fn layout_does_not_matter(backend: Backend) {
         let Options { bias, keep, .. } = &case.options;
         let bias = bias.as_ref().map(|bias| {
             let layout = mask_layout(&mut rng, bias);
-            (lay(bias, layout, f32::NAN), layout)
+            (scatter(bias, layout, f32::NAN), layout)
         });
         let keep = keep.as_ref().map(|keep| {
             let layout = mask_layout(&mut rng, keep);
-            (lay(keep, layout, 77), layout)
+            (scatter(keep, layout, 77), layout)
         });
         let mut attention = case.options.attention(backend);
         if let Some((bias, layout)) = &bias {
@@ -377,12 +377,12 @@ fn layout_does_not_matter(backend: Backend) {
             attention = attention.keep(mask_view(keep, *layout));
         }
         let [q, k, v] = [&case.queries, &case.keys, &case.values].map(|grids| {
-            Held::of(&grids[0], Layout::of_output(&mut rng, grids[0].rows, grids[0].cols))
+            GuardedMatrix::of(&grids[0], Layout::of_output(&mut rng, grids[0].rows, grids[0].cols))
         });
-        let mut out = Held::output(&mut rng, tokens, 6);
+        let mut out = GuardedMatrix::output(&mut rng, tokens, 6);
         let mut logarithms = vec![0.0; tokens];
         let mut workspace = vec![f32::INFINITY; sdpa::Attention::workspace(5, 6)];
-        let [q, k, v] = [&q, &k, &v].map(Held::view);
+        let [q, k, v] = [&q, &k, &v].map(GuardedMatrix::view);
         attention
             .run_with_log_sum_exp(q, k, v, out.view_mut(), &mut logarithms, &mut workspace)
             .unwrap();
@@ -390,7 +390,7 @@ fn layout_does_not_matter(backend: Backend) {
     }
 }
 
-/// Makes all queries' masks those of the first.
+/// Gives all queries the masks of the first.
 fn repeat_columns(options: &mut Options, tokens: usize) {
     if let Some(bias) = &mut options.bias {
         *bias = Grid::from_fn(bias.rows, tokens, |key, _| bias.at(key, 0));
@@ -400,14 +400,14 @@ fn repeat_columns(options: &mut Options, tokens: usize) {
     }
 }
 
-/// With a stride of 0 where all columns are the same.
+/// Any layout; with a column stride of 0 if all columns are equal.
 fn mask_layout<T: Copy + PartialEq>(rng: &mut Rng, mask: &Grid<T>) -> Layout {
     let layout = Layout::of_output(rng, mask.rows, mask.cols);
     let repeats = (0..mask.rows).all(|row| mask.row(row).iter().all(|x| *x == mask.at(row, 0)));
     if repeats { Layout { col_stride: 0, ..layout } } else { layout }
 }
 
-fn lay<T: Copy>(mask: &Grid<T>, layout: Layout, rest: T) -> Vec<T> {
+fn scatter<T: Copy>(mask: &Grid<T>, layout: Layout, rest: T) -> Vec<T> {
     let mut buffer = vec![rest; layout.len];
     for row in 0..mask.rows {
         for col in 0..mask.cols {
@@ -422,9 +422,8 @@ fn mask_view<T: Copy>(buffer: &[T], layout: Layout) -> MatrixRef<'_, T> {
     MatrixRef::with_strides(&buffer[start..], rows, cols, row_stride, col_stride).unwrap()
 }
 
-/// Whole blocks of masked keys before all others shift positions and change nothing,
-/// whatever lies in them; nor do blocks behind.
-fn hidden_blocks_are_nothing(backend: Backend) {
+/// Whole blocks of masked keys, before the others or after them, change no bit, whatever they contain.
+fn hidden_blocks_change_no_bit(backend: Backend) {
     let mut rng = Rng::new(27);
     for _ in 0..300 {
         let (tokens, keys) = (1 + rng.below(40), key_count(&mut rng));
@@ -448,7 +447,7 @@ fn hidden_blocks_are_nothing(backend: Backend) {
     }
 }
 
-/// With rows of one value before and behind.
+/// Adds rows of one value before and after.
 fn padded<T: Copy>(grid: &Grid<T>, [before, behind]: [usize; 2], with: T) -> Grid<T> {
     let inside = before..before + grid.rows;
     Grid::from_fn(before + grid.rows + behind, grid.cols, |row, col| {
@@ -456,8 +455,8 @@ fn padded<T: Copy>(grid: &Grid<T>, [before, behind]: [usize; 2], with: T) -> Gri
     })
 }
 
-/// What a masked key, its value and its bias hold shows nowhere.
-fn masked_keys_are_nothing(backend: Backend) {
+/// The content of a masked key, its value and its bias never reaches the output.
+fn masked_keys_change_no_bit(backend: Backend) {
     let mut rng = Rng::new(28);
     for _ in 0..400 {
         let (tokens, keys) = (1 + rng.below(40), key_count(&mut rng));

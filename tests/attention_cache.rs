@@ -1,11 +1,11 @@
-//! Caches: attending from one gives the bits of the plain call over every key ever
-//! appended, with the dropped ones masked; a full one loses nothing; on every back end.
+//! KV caches: attention over a cache has the bits of the plain call over every key ever appended, with the
+//! dropped keys masked; a full cache refuses keys and loses none; on every back end.
 
 use crate::common::{
     self, assert_same_bits,
     cases::{Kind, Layout, Rng},
-    grid::{CANARY, Grid, Held},
-    heads::{HeldHeads, guarded},
+    grid::{CANARY, Grid, GuardedMatrix},
+    heads::{GuardedHeads, guarded},
     options::Options,
 };
 use sdpa::{
@@ -15,18 +15,18 @@ use sdpa::{
 
 suite! {
     has_the_bits_of_the_plain_call,
-    of_fixed_size_has_the_same_bits,
+    a_fixed_size_cache_has_the_same_bits,
     dropping_is_a_window,
-    goes_round_many_times,
+    wraps_around_many_times,
     serves_every_query_of_a_chunk,
-    what_is_stale_never_shows,
+    stale_storage_never_reaches_the_output,
     attends_with_more_queries_than_keys,
-    bias_and_keep_have_a_row_a_key_held,
-    far_positions_have_the_bits_of_near_ones,
+    bias_and_keep_have_one_row_per_key,
+    large_positions_have_the_bits_of_small_ones,
     refuses_what_disagrees,
 }
 
-/// All keys and values that a cache was ever given.
+/// All keys and values ever appended to a cache.
 struct History {
     keys: Grid,
     values: Grid,
@@ -49,7 +49,7 @@ impl History {
         self.values.rows += values.rows;
     }
 
-    /// What is left when that can be done.
+    /// As `KvCache::truncate`.
     fn truncate(&mut self, len: usize) -> Result<(), Error> {
         if len > self.len() {
             return Err(Error::Position);
@@ -66,12 +66,12 @@ impl History {
         self.dropped = self.keys.rows - len.min(self.len());
     }
 
-    /// Where the first of so many queries sits.
+    /// Returns the position of the first query of a call.
     fn newest(&self, tokens: usize) -> isize {
         self.keys.rows as isize - tokens as isize
     }
 
-    /// The options of the plain call: the same for the keys held, the others masked, and
+    /// Returns the options of the plain call: the same for the keys in the cache, the others masked, and
     /// positions counted from key 0.
     fn plain(&self, options: &Options, tokens: usize) -> Options {
         let Self { dropped, .. } = *self;
@@ -90,8 +90,7 @@ impl History {
         Options { keep: Some(keep), bias, offset, ..options.clone() }
     }
 
-    /// Attends from the cache and by the plain call, with any options and queries, and
-    /// compares.
+    /// Attends over the cache and by the plain call, with any options and queries, and compares the bits.
     #[track_caller]
     fn check(&self, backend: Backend, rng: &mut Rng, cache: KvCacheRef<'_>, what: &str) {
         assert_eq!(
@@ -104,13 +103,13 @@ impl History {
         if ![isize::MIN, isize::MAX].contains(&options.offset) && rng.one_in(2) {
             options.offset = rng.below(9) as isize - 4;
         }
-        // The plain call counts from key 0, and its offset is an `isize` too.
+        // The plain call counts from key 0; its offset must fit an `isize`.
         let newest = self.newest(tokens);
         options.offset = options.offset.saturating_add(newest).saturating_sub(newest);
         let kind = Kind::any(rng);
         let queries: Vec<Grid> =
             (0..heads).map(|_| Grid::random(rng, kind, tokens, self.keys.cols)).collect();
-        let queries = HeldHeads::of(rng, &queries);
+        let queries = GuardedHeads::of(rng, &queries);
         let sizes = [heads, tokens, self.keys.cols, self.values.cols];
         let what = format!("{what}: {sizes:?}, {} keys, {kind:?}, {options:?}", self.len());
 
@@ -136,7 +135,7 @@ impl History {
     }
 }
 
-/// The storage of a cache, full of NaN.
+/// The storage of a cache, filled with NaN.
 struct Storage {
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -163,21 +162,21 @@ impl Storage {
     }
 }
 
-fn random(rng: &mut Rng, kind: Kind, count: usize, [dim, width]: [usize; 2]) -> [Held; 2] {
+fn random(rng: &mut Rng, kind: Kind, count: usize, [dim, width]: [usize; 2]) -> [GuardedMatrix; 2] {
     [dim, width].map(|cols| {
         let grid = Grid::random(rng, kind, count, cols);
-        Held::of(&grid, Layout::of_output(rng, count, cols))
+        GuardedMatrix::of(&grid, Layout::of_output(rng, count, cols))
     })
 }
 
-/// Whether the ring has room for `count` keys more, by the words of its documentation.
+/// Whether the ring has room for `count` more keys, by the definition in its documentation.
 fn has_room(history: &History, blocks: usize, count: usize) -> bool {
     let held: std::collections::HashSet<usize> =
         (history.dropped..history.keys.rows + count).map(|key| key / KEY_BLOCK).collect();
     held.len() <= blocks
 }
 
-/// Appends, slides, truncates, clears at random, and attends after each.
+/// Appends, slides, truncates and clears at random, and attends after each step.
 fn has_the_bits_of_the_plain_call(backend: Backend) {
     let mut rng = Rng::new(31);
     let (mut refused, mut taken, mut dropped) = (0, 0, 0);
@@ -209,7 +208,7 @@ fn has_the_bits_of_the_plain_call(backend: Backend) {
                     let kind = Kind::any(&mut rng);
                     let [keys, values] = random(&mut rng, kind, count, [dim, width]);
                     let result = storage.cache().append(keys.view(), values.view());
-                    // Without keys there is nothing to have room for.
+                    // Appending no keys always succeeds.
                     if has_room(&history, blocks, count) || count == 0 {
                         assert_eq!(result, Ok(()), "{what}: {count} keys");
                         history.append(&keys.grid(), &values.grid());
@@ -228,7 +227,7 @@ fn has_the_bits_of_the_plain_call(backend: Backend) {
     assert!(refused > 50 && taken > 200 && dropped > 200, "{refused}, {taken}, {dropped}");
 }
 
-fn of_fixed_size_has_the_same_bits(backend: Backend) {
+fn a_fixed_size_cache_has_the_same_bits(backend: Backend) {
     of_fixed_size::<1, 1, 1>(backend);
     of_fixed_size::<3, 5, 2>(backend);
     of_fixed_size::<16, 8, 3>(backend);
@@ -280,7 +279,7 @@ fn of_fixed_size<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>(back
     }
 }
 
-/// The methods of the owner and of its view are the same.
+/// The methods of `KvCache` have the bits of those of its view.
 fn by_its_own_methods<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>(
     backend: Backend,
     rng: &mut Rng,
@@ -304,7 +303,7 @@ fn by_its_own_methods<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>
     assert_same_bits("owner", &got[0].0.data, &want[0].0.data);
 }
 
-/// Dropping all but the newest keys is a window on a cache that drops none.
+/// Dropping all but the newest keys equals a window over a cache that drops none.
 fn dropping_is_a_window(backend: Backend) {
     let mut rng = Rng::new(33);
     let (mut whole, mut sliding) = (Storage::new(7, 5, 8), Storage::new(7, 5, 3));
@@ -329,8 +328,8 @@ fn dropping_is_a_window(backend: Backend) {
     }
 }
 
-/// A ring of two blocks over a hundred of them.
-fn goes_round_many_times(backend: Backend) {
+/// A ring of two blocks, for a hundred blocks of keys.
+fn wraps_around_many_times(backend: Backend) {
     let mut rng = Rng::new(34);
     let mut cache = KvCache::<3, 2, 2>::new();
     let mut history = History::new(3, 2);
@@ -347,7 +346,7 @@ fn goes_round_many_times(backend: Backend) {
         }
     }
     assert!(cache.appended() > 100 * KEY_BLOCK as u64 / 2 * 2, "{}", cache.appended());
-    // With room for one key beyond a block whatever its position.
+    // There is room for one key more than a block, at any position.
     for _ in 0..3 * KEY_BLOCK {
         let [keys, values] = random(&mut rng, Kind::Ordinary, 1, [3, 2]);
         cache.slide(KEY_BLOCK);
@@ -373,7 +372,7 @@ fn serves_every_query_of_a_chunk(backend: Backend) {
             let got = guarded(&mut rng, &what, sizes, |out, _, workspace| {
                 storage.view().attend(&attention, queries.view(), out, workspace)
             });
-            // Over all keys, the dropped ones visible where a window reaches them.
+            // The plain call has all keys, and would see dropped ones within its window.
             let attention = attention.query_offset((step * chunk) as isize);
             let want = guarded(&mut rng, &what, sizes, |out, _, workspace| {
                 let (k, v) = (history.keys.view(), history.values.view());
@@ -385,8 +384,8 @@ fn serves_every_query_of_a_chunk(backend: Backend) {
     }
 }
 
-/// NaN in storage that holds no key, in keys dropped and in keys taken back.
-fn what_is_stale_never_shows(backend: Backend) {
+/// NaN in unused storage, in dropped keys and in truncated keys.
+fn stale_storage_never_reaches_the_output(backend: Backend) {
     let mut rng = Rng::new(36);
     let attention = Attention::new().on(backend);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -415,7 +414,7 @@ fn what_is_stale_never_shows(backend: Backend) {
     }
 }
 
-/// The oldest of them sit before key 0, where causal ones see nothing.
+/// The oldest queries are at positions before key 0, and see nothing if causal.
 fn attends_with_more_queries_than_keys(backend: Backend) {
     let mut rng = Rng::new(37);
     let mut cache = KvCache::<3, 2, 1>::new();
@@ -437,14 +436,14 @@ fn attends_with_more_queries_than_keys(backend: Backend) {
     }
 }
 
-fn bias_and_keep_have_a_row_a_key_held(backend: Backend) {
+fn bias_and_keep_have_one_row_per_key(backend: Backend) {
     let mut rng = Rng::new(38);
     let mut storage = Storage::new(2, 3, 3);
     let [keys, values] = random(&mut rng, Kind::Ordinary, 150, [2, 3]);
     storage.cache().append(keys.view(), values.view()).unwrap();
     storage.cache().slide(70);
     let query = Grid::random(&mut rng, Kind::Ordinary, 1, 2);
-    // One key is kept, one row of bias decides: each of those held in turn.
+    // Keeps a single key, by one row of keep or of bias: each key of the cache in turn.
     for row in 0..70 {
         let value = values.grid().row(80 + row).to_vec();
         let keep = Grid::from_fn(70, 1, |key, _| u8::from(key == row));
@@ -539,9 +538,9 @@ fn refuses_what_disagrees(backend: Backend) {
     assert!(common::grid::is_untouched(&out.data) && common::grid::is_untouched(&workspace));
 }
 
-/// Where a device has run for long: the bits are those of a cache that began at the same place of its
-/// first block, while both go on.
-fn far_positions_have_the_bits_of_near_ones(backend: Backend) {
+/// After a long run time, attention has the bits of a cache that began at the same offset within its first
+/// block, as both continue.
+fn large_positions_have_the_bits_of_small_ones(backend: Backend) {
     const BLOCK: u64 = KEY_BLOCK as u64;
     let far = [1 << 31, 1 << 32, isize::MAX as u64, 1 << 63, u64::MAX - 400];
     for begin in far.into_iter().flat_map(|far| [far - 100, far - 1, far, far.saturating_add(99)]) {
@@ -587,7 +586,7 @@ fn far_positions_have_the_bits_of_near_ones(backend: Backend) {
     }
 }
 
-/// Behind the last position there is none.
+/// No key can be appended after the last position.
 #[test]
 fn the_last_position() {
     let mut storage = Storage::new(1, 1, 2);
@@ -599,7 +598,7 @@ fn the_last_position() {
     assert_eq!((cache.len(), cache.appended()), (3, u64::MAX));
     assert_eq!(cache.append(rows(1).view(), rows(1).view()), Err(Error::Position));
     assert_eq!(CachePositions::new(1, 2), Err(Error::Shape));
-    // More keys than `usize` counts on a small machine.
+    // More keys than a 32-bit `usize` can count.
     storage.span = CachePositions::new(u64::MAX, 0).unwrap();
     assert_eq!(
         KvCacheRef::new(&storage.keys, &storage.values, 1, 1, storage.span).err(),
@@ -630,9 +629,9 @@ fn storage_that_is_too_short() {
     }
 }
 
-/// As many blocks as both slices have room for.
+/// The number of blocks is the smaller of those that fit either slice.
 #[test]
-fn the_shorter_storage_counts() {
+fn the_shorter_slice_limits_the_blocks() {
     for (key_blocks, value_blocks) in [(1, 3), (3, 1), (2, 2)] {
         let mut keys = vec![0.0; 2 * KEY_BLOCK * key_blocks + 5];
         let mut values = vec![0.0; 3 * KEY_BLOCK * value_blocks + 7];
@@ -646,9 +645,9 @@ fn the_shorter_storage_counts() {
     }
 }
 
-/// A span that belongs to a larger cache is refused.
+/// Positions of a larger cache are refused.
 #[test]
-fn a_span_of_another_cache_is_refused() {
+fn positions_of_another_cache_are_refused() {
     let mut larger = Storage::new(1, 1, 5);
     let many = Grid::zeros(300, 1);
     larger.cache().append(many.view(), many.view()).unwrap();
@@ -659,8 +658,8 @@ fn a_span_of_another_cache_is_refused() {
     assert_eq!(refused, Some(Error::Capacity));
 }
 
-/// A slide to more keys than it holds leaves it as it is, a truncation to more is an error; one to
-/// none leaves an empty cache that goes on at its position; clear begins anew.
+/// A slide to more keys than the cache holds changes nothing; a truncation to more is an error; a slide or
+/// truncation to 0 leaves an empty cache that continues at its position; clear restarts at position 0.
 #[test]
 fn lengths_and_positions() {
     let mut cache = KvCache::<1, 1, 2>::default();
@@ -681,7 +680,7 @@ fn lengths_and_positions() {
     assert_eq!(state(&cache), (10, 6, 4));
     cache.truncate(3).unwrap();
     assert_eq!(state(&cache), (9, 6, 3));
-    // What a slide has dropped cannot be taken back.
+    // Keys that a slide has dropped cannot be restored.
     assert_eq!(cache.truncate_to(5), Err(Error::Position));
     assert_eq!(state(&cache), (9, 6, 3));
     cache.truncate_to(7).unwrap();
@@ -697,7 +696,7 @@ fn lengths_and_positions() {
     assert_eq!(state(&cache), (0, 0, 0));
 }
 
-/// A copy has the keys, the values and the positions; what it held before is gone.
+/// A copy has the keys, values and positions of the source, and nothing of its former content.
 #[test]
 fn a_copy_is_the_same_cache() {
     let mut rng = Rng::new(41);

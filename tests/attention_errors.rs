@@ -1,5 +1,5 @@
-//! What attention refuses, before anything is written: outputs, logarithms and workspace are
-//! as they were; on every back end.
+//! Invalid attention calls: they return an error and leave outputs, log-sum-exps and workspace unchanged; on
+//! every back end.
 
 use crate::common::{
     self,
@@ -17,7 +17,7 @@ suite! {
     a_short_workspace,
     options_out_of_range,
     grids_of_another_shape,
-    one_error_is_enough,
+    two_errors_give_one_of_them,
 }
 
 /// Sizes of a call: heads, rows and columns of each operand; logarithms and workspace.
@@ -52,7 +52,7 @@ fn heads(floats: &[f32], sizes: [usize; 3]) -> HeadsRef<'_> {
     HeadsRef::stacked(floats, heads, rows, cols).expect("dense")
 }
 
-/// Makes the call, which leaves everything as it is unless it is right.
+/// Makes the call; fails if an invalid call has written anything.
 #[track_caller]
 fn result(backend: Backend, attention: Attention<'_>, call: Call) -> Result<(), Error> {
     let attention = attention.on(backend);
@@ -77,7 +77,7 @@ fn result(backend: Backend, attention: Attention<'_>, call: Call) -> Result<(), 
         }
         results.push(result);
     }
-    // Without logarithms their number is no error.
+    // Without log-sum-exps their number does not matter.
     if call.logarithms == call.out[0] * call.out[1] {
         assert_eq!(results[0], results[1]);
     }
@@ -229,7 +229,7 @@ fn options_out_of_range(backend: Backend) {
         Attention::new().scale(f32::MAX).softcap(f32::MAX).sink(f32::MAX),
         Attention::new().scale(f32::MIN).softcap(f32::from_bits(1)).sink(f32::NEG_INFINITY),
         Attention::new().softcap(-0.0).sink(f32::MIN),
-        // What is set last counts.
+        // The last setting wins.
         Attention::new().scale(f32::NAN).scale(0.5).softcap(-1.0).softcap(2.0),
         Attention::new().sink(f32::NAN).sinks(&[0.0; 4]),
         Attention::new().sinks(&[f32::NAN; 4]).sink(0.0),
@@ -238,7 +238,7 @@ fn options_out_of_range(backend: Backend) {
     }
 }
 
-/// `Attention::pattern`, or `Attention::scores`.
+/// Calls `Attention::pattern` or `Attention::scores`.
 fn grids<'a>(
     backend: Backend,
     attention: Attention<'a>,
@@ -291,8 +291,8 @@ fn grids_of_another_shape(backend: Backend) {
     }
 }
 
-/// Two at once are one of the two.
-fn one_error_is_enough(backend: Backend) {
+/// Two errors at once return one of the two.
+fn two_errors_give_one_of_them(backend: Backend) {
     let call = Call { workspace: 0, queries: [4, 5, 2], ..right() };
     let attention = Attention::new().scale(f32::NAN);
     let error = result(backend, attention, call).unwrap_err();
@@ -304,12 +304,12 @@ fn one_error_is_enough(backend: Backend) {
 }
 
 #[test]
-fn the_workspace_is_what_it_says() {
+fn workspace_sizes() {
     const ROOM: usize = Attention::workspace(64, 64);
     assert!(ROOM * size_of::<f32>() <= 24 << 10, "{ROOM}");
     assert!(Attention::workspace(1, 1) < Attention::workspace(2, 1));
     assert!(Attention::workspace(1, 1) < Attention::workspace(1, 2));
-    // Sizes that no matrix has: no overflow.
+    // Sizes that no matrix can have saturate.
     assert_eq!(Attention::workspace(usize::MAX, 1), usize::MAX);
     assert_eq!(Attention::workspace(usize::MAX / 2, usize::MAX / 2), usize::MAX);
 }

@@ -1,5 +1,4 @@
-//! The `attention_pattern` example as a program, and the trained head that it shows on
-//! every back end.
+//! The `attention_pattern` example as a program, and its trained head on every back end.
 
 use std::{
     fs,
@@ -15,9 +14,8 @@ use sdpa::{Backend, MatrixMut, MatrixRef};
 
 const WORDS: [&str; 8] = ["a", "fluffy", "blue", "creature", "roamed", "the", "verdant", "forest"];
 
-/// The built example. `cargo test --test all` builds no examples, and a
-/// full `cargo test` may run under any target directory, so that cargo is asked to build
-/// it, where it then lies is in cargo's answer, and it is never an old one.
+/// Builds the example and returns its path. `cargo test --test all` builds no examples, and the target
+/// directory may be anywhere: cargo builds the current version and reports the path.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -55,7 +53,7 @@ impl Folder {
         Command::new(program()).args(args).current_dir(&self.0).output().unwrap()
     }
 
-    /// Runs, succeeds, and returns what was printed.
+    /// Runs the example, which must succeed, and returns its output.
     fn print(&self, args: &[&str]) -> String {
         let output = self.run(args);
         let complaint = String::from_utf8(output.stderr).unwrap();
@@ -63,7 +61,7 @@ impl Folder {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs and fails as promised: status 2, one line, and no file made or changed.
+    /// Runs the example, which must fail with status 2, one line on stderr, and no file created or changed.
     fn refuse(&self, args: &[&str], because: &str) {
         let before = self.contents();
         let output = self.run(args);
@@ -109,7 +107,7 @@ fn own<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&OWN, more].concat()
 }
 
-/// Numbers in [−2, 2] without a pattern.
+/// Pseudo-random numbers in [−2, 2].
 fn numbers(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -138,7 +136,7 @@ fn from_npy<T: npyz::Deserialize>(bytes: &[u8], shape: &[u64]) -> Vec<T> {
     file.into_vec().unwrap()
 }
 
-/// The lines below the heading that starts so, as words.
+/// Returns the words of each line below the heading that starts with `heading`.
 fn table(text: &str, heading: &str) -> Vec<Vec<String>> {
     let body = text.lines().skip_while(|line| !line.starts_with(heading)).skip(2);
     let rows = body.take_while(|line| !line.is_empty());
@@ -204,7 +202,7 @@ fn draws_the_picture_in_the_readme() {
     check_xml(&picture);
     assert_eq!(picture.matches("class=\"weight\"").count(), 64);
     let stored = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/attention_pattern.svg");
-    // A checkout may have put carriage returns in.
+    // git may have converted line ends to CRLF.
     let stored = fs::read_to_string(stored).unwrap().replace("\r\n", "\n");
     assert!(
         picture == stored,
@@ -224,7 +222,7 @@ fn labels_cannot_break_the_picture_or_the_table() {
     assert!(head.ends_with("\u{fffd}[31m\u{fffd}"), "{head}");
 }
 
-/// Tags that nest, quoted attributes, known entities, nothing that XML 1.0 forbids.
+/// Checks that tags nest, attributes are quoted, entities are known, and XML 1.0 allows each character.
 fn check_xml(text: &str) {
     let forbidden = |c: char| (c < ' ' && c != '\n') || matches!(c, '\u{fffe}' | '\u{ffff}');
     assert!(!text.contains(forbidden));
@@ -268,7 +266,7 @@ fn attention(q: &[f32], k: &[f32], v: &[f32], dim: usize, width: usize) -> Vec<f
 }
 
 #[test]
-fn own_arrays_go_through() {
+fn own_arrays_are_attended() {
     let folder = Folder::with_arrays("own");
     let text = folder.print(&own(&["--labels", "x,y,z", "--out", "out.npy", "--svg", "p.svg"]));
     assert_eq!(table(&text, "Pattern,")[0][1..], ["q0", "q1", "q2", "q3", "q4"]);
@@ -284,7 +282,7 @@ fn own_arrays_go_through() {
     assert_eq!(folder.contents().len(), 5, "temporary files are left");
 }
 
-/// A file as `numpy.save` writes it, of elements that are bytes already.
+/// A file as `numpy.save` writes it, from the bytes of the elements.
 fn numpy_file<const N: usize>(
     descr: &str,
     fortran: bool,
@@ -300,8 +298,8 @@ fn numpy_file<const N: usize>(
     [b"\x93NUMPY\x01\0", &length[..], text.as_bytes(), data.as_flattened()].concat()
 }
 
-/// From row-major to column-major.
-fn across<T: Copy>(data: &[T], rows: usize) -> Vec<T> {
+/// Converts row-major to column-major.
+fn column_major<T: Copy>(data: &[T], rows: usize) -> Vec<T> {
     let cols = data.len() / rows;
     (0..data.len()).map(|i| data[i % rows * cols + i / rows]).collect()
 }
@@ -325,8 +323,8 @@ fn bfloat16_is_what_numpy_and_ml_dtypes_write() {
     assert_eq!(of("a.npy"), of("b.npy"));
 }
 
-/// What `file` makes of numbers that are rounded, in either order of the axes, must give what
-/// the same numbers give as float32.
+/// Numbers that `file` encodes after rounding, in either order of the axes, must give the result of the same
+/// numbers as float32.
 fn same_as_f32(
     name: &str,
     rounded: impl Fn(f32) -> f32,
@@ -350,7 +348,7 @@ fn same_as_f32(
     }
     assert!(out() == expected, "{name}");
     for (name, shape, data) in &arrays {
-        folder.write(name, &file(true, shape, &across(data, shape[0] as usize)));
+        folder.write(name, &file(true, shape, &column_major(data, shape[0] as usize)));
     }
     assert!(out() == expected, "{name} in Fortran order");
 }
@@ -375,14 +373,14 @@ fn every_dtype_in_every_order_gives_what_float32_gives() {
     dtype!(">V2", to_bf16, |x| bf16::from_f32(x).to_be_bytes());
     dtype!("<f4", same, f32::to_le_bytes);
     dtype!(">f4", same, f32::to_be_bytes);
-    // A float64 that is no float32 is rounded to the nearest, which this is.
+    // A float64 is rounded to the nearest float32.
     let beside = |x: f32| f64::from(x) * (1.0 + f64::from(f32::EPSILON) / 8.0);
     dtype!("<f8", same, |x| beside(x).to_le_bytes());
     dtype!(">f8", same, |x| beside(x).to_be_bytes());
 }
 
-/// Arrays of 2 × 6 heads of queries and 2 × `shared` of keys and values, in either order, and the
-/// matrices of one of them as files of their own.
+/// Writes arrays of 2 × 6 query heads and 2 × `shared` KV heads, in either order, and the matrices of one
+/// head as separate files.
 fn with_heads(name: &str, shared: usize, batch: usize, head: usize) -> Folder {
     let folder = Folder::new(name);
     for (name, heads, rows, cols) in [("q", 6, 5, 4), ("k", shared, 3, 4), ("v", shared, 3, 2)] {
@@ -436,7 +434,7 @@ fn heads_are_picked_and_shared() {
         assert!(output(THREE, &["--head", head]) == expected, "{name}");
         assert!(output(FOUR, &["--head", head, "--batch", batch]) == expected, "{name}");
         assert!(output(FORTRAN, &["--head", head, "--batch", batch]) == expected, "{name}");
-        // Three dimensions under --batch are batches; here are as many as heads.
+        // With --batch the first of three dimensions is the batch; here its size equals the number of heads.
         if shared == 6 {
             assert!(output(THREE, &["--batch", head]) == expected, "{name}");
         }
@@ -475,7 +473,7 @@ fn ambiguous_and_absent_heads_are_refused() {
     heads("k3.npy", 3, 4);
     refuse(THREE, &["--head", "5"], "\"k3.npy\" has 3 heads and \"v3.npy\" has 2");
 
-    // What the command line itself rejects is explained over several lines.
+    // Errors of the command-line parser have several lines.
     for args in [vec!["--head", "0"], of_kind(FOUR, &["--head", "-1"])] {
         assert_eq!(folder.run(&args).status.code(), Some(2), "{args:?}");
     }
@@ -494,7 +492,7 @@ fn labels_come_from_a_file() {
     assert_eq!(rows("a,b\n Ġthe\ngrößer\n".as_bytes()), expected);
     assert_eq!(rows("a,b\n Ġthe\ngrößer".as_bytes()), expected);
     assert_eq!(rows("\u{feff}a,b\r\n Ġthe\r\ngrößer\r\n".as_bytes()), expected);
-    // An empty line is an empty label, and terminal codes go nowhere.
+    // An empty line is an empty label, and control characters are replaced.
     assert_eq!(rows(b"\n\x1b[31m\nc\n"), ["", "\u{fffd}[31m", "c"]);
 
     let refuse = |file: &[u8], because: &str| {
@@ -511,20 +509,20 @@ fn labels_come_from_a_file() {
     refuse(b"\xff\xfea\0\n\0", "\"labels.txt\" is not UTF-8 in line 1");
     folder.refuse(&own(&["--labels-from", "no.txt", "--svg", "p.svg"]), "cannot read \"no.txt\"");
 
-    // What the command line itself rejects is explained over several lines.
+    // Errors of the command-line parser have several lines.
     let both = own(&["--labels", "a,b,c", "--labels-from", "labels.txt"]);
     for args in [both, vec!["--labels-from", "labels.txt"]] {
         assert_eq!(folder.run(&args).status.code(), Some(2), "{args:?}");
     }
 }
 
-/// An image in a picture: its colours, row after row.
+/// An image in a picture: its colours in row-major order.
 struct Pixels {
     width: usize,
     colours: Vec<[u8; 3]>,
 }
 
-/// The images of a picture, the scores and the pattern.
+/// Returns the images of a picture: scores and pattern.
 fn images(picture: &str) -> [Pixels; 2] {
     let mut images = picture.split("data:image/png;base64,").skip(1).map(|rest| {
         let file = STANDARD.decode(rest.split('"').next().unwrap()).unwrap();
@@ -540,7 +538,7 @@ fn images(picture: &str) -> [Pixels; 2] {
     both
 }
 
-/// The colours of the bar with this id, from end to end.
+/// Returns the colours of the bar with this id, from end to end.
 fn bar(picture: &str, id: &str) -> Vec<[f64; 3]> {
     let gradient = picture.split(&format!("<linearGradient id=\"{id}\"")).nth(1).unwrap();
     let stops = gradient.split("</linearGradient>").next().unwrap().split("<stop ").skip(1);
@@ -553,9 +551,9 @@ fn bar(picture: &str, id: &str) -> Vec<[f64; 3]> {
     stops.iter().map(|stop| [1, 3, 5].map(|i| channel(stop, i).into())).collect()
 }
 
-/// How far a colour is from that of the bar at this share of its length.
-fn stray(colour: [u8; 3], bar: &[[f64; 3]], share: f64) -> f64 {
-    let place = share.clamp(0.0, 1.0) * (bar.len() - 1) as f64;
+/// Returns the distance of a colour from that of the bar at `fraction` of its length.
+fn colour_distance(colour: [u8; 3], bar: &[[f64; 3]], fraction: f64) -> f64 {
+    let place = fraction.clamp(0.0, 1.0) * (bar.len() - 1) as f64;
     let first = (place as usize).min(bar.len() - 2);
     let part = place - first as f64;
     let differences = [0, 1, 2].map(|i| {
@@ -565,7 +563,7 @@ fn stray(colour: [u8; 3], bar: &[[f64; 3]], share: f64) -> f64 {
     differences.into_iter().fold(0.0, f64::max)
 }
 
-/// The scores and the pattern in plain f64, a row per key; −∞ and 0 where masked.
+/// Computes the scores and the pattern in plain f64, with a row per key; masked ones are −∞ and 0.
 fn grids(q: &[f32], k: &[f32], dim: usize, causal: bool) -> [Vec<f64>; 2] {
     let (keys, queries) = (k.len() / dim, q.len() / dim);
     let mut scores = vec![f64::NEG_INFINITY; keys * queries];
@@ -586,7 +584,7 @@ fn grids(q: &[f32], k: &[f32], dim: usize, causal: bool) -> [Vec<f64>; 2] {
     [scores, pattern]
 }
 
-/// The largest of each block of a grid, row after row.
+/// Returns the largest element of each block of a grid, in row-major order.
 fn block_maxima(grid: &[f64], cols: usize, height: usize, width: usize) -> Vec<Vec<f64>> {
     let rows: Vec<&[f64]> = grid.chunks(cols).collect();
     let largest = |block: &[&[f64]], col: usize| {
@@ -610,7 +608,7 @@ const MASKED: [u8; 3] = [0xef, 0xec, 0xe4];
 
 #[test]
 fn above_64_keys_or_queries_the_picture_is_a_heat_map() {
-    // The cells of a pixel of the map, and the pixels of that in the image.
+    // Cells per pixel of the map, and image pixels per pixel of the map.
     for (keys, queries, causal, [height, width], [tall, wide], decades) in [
         (65, 65, false, [1, 1], [8, 8], 3.0),
         (300, 300, true, [1, 1], [2, 2], 4.0),
@@ -642,7 +640,7 @@ fn above_64_keys_or_queries_the_picture_is_a_heat_map() {
         let score_share = |score: f64| 0.5 + 0.5 * score / end;
         let weight_share = |weight: f64| 1.0 + weight.log10() / decades;
 
-        // Half of one of 62 steps, over the steepest part of either bar, and the rounding.
+        // Half of one of 62 steps, at the steepest part of either bar, and the rounding.
         let [of_scores, of_pattern] = images(&picture);
         for (image, id, shares, bound) in [
             (of_scores, "scores", &score_share as &dyn Fn(f64) -> f64, 10.0),
@@ -657,8 +655,11 @@ fn above_64_keys_or_queries_the_picture_is_a_heat_map() {
                 if scores[key][query] == f64::NEG_INFINITY {
                     assert_eq!(colour, MASKED, "{name}: {id}, key {key}, query {query}");
                 } else {
-                    let stray = stray(colour, &bar, shares(grid[key][query]));
-                    assert!(stray < bound, "{name}: {id}, key {key}, query {query}: {stray}");
+                    let colour_distance = colour_distance(colour, &bar, shares(grid[key][query]));
+                    assert!(
+                        colour_distance < bound,
+                        "{name}: {id}, key {key}, query {query}: {colour_distance}"
+                    );
                 }
             }
         }
@@ -835,7 +836,7 @@ fn other_mistakes_are_refused() {
     folder.write("k.npy", &npy(&[f32::MAX; 12], &[3, 4]));
     refuse(&["--svg", "p.svg"], "the scores of \"q.npy\" and \"k.npy\" overflow float32");
 
-    // What the command line itself rejects is explained over several lines.
+    // Errors of the command-line parser have several lines.
     for args in [vec!["--keys", "k.npy"], vec!["--labels", "a"], vec!["--nonsense"]] {
         assert_eq!(folder.run(&args).status.code(), Some(2), "{args:?}");
     }
@@ -878,11 +879,10 @@ fn every_back_end_agrees_with_float64() {
         .map(|(name, cols)| expected(&format!("expected_{name}.f64.npy"), &[8, cols]));
     let largest = |x: &[f64]| x.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
 
-    // n roundings that pull in no common direction stray by about √n of them, each of
-    // 2⁻²⁴ of the result. A score has 384 in the projections and 32 in its own chain. A
-    // weight p moves by p (1 − p) ≤ ¼ of what its score moves. An output has 384 in the
-    // values and 8 in its chain. Measured: 1.63e-6 of 3.61e-6, 2.5e-7 of 9.0e-7 and
-    // 4.3e-7 of 1.45e-6.
+    // n independent roundings add up to about √n of one, which is 2⁻²⁴ of the result. A score has 384
+    // roundings in the projections and 32 in its own chain. The error of a weight p is p (1 − p) ≤ ¼ of
+    // that of its score. An output has 384 roundings in the values and 8 in its chain. Measured errors
+    // and bounds: 1.63e-6 of 3.61e-6, 2.5e-7 of 9.0e-7 and 4.3e-7 of 1.45e-6.
     let strayed = |roundings: f64, x: &[f64]| roundings.sqrt() * 0.5f64.powi(24) * largest(x);
     let score_bound = strayed(384.0 + 32.0, &scores);
     let bounds = [score_bound, score_bound / 4.0, strayed(384.0 + 8.0, &output)];

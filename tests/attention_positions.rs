@@ -1,31 +1,31 @@
-//! Causal and windows: which keys a query sees at which position, by every path and in
-//! the grids, on every back end.
+//! Causal masks and windows: which keys a query sees at which position, by every path, and in the score grid
+//! and pattern; on every back end.
 
 use crate::common::{
     cases::Rng,
     grid::Grid,
     heads::guarded,
     options::Options,
-    paths::{assert_near, everywhere, pattern, scores},
+    paths::{assert_near, by_every_path, pattern, scores},
 };
 use sdpa::{Attention, Backend, CachePositions, KEY_BLOCK, KvCacheMut};
 
 suite! {
     causal_is_by_position,
     windows_show_left_and_right,
-    positions_have_no_end,
+    positions_do_not_wrap_around,
     positions_beyond_the_largest_offset,
     extreme_offsets_of_a_cache,
 }
 
 const INFINITY: f32 = f32::INFINITY;
 
-/// The keys that a query sees, read from an output: each value is a power of two of its own
-/// column.
+/// Returns the visible keys of each query, read from the outputs: the values are an identity matrix, so that
+/// column j of an output shows key j.
 fn seen(backend: Backend, options: &Options, keys: usize, tokens: usize) -> Vec<Vec<usize>> {
     let (q, k) = (Grid::zeros(tokens, 1), Grid::zeros(keys, 1));
     let v = Grid::from_fn(keys, keys, |row, col| f32::from(u8::from(row == col)));
-    let (out, logarithms) = everywhere(backend, options, [&q, &k, &v]);
+    let (out, logarithms) = by_every_path(backend, options, [&q, &k, &v]);
     let weights = pattern(backend, options, &q, &k);
     let grid = scores(backend, options, &q, &k);
     (0..tokens)
@@ -58,7 +58,7 @@ fn causal_is_by_position(backend: Backend) {
     }
 }
 
-/// left = 4 shows five keys, its own included.
+/// left = 4 shows five keys, including the one at the query's position.
 fn windows_show_left_and_right(backend: Backend) {
     let five = Options { window: [4, 0], ..Options::new() };
     assert_eq!(seen(backend, &five, 20, 20)[10], [6, 7, 8, 9, 10]);
@@ -85,7 +85,7 @@ fn windows_show_left_and_right(backend: Backend) {
     }
 }
 
-/// The keys that causal and window allow, where all are whole numbers without end.
+/// Returns the keys that causal and window allow, with positions in integers that do not overflow.
 fn allowed(options: &Options, keys: usize, token: usize) -> Vec<usize> {
     let position = options.offset as i128 + token as i128;
     let [left, right] =
@@ -95,7 +95,7 @@ fn allowed(options: &Options, keys: usize, token: usize) -> Vec<usize> {
     (0..keys).filter(|&key| is_allowed(key as i128)).collect()
 }
 
-fn positions_have_no_end(backend: Backend) {
+fn positions_do_not_wrap_around(backend: Backend) {
     let (all, none): (Vec<_>, Vec<_>) = ((0..70).collect(), Vec::new());
     let large = [usize::MAX, usize::MAX - 1, isize::MAX as usize, isize::MAX as usize + 1];
     let check = |options: Options, want: &Vec<usize>| {
@@ -113,12 +113,12 @@ fn positions_have_no_end(backend: Backend) {
     }
     check(Options { causal: true, offset: isize::MIN, ..Options::new() }, &none);
     check(Options { offset: isize::MIN, ..Options::new() }, &all);
-    // No limit is none, however far.
+    // `usize::MAX` means no limit, at any offset.
     check(Options { window: [0, usize::MAX], offset: isize::MIN, ..Options::new() }, &all);
     check(Options { window: [3, 3], offset: isize::MIN, ..Options::new() }, &none);
 }
 
-/// The last queries sit behind `isize::MAX`: their windows end where those of others do.
+/// The last queries are at positions above `isize::MAX`; their windows end by the same rule.
 fn positions_beyond_the_largest_offset(backend: Backend) {
     let (keys, tokens) = (70, 200);
     for offset in [isize::MAX - 100, isize::MAX - 1, isize::MAX, isize::MIN, isize::MIN + 100] {
@@ -143,7 +143,7 @@ fn positions_beyond_the_largest_offset(backend: Backend) {
     }
 }
 
-/// As [`seen`], by one call over all queries: the offset of a later one could not be told.
+/// As [`seen`], but by one call over all queries, as the offset of a later query would overflow.
 fn plainly_seen(
     backend: Backend,
     options: &Options,
@@ -168,7 +168,7 @@ fn plainly_seen(
     (0..tokens).map(seen).collect()
 }
 
-/// Its offsets count from the newest positions, and end as well.
+/// The offsets of a cache count from its newest positions; the largest and smallest are valid too.
 fn extreme_offsets_of_a_cache(backend: Backend) {
     let mut storage = [vec![0.0; 2 * KEY_BLOCK], vec![0.0; 2 * KEY_BLOCK]];
     let [keys, values] = &mut storage;

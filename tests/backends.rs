@@ -1,4 +1,4 @@
-//! Which back ends there are, and that those which were asked for are here.
+//! The list of back ends, and the check that required ones are available.
 
 use crate::common::BACK_ENDS;
 use sdpa::{Backend, Family};
@@ -15,9 +15,9 @@ fn has_its_family(backend: Backend) {
     assert_eq!(backend.family(), if non_fma { Family::NonFma } else { Family::Fma });
 }
 
-/// `SDPA_REQUIRE_BACKENDS="scalar,portable,avx2"` names those that must not be missing.
+/// `SDPA_REQUIRE_BACKENDS="scalar,portable,avx2"` names the back ends that must be available.
 #[test]
-fn required_back_ends_are_here() {
+fn required_back_ends_are_available() {
     let required = std::env::var("SDPA_REQUIRE_BACKENDS").unwrap_or_default();
     for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         assert!(BACK_ENDS.contains(&name), "no suite is stamped out for back end {name}");
@@ -26,7 +26,7 @@ fn required_back_ends_are_here() {
 }
 
 #[test]
-fn none_is_left_untested() {
+fn every_back_end_has_a_suite() {
     for backend in Backend::available() {
         assert!(BACK_ENDS.contains(&backend.name()), "{backend:?} has no suite");
     }

@@ -1,5 +1,5 @@
-//! One answer, bit for bit: every operation against the scalar reference of its
-//! family, over random shapes, values and layouts, on every back end.
+//! Every operation, bit for bit, against the scalar reference of its family, over random shapes, values and
+//! layouts; on every back end.
 //!
 //! Two back ends of a family that both equal the reference equal each other.
 //! `SDPA_BREAK_BITS=1 cargo test --test all bits::` fails: see `assert_same_bits`.
@@ -7,7 +7,7 @@
 use crate::common::{
     assert_same_bits,
     cases::{self, Kind, Layout, Rng},
-    grid::{Grid, Held},
+    grid::{Grid, GuardedMatrix},
     reference::Reference,
 };
 use sdpa::Backend;
@@ -24,9 +24,9 @@ suite! {
     project,
     scores,
     weighted_sum,
-    a_row_is_a_slice,
-    a_column_is_alone,
-    a_query_is_alone,
+    a_row_has_the_bits_of_a_slice,
+    a_column_does_not_depend_on_others,
+    a_query_does_not_depend_on_others,
     layout_does_not_matter,
 }
 
@@ -59,8 +59,8 @@ fn dot(backend: Backend) {
     }
 }
 
-/// A FMA multiply-add makes −0 of a product that underflows: the sign of a
-/// sum of nothing else depends on what becomes of the partial sums then.
+/// An FMA of a negative product that underflows returns −0. The sign of a sum of such products depends on how
+/// the partial sums are initialized and added.
 fn dot_of_products_that_underflow(backend: Backend) {
     let reference = Reference::of(backend.family());
     for n in 0..200 {
@@ -102,8 +102,8 @@ fn softmax_at_the_cutoff(backend: Backend) {
     }
 }
 
-/// Maxima up to where one is subtracted and beyond, and weights down to the least beside them: along a
-/// row the shift is not the one of the reference.
+/// Maxima below and above the limit from which they are subtracted, and weights down to the smallest: along
+/// a row the kernels use another shift than the reference.
 fn softmax_of_every_maximum(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(13);
@@ -118,8 +118,8 @@ fn softmax_of_every_maximum(backend: Backend) {
     }
 }
 
-/// A row whose sum lies so near the middle of two floats that it shows in what order the lost
-/// parts are added: one in ten million.
+/// A row, one in ten million, whose sum is so near the middle of two floats that the order in which the
+/// corrections are added shows.
 fn softmax_whose_sum_is_a_tie(backend: Backend) {
     #[rustfmt::skip]
     const ROW: [u32; 40] = [
@@ -141,13 +141,13 @@ fn softmax_rows(backend: Backend) {
     for _ in 0..3000 {
         let (rows, cols) = (cases::size(&mut rng), cases::size(&mut rng));
         let kind = rng.pick(&Kind::ALL);
-        let x = Held::random(&mut rng, kind, rows, cols);
-        let mut out = Held::output(&mut rng, rows, cols);
+        let x = GuardedMatrix::random(&mut rng, kind, rows, cols);
+        let mut out = GuardedMatrix::output(&mut rng, rows, cols);
         let what = format!("softmax of {rows} rows of {cols}, {kind:?}: {x:?}");
         let want = reference.softmax_rows(&x.grid());
         backend.softmax_rows(x.view(), out.view_mut()).unwrap();
         assert_same_bits(&what, &out.checked(&what).data, &want.data);
-        let mut out = Held::of(&x.grid(), Layout::of_output(&mut rng, rows, cols));
+        let mut out = GuardedMatrix::of(&x.grid(), Layout::of_output(&mut rng, rows, cols));
         backend.softmax_rows_in_place(out.view_mut());
         assert_same_bits(&format!("in place: {what}"), &out.checked(&what).data, &want.data);
     }
@@ -159,13 +159,13 @@ fn softmax_columns(backend: Backend) {
     for _ in 0..3000 {
         let (rows, cols) = (cases::size(&mut rng), cases::size(&mut rng));
         let kind = rng.pick(&Kind::ALL);
-        let x = Held::random(&mut rng, kind, rows, cols);
-        let mut out = Held::output(&mut rng, rows, cols);
+        let x = GuardedMatrix::random(&mut rng, kind, rows, cols);
+        let mut out = GuardedMatrix::output(&mut rng, rows, cols);
         let what = format!("softmax of {cols} columns of {rows}, {kind:?}");
         let want = reference.softmax_columns(&x.grid());
         backend.softmax_columns(x.view(), out.view_mut()).unwrap();
         assert_same_bits(&what, &out.checked(&what).data, &want.data);
-        let mut out = Held::of(&x.grid(), Layout::of_output(&mut rng, rows, cols));
+        let mut out = GuardedMatrix::of(&x.grid(), Layout::of_output(&mut rng, rows, cols));
         backend.softmax_columns_in_place(out.view_mut());
         assert_same_bits(&format!("in place: {what}"), &out.checked(&what).data, &want.data);
     }
@@ -178,12 +178,12 @@ fn project(backend: Backend) {
         let (tokens, outputs, inputs) = shape(&mut rng);
         let (outputs, inputs) = (outputs.max(1), inputs.max(1));
         let (x_kind, w_kind) = (Kind::any(&mut rng), Kind::any(&mut rng));
-        let x = Held::random(&mut rng, x_kind, tokens, inputs);
-        let w = Held::random(&mut rng, w_kind, inputs, outputs);
+        let x = GuardedMatrix::random(&mut rng, x_kind, tokens, inputs);
+        let w = GuardedMatrix::random(&mut rng, w_kind, inputs, outputs);
         let mut bias = vec![0.0; outputs];
         Kind::any(&mut rng).fill(&mut rng, &mut bias);
         let bias = rng.one_in(2).then_some(bias.as_slice());
-        let mut out = Held::output(&mut rng, tokens, outputs);
+        let mut out = GuardedMatrix::output(&mut rng, tokens, outputs);
         let what = format!("{tokens} x {inputs} {x_kind:?} · {outputs} {w_kind:?}, {bias:?}");
         backend.project(x.view(), w.view(), bias, out.view_mut()).unwrap();
         let want = reference.project(&x.grid(), &w.grid(), bias);
@@ -198,10 +198,10 @@ fn scores(backend: Backend) {
         let (keys, queries, dim) = shape(&mut rng);
         let dim = dim.max(1);
         let (k_kind, q_kind) = (Kind::any(&mut rng), Kind::any(&mut rng));
-        let k = Held::random(&mut rng, k_kind, keys, dim);
-        let q = Held::random(&mut rng, q_kind, queries, dim);
+        let k = GuardedMatrix::random(&mut rng, k_kind, keys, dim);
+        let q = GuardedMatrix::random(&mut rng, q_kind, queries, dim);
         let scale = random_scale(&mut rng);
-        let mut out = Held::output(&mut rng, keys, queries);
+        let mut out = GuardedMatrix::output(&mut rng, keys, queries);
         let what =
             format!("{keys} keys {k_kind:?}, {queries} queries {q_kind:?}, {dim}, {scale:?}");
         backend.scores(k.view(), q.view(), scale, out.view_mut()).unwrap();
@@ -217,9 +217,9 @@ fn weighted_sum(backend: Backend) {
         let (queries, width, keys) = shape(&mut rng);
         let width = width.max(1);
         let (p_kind, v_kind) = (Kind::any(&mut rng), Kind::any(&mut rng));
-        let p = Held::random(&mut rng, p_kind, keys, queries);
-        let v = Held::random(&mut rng, v_kind, keys, width);
-        let mut out = Held::output(&mut rng, queries, width);
+        let p = GuardedMatrix::random(&mut rng, p_kind, keys, queries);
+        let v = GuardedMatrix::random(&mut rng, v_kind, keys, width);
+        let mut out = GuardedMatrix::output(&mut rng, queries, width);
         let what = format!("{keys} keys, {queries} queries {p_kind:?}, width {width} {v_kind:?}");
         backend.weighted_sum(p.view(), v.view(), out.view_mut()).unwrap();
         let want = reference.weighted_sum(&p.grid(), &v.grid());
@@ -239,7 +239,7 @@ fn score_grid(backend: Backend, keys: &Grid, queries: &Grid) -> Grid {
     out
 }
 
-fn a_row_is_a_slice(backend: Backend) {
+fn a_row_has_the_bits_of_a_slice(backend: Backend) {
     let mut rng = Rng::new(8);
     for n in 0..150 {
         let kind = rng.pick(&Kind::ALL);
@@ -254,8 +254,8 @@ fn a_row_is_a_slice(backend: Backend) {
     }
 }
 
-/// However many columns share the call, each gives the bits that it gives alone.
-fn a_column_is_alone(backend: Backend) {
+/// Each column has the bits of a call of its own, for any number of columns in the call.
+fn a_column_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(9);
     for kind in Kind::ALL {
         let x = Grid::random(&mut rng, kind, 37, 50);
@@ -274,8 +274,8 @@ fn a_column_is_alone(backend: Backend) {
     }
 }
 
-/// However many queries or keys share the call, each score has the same bits.
-fn a_query_is_alone(backend: Backend) {
+/// Each score has the same bits for any number of queries and keys in the call.
+fn a_query_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(10);
     let keys = Grid::random(&mut rng, Kind::Wide, 29, 67);
     let queries = Grid::random(&mut rng, Kind::Wide, 50, 67);
@@ -292,7 +292,7 @@ fn a_query_is_alone(backend: Backend) {
     }
 }
 
-/// The same operands, lying otherwise.
+/// The same operands in other layouts.
 fn layout_does_not_matter(backend: Backend) {
     let mut rng = Rng::new(11);
     let keys = Grid::random(&mut rng, Kind::Wide, 19, 70);
@@ -300,14 +300,14 @@ fn layout_does_not_matter(backend: Backend) {
     let scores = score_grid(backend, &keys, &queries);
     let weights = pattern(backend, &scores);
     for _ in 0..200 {
-        let k = Held::of(&keys, Layout::of_output(&mut rng, 19, 70));
-        let q = Held::of(&queries, Layout::of_output(&mut rng, 34, 70));
-        let mut out = Held::output(&mut rng, 19, 34);
+        let k = GuardedMatrix::of(&keys, Layout::of_output(&mut rng, 19, 70));
+        let q = GuardedMatrix::of(&queries, Layout::of_output(&mut rng, 34, 70));
+        let mut out = GuardedMatrix::output(&mut rng, 19, 34);
         backend.scores(k.view(), q.view(), None, out.view_mut()).unwrap();
         assert_same_bits("scores", &out.checked("scores").data, &scores.data);
         backend.softmax_columns_in_place(out.view_mut());
         assert_same_bits("pattern", &out.checked("pattern").data, &weights.data);
-        let mut transposed = Held::output(&mut rng, 34, 19);
+        let mut transposed = GuardedMatrix::output(&mut rng, 34, 19);
         backend.scores(k.view(), q.view(), None, transposed.view_mut().t()).unwrap();
         assert_same_bits("transposed", &transposed.checked("transposed").t().data, &scores.data);
     }

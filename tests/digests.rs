@@ -1,11 +1,11 @@
-//! Golden digests: the bits of every operation in a hundred cases, the same for every back end of a
-//! family, on every machine and from one version to the next.
+//! Golden digests: the bits of every operation in a hundred cases, equal for all back ends of a family, on
+//! every machine and from one version to the next.
 //!
 //! `SDPA_BREAK_BITS=1 cargo test --test all digests::` fails.
 
 use std::env;
 
-use crate::common::digest::{DIGESTS, FLOATS, Room};
+use crate::common::digest::{Buffers, DIGESTS, FLOATS};
 use sdpa::{Backend, Family};
 
 suite! { every_digest }
@@ -13,9 +13,9 @@ suite! { every_digest }
 fn every_digest(backend: Backend) {
     let is_set = |name| env::var_os(name).is_some_and(|set| set == "1");
     let [mut left, mut right, mut out] = [0; 3].map(|_| vec![0.0; FLOATS]);
-    let mut room = Room { left: &mut left, right: &mut right, out: &mut out };
+    let mut buffers = Buffers { left: &mut left, right: &mut right, out: &mut out };
     for (operation, fma, non_fma) in DIGESTS {
-        let digest = operation.digest(backend, &mut room, is_set("SDPA_BREAK_BITS"));
+        let digest = operation.digest(backend, &mut buffers, is_set("SDPA_BREAK_BITS"));
         let digest = digest.expect("sizes agree");
         if is_set("SDPA_PRINT_DIGESTS") {
             println!("{:?}: {operation:?}: {digest:#018x}", backend.family());

@@ -1,6 +1,6 @@
-//! Blocks of keys that no query sees are not read: neither keys nor values. Their memory was never
-//! touched, and the kernel of the operating system, which maps a page when it is first
-//! read, tells afterwards which pages are mapped. On Linux with pages of 4 KiB; on every back end.
+//! Neither keys nor values of blocks that no query sees are read. Their memory has never been touched: Linux
+//! maps a page when it is first read, and reports afterwards which pages are mapped. For Linux with pages of
+//! 4 KiB; on every back end.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -17,12 +17,12 @@ suite! {
     a_cache_reads_what_a_window_shows,
 }
 
-/// A block is 8 MiB, so that the page of its middle, however large, is no other block's.
+/// A block is 8 MiB, so that even a huge page in its middle belongs to no other block.
 const DIM: usize = 32_768;
 const BLOCKS: usize = 6;
 const KEYS: usize = BLOCKS * KEY_BLOCK;
 
-/// Keys and values that nobody has touched.
+/// Keys and values in untouched memory.
 struct Memory {
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -30,11 +30,11 @@ struct Memory {
 
 impl Memory {
     fn new() -> Self {
-        // Zeroed by being mapped anew, at this size.
+        // At this size the allocator maps fresh zero pages instead of writing zeros.
         Self { keys: vec![0.0; KEYS * DIM], values: vec![0.0; KEYS * DIM] }
     }
 
-    /// The blocks of whose middle half a page has been read, of the keys and of the values.
+    /// Returns the blocks of the keys and of the values with a mapped page in their middle half.
     fn read(&self) -> [Vec<usize>; 2] {
         [&self.keys, &self.values].map(|floats| {
             let quarter = KEY_BLOCK * DIM / 4;
@@ -49,7 +49,7 @@ impl Memory {
         assert_eq!((&keys[..], &values[..]), (want, want));
     }
 
-    /// Attends with queries of zeros, all scores 0.
+    /// Attends with queries of zeros, so that all scores are 0.
     #[track_caller]
     fn attend(backend: Backend, attention: Attention<'_>, tokens: usize) -> Self {
         let memory = Self::new();
@@ -66,7 +66,7 @@ impl Memory {
 
 const PAGE: usize = 4096;
 
-/// Whether a page of these is mapped: bit 63 of its entry, 8 bytes a page
+/// Whether a page of the slice is mapped: bit 63 of its entry, 8 bytes per page
 /// (Documentation/admin-guide/mm/pagemap.rst).
 fn is_mapped(floats: &[f32]) -> bool {
     let file = File::open("/proc/self/pagemap").expect("Linux tells every process");
@@ -76,7 +76,7 @@ fn is_mapped(floats: &[f32]) -> bool {
     entries.as_chunks().0.iter().any(|&entry| u64::from_ne_bytes(entry) >> 63 == 1)
 }
 
-/// The negative case of all others: reading shows.
+/// The negative case: reads are detected.
 fn all_are_read_without_a_mask(backend: Backend) {
     let memory = Memory::attend(backend, Attention::new(), 1);
     memory.assert_read(&[0, 1, 2, 3, 4, 5]);
@@ -115,7 +115,7 @@ fn keep_and_bias_hide_blocks(backend: Backend) {
 }
 
 fn a_cache_reads_what_a_window_shows(backend: Backend) {
-    // A span of that many keys, some dropped, over storage that has none of them.
+    // Positions of that many keys, some dropped, over untouched storage.
     let (mut keys, mut values) = (vec![0.0; KEYS], vec![0.0; KEYS]);
     let mut span = CachePositions::default();
     let mut small = KvCacheMut::new(&mut keys, &mut values, 1, 1, &mut span).unwrap();

@@ -1,8 +1,8 @@
-//! Imports go one way: a module of `src/` names the modules that it uses, and all of them lie below it.
+//! Imports go one way: a module of `src/` imports each module that it uses by name, and only lower ones.
 
 use std::{fs, path::Path};
 
-/// From the bottom up. A module may use those above it in this list, and itself.
+/// The layers from the bottom up: a module may use itself and the modules earlier in this list.
 const LAYERS: [&str; 14] = [
     "error",
     "matrix",
@@ -37,7 +37,7 @@ fn check_folder(src: &Path, folder: &Path, files: &mut usize) {
         }
         let inside = path.strip_prefix(src).unwrap().with_extension("");
         let module = inside.iter().next().unwrap().to_str().unwrap();
-        // The root only re-exports; the tests of a module use what they like.
+        // The crate root only re-exports; test modules may import anything.
         let is_test = ["tests", "contract", "exhaustive"].iter().any(|name| inside.ends_with(name));
         if !["lib", "docs"].contains(&module) && !is_test {
             *files += 1;
@@ -47,11 +47,11 @@ fn check_folder(src: &Path, folder: &Path, files: &mut usize) {
     }
 }
 
-/// What the text of a file in `module` uses that is not below it.
+/// Returns the modules that a file in `module` uses although they are not below it.
 fn not_below(module: &str, text: &str) -> Vec<String> {
     let (text, _) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((text, ""));
-    let place = |name: &str| LAYERS.iter().position(|&layer| layer == name);
-    let at = place(module).unwrap_or_else(|| panic!("{module} is in no layer"));
+    let layer_of = |name: &str| LAYERS.iter().position(|&layer| layer == name);
+    let layer = layer_of(module).unwrap_or_else(|| panic!("{module} is in no layer"));
     let code: String = text
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"))
@@ -64,11 +64,11 @@ fn not_below(module: &str, text: &str) -> Vec<String> {
             None => used.push(first_name(rest)),
         }
     }
-    used.retain(|name| place(name).is_none_or(|used| used > at));
+    used.retain(|name| layer_of(name).is_none_or(|used| used > layer));
     used
 }
 
-/// The first name of each item in a list of imports, up to the brace that closes it.
+/// Returns the first name of each item in a list of imports, up to the closing brace.
 fn names_of(list: &str) -> Vec<String> {
     let (mut names, mut depth, mut begin) = (Vec::new(), 0, 0);
     for (i, byte) in list.bytes().enumerate() {

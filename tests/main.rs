@@ -1,9 +1,9 @@
-//! The integration tests: one program, a module a subject.
+//! The integration tests: one program, with one module per subject.
 //!
 //! ```text
 //! cargo test --test all                   # all of them
-//! cargo test --test all attention_bits::  # a subject
-//! cargo test --test all ::avx2::          # a back end
+//! cargo test --test all attention_bits::  # one subject
+//! cargo test --test all ::avx2::          # one back end
 //! ```
 
 #[macro_use]
@@ -35,7 +35,7 @@ mod threads;
 
 use std::{fs, path::Path};
 
-/// A file that is no module above would be run by nobody.
+/// A file that is not declared as a module above would never run.
 #[test]
 fn every_file_is_a_module() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");

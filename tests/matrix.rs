@@ -1,5 +1,4 @@
-//! Views: what they show, what they refuse, and that parts of one can go to
-//! different threads.
+//! Views: their elements, the shapes and strides that they refuse, and splitting across threads.
 
 use crate::common::{
     self, assert_same_bits,
@@ -15,8 +14,8 @@ suite! {
     heapless_vectors_are_slices,
 }
 
-/// 0, 1, 2, …: the element's value is its place.
-fn places<const N: usize>() -> [f32; N] {
+/// 0, 1, 2, …: the value of an element is its index in the buffer.
+fn indices<const N: usize>() -> [f32; N] {
     std::array::from_fn(|i| i as f32)
 }
 
@@ -27,8 +26,8 @@ fn shown(view: MatrixRef<'_>) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn strides_say_where_elements_lie() {
-    let data = places::<100>();
+fn elements_follow_the_strides() {
+    let data = indices::<100>();
     for (row_stride, col_stride) in [(7, 1), (1, 5), (9, 2), (0, 3), (4, 0), (0, 0)] {
         let view = MatrixRef::with_strides(&data[3..], 5, 6, row_stride, col_stride).unwrap();
         let want = |row, col| (3 + row * row_stride + col * col_stride) as f32;
@@ -50,7 +49,7 @@ fn strides_say_where_elements_lie() {
 }
 
 #[test]
-fn views_for_writing_write_there() {
+fn mutable_views_write_in_place() {
     let mut data = [0.0; 40];
     let mut view = MatrixMut::with_strides(&mut data[2..], 3, 4, 11, 2).unwrap();
     assert_eq!((view.rows(), view.cols()), (3, 4));
@@ -65,8 +64,8 @@ fn views_for_writing_write_there() {
 }
 
 #[test]
-fn a_row_is_a_slice_where_it_lies_side_by_side() {
-    let mut data = places::<30>();
+fn contiguous_rows_are_slices() {
+    let mut data = indices::<30>();
     let dense = MatrixRef::new(&data, 5, 6).unwrap();
     assert_eq!(dense.row(4), Some(&data[24..30]));
     assert_eq!(dense.row(5), None);
@@ -88,8 +87,8 @@ fn a_row_is_a_slice_where_it_lies_side_by_side() {
 }
 
 #[test]
-fn splits_share_nothing_and_leave_nothing_out() {
-    let data = places::<60>();
+fn splits_are_disjoint_and_complete() {
+    let data = indices::<60>();
     let view = MatrixRef::with_strides(&data, 4, 5, 12, 2).unwrap();
     let all = shown(view);
     for at in 0..=4 {
@@ -113,9 +112,9 @@ fn splits_share_nothing_and_leave_nothing_out() {
     assert_eq!(view.split_columns(6).err(), Some(Error::Shape));
 }
 
-/// Over all small shapes and strides, against marking every place.
+/// Over all small shapes and strides, against a set of all element offsets.
 #[test]
-fn overlaps_are_seen_as_by_brute_force() {
+fn overlap_check_matches_brute_force() {
     let mut count = [0; 3];
     for_each_small_layout(|rows, cols, row_stride, col_stride| {
         for len in [0, 1, 20, 50, 200] {
@@ -170,7 +169,7 @@ fn brute_force(
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn views_that_exceed_the_slice_are_refused() {
     let mut data = [0.0; 12];
     for (rows, cols) in [(3, 5), (13, 1), (usize::MAX, 2), (usize::MAX, usize::MAX)] {
         assert_eq!(MatrixRef::new(&data, rows, cols).err(), Some(Error::Shape));
@@ -195,14 +194,14 @@ fn what_does_not_fit_is_refused() {
         let write = MatrixMut::with_strides(&mut data, rows, cols, row_stride, col_stride);
         assert_eq!(write.err(), Some(Error::Stride));
     }
-    // A stride that is never taken may be anything.
+    // The stride of an axis with one element may be anything.
     assert!(MatrixMut::with_strides(&mut data, 1, 1, max, max).is_ok());
     assert!(MatrixMut::with_strides(&mut data, 1, 12, max, 1).is_ok());
     assert!(MatrixMut::with_strides(&mut data, 0, max, max, max).is_ok());
 }
 
 #[test]
-fn a_repeated_row_is_an_input_alone() {
+fn a_repeated_row_is_no_output() {
     let mut data = [1.0, 2.0, 3.0];
     let repeated = MatrixRef::with_strides(&data, 4, 3, 0, 1).unwrap();
     assert_eq!(shown(repeated), vec![data.to_vec(); 4]);
@@ -231,7 +230,7 @@ fn arrays_and_matrices_become_views() {
 }
 
 #[test]
-fn errors_have_words() {
+fn errors_have_messages() {
     let errors = [Error::Shape, Error::Stride, Error::Alias, Error::Option];
     let words = errors.map(|error| error.to_string());
     for (i, text) in words.iter().enumerate() {
@@ -245,7 +244,7 @@ fn score_grid(backend: Backend, keys: &Grid, queries: &Grid) -> Grid {
     out
 }
 
-/// Scores and pattern of the queries on either side of `at`, a thread a side.
+/// Scores and pattern of the queries before and from `at`, on two threads.
 fn in_two_threads(backend: Backend, keys: &Grid, queries: &Grid, at: usize) -> Grid {
     let mut out = Grid::zeros(keys.rows, queries.rows);
     let (left, right) = out.view_mut().split_columns(at).unwrap();
@@ -317,7 +316,7 @@ fn heapless_vectors_are_slices(backend: Backend) {
     assert!(product.iter().all(|x| x.is_finite() && *x > 0.5));
 }
 
-/// Arrays of arrays are views without `as_slice`.
+/// Arrays of arrays convert to views without `as_slice`.
 #[test]
 fn arrays_are_views() {
     let mut rows = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]];
@@ -328,10 +327,10 @@ fn arrays_are_views() {
     assert_eq!(MatrixRef::from(&keep).row(1), Some(&[0, 1][..]));
 }
 
-/// Column `c` of head `h` is column `h · dim + c`, under any strides.
+/// Column `c` of head `h` is column `h · dim + c` of the matrix, for any strides.
 #[test]
 fn columns_are_heads_side_by_side() {
-    let mut data = places::<200>();
+    let mut data = indices::<200>();
     for (row_stride, col_stride) in [(12, 1), (1, 5), (30, 2), (0, 3)] {
         let view = MatrixRef::with_strides(&data, 4, 12, row_stride, col_stride).unwrap();
         for heads in [1, 2, 3, 12] {

@@ -1,16 +1,16 @@
-//! Every operation over small matrices that end where their memory does, in every layout, so that Miri sees
-//! each address a kernel forms:
+//! Every operation over small matrices that end at the end of their allocation, in every layout, so that Miri
+//! detects each access out of bounds:
 //!
 //! ```text
 //! RUSTFLAGS="-C target-feature=+avx2,+fma" cargo +$(cat .ci/nightly) miri test --test all memory::avx2
 //! ```
 //!
-//! Without Miri it fails where a layout shows in a bit.
+//! Without Miri it checks that all layouts have the same bits.
 
 use crate::common::{
     assert_same_bits,
     cases::{Kind, Layout, Rng},
-    grid::{Grid, Held},
+    grid::{Grid, GuardedMatrix},
     options::Options,
 };
 use sdpa::{
@@ -27,7 +27,7 @@ suite! {
     merged_parts,
 }
 
-/// Dense, with padded rows, transposed, and that with gaps; nothing behind the last element.
+/// Contiguous, with padded rows, transposed, transposed with gaps; the buffer ends with the last element.
 fn layouts(rows: usize, cols: usize) -> Vec<Layout> {
     let of = |row_stride, col_stride| {
         let len = (rows - 1) * row_stride + (cols - 1) * col_stride + 1;
@@ -46,19 +46,19 @@ fn in_every_layout<const N: usize>(
     what: &str,
     inputs: [&Grid; N],
     out: [usize; 2],
-    mut run: impl FnMut([&Held; N], MatrixMut<'_>),
+    mut run: impl FnMut([&GuardedMatrix; N], MatrixMut<'_>),
 ) -> Grid {
     let [rows, cols] = out;
     let mut first: Option<Grid> = None;
     for i in 0..layouts(1, 1).len() {
-        // Each operand lies in another way than the one before.
-        let held: Vec<Held> = (inputs.iter().enumerate())
+        // Each operand has another layout than the one before.
+        let held: Vec<GuardedMatrix> = (inputs.iter().enumerate())
             .map(|(at, grid)| {
                 let layouts = layouts(grid.rows, grid.cols);
-                Held::of(grid, layouts[(i + at * usize::from(i > 0)) % layouts.len()])
+                GuardedMatrix::of(grid, layouts[(i + at * usize::from(i > 0)) % layouts.len()])
             })
             .collect();
-        let mut to = Held::empty(layouts(rows, cols)[i]);
+        let mut to = GuardedMatrix::empty(layouts(rows, cols)[i]);
         run(std::array::from_fn(|at| &held[at]), to.view_mut());
         let got = to.checked(what);
         let first = first.get_or_insert_with(|| got.clone());
@@ -128,7 +128,7 @@ fn attention_of_a_head(backend: Backend) {
         let (q, k) = (random(rng, tokens, dim), random(rng, keys, dim));
         let mut v = random(rng, keys, width);
         let mut workspace = vec![f32::NAN; Attention::workspace(dim, width)];
-        // A value that counts for some queries and not for others.
+        // A value that some queries see and others do not.
         v.data[(keys - 1) * width] = f32::INFINITY;
         let options = Options {
             softcap: 3.0,
@@ -152,7 +152,7 @@ fn attention_of_a_head(backend: Backend) {
     }
 }
 
-/// Four query heads share two key heads; heads and tokens lie in turns.
+/// Four query heads share two KV heads; [tokens][heads][dim].
 fn attention_of_heads(backend: Backend) {
     let rng = &mut Rng::new(5);
     let (tokens, keys, dim, width) = (3, 9, 5, 7);
@@ -185,7 +185,7 @@ fn attention_of_heads(backend: Backend) {
     }
 }
 
-/// A ring of two blocks, which is gone around once.
+/// A ring of two blocks that wraps around once.
 fn attention_from_a_cache(backend: Backend) {
     let rng = &mut Rng::new(6);
     let (dim, width) = (5, 9);
@@ -230,12 +230,12 @@ fn merged_parts(backend: Backend) {
     });
 }
 
-/// Reads one float behind its memory, which shows that Miri sees that.
+/// Reads one float past an allocation, to show that Miri detects it.
 #[test]
 #[ignore = "only Miri fails, as it must"]
 #[allow(unsafe_code, reason = "the negative case")]
 fn behind_the_end() {
     let floats = Box::new([1.0f32; 4]);
-    // SAFETY: none. That is the case.
+    // SAFETY: none: the undefined behavior is the test.
     assert!(unsafe { floats.as_ptr().wrapping_add(4).read_volatile() }.to_bits() > 0);
 }

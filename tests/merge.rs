@@ -1,27 +1,27 @@
-//! Partial states made one: against f64, against the whole, and what special values
-//! give; on every back end.
+//! Merging partial results of attention: against f64, against one call over all keys, and with special
+//! values; on every back end.
 
 use crate::common::{
     assert_same_bits,
     bounds::{self, Case, Worst},
     cases::{self, Kind, Layout, Rng},
-    grid::{CANARY, Grid, Held, is_untouched},
+    grid::{CANARY, Grid, GuardedMatrix, is_untouched},
     oracle::Sum,
 };
 use sdpa::{Attention, Backend, Error, MatrixMut, MatrixRef};
 
 suite! {
-    the_mean_under_both_weights,
+    merging_is_a_weighted_mean,
     large_log_sum_exps,
     a_state_and_an_empty_one,
     two_empty_states,
     infinite_log_sum_exps,
     a_nan_stays_in_its_query,
-    values_that_are_not_finite_show,
+    values_that_are_not_finite_reach_the_output,
     any_layout_has_the_same_bits,
     a_family_has_the_same_bits,
-    a_query_is_alone,
-    parts_make_the_whole,
+    a_query_does_not_depend_on_others,
+    merged_parts_match_the_whole,
     a_sink_belongs_to_one_part,
     grouping_does_not_matter,
     no_queries,
@@ -31,7 +31,7 @@ suite! {
 const INFINITY: f32 = f32::INFINITY;
 const NAN: f32 = f32::NAN;
 
-/// Outputs and the log-sum-exp of each.
+/// A partial result: outputs, and the log-sum-exp of each query.
 #[derive(Clone, Debug)]
 struct State {
     out: Grid,
@@ -44,7 +44,7 @@ impl State {
         Self { out: Grid::random(rng, Kind::Ordinary, queries, width), log_sum_exp }
     }
 
-    /// Every query alike.
+    /// Every query has the same output.
     fn of(value: f32, log_sum_exp: f32) -> Self {
         Self { out: Grid::from_fn(37, 19, |_, _| value), log_sum_exp: vec![log_sum_exp; 37] }
     }
@@ -63,7 +63,7 @@ impl State {
     }
 }
 
-/// ln (e^a + e^b) and the weights of a and b.
+/// Returns ln (e^a + e^b) and the weights of a and b.
 fn weights(a: f32, b: f32) -> (f64, [f64; 2]) {
     let [a, b] = [a, b].map(f64::from);
     let m = a.max(b);
@@ -71,22 +71,23 @@ fn weights(a: f32, b: f32) -> (f64, [f64; 2]) {
     (m + (v + w).ln(), [v / (v + w), w / (v + w)])
 }
 
-/// Holds what two states make to the bounds.
+/// Checks the merged state of `a` and `b` against the bounds.
 fn check(got: &State, a: &State, b: &State, worst: &mut [Worst; 2]) {
     for query in 0..got.out.rows {
         let (log_sum_exp, [v, w]) = weights(a.log_sum_exp[query], b.log_sum_exp[query]);
         let truth = Sum { value: log_sum_exp, magnitude: 1.0 + log_sum_exp.abs(), underflow: 1.0 };
-        worst[1].check(got.log_sum_exp[query], Case { fma: false, n: 1, truth, moved: 0.0 });
+        worst[1].check(got.log_sum_exp[query], Case { fma: false, n: 1, truth, propagated: 0.0 });
         for col in 0..got.out.cols {
             let [x, y] = [a, b].map(|state| f64::from(state.out.at(query, col)));
             let magnitude = v * x.abs() + w * y.abs();
             let truth = Sum { value: v * x + w * y, magnitude, underflow: 3.0 };
-            worst[0].check(got.out.at(query, col), Case { fma: false, n: 1, truth, moved: 0.0 });
+            worst[0]
+                .check(got.out.at(query, col), Case { fma: false, n: 1, truth, propagated: 0.0 });
         }
     }
 }
 
-fn the_mean_under_both_weights(backend: Backend) {
+fn merging_is_a_weighted_mean(backend: Backend) {
     let mut rng = Rng::new(301);
     let mut worst = [Worst::new(&bounds::MERGE), Worst::new(&bounds::MERGE_LOG_SUM_EXP)];
     for range in [0.01, 1.0, 5.0, 20.0, 80.0, 2800.0] {
@@ -99,7 +100,7 @@ fn the_mean_under_both_weights(backend: Backend) {
     worst.into_iter().for_each(|worst| worst.finish(backend.name()));
 }
 
-/// States whose log-sum-exps are near each other, wherever that is.
+/// States whose log-sum-exps are near each other, at any magnitude.
 fn large_log_sum_exps(backend: Backend) {
     let mut rng = Rng::new(302);
     let mut worst = [Worst::new(&bounds::MERGE), Worst::new(&bounds::MERGE_LOG_SUM_EXP)];
@@ -111,11 +112,12 @@ fn large_log_sum_exps(backend: Backend) {
             check(&a.and(&b, backend), &a, &b, &mut worst);
         }
     }
-    let [output, _] = worst; // the addition of a large maximum alone is less than the bound
+    // The log-sum-exp has a single rounding here, and does not reach its bound.
+    let [output, _] = worst;
     output.finish(backend.name());
 }
 
-/// What an empty output holds does not matter, and every bit of the other state stays.
+/// The output of an empty state is ignored, and the other state keeps its bits.
 fn a_state_and_an_empty_one(backend: Backend) {
     let mut rng = Rng::new(303);
     for kind in Kind::ALL {
@@ -144,7 +146,7 @@ fn two_empty_states(backend: Backend) {
     }
 }
 
-/// +∞ outweighs all that is finite; beside another +∞ nobody knows the shares.
+/// +∞ outweighs every finite log-sum-exp; the weights of two +∞ are undefined, and give NaN.
 fn infinite_log_sum_exps(backend: Backend) {
     let infinite = State::of(0.1, INFINITY);
     for log_sum_exp in [f32::MIN, -1.0, 0.0, 2000.0, f32::MAX] {
@@ -157,7 +159,7 @@ fn infinite_log_sum_exps(backend: Backend) {
     both.and(&State::of(1.0, 1.0), backend).assert_is(&both);
 }
 
-/// In every lane, and whatever it meets; beside an empty state the output is as it was.
+/// In every lane, with any other state; an empty other state leaves the output unchanged.
 fn a_nan_stays_in_its_query(backend: Backend) {
     let mut rng = Rng::new(304);
     for nan in 0..37 {
@@ -179,8 +181,8 @@ fn a_nan_stays_in_its_query(backend: Backend) {
     }
 }
 
-/// Also where their state weighs next to nothing, as in one call.
-fn values_that_are_not_finite_show(backend: Backend) {
+/// Even if the weight of their state is tiny, as in one call.
+fn values_that_are_not_finite_reach_the_output(backend: Backend) {
     for bad in [NAN, INFINITY, -INFINITY] {
         for log_sum_exp in [-1.0, 1.0, -300.0] {
             let a = State::of(1.0, 0.0);
@@ -195,14 +197,14 @@ fn values_that_are_not_finite_show(backend: Backend) {
     }
 }
 
-/// Two states anywhere, and what they make; nothing else is touched.
+/// States in any layout have the same bits, and no other float is written.
 fn any_layout_has_the_same_bits(backend: Backend) {
     let mut rng = Rng::new(305);
     for _ in 0..500 {
         let (queries, width) = (cases::size(&mut rng), 1 + cases::size(&mut rng));
         let (a, b) = any_states(&mut rng, queries, width);
-        let mut out = Held::of(&a.out, Layout::of_output(&mut rng, queries, width));
-        let other = Held::of(&b.out, Layout::of_output(&mut rng, queries, width));
+        let mut out = GuardedMatrix::of(&a.out, Layout::of_output(&mut rng, queries, width));
+        let other = GuardedMatrix::of(&b.out, Layout::of_output(&mut rng, queries, width));
         let mut log_sum_exp = [&[CANARY; 3][..], &a.log_sum_exp, &[CANARY; 3]].concat();
         let (_, ours) = log_sum_exp.split_at_mut(3);
         let (ours, _) = ours.split_at_mut(queries);
@@ -213,7 +215,7 @@ fn any_layout_has_the_same_bits(backend: Backend) {
     }
 }
 
-/// Any values, some log-sum-exps special.
+/// States of any values, some of whose log-sum-exps are special.
 fn any_states(rng: &mut Rng, queries: usize, width: usize) -> (State, State) {
     let mut state = || {
         let kind = Kind::any(rng);
@@ -242,7 +244,7 @@ fn a_family_has_the_same_bits(backend: Backend) {
     }
 }
 
-fn a_query_is_alone(backend: Backend) {
+fn a_query_does_not_depend_on_others(backend: Backend) {
     let mut rng = Rng::new(307);
     let (a, b) = any_states(&mut rng, 50, 21);
     let both = a.and(&b, backend);
@@ -255,7 +257,7 @@ fn a_query_is_alone(backend: Backend) {
     }
 }
 
-/// Keys, queries and values, and which keys are seen.
+/// Keys, queries and values, and the options that decide which keys are visible.
 struct Heads {
     queries: Grid,
     keys: Grid,
@@ -268,7 +270,7 @@ impl Heads {
     fn random(rng: &mut Rng) -> Self {
         let (keys, queries, dim) = (1 + rng.below(300), 1 + rng.below(40), 1 + rng.below(30));
         let width = 1 + rng.below(30);
-        // Whole runs of keys are masked, so that parts are empty.
+        // Runs of keys are masked, so that some parts have no visible key.
         let masks: Vec<[usize; 2]> =
             (0..queries).map(|_| [rng.below(keys + 40), rng.below(keys)]).collect();
         Self {
@@ -282,7 +284,7 @@ impl Heads {
         }
     }
 
-    /// The attention over some of the keys, each at its own position.
+    /// Returns the attention over a range of keys, which keep their positions.
     fn part(&self, backend: Backend, sink: f32, from: usize, to: usize) -> State {
         let rows = |grid: &Grid| {
             let data = grid.data[from * grid.cols..to * grid.cols].to_vec();
@@ -318,7 +320,7 @@ impl Heads {
         self.part(backend, sink, 0, self.keys.rows)
     }
 
-    /// Parts between random cuts, some of them without keys.
+    /// Returns parts between random cuts, some without keys.
     fn parts(&self, rng: &mut Rng, backend: Backend, sink: f32) -> Vec<State> {
         let count = 2 + rng.below(4);
         let mut cuts: Vec<usize> = (1..count).map(|_| rng.below(self.keys.rows + 1)).collect();
@@ -336,7 +338,7 @@ impl Heads {
             .collect()
     }
 
-    /// Holds `got` to the bound around the attention over all keys.
+    /// Checks `got` against the attention over all keys, within the bound.
     fn check(&self, got: &State, whole: &State, parts: usize, worst: &mut Worst) {
         let values = self.values.data.iter().fold(0.0f32, |max, x| max.max(x.abs()));
         for query in 0..got.out.rows {
@@ -355,14 +357,14 @@ impl Heads {
             for col in 0..got.out.cols {
                 let value = f64::from(whole.out.at(query, col));
                 let truth = Sum { value, magnitude: f64::from(values), underflow: 1.0 };
-                worst.check(got.out.at(query, col), Case { fma: false, n, truth, moved: 0.0 });
+                worst.check(got.out.at(query, col), Case { fma: false, n, truth, propagated: 0.0 });
             }
         }
     }
 }
 
-/// From the first part to the last, and from the last to the first.
-fn parts_make_the_whole(backend: Backend) {
+/// Merges from the first part to the last, and from the last to the first.
+fn merged_parts_match_the_whole(backend: Backend) {
     let mut rng = Rng::new(308);
     let mut worst = Worst::new(&bounds::MERGED_PARTS);
     for _ in 0..400 {
@@ -394,7 +396,7 @@ fn a_sink_belongs_to_one_part(backend: Backend) {
     worst.finish(backend.name());
 }
 
-/// (a and b) and c is a and (b and c), but for roundings; so are both orders.
+/// Merging is associative and commutative up to rounding.
 fn grouping_does_not_matter(backend: Backend) {
     let mut rng = Rng::new(310);
     for range in [1.0, 10.0, 80.0, 2000.0] {
@@ -405,7 +407,7 @@ fn grouping_does_not_matter(backend: Backend) {
             for got in [and(&a, &and(&b, &c)), and(&c, &and(&b, &a)), and(&and(&a, &c), &b)] {
                 for query in 0..20 {
                     let log = f64::from(want.log_sum_exp[query]);
-                    // Twice two merges, and what two rounded log-sum-exps make of weights.
+                    // Two merges on either side, and the propagated roundings of two log-sum-exps.
                     let u = 1.0 / 16_777_216.0;
                     let allowed = 4.0 * (6.0 + 3.0 * (1.0 + log.abs())) * u;
                     assert!((f64::from(got.log_sum_exp[query]) - log).abs() <= allowed);

@@ -1,5 +1,5 @@
 //! The Softmax cases of onnx 1.22 (`tests/data/onnx-1.22`), on every back end;
-//! `onnx_attention.rs` has the others.
+//! `onnx_attention.rs` has the Attention cases.
 
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 suite! { cases_by_columns, cases_by_rows }
 
-/// Softmax of a matrix, along its columns.
+/// A softmax along the columns of a matrix.
 type Columns = fn(Backend, MatrixRef<'_>, MatrixMut<'_>);
 
 fn cases_by_columns(backend: Backend) {
@@ -56,7 +56,7 @@ fn run(backend: Backend, columns: Columns, case: &Value, worst: &mut Worst) {
     }
 }
 
-/// A tensor is a stack of matrices in which the axis runs down the columns.
+/// Views the tensor as a stack of matrices whose columns run along the axis.
 fn softmax_along(
     backend: Backend,
     columns: Columns,
@@ -83,9 +83,9 @@ fn tensor(value: &Value) -> (Vec<usize>, Vec<f32>) {
     )
 }
 
-/// The adapter itself: along each axis of a cube.
+/// Tests the adapter itself along each axis of a cube.
 #[test]
-fn each_axis_is_the_one_meant() {
+fn softmax_runs_along_the_given_axis() {
     let x: Vec<f32> = (0..24_u8).map(|i| f32::from(i * 5 % 7)).collect();
     let shape = [2, 3, 4];
     let columns: Columns = |backend, x, out| backend.softmax_columns(x, out).unwrap();

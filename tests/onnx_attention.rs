@@ -1,9 +1,9 @@
 //! The Attention cases of onnx 1.22 (`tests/data/onnx-1.22`), on every back end, through an
-//! adapter that only reshapes; those with past keys from a cache too.
+//! adapter that only reshapes; cases with past keys also through a cache.
 //!
-//! onnx draws its grids with a row a query: masks go in and score grids come out transposed.
-//! A tensor [batch][tokens][heads · dim] is interleaved heads, [batch][heads][tokens][dim] stacked
-//! ones. Query i sits at i, and behind past keys at past + i.
+//! onnx has one row per query: masks and score grids are transposed. A tensor [batch][tokens][heads · dim]
+//! has interleaved heads, [batch][heads][tokens][dim] stacked ones. Query i is at position i, or past + i
+//! after `past` keys.
 
 use std::{fs, path::Path};
 
@@ -22,7 +22,7 @@ use serde_json::Value;
 
 suite! { every_case, cases_with_a_past_from_a_cache }
 
-/// How many there are, and with what.
+/// The number of cases, in total and per feature.
 const CASES: usize = 62;
 const WITH_PAST: usize = 18;
 
@@ -45,14 +45,14 @@ impl Tensor {
         })
     }
 
-    /// One of a batch.
+    /// Returns one element of the batch.
     fn batch(&self, index: usize) -> &[f32] {
         let len = self.data.len() / self.shape[0];
         &self.data[index * len..][..len]
     }
 }
 
-/// Heads of one batch, dense: stacked, or interleaved where the tensor has 3 dimensions.
+/// Views the heads of one batch: interleaved if the tensor has 3 dimensions, else stacked.
 #[derive(Clone, Copy)]
 struct Layout {
     stacked: bool,
@@ -94,7 +94,7 @@ fn grid(view: MatrixRef<'_>) -> Grid {
     Grid::from_fn(view.rows(), view.cols(), |row, col| view.get(row, col).unwrap())
 }
 
-/// A case, read.
+/// A parsed case.
 struct Problem {
     name: String,
     queries: Tensor,
@@ -154,7 +154,7 @@ impl Problem {
         self.heads[0].heads / self.heads[1].heads
     }
 
-    /// Keys or values of a key head, those of the past first.
+    /// Returns the keys or values of a KV head, past ones first.
     fn joined(&self, which: usize, batch: usize, head: usize) -> Grid {
         let (new, layout) = ([&self.keys, &self.values][which], self.heads[which + 1]);
         let new = grid(layout.view(new.batch(batch)).head(head).unwrap());
@@ -166,8 +166,8 @@ impl Problem {
         Grid { rows: past.shape[2] + new.rows, cols: new.cols, data }
     }
 
-    /// The options of a query head; a mask of 2, 3 or 4 dimensions repeats where it has one of a
-    /// kind, and ends before keys that nobody sees.
+    /// Returns the options of a query head. A mask of 2, 3 or 4 dimensions is broadcast along axes of size 1;
+    /// keys past its end are masked.
     fn options(&self, batch: usize, head: usize) -> Options {
         let [queries, keys, _] = self.heads;
         let total = self.past_len() + keys.tokens;
@@ -226,7 +226,7 @@ fn problems() -> Vec<Problem> {
         .collect()
 }
 
-/// Every output that a case expects, against what the calls give.
+/// Compares every output that a case lists with the result of the calls.
 struct Checks {
     out: Worst,
     scores: Worst,
@@ -293,7 +293,7 @@ impl Checks {
         }
     }
 
-    /// Modes: 0 as scaled, 1 capped, 2 biased and masked, 3 the pattern.
+    /// Modes of the score output: 0 scaled, 1 capped, 2 biased and masked, 3 the pattern.
     #[track_caller]
     fn check_grid(
         &mut self,
@@ -325,7 +325,7 @@ impl Checks {
             for ((&got, &want), &truth) in got.data.iter().zip(&want.data).zip(&truth.data) {
                 match truth {
                     Some(sum) => {
-                        check(&mut self.scores, got, want, Truth { sum, moved: 0.0 }, count)
+                        check(&mut self.scores, got, want, Truth { sum, propagated: 0.0 }, count)
                     }
                     None => assert!(got == f32::NEG_INFINITY && want == got, "{got}, {want}"),
                 }
@@ -334,7 +334,7 @@ impl Checks {
     }
 }
 
-/// The output of one batch: one call for all heads, or one a head where masks differ.
+/// Returns the output of one batch: by one call for all heads, or one call per head if masks differ.
 fn attend(
     backend: Backend,
     problem: &Problem,
@@ -349,7 +349,7 @@ fn attend(
         ..layout
     };
     let queries = queries.view(problem.queries.batch(batch));
-    // Where there is no past they are used as they lie.
+    // Without past keys the tensors are used in place.
     let (keys, values) = match problem.past {
         None => (
             key_layout.view(problem.keys.batch(batch)),
@@ -383,14 +383,14 @@ fn check_all(worst: &mut Worst, got: &Grid, want: &Grid, truth: &Grid<Truth>, n:
     }
 }
 
-/// Against what onnx says; how far it can be off is known of the truth.
+/// Compares with the output of onnx; the bound comes from the oracle.
 #[track_caller]
 fn check(worst: &mut Worst, got: f32, want: f32, truth: Truth, n: usize) {
     let sum = common::oracle::Sum { value: f64::from(want), ..truth.sum };
-    worst.check(got, Case { fma: false, n, truth: sum, moved: truth.moved });
+    worst.check(got, Case { fma: false, n, truth: sum, propagated: truth.propagated });
 }
 
-/// The past and the new keys appended to a cache a key head: the bits of the plain call.
+/// Past and new keys appended to one cache per KV head: attention has the bits of the plain call.
 fn cases_with_a_past_from_a_cache(backend: Backend) {
     let problems: Vec<_> = problems().into_iter().filter(|case| case.past.is_some()).collect();
     assert_eq!(problems.len(), WITH_PAST);
@@ -423,7 +423,7 @@ fn from_a_cache(backend: Backend, problem: &Problem, batch: usize, key_head: usi
         let [mut want, mut got] = [0; 2].map(|_| Grid::zeros(queries.rows(), width));
         let (k, v, into) = (keys.view(), values.view(), want.view_mut());
         options.attention(backend).run(queries, k, v, into, &mut workspace).unwrap();
-        // A cache counts from where the newest sit, and fewer queries than keys are new here.
+        // A cache counts from its newest positions, and here fewer queries than keys are new.
         let newest = (cache.len() - queries.rows()) as isize;
         let attention = options.attention(backend).query_offset(options.offset - newest);
         let into: MatrixMut<'_> = got.view_mut();
@@ -432,9 +432,9 @@ fn from_a_cache(backend: Backend, problem: &Problem, batch: usize, key_head: usi
     }
 }
 
-/// What the names speak of is found in the cases, so that no attribute is misread.
+/// Each feature in the file names is found in the parsed cases, so that no attribute is misread.
 #[test]
-fn every_kind_of_case_is_here() {
+fn every_kind_of_case_is_present() {
     let problems = problems();
     let count = |has: &dyn Fn(&Problem) -> bool| problems.iter().filter(|case| has(case)).count();
     assert_eq!(count(&|case| case.past.is_some()), WITH_PAST);

@@ -1,5 +1,5 @@
-//! Where the bounds end: the rows of "How exact" that say what sizes they hold for, and what comes beyond, on
-//! every back end.
+//! The conditions of the error bounds, from "How exact" in the crate docs: results at the limits and beyond;
+//! on every back end.
 
 use crate::common::cases::Rng;
 use sdpa::{Attention, Backend, MatrixMut, MatrixRef};
@@ -13,7 +13,7 @@ suite! {
     merge_of_large_log_sum_exps,
 }
 
-/// The output and log-sum-exp of one query over keys and values of one column.
+/// Returns the output and log-sum-exp of one query over keys and values of one column.
 fn run(options: Attention, query: f32, keys: &[f32], values: &[f32]) -> (f32, f32) {
     let column = |data| MatrixRef::new(data, keys.len(), 1).unwrap();
     let (mut out, mut log_sum_exp) = ([0.0], [0.0]);
@@ -31,7 +31,7 @@ fn run(options: Attention, query: f32, keys: &[f32], values: &[f32]) -> (f32, f3
     (out[0], log_sum_exp[0])
 }
 
-/// Within 1 ULP: the weight is formed, and taken back by a division.
+/// Within 1 ULP: the weight is computed, and divided by itself.
 fn one_visible_key_gives_its_value(backend: Backend) {
     let mut rng = Rng::new(60);
     for _ in 0..20_000 {
@@ -59,13 +59,13 @@ fn values_up_to_half_of_the_largest_sum(backend: Backend) {
     }
 }
 
-/// Beyond that the sum that is to be divided may overflow.
+/// Beyond 2¹²⁸ the sum may overflow before the division.
 fn four_values_of_a_larger_sum(backend: Backend) {
     let (out, _) = run(Attention::new().on(backend), 0.0, &[0.0; 4], &[3e38; 4]);
     assert_eq!(out, f32::INFINITY);
 }
 
-/// |scale · query| below 2¹²⁸: the query is multiplied by the scale before it meets a key.
+/// |scale · query| below 2¹²⁸: the query is multiplied by the scale before the dot product.
 fn a_query_times_the_scale(backend: Backend) {
     let score = |scale, query, key| {
         let (_, log_sum_exp) =
@@ -76,7 +76,7 @@ fn a_query_times_the_scale(backend: Backend) {
     assert_eq!(score(1e9, 1e30, 1e-38), f32::INFINITY);
 }
 
-/// Σ |scale · query · key| below 2¹²⁸: a sum of a row's products may overflow before the last brings it back.
+/// Σ |scale · query · key| below 2¹²⁸: a partial sum of the products may overflow even if the total does not.
 fn products_of_a_larger_sum(backend: Backend) {
     let score = |products: &[f32; 3]| {
         let mut out = [0.0];
@@ -90,7 +90,7 @@ fn products_of_a_larger_sum(backend: Backend) {
     assert_eq!(score(&[3e38, 3e38, -3e38]), f32::INFINITY);
 }
 
-/// A log-sum-exp holds a count of keys only as far as its ULP is small: that of 10⁸ is 8, and ln 3 is lost.
+/// A log-sum-exp represents a number of keys only if its ULP is small: at 10⁸ it is 8, and ln 3 is lost.
 fn merge_of_large_log_sum_exps(backend: Backend) {
     let merged = |score: f32| {
         let of = |keys: usize, value| {
@@ -104,7 +104,7 @@ fn merge_of_large_log_sum_exps(backend: Backend) {
         backend.merge(into, &mut log_sum_exp, from, &[b]).unwrap();
         out[0]
     };
-    // Half an ULP of either log-sum-exp is so much of its share.
+    // Half an ULP of either log-sum-exp changes its weight by this relative error.
     for (score, within) in [(1.0, 1e-6), (100.0, 1e-5), (1e4, 4e-4), (1e6, 0.03)] {
         assert!((merged(score) - 0.75).abs() < within, "{} at {score}", merged(score));
     }

@@ -1,5 +1,5 @@
-//! Runs every file of `fuzz/regressions/` through the body of its fuzz target: what
-//! fuzzing found once, and seeds made by hand.
+//! Runs every file of `fuzz/regressions/` through the body of its fuzz target: earlier finds of
+//! fuzzing, and hand-made seeds.
 
 #[path = "../fuzz/src/targets/mod.rs"]
 mod targets;
@@ -24,13 +24,13 @@ fn every_file_passes() {
     }
 }
 
-/// No bytes are an input too.
+/// Empty input is valid.
 #[test]
-fn nothing_passes() {
+fn empty_input_passes() {
     targets::ALL.iter().for_each(|(_, target)| target(&[]));
 }
 
-/// A target of which no file is kept, or a folder that no target reads.
+/// Fails for a target without files, or a folder without a target.
 #[test]
 fn folders_are_targets() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
@@ -39,7 +39,7 @@ fn folders_are_targets() {
         let names = entries.map(|entry| entry.expect("an entry").path());
         let mut names: Vec<_> =
             names.map(|path| path.file_stem().expect("a name").to_owned()).collect();
-        names.retain(|name| name != "capi"); // capi/tests/regressions.rs has that one
+        names.retain(|name| name != "capi"); // capi/tests/regressions.rs runs it
         names.sort();
         names
     };

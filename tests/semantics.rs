@@ -1,5 +1,5 @@
-//! What the numbers mean: special values, sizes that disagree, what an error
-//! leaves alone; on every back end.
+//! The semantics of the operations: special values, sizes that disagree, outputs that an error leaves
+//! unchanged; on every back end.
 
 use crate::common::{
     self,
@@ -11,7 +11,7 @@ use sdpa::{Backend, Error, Matrix, MatrixMut, MatrixRef};
 
 suite! {
     masked_scores_weigh_nothing,
-    nothing_but_masks_gives_zeros,
+    all_masked_gives_zeros,
     no_elements,
     one_column_of_any_stride,
     infinite_scores_share,
@@ -25,14 +25,14 @@ suite! {
     sizes_that_disagree,
     empty_dimensions,
     scales_that_are_not_finite,
-    the_notebook,
+    worked_example,
 }
 
 const INFINITY: f32 = f32::INFINITY;
 const NAN: f32 = f32::NAN;
 
-/// Every way to take the softmax of one row: a slice, a row and a column among
-/// others; each out of place and in place.
+/// Computes the softmax of one row in every way: as a slice, as a row and as a column among others; each out
+/// of place and in place.
 fn each_softmax(backend: Backend, x: &[f32]) -> Vec<Vec<f32>> {
     let among = |i: usize| Grid::from_fn(5, x.len(), |row, k| if row == i { x[k] } else { 1.0 });
     let mut all = Vec::new();
@@ -70,7 +70,7 @@ fn assert_each_is(backend: Backend, x: &[f32], want: &[f32]) {
     }
 }
 
-/// Positions in every lane of every group, and lengths around them.
+/// Indices in every lane of every group, and lengths around them.
 fn positions() -> impl Iterator<Item = (usize, usize)> {
     [1, 2, 5, 16, 17, 33, 70].into_iter().flat_map(|n| (0..n).map(move |i| (n, i)))
 }
@@ -92,14 +92,14 @@ fn masked_scores_weigh_nothing(backend: Backend) {
     }
 }
 
-fn nothing_but_masks_gives_zeros(backend: Backend) {
+fn all_masked_gives_zeros(backend: Backend) {
     for n in 0..70 {
         assert_each_is(backend, &vec![-INFINITY; n], &vec![0.0; n]);
     }
 }
 
 fn no_elements(backend: Backend) {
-    // However many: they are no work, one by one neither.
+    // Rows or columns without elements take no time, whatever their number.
     for (rows, cols) in [(0, 0), (0, 5), (5, 0), (0, usize::MAX), (usize::MAX, 0)] {
         let x = MatrixRef::new(&[], rows, cols).unwrap();
         let out = || MatrixMut::new(&mut [], rows, cols).unwrap();
@@ -111,7 +111,7 @@ fn no_elements(backend: Backend) {
     assert_eq!(backend.dot(&[], &[]).map(f32::to_bits), Ok(0));
 }
 
-/// A stride that leads nowhere is never walked, and overflows nothing.
+/// The stride of an axis with one element is never used, and does not overflow.
 fn one_column_of_any_stride(backend: Backend) {
     for stride in [0, usize::MAX / 8, usize::MAX / 2, usize::MAX] {
         let x = MatrixRef::with_strides(&[3.0, -1.0], 2, 1, 1, stride).unwrap();
@@ -143,7 +143,7 @@ fn infinite_scores_share(backend: Backend) {
     }
 }
 
-/// In every lane, beside ordinary elements, masks and infinities.
+/// In every lane, with ordinary elements, masks and infinities in the same slice.
 fn a_nan_fills_its_own_slice(backend: Backend) {
     for (n, i) in positions() {
         for others in [0.0, -INFINITY, INFINITY, f32::MAX, -2000.0] {
@@ -171,8 +171,7 @@ fn a_nan_fills_its_own_column(backend: Backend) {
     }
 }
 
-/// A NaN or ∞ among the values reaches the column of outputs that it stands in,
-/// and one in a weight reaches its query.
+/// A NaN or ∞ in a value reaches that column of the outputs; one in a weight reaches its query.
 fn values_that_are_not_finite_stay_in_their_column(backend: Backend) {
     let mut rng = Rng::new(202);
     for bad in [NAN, INFINITY, -INFINITY] {
@@ -189,7 +188,7 @@ fn values_that_are_not_finite_stay_in_their_column(backend: Backend) {
     }
 }
 
-/// Of every weight around the smallest normal number and below.
+/// For weights around the smallest normal number and below.
 fn weights_are_never_subnormal(backend: Backend) {
     let smallest = f64::from(f32::MIN_POSITIVE);
     let (mut zeros, mut others) = (0, 0);
@@ -241,7 +240,7 @@ fn a_scale_left_out_is_one_over_the_root(backend: Backend) {
     assert_eq!(out.0, [[-32.0]]);
 }
 
-/// Runs `call` on an output that must be refused, and stay as it is.
+/// Runs an invalid `call`, which must fail and leave the output unchanged.
 #[track_caller]
 fn refused(
     error: Error,
@@ -271,7 +270,7 @@ fn sizes_that_disagree(backend: Backend) {
     refused(Error::Shape, 1, 4, |mut out| {
         backend.softmax(&[1.0; 5], out.row_mut(0).expect("one row"))
     });
-    // Out of shape: 3 x 6, 4 x 5, 6 x 4; inner sizes that differ; a bias too long or short.
+    // Wrong shapes: 3 x 6, 4 x 5, 6 x 4; inner sizes that differ; a bias too long or short.
     for (rows, cols) in [(3, 6), (4, 5), (6, 4)] {
         refused(Error::Shape, rows, cols, |out| backend.project(x.view(), other.view(), None, out));
     }
@@ -312,8 +311,8 @@ fn scales_that_are_not_finite(backend: Backend) {
     }
 }
 
-/// The worked example that the project began with: a row a key, a column a query.
-fn the_notebook(backend: Backend) {
+/// The worked example that the project began with: a row per key, a column per query.
+fn worked_example(backend: Backend) {
     let scores = Matrix([
         [0.7, -0.93, -0.24, -5.0],
         [-0.73, 2.9, -0.5, 93.0],

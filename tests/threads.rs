@@ -1,13 +1,13 @@
-//! Heads and ranges of queries on many threads: the bits of one call on one, on every
-//! back end. `examples/threads.rs` shows how it is done.
+//! Heads and ranges of queries on many threads have the bits of one call on one thread; on every back end.
+//! `examples/threads.rs` is the user's example.
 
-#![cfg(not(target_family = "wasm"))] // rayon
+#![cfg(not(target_family = "wasm"))] // rayon needs threads
 
 use crate::common::{
     assert_same_bits,
     cases::{Kind, Rng},
     grid::Grid,
-    heads::{HeldHeads, guarded},
+    heads::{GuardedHeads, guarded},
     options::Options,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
@@ -19,12 +19,12 @@ fn pool() -> ThreadPool {
     ThreadPoolBuilder::new().num_threads(5).build().unwrap()
 }
 
-/// 4 heads a group, keys and values of each group, and options for all.
+/// 4 query heads per group, keys and values of each group, and options for all.
 struct Problem {
     options: Options,
-    queries: HeldHeads,
-    keys: HeldHeads,
-    values: HeldHeads,
+    queries: GuardedHeads,
+    keys: GuardedHeads,
+    values: GuardedHeads,
     key_heads: usize,
     tokens: usize,
     key_count: usize,
@@ -42,7 +42,7 @@ impl Problem {
             let kind = Kind::any(rng);
             let grids: Vec<Grid> =
                 (0..heads).map(|_| Grid::random(rng, kind, rows, cols)).collect();
-            HeldHeads::of(rng, &grids)
+            GuardedHeads::of(rng, &grids)
         };
         let queries = held(key_heads * GROUP, tokens, DIM);
         let (keys, values) = (held(key_heads, key_count, DIM), held(key_heads, key_count, WIDTH));
@@ -56,7 +56,7 @@ impl Problem {
     fn at_once(&self, backend: Backend, rng: &mut Rng) -> Vec<(Grid, Vec<f32>)> {
         let attention = self.options.attention(backend);
         guarded(rng, "at once", self.sizes(), |out, logarithms, workspace| {
-            let [q, k, v] = [&self.queries, &self.keys, &self.values].map(HeldHeads::view);
+            let [q, k, v] = [&self.queries, &self.keys, &self.values].map(GuardedHeads::view);
             attention.run_with_log_sum_exp(q, k, v, out, logarithms, workspace)
         })
     }
@@ -166,7 +166,7 @@ fn ranges_on_threads(backend: Backend) {
     }
 }
 
-/// Many query heads of one cache, each on a thread.
+/// Many query heads over one cache, each on a thread.
 fn one_cache_on_threads(backend: Backend) {
     let mut rng = Rng::new(73);
     let mut cache = Box::new(KvCache::<DIM, WIDTH, 4>::new());
@@ -176,7 +176,7 @@ fn one_cache_on_threads(backend: Backend) {
     cache.slide(150);
     let grids: Vec<Grid> =
         (0..12).map(|_| Grid::random(&mut rng, Kind::Ordinary, 3, DIM)).collect();
-    let queries = HeldHeads::of(&mut rng, &grids);
+    let queries = GuardedHeads::of(&mut rng, &grids);
     let attention = Attention::new().on(backend).causal();
     let want = guarded(&mut rng, "cache", [12, 3, DIM, WIDTH], |out, _, workspace| {
         cache.attend(&attention, queries.view(), out, workspace)

@@ -1,6 +1,6 @@
-//! What the benches share: each operation with its data, its truth and its work.
+//! Shared by the benches: each operation with its data, its f64 check and its amount of work.
 
-// Each bench is a crate of its own, and none uses everything here.
+// Each bench is a separate crate, and none uses all of this.
 #![allow(dead_code)]
 
 #[allow(unused_macros, reason = "the suite of the tests")]
@@ -18,7 +18,7 @@ use tests::{
     oracle::{self, Sum},
 };
 
-/// Rows of keys, rows of queries, and the width of both.
+/// The number of keys, of queries, and the width of both.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) keys: usize,
@@ -36,7 +36,7 @@ impl Shape {
         Self::new(n, 1, 1)
     }
 
-    /// How many floating-point operations a product of matrices takes.
+    /// Returns the floating-point operations of a matrix product.
     const fn flops(self) -> usize {
         2 * self.keys * self.queries * self.dim
     }
@@ -56,7 +56,7 @@ impl fmt::Display for Shape {
     }
 }
 
-/// An operation that is ready to run, as often as one likes.
+/// An operation that can be run repeatedly.
 pub(crate) type Call<'a> = Box<dyn FnMut() + 'a>;
 
 /// Rows and columns.
@@ -72,11 +72,11 @@ pub(crate) struct Operation {
     sizes: fn(Shape) -> [Size; 3],
     prepare: for<'a> fn(Backend, &'a Inputs, &'a mut Grid) -> Call<'a>,
     truth: fn(&Inputs) -> Grid<Sum>,
-    /// Floating-point operations of a sum of products, weights of a softmax.
+    /// Returns floating-point operations, or the number of weights for a softmax.
     pub(crate) work: fn(Shape) -> usize,
 }
 
-/// What an operation reads.
+/// The inputs of an operation.
 pub(crate) struct Inputs {
     left: Grid,
     right: Grid,
@@ -91,7 +91,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// Random data, for which the operation has been held against plain f64.
+    /// Creates random data, and checks the result of the operation against plain f64.
     pub(crate) fn checked(operation: Operation, backend: Backend, shape: Shape) -> Self {
         let [left, right, out] = (operation.sizes)(shape);
         let mut rng = Rng::new(1);
@@ -103,12 +103,12 @@ impl Case {
         case
     }
 
-    /// The call itself, its arguments at hand.
+    /// Returns the call with its arguments prepared.
     pub(crate) fn call(&mut self) -> Call<'_> {
         (self.operation.prepare)(self.backend, &self.inputs, &mut self.out)
     }
 
-    /// Coarse next to the bounds of the tests: enough to see that the work was done.
+    /// Coarser than the bounds of the tests: only checks that the work is done.
     fn check(&self) {
         let truths = (self.operation.truth)(&self.inputs);
         assert_eq!(self.out.data.len(), truths.data.len());
@@ -124,7 +124,7 @@ impl Case {
 ///
 /// # Panics
 ///
-/// When this machine lacks it: what is not measured must not pass.
+/// If this machine lacks it, so that a missing measurement is not mistaken for a pass.
 pub(crate) fn required(name: &str) -> Backend {
     Backend::by_name(name).unwrap_or_else(|| panic!("back end {name} is not on this machine"))
 }
@@ -172,7 +172,7 @@ pub(crate) const SOFTMAX: Operation = Operation {
     work: Shape::scores,
 };
 
-/// Runs over its own result from the second call on; any finite numbers take as long.
+/// From the second call on it runs on its own result; the time does not depend on finite values.
 pub(crate) const SOFTMAX_IN_PLACE: Operation = Operation {
     name: "softmax_in_place",
     prepare: |backend, Inputs { left, .. }, out| {
@@ -183,7 +183,7 @@ pub(crate) const SOFTMAX_IN_PLACE: Operation = Operation {
     ..SOFTMAX
 };
 
-/// A row per query, as most libraries draw it.
+/// Softmax of rows: the score grid of most libraries, with a row per query.
 pub(crate) const SOFTMAX_ROWS: Operation = Operation {
     name: "softmax_rows",
     of_slices: false,
@@ -206,7 +206,7 @@ pub(crate) const SOFTMAX_ROWS_IN_PLACE: Operation = Operation {
     ..SOFTMAX_ROWS
 };
 
-/// A column per query, as this crate draws it.
+/// Softmax of columns: the score grid of this crate, with a column per query.
 pub(crate) const SOFTMAX_COLUMNS: Operation = Operation {
     name: "softmax_columns",
     of_slices: false,
@@ -230,7 +230,7 @@ pub(crate) const SOFTMAX_COLUMNS_IN_PLACE: Operation = Operation {
     ..SOFTMAX_COLUMNS
 };
 
-/// A token per key, `dim` inputs and an output per query.
+/// `keys` tokens, `dim` inputs and `queries` outputs.
 pub(crate) const PROJECT: Operation = Operation {
     name: "project",
     of_slices: false,
@@ -255,7 +255,7 @@ pub(crate) const SCORES: Operation = Operation {
     work: Shape::flops,
 };
 
-/// Values as wide as the keys.
+/// The values are as wide as the keys.
 pub(crate) const WEIGHTED_SUM: Operation = Operation {
     name: "weighted_sum",
     of_slices: false,
@@ -270,7 +270,7 @@ pub(crate) const WEIGHTED_SUM: Operation = Operation {
     work: Shape::flops,
 };
 
-/// The keys are the values too.
+/// The values are the keys.
 pub(crate) const ATTENTION: Operation = Operation {
     name: "attention",
     of_slices: false,
@@ -280,7 +280,7 @@ pub(crate) const ATTENTION: Operation = Operation {
     work: |shape| 2 * shape.flops(),
 };
 
-/// Counts the operations of all keys, of which half are left out.
+/// Counts the operations of all keys, although causal skips half of them.
 pub(crate) const ATTENTION_CAUSAL: Operation = Operation {
     name: "attention_causal",
     prepare: |backend, inputs, out| attend(Attention::new().on(backend).causal(), inputs, out),
@@ -288,7 +288,7 @@ pub(crate) const ATTENTION_CAUSAL: Operation = Operation {
     ..ATTENTION
 };
 
-/// From a cache, which is filled before.
+/// Attention over a cache that is filled beforehand.
 pub(crate) const ATTENTION_CACHED: Operation = Operation {
     name: "attention_cached",
     prepare: |backend, Inputs { left, right }, out| {
@@ -311,7 +311,7 @@ pub(crate) const ATTENTION_CACHED: Operation = Operation {
     ..ATTENTION
 };
 
-/// The grid of weights, and what it takes to form it.
+/// The attention pattern, including the scores.
 pub(crate) const PATTERN: Operation = Operation {
     name: "pattern",
     sizes: |Shape { keys, queries, dim }| [(queries, dim), (keys, dim), (keys, queries)],
@@ -345,7 +345,7 @@ const fn of_softmax(size: Size) -> [Size; 3] {
     [size, (0, 0), size]
 }
 
-/// The error of a weight scales with the weight.
+/// The tolerance of a weight is relative to the weight.
 fn of_weights(weights: Grid<f64>) -> Grid<Sum> {
     Grid::from_fn(weights.rows, weights.cols, |row, col| {
         let value = weights.at(row, col);

@@ -26,7 +26,7 @@ mod limits;
 #[cfg(target_arch = "x86_64")]
 mod measure;
 #[cfg(target_arch = "x86_64")]
-mod non_fma;
+mod operations;
 
 use std::{env, process::ExitCode};
 
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
             continue;
         };
         println!("\n{name}, {:.1} GFLOP/s at peak", 1e-9 / time(&mut || peak(backend)) * PEAK_FLOP);
-        let floors = non_fma::floors(backend).into_iter().chain(attention::floors(backend));
+        let floors = operations::floors(backend).into_iter().chain(attention::floors(backend));
         let floors = floors
             .filter(|floor| asked.is_empty() || asked.iter().any(|part| floor.what.contains(part)));
         missed += floors.map(|floor| floor.holds(slack)).filter(|holds| !holds).count();

@@ -1,4 +1,4 @@
-//! The calls of tests/calls.c, made of the Rust crate: both must print the same, on each back end.
+//! Makes the calls of tests/calls.c to the Rust crate: both must print the same, on each back end.
 //!
 //! With `SDPA_BREAK_BITS=1` in the environment one bit of one result is flipped.
 
@@ -13,14 +13,14 @@ struct Calls {
     digest: u64,
 }
 
-/// Floats, and how a matrix lies in them.
-struct Held {
+/// A matrix in a buffer, with its shape and strides.
+struct TestMatrix {
     data: Vec<f32>,
     shape: [usize; 2],
     strides: [usize; 2],
 }
 
-impl Held {
+impl TestMatrix {
     fn view(&self) -> MatrixRef<'_> {
         let ([rows, cols], [row, col]) = (self.shape, self.strides);
         MatrixRef::with_strides(&self.data, rows, cols, row, col).unwrap()
@@ -32,14 +32,14 @@ impl Held {
     }
 }
 
-/// What the options refer to.
+/// The options of a call, with the memory that they refer to.
 struct Options {
     flags: usize,
     scale: f32,
     softcap: f32,
     query_offset: isize,
     window: [usize; 2],
-    bias: Option<Held>,
+    bias: Option<TestMatrix>,
     keep: Option<Vec<u8>>,
     sink: Option<f32>,
     shape: [usize; 2],
@@ -113,10 +113,10 @@ impl Calls {
         }
     }
 
-    fn note_matrix(&mut self, held: &Held) {
-        for row in 0..held.shape[0] {
-            for col in 0..held.shape[1] {
-                self.note_floats(&[held.view().get(row, col).unwrap()]);
+    fn note_matrix(&mut self, matrix: &TestMatrix) {
+        for row in 0..matrix.shape[0] {
+            for col in 0..matrix.shape[1] {
+                self.note_floats(&[matrix.view().get(row, col).unwrap()]);
             }
         }
     }
@@ -125,14 +125,14 @@ impl Calls {
         (0..n).map(|_| self.value()).collect()
     }
 
-    fn matrix(&mut self, rows: usize, cols: usize) -> Held {
+    fn matrix(&mut self, rows: usize, cols: usize) -> TestMatrix {
         let shape = [rows, cols];
         if self.one_in(3) {
             let pitch = rows + self.below(3);
-            Held { data: self.take(cols * pitch), shape, strides: [1, pitch] }
+            TestMatrix { data: self.take(cols * pitch), shape, strides: [1, pitch] }
         } else {
             let pitch = cols + self.below(3);
-            Held { data: self.take(rows * pitch), shape, strides: [pitch, 1] }
+            TestMatrix { data: self.take(rows * pitch), shape, strides: [pitch, 1] }
         }
     }
 

@@ -1,5 +1,5 @@
-/* Token after token through the cache: two query heads share the keys and values of one key
- * head, and see the last eight tokens. No heap, no library but this.
+/* Decodes token by token with a KV cache: two query heads share one KV head and see the last eight tokens
+ * (sliding window). No heap, and no library but this.
  *
  *     cc decode.c $(pkg-config --cflags --libs sdpa-attention) && ./a.out */
 
@@ -13,7 +13,7 @@ static float storage[SDPA_CACHE_FLOATS(DIM, DIM, BLOCKS)];
 static float workspace[SDPA_ATTENTION_WORKSPACE(DIM, DIM)];
 static float query[HEADS * DIM], key[DIM], value[DIM], out[HEADS * DIM];
 
-/* What a model would project from a token. */
+/* Stands for the projections of a model. */
 static void project(int token) {
     for (int i = 0; i < DIM; i++) {
         key[i] = (float)((token * 7 + i * 3) % 11 - 5) / 4;
@@ -40,7 +40,7 @@ int main(void) {
                                              SDPA_COUNT(workspace));
         }
         if (status == SDPA_OK) {
-            status = sdpa_cache_slide(&cache, LEFT + 1); /* what no later token sees */
+            status = sdpa_cache_slide(&cache, LEFT + 1); /* drops what no later token sees */
         }
         if (token % 25 == 0 || token == TOKENS - 1) {
             printf("token %3d looks at %7.3f and %7.3f\n", token, (double)out[0], (double)out[DIM]);

@@ -1,4 +1,4 @@
-// The cache as a C++17 class: storage that lives as long as it does, and errors that throw.
+// The KV cache as a C++17 class that owns its storage and throws on errors.
 //
 //     c++ -std=c++17 decode.cpp $(pkg-config --cflags --libs sdpa-attention) && ./a.out
 
@@ -26,7 +26,7 @@ public:
         check(sdpa_cache_init(&cache, dim, value_dim, storage.data(), storage.size()));
     }
 
-    // The structure points into the storage: a vector that moves keeps its own.
+    // The structure points into the storage; moving a vector does not move its elements.
     Cache(Cache &&) = default;
     Cache &operator=(Cache &&) = default;
     Cache(const Cache &) = delete;

@@ -1,5 +1,5 @@
-/* The pattern of one trained attention head, from embeddings: the table that the Rust example
- * attention_pattern prints.
+/* Prints the attention pattern of one trained head, from embeddings: the table of the Rust example
+ * attention_pattern.
  *
  *     cc pattern.c $(pkg-config --cflags --libs sdpa-attention) && ./a.out FOLDER
  *

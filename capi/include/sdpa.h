@@ -11,40 +11,42 @@
  *
  * The grid has a ROW PER KEY and a COLUMN PER QUERY.
  *
- * All floats are binary32; every length counts elements, never bytes. Structures that are all
- * zero mean the default, and fields that later versions add to them go behind the last. Nothing
- * allocates, nothing holds state between calls, nothing panics; every function may be called from
- * any thread and from an interrupt, at the same time as any other, on memory that nobody else
- * writes (or reads, where the call writes).
+ * All floats are IEEE binary32. Lengths and strides count elements, never bytes. Structures of
+ * zeros mean the defaults; later versions add fields at the end only. No function allocates, keeps
+ * state between calls or panics. Every function may be called from any thread and from an interrupt,
+ * concurrently with any other. During the call nobody else may write the memory that it reads, or
+ * read or write the memory that it writes.
  *
- * A function returns SDPA_OK, or another status and has then written nothing at all. What it
- * checks: pointers, which are NULL or aligned for their type, and to something not NULL; sizes and
- * strides; overlap; options.
+ * A function returns SDPA_OK, or an error and has then written nothing. It checks pointers (aligned
+ * for their type, and not NULL if there is at least one element), sizes, strides, overlap and
+ * options.
  *
- * Overlap. Inputs may overlap each other. An output must share no element with an input or
- * another output, but where its comment says that it may be the input itself. Elements may lie
- * interleaved where some stride of either keeps them apart: heads or slices of one
- * [token][head][dim] buffer, columns side by side, every other element. An interleaving
- * without such a stride is refused too (SDPA_ERROR_ALIAS).
+ * Overlap. Inputs may overlap each other. An output must share no element with an input or another
+ * output, unless its comment says that it may be the input itself. Interleaved elements are accepted
+ * if they are disjoint modulo a stride of either argument: heads or slices of one
+ * [token][head][dim] buffer, ranges of columns, every second element. Any other interleaving is
+ * refused, even if no element is shared (SDPA_ERROR_ALIAS).
  *
- * Numbers. The bounds of the crate's docs hold for
- *   - |scale * query| and every sum of |scale * query * key| below 2^128. Beyond, a score may be
- *     an infinity or NaN: the query is multiplied by the scale first.
- *   - twice the sum of the |value| of the keys that a query sees below 2^128. Beyond, an output
- *     may be an infinity or NaN: four keys of 3e38 give +infinity.
- *   - sdpa_merge of log-sum-exps that hold the logarithm of a count of keys. Those of scores near
- *     1e8 do not, as their ULP is 8: there one key weighs as much as three.
- *   - rounding to nearest, and subnormals kept. In other rounding modes the softmax was measured
- *     within 300 ULP, its weights in [0, 1.0001]: tested, not promised.
+ * Numbers. The error bounds in the crate's docs hold under these conditions:
+ *   - |scale * query| and every sum of |scale * query * key| are below 2^128. Otherwise a score may
+ *     be an infinity or NaN, as the query is multiplied by the scale first.
+ *   - Twice the sum of |value| over the visible keys is below 2^128. Otherwise an output may be an
+ *     infinity or NaN: four values of 3e38 give +infinity.
+ *   - The log-sum-exps given to sdpa_merge can represent the logarithm of a number of keys. Near
+ *     1e8 they cannot, as the ULP is 8: there one key may get the weight of three.
+ *   - Rounding is to nearest, and subnormals are not flushed. In other rounding modes the softmax was
+ *     measured within 300 ULP, with weights in [0, 1.0001]: tested, not promised.
  * The output of a query that sees one key is within 1 ULP of that key's value. Positions are
- * whole numbers without end; a cache counts them in uint64_t on every target.
+ * integers that do not wrap around; a cache counts them in uint64_t on every target.
  *
- * Exception flags. No call leaves FE_INVALID or FE_DIVBYZERO raised where the visible keys and
- * values give finite products and sums: scores and masks of -infinity, masked keys of any content
- * and empty states included. Where an infinity makes a NaN it may be. Traps are left alone.
+ * Exception flags. No call leaves FE_INVALID or FE_DIVBYZERO raised if the visible keys and values
+ * give finite products and sums; scores and masks of -infinity, masked keys of any content and empty
+ * states are no exception. FE_INVALID may be raised if an infinity makes a NaN. Traps are not
+ * changed.
  *
- * Back ends. A function runs on the fastest that the machine has. Its twin, whose name ends in
- * _on, runs on the one that it is given, with the bits of that one: see sdpa_backend_by_name.
+ * Back ends (instruction sets). A function runs on the fastest back end of the machine. Its variant
+ * with the suffix _on runs on the given back end, with the bits of that back end: see
+ * sdpa_backend_by_name.
  */
 
 #ifndef SDPA_H
@@ -57,8 +59,8 @@
 #define SDPA_VERSION "0.1.0"
 
 /*
- * How many queries a call works on at a time, and how many floats it keeps of each: a matter of the
- * target.
+ * The number of queries that a call processes at a time, and the floats of state that it keeps per
+ * query in the workspace. Both depend on the target.
  */
 #if defined(__arm__) || defined(_M_ARM) || (defined(__riscv) && __riscv_xlen == 32) || defined(__xtensa__)
 #define SDPA_QUERY_BLOCK 4
@@ -69,18 +71,21 @@
 #endif
 
 /*
- * How many floats of workspace an attention call needs, as a constant expression:
+ * The number of floats of workspace that an attention call needs, as a constant expression:
  *     static float workspace[SDPA_ATTENTION_WORKSPACE(64, 64)];
- * The same number as sdpa_attention_workspace(), for sizes that do not overflow.
+ * The number that sdpa_attention_workspace() returns, unless it overflows.
  */
 #define SDPA_ATTENTION_WORKSPACE(dim, value_dim)                                           \
     ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim) + SDPA_KEY_BLOCK + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK)
 
-/* How many floats of storage a cache takes, likewise: see sdpa_cache_init. */
+/*
+ * The number of floats of storage that a cache needs, as a constant expression: see sdpa_cache_init.
+ * The number that sdpa_cache_floats() returns, unless it overflows.
+ */
 #define SDPA_CACHE_FLOATS(dim, value_dim, blocks)                                          \
     ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim)) * SDPA_KEY_BLOCK * SDPA_SIZE(blocks))
 
-/* An integer as a size, and how many elements an array has; a pointer is none in C++. */
+/* An integer as size_t, and the number of elements of an array. In C++ a pointer does not compile. */
 #ifdef __cplusplus
 namespace sdpa_detail {
 constexpr size_t size(size_t n) { return n; }
@@ -99,54 +104,55 @@ extern "C" {
 #endif
 
 /**
- * The version of this header.
+ * The version of this header: the major number.
  */
 #define SDPA_VERSION_MAJOR 0
 
 /**
- * Minor versions add.
+ * The minor number: higher when functions or fields are added.
  */
 #define SDPA_VERSION_MINOR 1
 
 /**
- * Patches repair.
+ * The patch number: higher when something is repaired.
  */
 #define SDPA_VERSION_PATCH 0
 
 /**
- * A query sees the keys up to its own position.
+ * Causal mask: a query sees the keys at its own position and before.
  */
 #define SDPA_CAUSAL 1
 
 /**
- * A query at position p sees the keys from p - window_left to p + window_right.
+ * Sliding window: a query at position p sees the keys from p - window_left to p + window_right.
  */
 #define SDPA_WINDOW 2
 
 /**
- * How many keys a block of a cache holds.
+ * The number of keys in a block of a cache.
  */
 #define SDPA_KEY_BLOCK 64
 
 /**
- * What a call came to: SDPA_OK, or why it wrote nothing. Where several things are wrong,
- * one of them is told. status % 100 is the kind: SDPA_ERROR_SHAPE for each SDPA_ERROR_SHAPE_...,
- * which says in which argument.
+ * The result of a call: SDPA_OK, or an error, after which nothing has been written. If several
+ * things are wrong, one of them is reported. status % 100 is the kind of error: it is
+ * SDPA_ERROR_SHAPE for every SDPA_ERROR_SHAPE_..., which names the argument.
  */
 typedef int32_t sdpa_status;
 
 /**
- * A back end of this machine, 0 or more; negative: none. Every operation has a twin that takes one,
- * sdpa_dot_on and so on, and returns SDPA_ERROR_OPTION where there is none of that handle.
+ * A handle of a back end (instruction set) of this machine: 0 or more; negative: none. Every
+ * operation has a variant with the suffix _on that takes a handle, for example sdpa_dot_on; it
+ * returns SDPA_ERROR_OPTION if this machine has no back end of that handle.
  */
 typedef int32_t sdpa_backend_t;
 
 /**
- * A matrix that is read. Element (r, c) is data[r * row_stride + c * col_stride]: strides
- * count floats. Both strides 0 means dense, row after row (row_stride = cols, col_stride =
- * 1). A row_stride of 0 beside a col_stride repeats one row. A col_stride of 0 beside a row_stride
- * repeats one column in a bias; elsewhere it is SDPA_ERROR_STRIDE, where there are several columns.
- * What lies between the elements is not touched. Without elements data may be NULL.
+ * A matrix that is read. Element (r, c) is data[r * row_stride + c * col_stride]; strides count
+ * floats. Both strides 0 means contiguous rows (row_stride = cols, col_stride = 1). If only
+ * row_stride is 0, one row is repeated (broadcast). If only col_stride is 0 and there are several
+ * columns, a bias repeats one column, and any other matrix is SDPA_ERROR_STRIDE. Memory between
+ * the elements is not touched. data may be NULL if rows or cols is 0.
  */
 typedef struct {
     const float *data;
@@ -157,7 +163,7 @@ typedef struct {
 } sdpa_matrix;
 
 /**
- * A matrix that is written: as sdpa_matrix, but no two elements may lie at one place.
+ * A matrix that is written: as sdpa_matrix, but no two elements may have the same address.
  */
 typedef struct {
     float *data;
@@ -168,48 +174,54 @@ typedef struct {
 } sdpa_matrix_mut;
 
 /**
- * The options of attention. All zero, as NULL in its place, is the default: every query sees
- * every key, the scale is 1 / sqrt(dim). They are applied in the order scale, softcap, bias,
- * masks. Query i sits at position query_offset + i, key j at j; from a cache 0 is where the
- * newest queries sit. Fields that later versions add go behind the last, and 0 means what there was
- * before: set the whole structure to zero, then what is wanted.
+ * The options of attention. A structure of zeros, or a NULL pointer to one, means the defaults:
+ * every query sees every key, and the scale is 1 / sqrt(dim). The options are applied in the order
+ * scale, softcap, bias, masks. Query i is at position query_offset + i, key j at position j; over a
+ * cache the queries are at the newest positions if query_offset is 0. Later versions add fields at
+ * the end, and their 0 means the earlier behavior: set the whole structure to zero, then the fields
+ * that you need.
  */
 typedef struct {
     /**
-     * SDPA_CAUSAL, SDPA_WINDOW; other bits are SDPA_ERROR_OPTION.
+     * SDPA_CAUSAL, SDPA_WINDOW or both; any other bit is SDPA_ERROR_OPTION.
      */
     uint32_t flags;
     /**
-     * Finite; 0: 1 / sqrt(dim).
+     * Finite; 0 means 1 / sqrt(dim).
      */
     float scale;
     /**
-     * A score s becomes softcap * tanh(s / softcap): finite, not negative; 0: none.
+     * Softcap: a score s becomes softcap * tanh(s / softcap). Finite and not negative; 0:
+     * no capping.
      */
     float softcap;
     /**
-     * The position of query 0 among the keys.
+     * The position of query 0, where key 0 is at position 0; over a cache, the number of positions
+     * added to the default.
      */
     ptrdiff_t query_offset;
     /**
-     * With SDPA_WINDOW: 4 shows five keys, the own one included. SIZE_MAX: no limit. Without that
-     * flag 0, or it is SDPA_ERROR_OPTION.
+     * With SDPA_WINDOW: the number of visible keys before the query's position; with window_right 0,
+     * a window_left of 4 shows five keys. SIZE_MAX: no limit. Without SDPA_WINDOW it must be 0 (else
+     * SDPA_ERROR_OPTION).
      */
     size_t window_left;
     /**
-     * The same to the right. With SDPA_CAUSAL no query sees beyond its own position.
+     * The number of visible keys after the query's position, under the same rules. With SDPA_CAUSAL
+     * it has no effect: no query sees beyond its own position.
      */
     size_t window_right;
     /**
-     * Keys x queries, added to the scores; -INFINITY masks. data NULL: none.
+     * Additive mask (bias): keys x queries, added to the scores; -INFINITY masks. data NULL: none.
      */
     sdpa_matrix bias;
     /**
-     * Keys x queries, one byte each, 0: masked. NULL: none.
+     * Boolean mask: keys x queries, one byte each; 0 masks, any other value keeps. NULL: none.
      */
     const uint8_t *keep;
     /**
-     * In bytes; both strides 0: dense. A padding mask, one byte a key: 1 and 0.
+     * In elements of keep, which are bytes. Both strides 0 means contiguous. For a padding mask of
+     * one byte per key, set keep_row_stride to 1 and keep_col_stride to 0.
      */
     size_t keep_row_stride;
     /**
@@ -217,18 +229,18 @@ typedef struct {
      */
     size_t keep_col_stride;
     /**
-     * ONE float for all queries: one more logit in the denominator, finite or -INFINITY.
-     * NULL: none.
+     * Attention sink: ONE float for all queries, an additional score in the softmax denominator only;
+     * finite or -INFINITY. NULL: none.
      */
     const float *sink;
 } sdpa_options;
 
 /**
- * Matrices of one shape that are read. Element (h, r, c) is data[h * head_stride + r *
- * row_stride + c * col_stride]. All three strides 0 means dense, [heads][rows][cols]; for
- * [rows][heads][cols] they are cols, heads * cols, 1. A head_stride or row_stride of 0 beside
- * others repeats one head or row; a col_stride of 0 is SDPA_ERROR_STRIDE, where there are several
- * columns.
+ * Heads that are read: matrices of one shape. Element (h, r, c) is data[h * head_stride + r *
+ * row_stride + c * col_stride]. All three strides 0 means contiguous [heads][rows][cols]; for
+ * contiguous [rows][heads][cols] set them to cols, heads * cols, 1. If another stride is not 0, a
+ * head_stride or row_stride of 0 repeats one head or row (broadcast), and a col_stride of 0 is
+ * SDPA_ERROR_STRIDE if there are several columns.
  */
 typedef struct {
     const float *data;
@@ -241,8 +253,8 @@ typedef struct {
 } sdpa_heads;
 
 /**
- * Matrices that are written: as sdpa_heads, but the strides must nest: in some order of the
- * three, each reaches over all that the ones before it span.
+ * Heads that are written: as sdpa_heads, but the strides must nest: in some order of the three
+ * axes, each stride is at least the number of floats that the axes before it span.
  */
 typedef struct {
     float *data;
@@ -255,12 +267,14 @@ typedef struct {
 } sdpa_heads_mut;
 
 /**
- * The keys and values of one key head, in storage of the caller's: made by sdpa_cache_init,
- * changed by the functions below, read by anyone. It holds appended - dropped keys: those at
- * the positions dropped to appended - 1. Blocks form a ring: a cache that slides has room for
- * (blocks - 1) * SDPA_KEY_BLOCK + 1 keys whatever their positions. So for a window of left
- * and chunks of chunk tokens (append a chunk, attend, slide to left) take (left + chunk +
- * SDPA_KEY_BLOCK - 1) / SDPA_KEY_BLOCK + 1 blocks. Copying it does not copy what it holds.
+ * A KV cache: the keys and values of one KV head in caller-provided storage. sdpa_cache_init
+ * initializes it, the functions below change it, and callers may read its fields. It holds
+ * appended - dropped keys, those at positions dropped to appended - 1. Its blocks form a ring. As
+ * the oldest block may hold a single key, a cache that slides is only certain to hold
+ * (blocks - 1) * SDPA_KEY_BLOCK + 1 keys. For a window of left keys and chunks of chunk tokens
+ * (append a chunk, attend with its queries, slide to left keys) use
+ * (left + chunk + SDPA_KEY_BLOCK - 1) / SDPA_KEY_BLOCK + 1 blocks. Copying the structure does not
+ * copy the storage.
  */
 typedef struct {
     /**
@@ -268,44 +282,45 @@ typedef struct {
      */
     float *storage;
     /**
-     * The columns of a key.
+     * Columns per key.
      */
     size_t dim;
     /**
-     * The columns of a value.
+     * Columns per value.
      */
     size_t value_dim;
     /**
-     * For SDPA_KEY_BLOCK keys each.
+     * Number of blocks in the ring, of SDPA_KEY_BLOCK keys each.
      */
     size_t blocks;
     /**
-     * How many keys it has been given in all: the position of the next.
+     * Number of keys ever appended: the position of the next key.
      */
     uint64_t appended;
     /**
-     * How many of them, the oldest, it has dropped: the position of the oldest it holds.
+     * Number of keys dropped, oldest first: the position of the oldest key in the cache.
      */
     uint64_t dropped;
 } sdpa_cache;
 
 /**
- * Done.
+ * Success.
  */
 #define SDPA_OK 0
 
 /**
- * A pointer to something that there is, is NULL.
+ * A pointer is NULL although it should point to at least one element.
  */
 #define SDPA_ERROR_NULL_POINTER 1
 
 /**
- * Sizes disagree, or one is 0 that must not be; those below say in which argument.
+ * Sizes disagree, or a size is 0 that must not be; the SDPA_ERROR_SHAPE_... below name the
+ * argument.
  */
 #define SDPA_ERROR_SHAPE 2
 
 /**
- * Sizes and strides reach further than memory does, or a col_stride is 0: see sdpa_matrix.
+ * Sizes and strides exceed the address space, or a col_stride is 0: see sdpa_matrix.
  */
 #define SDPA_ERROR_STRIDE 3
 
@@ -320,12 +335,12 @@ typedef struct {
 #define SDPA_ERROR_WORKSPACE 5
 
 /**
- * The cache has no room for that many more keys, or the storage for one block.
+ * The cache has no room for the keys, or the storage has no room for one block.
  */
 #define SDPA_ERROR_CAPACITY 6
 
 /**
- * An option is outside its range, or no back end of this machine has that handle.
+ * An option is out of range, or no back end of this machine has that handle.
  */
 #define SDPA_ERROR_OPTION 7
 
@@ -335,52 +350,52 @@ typedef struct {
 #define SDPA_ERROR_POINTER 8
 
 /**
- * A position that the cache does not hold, or behind the last that can be counted.
+ * The cache does not hold that position or number of keys, or a position would exceed UINT64_MAX.
  */
 #define SDPA_ERROR_POSITION 9
 
 /**
- * The shape of queries: a size is 0, or disagrees with the arguments before.
+ * The shape of queries: a size is 0 or disagrees with an earlier argument.
  */
 #define SDPA_ERROR_SHAPE_QUERIES 102
 
 /**
- * That of keys.
+ * The shape of keys.
  */
 #define SDPA_ERROR_SHAPE_KEYS 202
 
 /**
- * That of values.
+ * The shape of values.
  */
 #define SDPA_ERROR_SHAPE_VALUES 302
 
 /**
- * That of out.
+ * The shape of out.
  */
 #define SDPA_ERROR_SHAPE_OUT 402
 
 /**
- * That of the bias of the options, which is keys x queries.
+ * The shape of options.bias, which must be keys x queries.
  */
 #define SDPA_ERROR_SHAPE_BIAS 502
 
 /**
- * That of x.
+ * The shape of x.
  */
 #define SDPA_ERROR_SHAPE_X 602
 
 /**
- * That of w.
+ * The shape of w.
  */
 #define SDPA_ERROR_SHAPE_W 702
 
 /**
- * That of other_out.
+ * The shape of other_out.
  */
 #define SDPA_ERROR_SHAPE_OTHER_OUT 802
 
 /**
- * That of a cache which sdpa_cache_init has not made, or somebody has changed.
+ * The fields of a cache: sdpa_cache_init has not set them, or the caller has changed them.
  */
 #define SDPA_ERROR_SHAPE_CACHE 902
 
@@ -395,48 +410,51 @@ typedef struct {
 #define SDPA_ERROR_SHAPE_VALUE_DIM 1102
 
 /**
- * The version of the library as it runs, "0.1.0". Never NULL, never freed.
+ * Returns the version of the library at run time, such as "0.1.0". Never NULL; do not free it.
  */
 const char *sdpa_version(void);
 
 /**
- * The words for a status; of those that are none, too. Never NULL, never freed.
+ * Returns the message of a status. A value that is no status has a message too. Never NULL; do not
+ * free it.
  */
 const char *sdpa_status_string(sdpa_status status);
 
 /**
- * The back end in use where none is asked for, the fastest of this machine: "avx512", "avx2" or
- * "neon" (the FMA family: a multiply-add rounds once), "portable" or "scalar" (the non-FMA one).
- * Inside a family the same input gives the same bits on every machine. Never NULL, never freed.
+ * Returns the name of the default back end, the fastest of this machine: "avx512", "avx2" or
+ * "neon" (FMA family: a multiply-add rounds once), "portable" or "scalar" (non-FMA family).
+ * Within a family the same input gives the same bits on every machine. Never NULL; do not free it.
  */
 const char *sdpa_backend(void);
 
 /**
- * The back end of that name, for the operations whose names end in _on; negative where this
- * machine has none, and for NULL. "scalar" is everywhere and gives the bits of microcontrollers.
+ * Returns the handle of the back end with that name, for the operations with the suffix _on.
+ * Negative if this machine has no such back end, or if name is NULL. Every machine has "scalar",
+ * whose bits are those of microcontrollers.
  */
 sdpa_backend_t sdpa_backend_by_name(const char *name);
 
 /**
- * The back ends that this machine has, one after another; negative behind the last:
+ * Enumerates the back ends of this machine; negative if index is past the last one:
  *     for (i = 0; (backend = sdpa_backend_at(i)) >= 0; i++)
  */
 sdpa_backend_t sdpa_backend_at(size_t index);
 
 /**
- * The name of a back end; "none" where there is none of that handle. Never NULL, never freed.
+ * Returns the name of a back end, or "none" if this machine has no back end of that handle. Never
+ * NULL; do not free it.
  */
 const char *sdpa_backend_name(sdpa_backend_t backend);
 
 /**
- * The dot product of two arrays of n floats, into *out; 0 where n is 0.
+ * Computes the dot product of two arrays of n floats and writes it to *out; 0 if n is 0.
  *
- * Overlap: out with neither array. On failure *out is as it was.
+ * Overlap: out must not overlap either array. On failure *out is unchanged.
  */
 sdpa_status sdpa_dot(const float *a, const float *b, size_t n, float *out);
 
 /**
- * sdpa_dot on that back end: see sdpa_backend_by_name.
+ * sdpa_dot on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_dot_on(sdpa_backend_t backend,
                         const float *a,
@@ -445,55 +463,58 @@ sdpa_status sdpa_dot_on(sdpa_backend_t backend,
                         float *out);
 
 /**
- * The softmax of an array of n floats: out[i] = exp(x[i]) / sum of exp(x[j]).
+ * Computes the softmax of an array of n floats: out[i] = exp(x[i]) / sum of exp(x[j]).
  *
- * Overlap: out may be x itself; otherwise none. On failure out is as it was.
+ * Overlap: out may be x itself (in place); otherwise it must not overlap x. On failure out is
+ * unchanged.
  */
 sdpa_status sdpa_softmax(const float *x, size_t n, float *out);
 
 /**
- * sdpa_softmax on that back end: see sdpa_backend_by_name.
+ * sdpa_softmax on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_softmax_on(sdpa_backend_t backend, const float *x, size_t n, float *out);
 
 /**
- * The softmax of every row of x; out is of the same shape. A row gives the bits of
+ * Computes the softmax of each row of x; out has the shape of x. Each row has the bits of
  * sdpa_softmax.
  *
- * Overlap: out may be x itself (data, shape and strides); otherwise none. On failure out is as
- * it was.
+ * Overlap: out may be x itself (same data, shape and strides; in place); otherwise it must not
+ * overlap x. On failure out is unchanged.
  */
 sdpa_status sdpa_softmax_rows(sdpa_matrix x, sdpa_matrix_mut out);
 
 /**
- * sdpa_softmax_rows on that back end: see sdpa_backend_by_name.
+ * sdpa_softmax_rows on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_softmax_rows_on(sdpa_backend_t backend, sdpa_matrix x, sdpa_matrix_mut out);
 
 /**
- * The softmax of every column of x; out is of the same shape. Of a score grid, which has a
- * column per query, this is the pattern. Faster than sdpa_softmax_rows.
+ * Computes the softmax of each column of x; out has the shape of x. Of a score grid, which has
+ * a column per query, the result is the pattern (attention weights). Faster than
+ * sdpa_softmax_rows.
  *
- * Overlap: out may be x itself (data, shape and strides); otherwise none. On failure out is as
- * it was.
+ * Overlap: out may be x itself (same data, shape and strides; in place); otherwise it must not
+ * overlap x. On failure out is unchanged.
  */
 sdpa_status sdpa_softmax_columns(sdpa_matrix x, sdpa_matrix_mut out);
 
 /**
- * sdpa_softmax_columns on that back end: see sdpa_backend_by_name.
+ * sdpa_softmax_columns on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_softmax_columns_on(sdpa_backend_t backend, sdpa_matrix x, sdpa_matrix_mut out);
 
 /**
- * out = x * w + bias: queries, keys or values (tokens x outputs) from embeddings (tokens x
- * inputs) and weights (inputs x outputs). bias: w.cols floats, for every token, or NULL.
+ * Computes a linear projection, out = x * w + bias: queries, keys or values (tokens x outputs)
+ * from embeddings x (tokens x inputs) and weights w (inputs x outputs). bias: NULL, or w.cols
+ * floats that are added to each row.
  *
- * Overlap: out with no input. On failure out is as it was.
+ * Overlap: out must not overlap any input. On failure out is unchanged.
  */
 sdpa_status sdpa_project(sdpa_matrix x, sdpa_matrix w, const float *bias, sdpa_matrix_mut out);
 
 /**
- * sdpa_project on that back end: see sdpa_backend_by_name.
+ * sdpa_project on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_project_on(sdpa_backend_t backend,
                             sdpa_matrix x,
@@ -502,16 +523,16 @@ sdpa_status sdpa_project_on(sdpa_backend_t backend,
                             sdpa_matrix_mut out);
 
 /**
- * The score grid: out[key][query] = scale * dot(keys[key], queries[query]), of keys (keys x
- * dim) and queries (queries x dim): a ROW PER KEY and a COLUMN PER QUERY. scale: finite; 0
+ * Computes the score grid: out[key][query] = scale * dot(keys[key], queries[query]), with a ROW
+ * PER KEY and a COLUMN PER QUERY. keys: keys x dim; queries: queries x dim. scale: finite; 0
  * means 1 / sqrt(dim).
  *
- * Overlap: out with no input. On failure out is as it was.
+ * Overlap: out must not overlap any input. On failure out is unchanged.
  */
 sdpa_status sdpa_scores(sdpa_matrix keys, sdpa_matrix queries, float scale, sdpa_matrix_mut out);
 
 /**
- * sdpa_scores on that back end: see sdpa_backend_by_name.
+ * sdpa_scores on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_scores_on(sdpa_backend_t backend,
                            sdpa_matrix keys,
@@ -520,16 +541,17 @@ sdpa_status sdpa_scores_on(sdpa_backend_t backend,
                            sdpa_matrix_mut out);
 
 /**
- * out[query] = sum over the keys of pattern[key][query] * values[key], of a pattern (keys x
- * queries) and values (keys x width); out is queries x width. A weight of 0 times an infinite
- * value is NaN here; sdpa_attention leaves masked values out.
+ * Computes the outputs of attention from a pattern: out[query] = sum over the keys of
+ * pattern[key][query] * values[key]. pattern: keys x queries; values: keys x width; out:
+ * queries x width. A weight of 0 times an infinite value is NaN here; in sdpa_attention the
+ * value of a masked key never reaches the output.
  *
- * Overlap: out with no input. On failure out is as it was.
+ * Overlap: out must not overlap any input. On failure out is unchanged.
  */
 sdpa_status sdpa_weighted_sum(sdpa_matrix pattern, sdpa_matrix values, sdpa_matrix_mut out);
 
 /**
- * sdpa_weighted_sum on that back end: see sdpa_backend_by_name.
+ * sdpa_weighted_sum on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_weighted_sum_on(sdpa_backend_t backend,
                                  sdpa_matrix pattern,
@@ -537,11 +559,12 @@ sdpa_status sdpa_weighted_sum_on(sdpa_backend_t backend,
                                  sdpa_matrix_mut out);
 
 /**
- * The pattern under all options: out[key][query] is how much a key matters to a query, of
- * queries (queries x dim) and keys (keys x dim). A column sums to 1, less what a sink takes,
- * or is 0 throughout where every key is masked. options: NULL for the defaults.
+ * Computes the pattern (attention weights) under all options: out[key][query] is the weight of
+ * a key for a query. queries: queries x dim; keys: keys x dim; out: keys x queries. Each column
+ * sums to 1 minus the weight of the sink, or is all 0 if every key is masked. options: NULL for
+ * the defaults.
  *
- * Overlap: out with no input. On failure out is as it was.
+ * Overlap: out must not overlap any input. On failure out is unchanged.
  */
 sdpa_status sdpa_pattern(sdpa_matrix queries,
                          sdpa_matrix keys,
@@ -549,7 +572,7 @@ sdpa_status sdpa_pattern(sdpa_matrix queries,
                          sdpa_matrix_mut out);
 
 /**
- * sdpa_pattern on that back end: see sdpa_backend_by_name.
+ * sdpa_pattern on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_pattern_on(sdpa_backend_t backend,
                             sdpa_matrix queries,
@@ -558,24 +581,25 @@ sdpa_status sdpa_pattern_on(sdpa_backend_t backend,
                             sdpa_matrix_mut out);
 
 /**
- * How many floats of workspace an attention call needs for heads of dim columns and values of
- * value_dim; SIZE_MAX where that is more than there can be. SDPA_ATTENTION_WORKSPACE is the
- * same number for static arrays.
+ * Returns the number of floats of workspace that an attention call needs for keys of dim columns
+ * and values of value_dim columns; SIZE_MAX if the number overflows. SDPA_ATTENTION_WORKSPACE is
+ * the same number as a constant expression, for static arrays.
  */
 size_t sdpa_attention_workspace(size_t dim, size_t value_dim);
 
 /**
- * Attention, without a score grid: out[query] = sum over the keys of weight * values[key]; the
- * weights are a column of sdpa_pattern. Of queries (queries x dim), keys (keys x dim) and
- * values (keys x width); out is queries x width.
+ * Computes scaled dot-product attention of one head without storing the scores (online softmax,
+ * as in FlashAttention): out[query] = sum over the keys of weight[key] * values[key], where the
+ * weights are the query's column of sdpa_pattern. queries: queries x dim; keys: keys x dim;
+ * values: keys x width; out: queries x width.
  *
- * options: NULL for the defaults. log_sum_exp: takes queries.rows floats, the natural logarithm
- * of each query's sum of exponentials, the sink included; NULL: not wanted. workspace: at least
- * sdpa_attention_workspace(dim, width) floats, whatever they hold; workspace_len counts
- * floats. What is behind those is not touched.
+ * options: NULL for the defaults. log_sum_exp: NULL, or receives queries.rows floats: the
+ * natural logarithm of each query's sum of exponentials, including the sink. workspace: at
+ * least sdpa_attention_workspace(dim, width) floats of any content; workspace_len counts
+ * floats. Floats beyond the required number are not touched.
  *
- * Overlap: out, log_sum_exp and workspace with no input and not with each other. On failure
- * all three are as they were.
+ * Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
+ * all three are unchanged.
  */
 sdpa_status sdpa_attention(sdpa_matrix queries,
                            sdpa_matrix keys,
@@ -587,7 +611,7 @@ sdpa_status sdpa_attention(sdpa_matrix queries,
                            size_t workspace_len);
 
 /**
- * sdpa_attention on that back end: see sdpa_backend_by_name.
+ * sdpa_attention on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_attention_on(sdpa_backend_t backend,
                               sdpa_matrix queries,
@@ -600,13 +624,15 @@ sdpa_status sdpa_attention_on(sdpa_backend_t backend,
                               size_t workspace_len);
 
 /**
- * Makes one of the attentions of the same queries over two parts of the keys: out and log_sum_exp
- * are those of one part, and become those of both. Of queries x width; each log_sum_exp has a
- * float a query, as sdpa_attention gives it. Where one is -INFINITY (no key was visible) its
- * output is not read. A sink belongs to one part alone.
+ * Merges the attention of the same queries over two disjoint sets of keys (split keys, as in
+ * FlashDecoding). On entry out and log_sum_exp hold the result over one set, other_out and
+ * other_log_sum_exp the result over the other; on return out and log_sum_exp hold the result
+ * over both sets. out and other_out: queries x width; each log_sum_exp: one float per query, as
+ * sdpa_attention writes it. If a log-sum-exp is -INFINITY (no visible key) its output is not
+ * read. Give a sink to one of the two attention calls only.
  *
- * Overlap: out and log_sum_exp with neither other, and not with each other. On failure both are
- * as they were.
+ * Overlap: out and log_sum_exp must not overlap other_out, other_log_sum_exp or each other. On
+ * failure both are unchanged.
  */
 sdpa_status sdpa_merge(sdpa_matrix_mut out,
                        float *log_sum_exp,
@@ -614,7 +640,7 @@ sdpa_status sdpa_merge(sdpa_matrix_mut out,
                        const float *other_log_sum_exp);
 
 /**
- * sdpa_merge on that back end: see sdpa_backend_by_name.
+ * sdpa_merge on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_merge_on(sdpa_backend_t backend,
                           sdpa_matrix_mut out,
@@ -623,17 +649,18 @@ sdpa_status sdpa_merge_on(sdpa_backend_t backend,
                           const float *other_log_sum_exp);
 
 /**
- * Attention of many heads: head h of queries, keys, values and out is a call of
- * sdpa_attention. queries.heads is a multiple of keys.heads (as many as of values): that many
- * query heads in a row share one head of keys and values (grouped-query attention).
+ * Computes multi-head attention: sdpa_attention for each query head. keys.heads and
+ * values.heads are equal, and queries.heads is a multiple of them: each group of
+ * queries.heads / keys.heads consecutive query heads shares one KV head (grouped-query
+ * attention; multi-query attention if keys.heads is 1).
  *
- * bias and keep of the options are for all heads. sinks: queries.heads floats, a sink for each
- * query head, beside which the options have none (SDPA_ERROR_OPTION); NULL: none.
- * log_sum_exp: takes queries.heads * queries.rows floats, head after head; NULL: not wanted.
- * workspace: as for one head, whatever the number of heads.
+ * bias and keep of the options apply to all heads. sinks: NULL, or queries.heads floats, one
+ * sink per query head; options.sink must then be NULL (else SDPA_ERROR_OPTION). log_sum_exp:
+ * NULL, or receives queries.heads * queries.rows floats, head after head. workspace: as for one
+ * head; it does not grow with the number of heads.
  *
- * Overlap: out, log_sum_exp and workspace with no input and not with each other. On failure
- * all three are as they were.
+ * Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
+ * all three are unchanged.
  */
 sdpa_status sdpa_attention_heads(sdpa_heads queries,
                                  sdpa_heads keys,
@@ -646,7 +673,7 @@ sdpa_status sdpa_attention_heads(sdpa_heads queries,
                                  size_t workspace_len);
 
 /**
- * sdpa_attention_heads on that back end: see sdpa_backend_by_name.
+ * sdpa_attention_heads on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_attention_heads_on(sdpa_backend_t backend,
                                     sdpa_heads queries,
@@ -660,17 +687,18 @@ sdpa_status sdpa_attention_heads_on(sdpa_backend_t backend,
                                     size_t workspace_len);
 
 /**
- * How many floats of storage a cache of so many blocks takes; SIZE_MAX where that is more than
- * there can be. SDPA_CACHE_FLOATS is the same number for static arrays.
+ * Returns the number of floats of storage that a cache of blocks blocks needs; SIZE_MAX if the
+ * number overflows. SDPA_CACHE_FLOATS is the same number as a constant expression, for static
+ * arrays.
  */
 size_t sdpa_cache_floats(size_t dim, size_t value_dim, size_t blocks);
 
 /**
- * Makes an empty cache in storage, of as many blocks as it has room for, and clears these
- * to 0. storage_len counts floats; room for no block is SDPA_ERROR_CAPACITY. The storage is the
- * cache's for as long as it is used; there is nothing to free.
+ * Initializes an empty cache with as many blocks as fit in storage, and sets these to 0.
+ * storage_len counts floats; SDPA_ERROR_CAPACITY if not even one block fits. The storage must live
+ * as long as the cache, and only the cache functions may write it. There is nothing to free.
  *
- * Overlap: cache not with storage. On failure both are as they were.
+ * Overlap: cache must not overlap storage. On failure both are unchanged.
  */
 sdpa_status sdpa_cache_init(sdpa_cache *cache,
                             size_t dim,
@@ -679,46 +707,46 @@ sdpa_status sdpa_cache_init(sdpa_cache *cache,
                             size_t storage_len);
 
 /**
- * Takes keys (keys x dim) and values (keys x value_dim), the newest last, into the cache.
- * SDPA_ERROR_CAPACITY where there is no room for all of them.
+ * Appends keys (keys x dim) and their values (keys x value_dim) to the cache, newest last.
+ * SDPA_ERROR_CAPACITY if there is no room for all of them.
  *
- * Overlap: cache and its storage with no input. On failure both are as they were.
+ * Overlap: cache and its storage must not overlap any input. On failure both are unchanged.
  */
 sdpa_status sdpa_cache_append(sdpa_cache *cache, sdpa_matrix keys, sdpa_matrix values);
 
 /**
- * Keeps the oldest len keys that the cache holds: takes back what was appended last.
- * SDPA_ERROR_POSITION where it holds fewer.
+ * Removes the newest keys so that the oldest len keys in the cache remain. SDPA_ERROR_POSITION if
+ * the cache holds fewer than len keys.
  *
- * On failure the cache is as it was.
+ * On failure the cache is unchanged.
  */
 sdpa_status sdpa_cache_truncate(sdpa_cache *cache, size_t len);
 
 /**
- * Takes back the keys from position on, which becomes that of the next (appended).
- * SDPA_ERROR_POSITION where that is not from dropped to appended.
+ * Removes the keys at position and after it; the next key appended has that position.
+ * SDPA_ERROR_POSITION if position is below dropped or above appended.
  *
- * On failure the cache is as it was.
+ * On failure the cache is unchanged.
  */
 sdpa_status sdpa_cache_truncate_to(sdpa_cache *cache, uint64_t position);
 
 /**
- * Drops the oldest keys until the cache holds no more than len: their blocks are used again, and the
- * positions of the kept stay what they are.
+ * Drops the oldest keys until the cache holds at most len (sliding window). Blocks without keys are
+ * reused; the remaining keys keep their positions.
  *
- * On failure the cache is as it was.
+ * On failure the cache is unchanged.
  */
-sdpa_status sdpa_cache_slide(sdpa_cache *cache,
-                             size_t len);
+sdpa_status sdpa_cache_slide(sdpa_cache *cache, size_t len);
 
 /**
- * sdpa_attention over the keys and values of a cache: gives the bits of one call over every
- * key ever appended, with the dropped ones masked. Query i of queries (queries x dim) sits at
- * appended - queries.rows + i + query_offset: append a token, then attend with its query. bias
- * and keep of the options have a row for each key that the cache holds, the oldest first.
+ * Computes sdpa_attention over the keys and values in a cache. Its bits are those of
+ * sdpa_attention over every key ever appended, with the dropped keys masked. Query i of queries
+ * (queries x dim) is at position appended - queries.rows + i + query_offset: append a token,
+ * then attend with its query. bias and keep of the options have one row per key in the cache,
+ * oldest first.
  *
- * Overlap: out, log_sum_exp and workspace with no input, not with the cache or its storage,
- * and not with each other. On failure all three are as they were; the cache always is.
+ * Overlap: out, log_sum_exp and workspace must not overlap any input, the cache, its storage or
+ * each other. On failure all three are unchanged. The cache is never changed.
  */
 sdpa_status sdpa_cache_attend(const sdpa_cache *cache,
                               sdpa_matrix queries,
@@ -729,7 +757,7 @@ sdpa_status sdpa_cache_attend(const sdpa_cache *cache,
                               size_t workspace_len);
 
 /**
- * sdpa_cache_attend on that back end: see sdpa_backend_by_name.
+ * sdpa_cache_attend on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_cache_attend_on(sdpa_backend_t backend,
                                  const sdpa_cache *cache,
@@ -741,12 +769,12 @@ sdpa_status sdpa_cache_attend_on(sdpa_backend_t backend,
                                  size_t workspace_len);
 
 /**
- * sdpa_cache_attend for the query heads that share the keys and values of a cache: head h of
- * queries and out is a call of it. sinks, log_sum_exp and workspace are as in
- * sdpa_attention_heads. A model of more key heads has a cache for each.
+ * Computes sdpa_cache_attend for several query heads that share the KV head of a cache
+ * (grouped-query attention). sinks, log_sum_exp and workspace are as in sdpa_attention_heads. A
+ * model with several KV heads has one cache per KV head.
  *
- * Overlap: out, log_sum_exp and workspace with no input, not with the cache or its storage,
- * and not with each other. On failure all three are as they were; the cache always is.
+ * Overlap: out, log_sum_exp and workspace must not overlap any input, the cache, its storage or
+ * each other. On failure all three are unchanged. The cache is never changed.
  */
 sdpa_status sdpa_cache_attend_heads(const sdpa_cache *cache,
                                     sdpa_heads queries,
@@ -758,7 +786,7 @@ sdpa_status sdpa_cache_attend_heads(const sdpa_cache *cache,
                                     size_t workspace_len);
 
 /**
- * sdpa_cache_attend_heads on that back end: see sdpa_backend_by_name.
+ * sdpa_cache_attend_heads on a given back end: see sdpa_backend_by_name.
  */
 sdpa_status sdpa_cache_attend_heads_on(sdpa_backend_t backend,
                                        const sdpa_cache *cache,

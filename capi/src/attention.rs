@@ -1,4 +1,4 @@
-//! Attention, of one head and of many.
+//! Attention: single-head and multi-head calls, the attention pattern, merging of partial results.
 
 use core::ptr;
 
@@ -7,7 +7,7 @@ use sdpa::{Attention, Backend};
 use crate::{
     library::{backend_of, operation, sdpa_backend_t},
     options::{Options, sdpa_options},
-    region::{Place, Strided, array, check_apart},
+    region::{Region, Strided, array, check_disjoint},
     status::{
         Checked, Failure, SDPA_ERROR_SHAPE, SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_OTHER_OUT,
         SDPA_ERROR_SHAPE_OUT, SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUES, sdpa_status,
@@ -20,44 +20,45 @@ use crate::{
 };
 
 operation! {
-    /// The pattern under all options: out[key][query] is how much a key matters to a query, of
-    /// queries (queries x dim) and keys (keys x dim). A column sums to 1, less what a sink takes,
-    /// or is 0 throughout where every key is masked. options: NULL for the defaults.
+    /// Computes the pattern (attention weights) under all options: out[key][query] is the weight of
+    /// a key for a query. queries: queries x dim; keys: keys x dim; out: keys x queries. Each column
+    /// sums to 1 minus the weight of the sink, or is all 0 if every key is masked. options: NULL for
+    /// the defaults.
     ///
-    /// Overlap: out with no input. On failure out is as it was.
+    /// Overlap: out must not overlap any input. On failure out is unchanged.
     fn sdpa_pattern, sdpa_pattern_on(
         on, queries: sdpa_matrix, keys: sdpa_matrix, options: *const sdpa_options,
         out: sdpa_matrix_mut,
     ) {
-        let grid = Grid { queries, keys, options, out };
-        // SAFETY: as the caller promises; checked before it runs.
+        let call = PatternCall { queries, keys, options, out };
+        // SAFETY: as the caller promises; `check` comes before `run`.
         unsafe {
-            grid.check()?;
-            grid.run(on)
+            call.check()?;
+            call.run(on)
         }
     }
 }
 
-/// The arguments of a pattern.
-struct Grid {
+/// The arguments of `sdpa_pattern`.
+struct PatternCall {
     queries: sdpa_matrix,
     keys: sdpa_matrix,
     options: *const sdpa_options,
     out: sdpa_matrix_mut,
 }
 
-// In what follows a check is not inlined, and nor is the call of the crate: their frames are never there at
-// the same time. tests/frames.sh holds their sums to a limit.
+// In this file and in cache.rs neither the checks nor the calls into the crate are inlined, so that their
+// stack frames never exist at the same time. tests/frames.sh limits the sum of the frames.
 
-impl Grid {
+impl PatternCall {
     /// # Safety
     ///
     /// As [`Options::new`].
     #[inline(never)]
     unsafe fn check(&self) -> Checked<()> {
         let outputs = [self.out.output()?];
-        check_apart(&outputs, &self.queries.operand()?)?;
-        check_apart(&outputs, &self.keys.operand()?)?;
+        check_disjoint(&outputs, &self.queries.operand()?)?;
+        check_disjoint(&outputs, &self.keys.operand()?)?;
         let grid = [self.keys.rows, self.queries.rows];
         // SAFETY: as the caller promises.
         unsafe { Options::new(self.options, ptr::null(), 1, grid) }?.check(&outputs)
@@ -65,7 +66,7 @@ impl Grid {
 
     /// # Safety
     ///
-    /// As [`Options::read`], of what has been checked.
+    /// As [`Options::read`], after [`check`](Self::check) has returned `Ok`.
     #[inline(never)]
     unsafe fn run(&self, on: Backend) -> Checked<()> {
         let Self { queries, keys, options, out } = self;
@@ -81,70 +82,74 @@ impl Grid {
                 } else if keys.cols != queries.cols {
                     SDPA_ERROR_SHAPE_KEYS
                 } else {
-                    options.whose([1, keys.rows, queries.rows], out.counts())
+                    options.shape_status([1, keys.rows, queries.rows], out.counts())
                 }
             })
         })
     }
 }
 
-/// How many floats of workspace an attention call needs for heads of dim columns and values of
-/// value_dim; SIZE_MAX where that is more than there can be. SDPA_ATTENTION_WORKSPACE is the
-/// same number for static arrays.
-#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
+/// Returns the number of floats of workspace that an attention call needs for keys of dim columns
+/// and values of value_dim columns; SIZE_MAX if the number overflows. SDPA_ATTENTION_WORKSPACE is
+/// the same number as a constant expression, for static arrays.
+#[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
 pub extern "C" fn sdpa_attention_workspace(dim: usize, value_dim: usize) -> usize {
     Attention::workspace(dim, value_dim)
 }
 
 operation! {
-    /// Attention, without a score grid: out[query] = sum over the keys of weight * values[key]; the
-    /// weights are a column of sdpa_pattern. Of queries (queries x dim), keys (keys x dim) and
-    /// values (keys x width); out is queries x width.
+    /// Computes scaled dot-product attention of one head without storing the scores (online softmax,
+    /// as in FlashAttention): out[query] = sum over the keys of weight[key] * values[key], where the
+    /// weights are the query's column of sdpa_pattern. queries: queries x dim; keys: keys x dim;
+    /// values: keys x width; out: queries x width.
     ///
-    /// options: NULL for the defaults. log_sum_exp: takes queries.rows floats, the natural logarithm
-    /// of each query's sum of exponentials, the sink included; NULL: not wanted. workspace: at least
-    /// sdpa_attention_workspace(dim, width) floats, whatever they hold; workspace_len counts
-    /// floats. What is behind those is not touched.
+    /// options: NULL for the defaults. log_sum_exp: NULL, or receives queries.rows floats: the
+    /// natural logarithm of each query's sum of exponentials, including the sink. workspace: at
+    /// least sdpa_attention_workspace(dim, width) floats of any content; workspace_len counts
+    /// floats. Floats beyond the required number are not touched.
     ///
-    /// Overlap: out, log_sum_exp and workspace with no input and not with each other. On failure
-    /// all three are as they were.
+    /// Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
+    /// all three are unchanged.
     fn sdpa_attention, sdpa_attention_on(
         on, queries: sdpa_matrix, keys: sdpa_matrix, values: sdpa_matrix,
         options: *const sdpa_options, out: sdpa_matrix_mut, log_sum_exp: *mut f32,
         workspace: *mut f32, workspace_len: usize,
     ) {
         let out = Slot::new(out.into());
-        let call = Call {
+        let call = CommonArguments {
             queries: Slot::new(queries.into()), options, sinks: ptr::null(), out, log_sum_exp, workspace,
             workspace_len,
         };
+        let (keys, values) = (Slot::new(keys.into()), Slot::new(values.into()));
         // SAFETY: as the caller promises.
-        unsafe { OverHeads { call, keys: Slot::new(keys.into()), values: Slot::new(values.into()) }.attend(on) }
+        unsafe { AttentionCall { call, keys, values }.attend(on) }
     }
 }
 
 operation! {
-    /// Makes one of the attentions of the same queries over two parts of the keys: out and log_sum_exp
-    /// are those of one part, and become those of both. Of queries x width; each log_sum_exp has a
-    /// float a query, as sdpa_attention gives it. Where one is -INFINITY (no key was visible) its
-    /// output is not read. A sink belongs to one part alone.
+    /// Merges the attention of the same queries over two disjoint sets of keys (split keys, as in
+    /// FlashDecoding). On entry out and log_sum_exp hold the result over one set, other_out and
+    /// other_log_sum_exp the result over the other; on return out and log_sum_exp hold the result
+    /// over both sets. out and other_out: queries x width; each log_sum_exp: one float per query, as
+    /// sdpa_attention writes it. If a log-sum-exp is -INFINITY (no visible key) its output is not
+    /// read. Give a sink to one of the two attention calls only.
     ///
-    /// Overlap: out and log_sum_exp with neither other, and not with each other. On failure both are
-    /// as they were.
+    /// Overlap: out and log_sum_exp must not overlap other_out, other_log_sum_exp or each other. On
+    /// failure both are unchanged.
     fn sdpa_merge, sdpa_merge_on(
         on, out: sdpa_matrix_mut, log_sum_exp: *mut f32,
         other_out: sdpa_matrix, other_log_sum_exp: *const f32,
     ) {
         let outputs = [out.output()?, array(log_sum_exp.cast_const(), out.rows)?];
-        outputs[0].check_apart(&outputs[1])?;
-        check_apart(&outputs, &other_out.operand()?)?;
-        check_apart(&outputs, &array(other_log_sum_exp, other_out.rows)?)?;
-        // SAFETY: aligned, not NULL, apart, and as the caller promises.
+        outputs[0].check_disjoint(&outputs[1])?;
+        check_disjoint(&outputs, &other_out.operand()?)?;
+        check_disjoint(&outputs, &array(other_log_sum_exp, other_out.rows)?)?;
+        // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (to, lse, other, other_lse) = unsafe {
             let lse = slice_mut(log_sum_exp, out.rows);
             (out.view(), lse, other_out.view(), slice(other_log_sum_exp, other_out.rows))
         };
-        let whose = || {
+        let shape_status = || {
             if out.cols == 0 {
                 SDPA_ERROR_SHAPE_OUT
             } else if other_out.shape() != out.shape() {
@@ -153,62 +158,64 @@ operation! {
                 SDPA_ERROR_SHAPE
             }
         };
-        on.merge(to, lse, other, other_lse).map_err(|error| Failure::of(error, whose))
+        on.merge(to, lse, other, other_lse).map_err(|error| Failure::of(error, shape_status))
     }
 }
 
 operation! {
-    /// Attention of many heads: head h of queries, keys, values and out is a call of
-    /// sdpa_attention. queries.heads is a multiple of keys.heads (as many as of values): that many
-    /// query heads in a row share one head of keys and values (grouped-query attention).
+    /// Computes multi-head attention: sdpa_attention for each query head. keys.heads and
+    /// values.heads are equal, and queries.heads is a multiple of them: each group of
+    /// queries.heads / keys.heads consecutive query heads shares one KV head (grouped-query
+    /// attention; multi-query attention if keys.heads is 1).
     ///
-    /// bias and keep of the options are for all heads. sinks: queries.heads floats, a sink for each
-    /// query head, beside which the options have none (SDPA_ERROR_OPTION); NULL: none.
-    /// log_sum_exp: takes queries.heads * queries.rows floats, head after head; NULL: not wanted.
-    /// workspace: as for one head, whatever the number of heads.
+    /// bias and keep of the options apply to all heads. sinks: NULL, or queries.heads floats, one
+    /// sink per query head; options.sink must then be NULL (else SDPA_ERROR_OPTION). log_sum_exp:
+    /// NULL, or receives queries.heads * queries.rows floats, head after head. workspace: as for one
+    /// head; it does not grow with the number of heads.
     ///
-    /// Overlap: out, log_sum_exp and workspace with no input and not with each other. On failure
-    /// all three are as they were.
+    /// Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
+    /// all three are unchanged.
     fn sdpa_attention_heads, sdpa_attention_heads_on(
         on, queries: sdpa_heads, keys: sdpa_heads, values: sdpa_heads,
         options: *const sdpa_options, sinks: *const f32, out: sdpa_heads_mut,
         log_sum_exp: *mut f32, workspace: *mut f32, workspace_len: usize,
     ) {
         let out = Slot::new(out);
-        let call = Call {
+        let call = CommonArguments {
             queries: Slot::new(queries), options, sinks, out, log_sum_exp, workspace, workspace_len,
         };
         // SAFETY: as the caller promises.
-        unsafe { OverHeads { call, keys: Slot::new(keys), values: Slot::new(values) }.attend(on) }
+        unsafe { AttentionCall { call, keys: Slot::new(keys), values: Slot::new(values) }.attend(on) }
     }
 }
 
-/// What the calls of attention have in common; a matrix is heads of which there is one.
-pub(crate) struct Call<'a> {
+/// The arguments that all attention calls share. A matrix is passed as heads with one head.
+pub(crate) struct CommonArguments<'a> {
     pub(crate) queries: In<'a>,
     pub(crate) options: *const sdpa_options,
     pub(crate) sinks: *const f32,
     pub(crate) out: Out<'a>,
     pub(crate) log_sum_exp: *mut f32,
     pub(crate) workspace: *mut f32,
-    /// How many floats there are, and once it is checked how many of those are used.
+    /// The number of floats in the workspace; [`trim_workspace`](Self::trim_workspace) lowers it to the
+    /// number that the call uses.
     pub(crate) workspace_len: usize,
 }
 
-/// A call over keys and values.
-struct OverHeads<'a> {
-    call: Call<'a>,
+/// The arguments of attention over keys and values that are passed as matrices or heads.
+struct AttentionCall<'a> {
+    call: CommonArguments<'a>,
     keys: In<'a>,
     values: In<'a>,
 }
 
-impl OverHeads<'_> {
+impl AttentionCall<'_> {
     /// # Safety
     ///
-    /// What the arguments point to is as the functions of the header have it.
+    /// The arguments meet the requirements of the header.
     #[inline(always)]
     unsafe fn attend(mut self, on: Backend) -> Checked<()> {
-        // SAFETY: as the caller promises; checked before views are made, and made before it runs.
+        // SAFETY: as the caller promises; `check` comes before the views are made, and these before `run`.
         unsafe {
             self.check()?;
             self.call.queries.make_view();
@@ -221,13 +228,13 @@ impl OverHeads<'_> {
 
     /// # Safety
     ///
-    /// As [`attend`](Self::attend), of arguments as they are given.
+    /// As [`attend`](Self::attend), before the views are made.
     #[inline(never)]
     unsafe fn check(&mut self) -> Checked<()> {
         // SAFETY: as the caller promises.
         unsafe {
-            let (keys, values) = (self.keys.given(), self.values.given());
-            self.call.use_workspace_of(keys.cols, values.cols);
+            let (keys, values) = (self.keys.raw(), self.values.raw());
+            self.call.trim_workspace(keys.cols, values.cols);
             self.call.check(&[keys, values], &[])?;
             self.call.check_options(keys.rows)
         }
@@ -235,7 +242,7 @@ impl OverHeads<'_> {
 
     /// # Safety
     ///
-    /// As [`attend`](Self::attend), of views.
+    /// As [`attend`](Self::attend), after [`check`](Self::check), with the views made.
     #[inline(never)]
     unsafe fn run(&mut self, on: Backend) -> Checked<()> {
         #[cfg(feature = "deliberate-frame")]
@@ -265,56 +272,56 @@ impl OverHeads<'_> {
                 {
                     SDPA_ERROR_SHAPE_VALUES
                 } else {
-                    // SAFETY: as above.
-                    unsafe { call.whose(keys.rows(), values.cols()) }
+                    // SAFETY: as the caller promises.
+                    unsafe { call.shape_status(keys.rows(), values.cols()) }
                 }
             })
         })
     }
 }
 
-impl Call<'_> {
-    /// No more of the workspace than the call needs.
-    pub(crate) fn use_workspace_of(&mut self, dim: usize, width: usize) {
+impl CommonArguments<'_> {
+    /// Lowers `workspace_len` to what the call needs.
+    pub(crate) fn trim_workspace(&mut self, dim: usize, width: usize) {
         self.workspace_len = self.workspace_len.min(Attention::workspace(dim, width));
     }
 
-    /// Fails where an argument cannot be, or an output is not apart from another argument: queries, `operands`
-    /// and `others`.
+    /// Fails if an argument is invalid, or if an output overlaps another output, the queries, one of
+    /// `operands` or one of `others`.
     ///
     /// # Safety
     ///
-    /// Of arguments as they are given.
+    /// The views have not been made.
     #[inline(never)]
     pub(crate) unsafe fn check(
         &self,
         operands: &[&sdpa_heads],
-        others: &[Place<'_>],
+        others: &[Region<'_>],
     ) -> Checked<()> {
-        let mut outputs = [Place::EMPTY; 3];
+        let mut outputs = [Region::EMPTY; 3];
         // SAFETY: as the caller promises.
         let queries = unsafe {
-            self.place_outputs(&mut outputs)?;
-            self.queries.given()
+            self.output_regions(&mut outputs)?;
+            self.queries.raw()
         };
         let [out, log_sum_exp, workspace] = &outputs;
-        out.check_apart(log_sum_exp)?;
-        out.check_apart(workspace)?;
-        log_sum_exp.check_apart(workspace)?;
+        out.check_disjoint(log_sum_exp)?;
+        out.check_disjoint(workspace)?;
+        log_sum_exp.check_disjoint(workspace)?;
         for operand in [queries].iter().chain(operands) {
-            check_apart(&outputs, &operand.operand()?)?;
+            check_disjoint(&outputs, &operand.operand()?)?;
         }
         for other in others {
-            check_apart(&outputs, other)?;
+            check_disjoint(&outputs, other)?;
         }
         Ok(())
     }
 
-    /// [`check`](Self::check), of the options for so many keys.
+    /// Checks the options of a call over `keys` keys.
     ///
     /// # Safety
     ///
-    /// As [`check`](Self::check), and [`Options::new`].
+    /// As [`check`](Self::check) and [`Options::new`].
     #[inline(never)]
     pub(crate) unsafe fn check_options(&self, keys: usize) -> Checked<()> {
         if self.options.is_null() && self.sinks.is_null() {
@@ -322,29 +329,29 @@ impl Call<'_> {
         }
         // SAFETY: as the caller promises.
         unsafe {
-            let queries = self.queries.given();
+            let queries = self.queries.raw();
             let grid = [keys, queries.rows];
             let options = Options::new(self.options, self.sinks, queries.heads, grid)?;
-            let mut outputs = [Place::EMPTY; 3];
-            self.place_outputs(&mut outputs)?;
+            let mut outputs = [Region::EMPTY; 3];
+            self.output_regions(&mut outputs)?;
             options.check(&outputs)
         }
     }
 
-    /// Where the output, the log-sum-exps and the workspace lie.
+    /// Writes the regions of the output, the log-sum-exps and the workspace to `regions`.
     ///
     /// # Safety
     ///
     /// As [`check`](Self::check).
     #[inline(never)]
-    unsafe fn place_outputs<'b>(&'b self, places: &mut [Place<'b>; 3]) -> Checked<()> {
+    unsafe fn output_regions<'b>(&'b self, regions: &mut [Region<'b>; 3]) -> Checked<()> {
         // SAFETY: as the caller promises.
-        let (queries, out) = unsafe { (self.queries.given(), self.out.given()) };
-        // Only heads without memory of their own can be too many.
+        let (queries, out) = unsafe { (self.queries.raw(), self.out.raw()) };
+        // Overflows only if the queries have no columns or repeat a head or row (a stride of 0).
         let count = queries.heads.checked_mul(queries.rows);
         let count = count.ok_or(Failure(SDPA_ERROR_SHAPE_QUERIES))?;
         let wanted = if self.log_sum_exp.is_null() { 0 } else { count };
-        *places = [
+        *regions = [
             out.output()?,
             array(self.log_sum_exp.cast_const(), wanted)?,
             array(self.workspace.cast_const(), self.workspace_len)?,
@@ -354,7 +361,7 @@ impl Call<'_> {
 
     /// # Safety
     ///
-    /// Of a checked call with views.
+    /// The call has been checked and its views made.
     unsafe fn options<'b>(&self, keys: usize) -> Options<'b> {
         // SAFETY: as the caller promises.
         unsafe {
@@ -363,21 +370,21 @@ impl Call<'_> {
         }
     }
 
-    /// The options as the crate has them, for so many keys.
+    /// Returns the crate's options for a call over `keys` keys.
     ///
     /// # Safety
     ///
-    /// Of a checked call with views; what the options point to may be read for `'b`.
+    /// The call has been checked and its views made; what the options point to may be read for `'b`.
     pub(crate) unsafe fn read_options<'b>(&self, on: Backend, keys: usize) -> Attention<'b> {
         // SAFETY: as the caller promises.
         unsafe { self.options(keys).read(on) }
     }
 
-    /// The log-sum-exps, where they are wanted, and the workspace.
+    /// Returns the log-sum-exps (`None` if the pointer is NULL) and the workspace.
     ///
     /// # Safety
     ///
-    /// Of a checked call with views; both are its memory, for `'b`.
+    /// The call has been checked and its views made; for `'b` both slices are used by this call alone.
     pub(crate) unsafe fn slices<'b>(&self) -> (Option<&'b mut [f32]>, &'b mut [f32]) {
         // SAFETY: as the caller promises.
         unsafe {
@@ -389,16 +396,17 @@ impl Call<'_> {
         }
     }
 
-    /// Whose shape is wrong, where it is neither that of queries nor of what is attended to.
+    /// Returns the status that names the bias or the output as the argument of wrong shape, once queries,
+    /// keys and values have been ruled out.
     ///
     /// # Safety
     ///
-    /// Of a checked call with views.
-    pub(crate) unsafe fn whose(&self, keys: usize, width: usize) -> sdpa_status {
+    /// The call has been checked and its views made.
+    pub(crate) unsafe fn shape_status(&self, keys: usize, width: usize) -> sdpa_status {
         // SAFETY: as the caller promises.
         let (queries, out, options) =
             unsafe { (self.queries.view(), self.out.view(), self.options(keys)) };
         let want = [queries.heads(), queries.rows(), width];
-        options.whose(want, [out.heads(), out.rows(), out.cols()])
+        options.shape_status(want, [out.heads(), out.rows(), out.cols()])
     }
 }

@@ -1,14 +1,14 @@
-//! The cache of keys and values, in storage of the caller's.
+//! The KV cache, in caller-provided storage.
 
 use core::ptr;
 
 use sdpa::{Backend, CachePositions, Error, KEY_BLOCK, KvCacheMut, KvCacheRef};
 
 use crate::{
-    attention::Call,
+    attention::CommonArguments,
     library::{backend_of, operation, sdpa_backend_t},
     options::sdpa_options,
-    region::{Place, array},
+    region::{Region, array},
     status::{
         Checked, Failure, SDPA_ERROR_CAPACITY, SDPA_ERROR_SHAPE_CACHE, SDPA_ERROR_SHAPE_DIM,
         SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUE_DIM,
@@ -19,47 +19,50 @@ use crate::{
     },
 };
 
-/// How many keys a block of a cache holds.
+/// The number of keys in a block of a cache.
 pub const SDPA_KEY_BLOCK: usize = 64;
 
 const _: () = assert!(SDPA_KEY_BLOCK == KEY_BLOCK);
 
-/// The keys and values of one key head, in storage of the caller's: made by sdpa_cache_init,
-/// changed by the functions below, read by anyone. It holds appended - dropped keys: those at
-/// the positions dropped to appended - 1. Blocks form a ring: a cache that slides has room for
-/// (blocks - 1) * SDPA_KEY_BLOCK + 1 keys whatever their positions. So for a window of left
-/// and chunks of chunk tokens (append a chunk, attend, slide to left) take (left + chunk +
-/// SDPA_KEY_BLOCK - 1) / SDPA_KEY_BLOCK + 1 blocks. Copying it does not copy what it holds.
+/// A KV cache: the keys and values of one KV head in caller-provided storage. sdpa_cache_init
+/// initializes it, the functions below change it, and callers may read its fields. It holds
+/// appended - dropped keys, those at positions dropped to appended - 1. Its blocks form a ring. As
+/// the oldest block may hold a single key, a cache that slides is only certain to hold
+/// (blocks - 1) * SDPA_KEY_BLOCK + 1 keys. For a window of left keys and chunks of chunk tokens
+/// (append a chunk, attend with its queries, slide to left keys) use
+/// (left + chunk + SDPA_KEY_BLOCK - 1) / SDPA_KEY_BLOCK + 1 blocks. Copying the structure does not
+/// copy the storage.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sdpa_cache {
     /// SDPA_CACHE_FLOATS(dim, value_dim, blocks) floats.
     pub storage: *mut f32,
-    /// The columns of a key.
+    /// Columns per key.
     pub dim: usize,
-    /// The columns of a value.
+    /// Columns per value.
     pub value_dim: usize,
-    /// For SDPA_KEY_BLOCK keys each.
+    /// Number of blocks in the ring, of SDPA_KEY_BLOCK keys each.
     pub blocks: usize,
-    /// How many keys it has been given in all: the position of the next.
+    /// Number of keys ever appended: the position of the next key.
     pub appended: u64,
-    /// How many of them, the oldest, it has dropped: the position of the oldest it holds.
+    /// Number of keys dropped, oldest first: the position of the oldest key in the cache.
     pub dropped: u64,
 }
 
-/// How many floats of storage a cache of so many blocks takes; SIZE_MAX where that is more than
-/// there can be. SDPA_CACHE_FLOATS is the same number for static arrays.
-#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
+/// Returns the number of floats of storage that a cache of blocks blocks needs; SIZE_MAX if the
+/// number overflows. SDPA_CACHE_FLOATS is the same number as a constant expression, for static
+/// arrays.
+#[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
 pub extern "C" fn sdpa_cache_floats(dim: usize, value_dim: usize, blocks: usize) -> usize {
     dim.saturating_add(value_dim).saturating_mul(SDPA_KEY_BLOCK).saturating_mul(blocks)
 }
 
-/// Makes an empty cache in storage, of as many blocks as it has room for, and clears these
-/// to 0. storage_len counts floats; room for no block is SDPA_ERROR_CAPACITY. The storage is the
-/// cache's for as long as it is used; there is nothing to free.
+/// Initializes an empty cache with as many blocks as fit in storage, and sets these to 0.
+/// storage_len counts floats; SDPA_ERROR_CAPACITY if not even one block fits. The storage must live
+/// as long as the cache, and only the cache functions may write it. There is nothing to free.
 ///
-/// Overlap: cache not with storage. On failure both are as they were.
-#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
+/// Overlap: cache must not overlap storage. On failure both are unchanged.
+#[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
 pub unsafe extern "C" fn sdpa_cache_init(
     cache: *mut sdpa_cache,
     dim: usize,
@@ -68,8 +71,8 @@ pub unsafe extern "C" fn sdpa_cache_init(
     storage_len: usize,
 ) -> sdpa_status {
     let call = || -> Checked<()> {
-        let at_storage = array(storage.cast_const(), storage_len)?;
-        array(cache.cast_const(), 1)?.check_apart(&at_storage)?;
+        let storage_region = array(storage.cast_const(), storage_len)?;
+        array(cache.cast_const(), 1)?.check_disjoint(&storage_region)?;
         if dim == 0 {
             return Err(Failure(SDPA_ERROR_SHAPE_DIM));
         }
@@ -80,7 +83,7 @@ pub unsafe extern "C" fn sdpa_cache_init(
         if blocks == 0 {
             return Err(Failure(SDPA_ERROR_CAPACITY));
         }
-        // SAFETY: aligned, not NULL, apart, and as the caller promises.
+        // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         unsafe {
             storage.write_bytes(0, sdpa_cache_floats(dim, value_dim, blocks));
             cache.write(sdpa_cache { storage, dim, value_dim, blocks, appended: 0, dropped: 0 });
@@ -90,11 +93,11 @@ pub unsafe extern "C" fn sdpa_cache_init(
     status(call())
 }
 
-/// Takes keys (keys x dim) and values (keys x value_dim), the newest last, into the cache.
-/// SDPA_ERROR_CAPACITY where there is no room for all of them.
+/// Appends keys (keys x dim) and their values (keys x value_dim) to the cache, newest last.
+/// SDPA_ERROR_CAPACITY if there is no room for all of them.
 ///
-/// Overlap: cache and its storage with no input. On failure both are as they were.
-#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
+/// Overlap: cache and its storage must not overlap any input. On failure both are unchanged.
+#[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
 pub unsafe extern "C" fn sdpa_cache_append(
     cache: *mut sdpa_cache,
     keys: sdpa_matrix,
@@ -104,9 +107,9 @@ pub unsafe extern "C" fn sdpa_cache_append(
         let inputs = [keys.operand()?, values.operand()?];
         // SAFETY: as the caller promises.
         unsafe {
-            change(cache, &inputs, |held| {
+            change(cache, &inputs, |view| {
                 let dim = (*cache).dim;
-                held.append(keys.view(), values.view()).map_err(|error| {
+                view.append(keys.view(), values.view()).map_err(|error| {
                     Failure::of(error, || {
                         if keys.cols == dim {
                             SDPA_ERROR_SHAPE_VALUES
@@ -121,58 +124,59 @@ pub unsafe extern "C" fn sdpa_cache_append(
     status(call())
 }
 
-/// Keeps the oldest len keys that the cache holds: takes back what was appended last.
-/// SDPA_ERROR_POSITION where it holds fewer.
+/// Removes the newest keys so that the oldest len keys in the cache remain. SDPA_ERROR_POSITION if
+/// the cache holds fewer than len keys.
 ///
-/// On failure the cache is as it was.
-#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
+/// On failure the cache is unchanged.
+#[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
 pub unsafe extern "C" fn sdpa_cache_truncate(cache: *mut sdpa_cache, len: usize) -> sdpa_status {
     // SAFETY: as the caller promises.
-    status(unsafe { change(cache, &[], |held| Ok(held.truncate(len)?)) })
+    status(unsafe { change(cache, &[], |view| Ok(view.truncate(len)?)) })
 }
 
-/// Takes back the keys from position on, which becomes that of the next (appended).
-/// SDPA_ERROR_POSITION where that is not from dropped to appended.
+/// Removes the keys at position and after it; the next key appended has that position.
+/// SDPA_ERROR_POSITION if position is below dropped or above appended.
 ///
-/// On failure the cache is as it was.
-#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
+/// On failure the cache is unchanged.
+#[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
 pub unsafe extern "C" fn sdpa_cache_truncate_to(
     cache: *mut sdpa_cache,
     position: u64,
 ) -> sdpa_status {
     // SAFETY: as the caller promises.
-    status(unsafe { change(cache, &[], |held| Ok(held.truncate_to(position)?)) })
+    status(unsafe { change(cache, &[], |view| Ok(view.truncate_to(position)?)) })
 }
 
-/// Drops the oldest keys until the cache holds no more than len: their blocks are used again, and the
-/// positions of the kept stay what they are.
+/// Drops the oldest keys until the cache holds at most len (sliding window). Blocks without keys are
+/// reused; the remaining keys keep their positions.
 ///
-/// On failure the cache is as it was.
-#[unsafe(no_mangle)] // SAFETY: of this library, and no other symbol begins so
+/// On failure the cache is unchanged.
+#[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
 pub unsafe extern "C" fn sdpa_cache_slide(cache: *mut sdpa_cache, len: usize) -> sdpa_status {
     // SAFETY: as the caller promises.
     status(unsafe {
-        change(cache, &[], |held| {
-            held.slide(len);
+        change(cache, &[], |view| {
+            view.slide(len);
             Ok(())
         })
     })
 }
 
 operation! {
-    /// sdpa_attention over the keys and values of a cache: gives the bits of one call over every
-    /// key ever appended, with the dropped ones masked. Query i of queries (queries x dim) sits at
-    /// appended - queries.rows + i + query_offset: append a token, then attend with its query. bias
-    /// and keep of the options have a row for each key that the cache holds, the oldest first.
+    /// Computes sdpa_attention over the keys and values in a cache. Its bits are those of
+    /// sdpa_attention over every key ever appended, with the dropped keys masked. Query i of queries
+    /// (queries x dim) is at position appended - queries.rows + i + query_offset: append a token,
+    /// then attend with its query. bias and keep of the options have one row per key in the cache,
+    /// oldest first.
     ///
-    /// Overlap: out, log_sum_exp and workspace with no input, not with the cache or its storage,
-    /// and not with each other. On failure all three are as they were; the cache always is.
+    /// Overlap: out, log_sum_exp and workspace must not overlap any input, the cache, its storage or
+    /// each other. On failure all three are unchanged. The cache is never changed.
     fn sdpa_cache_attend, sdpa_cache_attend_on(
         on, cache: *const sdpa_cache, queries: sdpa_matrix, options: *const sdpa_options,
         out: sdpa_matrix_mut, log_sum_exp: *mut f32, workspace: *mut f32, workspace_len: usize,
     ) {
         let out = Slot::new(out.into());
-        let call = Call {
+        let call = CommonArguments {
             queries: Slot::new(queries.into()), options, sinks: ptr::null(), out, log_sum_exp, workspace,
             workspace_len,
         };
@@ -182,19 +186,19 @@ operation! {
 }
 
 operation! {
-    /// sdpa_cache_attend for the query heads that share the keys and values of a cache: head h of
-    /// queries and out is a call of it. sinks, log_sum_exp and workspace are as in
-    /// sdpa_attention_heads. A model of more key heads has a cache for each.
+    /// Computes sdpa_cache_attend for several query heads that share the KV head of a cache
+    /// (grouped-query attention). sinks, log_sum_exp and workspace are as in sdpa_attention_heads. A
+    /// model with several KV heads has one cache per KV head.
     ///
-    /// Overlap: out, log_sum_exp and workspace with no input, not with the cache or its storage,
-    /// and not with each other. On failure all three are as they were; the cache always is.
+    /// Overlap: out, log_sum_exp and workspace must not overlap any input, the cache, its storage or
+    /// each other. On failure all three are unchanged. The cache is never changed.
     fn sdpa_cache_attend_heads, sdpa_cache_attend_heads_on(
         on, cache: *const sdpa_cache, queries: sdpa_heads, options: *const sdpa_options,
         sinks: *const f32, out: sdpa_heads_mut, log_sum_exp: *mut f32, workspace: *mut f32,
         workspace_len: usize,
     ) {
         let out = Slot::new(out);
-        let call = Call {
+        let call = CommonArguments {
             queries: Slot::new(queries), options, sinks, out, log_sum_exp, workspace, workspace_len,
         };
         // SAFETY: as the caller promises.
@@ -203,50 +207,55 @@ operation! {
 }
 
 impl sdpa_cache {
-    /// Keys, and behind them values.
+    /// Returns the two parts of the storage: keys, then values.
     ///
     /// # Safety
     ///
-    /// The storage has been checked, may be read for `'a` and is written by nobody.
+    /// The storage has been checked, and for `'a` it may be read and nobody writes it.
     unsafe fn slices<'a>(&self) -> [&'a [f32]; 2] {
         let [keys, values] = self.lens();
         // SAFETY: as the caller promises.
         unsafe { [slice(self.storage, keys), slice(self.storage.wrapping_add(keys), values)] }
     }
 
-    /// How many floats are keys, and how many values.
+    /// Returns the number of floats of the keys and of the values.
     fn lens(&self) -> [usize; 2] {
         [self.dim, self.value_dim].map(|dim| sdpa_cache_floats(dim, 0, self.blocks))
     }
 
-    /// Where the storage lies.
-    fn place(&self) -> Checked<Place<'static>> {
+    /// Returns the region of the storage.
+    fn region(&self) -> Checked<Region<'static>> {
         array(self.storage.cast_const(), sdpa_cache_floats(self.dim, self.value_dim, self.blocks))
     }
 
-    /// How many keys it holds, where its span is none that cannot be; more than can be counted fit no storage.
+    /// Returns the number of keys in the cache. Its positions have been checked; a number above `usize::MAX`
+    /// saturates, and no storage has room for so many.
     fn len(&self) -> usize {
         usize::try_from(self.appended.wrapping_sub(self.dropped)).unwrap_or(usize::MAX)
     }
 
-    fn span(&self) -> Checked<CachePositions> {
-        CachePositions::new(self.appended, self.dropped).map_err(broken)
+    fn positions(&self) -> Checked<CachePositions> {
+        CachePositions::new(self.appended, self.dropped).map_err(cache_failure)
     }
 }
 
-/// Why the crate refuses a cache.
-fn broken(error: Error) -> Failure {
+/// The failure of a cache that the crate rejects.
+fn cache_failure(error: Error) -> Failure {
     Failure::of(error, || SDPA_ERROR_SHAPE_CACHE)
 }
 
-/// A call over the keys and values of a cache.
+/// Attention over the keys and values in a cache.
 ///
 /// # Safety
 ///
-/// What the arguments point to is as the functions of the header have it.
+/// The arguments meet the requirements of the header.
 #[inline(always)]
-unsafe fn attend(on: Backend, cache: *const sdpa_cache, mut call: Call<'_>) -> Checked<()> {
-    // SAFETY: as the caller promises; checked before views are made, and made before it runs.
+unsafe fn attend(
+    on: Backend,
+    cache: *const sdpa_cache,
+    mut call: CommonArguments<'_>,
+) -> Checked<()> {
+    // SAFETY: as the caller promises; `check` comes before the views are made, and these before `run`.
     unsafe {
         check(cache, &mut call)?;
         call.queries.make_view();
@@ -255,77 +264,79 @@ unsafe fn attend(on: Backend, cache: *const sdpa_cache, mut call: Call<'_>) -> C
     }
 }
 
-/// Fails where an argument cannot be, or an output is not apart from another argument.
+/// Fails if an argument is invalid, or if an output overlaps another argument.
 ///
 /// # Safety
 ///
-/// As [`attend`], of arguments as they are given.
+/// As [`attend`], before the views are made.
 #[inline(never)]
-unsafe fn check(cache: *const sdpa_cache, call: &mut Call<'_>) -> Checked<()> {
+unsafe fn check(cache: *const sdpa_cache, call: &mut CommonArguments<'_>) -> Checked<()> {
     let structure = array(cache, 1)?;
     // SAFETY: aligned, not NULL, and as the caller promises.
     let cache = unsafe { &*cache };
-    cache.span()?;
-    call.use_workspace_of(cache.dim, cache.value_dim);
+    cache.positions()?;
+    call.trim_workspace(cache.dim, cache.value_dim);
     // SAFETY: as the caller promises.
     unsafe {
-        call.check(&[], &[structure, cache.place()?])?;
+        call.check(&[], &[structure, cache.region()?])?;
         call.check_options(cache.len())
     }
 }
 
 /// # Safety
 ///
-/// As [`attend`], of a checked call with views.
+/// As [`attend`], after [`check`], with the views made.
 #[inline(never)]
-unsafe fn run(on: Backend, cache: &sdpa_cache, call: &mut Call<'_>) -> Checked<()> {
+unsafe fn run(on: Backend, cache: &sdpa_cache, call: &mut CommonArguments<'_>) -> Checked<()> {
     let &sdpa_cache { dim, value_dim, .. } = cache;
     // SAFETY: as the caller promises.
     let result = unsafe {
         let [keys, values] = cache.slices();
-        let held = KvCacheRef::new(keys, values, dim, value_dim, cache.span()?).map_err(broken)?;
+        let view = KvCacheRef::new(keys, values, dim, value_dim, cache.positions()?);
+        let view = view.map_err(cache_failure)?;
         let attention = call.read_options(on, cache.len());
         let (log_sum_exp, workspace) = call.slices();
         let (queries, out) = (call.queries.view(), call.out.view_mut());
-        held.attend_views(&attention, queries, out, log_sum_exp, workspace)
+        view.attend_views(&attention, queries, out, log_sum_exp, workspace)
     };
     // SAFETY: as the caller promises.
-    let whose = || unsafe {
+    let shape_status = || unsafe {
         if call.queries.view().cols() == dim {
-            call.whose(cache.len(), value_dim)
+            call.shape_status(cache.len(), value_dim)
         } else {
             SDPA_ERROR_SHAPE_QUERIES
         }
     };
-    result.map_err(|error| Failure::of(error, whose))
+    result.map_err(|error| Failure::of(error, shape_status))
 }
 
-/// Changes what `cache` holds by `change`, which reads `inputs`.
+/// Calls `change`, which reads `inputs`, with a view of `cache`, and writes the new positions back.
 ///
 /// # Safety
 ///
-/// `cache` is NULL, or it and its storage may be read and written and are used by nobody else.
+/// `cache` is NULL, or it and its storage may be read and written and nobody else uses them.
 unsafe fn change(
     cache: *mut sdpa_cache,
-    inputs: &[Place<'_>],
+    inputs: &[Region<'_>],
     change: impl FnOnce(&mut KvCacheMut<'_>) -> Checked<()>,
 ) -> Checked<()> {
-    let at_cache = array(cache.cast_const(), 1)?;
+    let structure_region = array(cache.cast_const(), 1)?;
     // SAFETY: aligned, not NULL, and as the caller promises.
-    let held = unsafe { &*cache };
-    let (mut span, at_storage) = (held.span()?, held.place()?);
-    at_cache.check_apart(&at_storage)?;
+    let fields = unsafe { &*cache };
+    let (mut positions, storage_region) = (fields.positions()?, fields.region()?);
+    structure_region.check_disjoint(&storage_region)?;
     for input in inputs {
-        at_cache.check_apart(input)?;
-        at_storage.check_apart(input)?;
+        structure_region.check_disjoint(input)?;
+        storage_region.check_disjoint(input)?;
     }
-    let (sdpa_cache { storage, dim, value_dim, .. }, [keys, values]) = (*held, held.lens());
-    // SAFETY: as the caller promises; the two lie one behind the other.
+    let (sdpa_cache { storage, dim, value_dim, .. }, [keys, values]) = (*fields, fields.lens());
+    // SAFETY: as the caller promises; the values follow the keys, so the slices are disjoint.
     let (keys, values) =
         unsafe { (slice_mut(storage, keys), slice_mut(storage.wrapping_add(keys), values)) };
-    let mut as_slices = KvCacheMut::new(keys, values, dim, value_dim, &mut span).map_err(broken)?;
-    change(&mut as_slices)?;
-    let (appended, dropped) = (as_slices.appended(), as_slices.dropped());
+    let view = KvCacheMut::new(keys, values, dim, value_dim, &mut positions);
+    let mut view = view.map_err(cache_failure)?;
+    change(&mut view)?;
+    let (appended, dropped) = (view.appended(), view.dropped());
     // SAFETY: aligned, not NULL, and as the caller promises.
     unsafe { ((*cache).appended, (*cache).dropped) = (appended, dropped) };
     Ok(())

@@ -1,20 +1,20 @@
 //! The C library: `extern "C"` functions over the public API of `sdpa`, and nothing else.
 //!
-//! Each function asks where its arguments lie ([`region`]) and whether an output shares memory with
-//! anything else, makes views of them ([`views`]) and calls the crate, which checks the
-//! rest. The doc comments of what is public are the text of `include/sdpa.h`, and the order of
-//! the modules is its order.
+//! Each function computes the memory regions of its arguments and checks that no output overlaps another
+//! argument ([`region`]), makes views of the arguments ([`views`]) and calls the crate, which checks shapes
+//! and option values. The doc comments of public items are the text of `include/sdpa.h`; the modules are in
+//! the order of the header.
 //!
 //! # Safety
 //!
-//! Of every function: a pointer is NULL, not aligned for its type, or points to as much memory of that type as
-//! its comment says; for the time of the call nobody writes what it reads, nobody uses
-//! what it writes. An `sdpa_cache` has what `sdpa_cache_init` wrote, or zeros.
+//! The caller of each function guarantees that every pointer is NULL, or misaligned for its type, or points
+//! to as much memory of that type as its comment says. During the call nobody else writes what it reads, and
+//! nobody else uses what it writes. An `sdpa_cache` holds what the cache functions wrote, or zeros.
 
 #![no_std]
 #![expect(
     clippy::missing_safety_doc,
-    reason = "the comments are the header's: what they leave to the caller stands above"
+    reason = "the comments are the text of the header; the module docs list the safety conditions"
 )]
 
 mod region;
@@ -41,6 +41,6 @@ pub use options::*;
 pub use status::*;
 pub use views::{sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut};
 
-/// The panic handler of a library that stands alone.
+/// The panic handler that a standalone library needs.
 #[cfg(feature = "capi")]
 extern crate panic_halt;

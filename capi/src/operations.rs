@@ -1,4 +1,4 @@
-//! The operations that need no options.
+//! The operations without options: dot, softmax, projection, scores, weighted sum.
 
 use sdpa::Backend;
 
@@ -14,98 +14,101 @@ use crate::{
 };
 
 operation! {
-    /// The dot product of two arrays of n floats, into *out; 0 where n is 0.
+    /// Computes the dot product of two arrays of n floats and writes it to *out; 0 if n is 0.
     ///
-    /// Overlap: out with neither array. On failure *out is as it was.
+    /// Overlap: out must not overlap either array. On failure *out is unchanged.
     fn sdpa_dot, sdpa_dot_on(on, a: *const f32, b: *const f32, n: usize, out: *mut f32) {
-        let at_out = array(out.cast_const(), 1)?;
-        at_out.check_apart(&array(a, n)?)?;
-        at_out.check_apart(&array(b, n)?)?;
+        let out_region = array(out.cast_const(), 1)?;
+        out_region.check_disjoint(&array(a, n)?)?;
+        out_region.check_disjoint(&array(b, n)?)?;
         // SAFETY: aligned, not NULL, and as the caller promises.
         let (a, b) = unsafe { (slice(a, n), slice(b, n)) };
         #[cfg(feature = "deliberate-panic")]
         core::hint::black_box([0u8; 4][n]);
         let dot = on.dot(a, b)?;
-        // SAFETY: as above, and `out` lies apart from both.
+        // SAFETY: aligned, not NULL, disjoint from both, and as the caller promises.
         unsafe { out.write(dot) };
         Ok(())
     }
 }
 
 operation! {
-    /// The softmax of an array of n floats: out[i] = exp(x[i]) / sum of exp(x[j]).
+    /// Computes the softmax of an array of n floats: out[i] = exp(x[i]) / sum of exp(x[j]).
     ///
-    /// Overlap: out may be x itself; otherwise none. On failure out is as it was.
+    /// Overlap: out may be x itself (in place); otherwise it must not overlap x. On failure out is
+    /// unchanged.
     fn sdpa_softmax, sdpa_softmax_on(on, x: *const f32, n: usize, out: *mut f32) {
-        let (at_x, at_out) = (array(x, n)?, array(out.cast_const(), n)?);
+        let (x_region, out_region) = (array(x, n)?, array(out.cast_const(), n)?);
         if x == out {
-            // SAFETY: aligned, not NULL, and as the caller promises; `x` is not used.
+            // SAFETY: aligned, not NULL, and as the caller promises; `x` is not used again.
             on.softmax_in_place(unsafe { slice_mut(out, n) });
             return Ok(());
         }
-        at_out.check_apart(&at_x)?;
-        // SAFETY: aligned, not NULL, apart, and as the caller promises.
+        out_region.check_disjoint(&x_region)?;
+        // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (x, out) = unsafe { (slice(x, n), slice_mut(out, n)) };
         Ok(on.softmax(x, out)?)
     }
 }
 
-/// The softmax of rows or columns.
+/// The body of a softmax over rows or columns.
 macro_rules! softmax_of {
     ($on:ident, $softmax:ident, $in_place:ident, $x:ident, $out:ident) => {{
-        let (at_x, at_out) = ($x.operand()?, $out.output()?);
-        if $out.is(&$x) {
-            // SAFETY: aligned, not NULL, and as the caller promises; `x` is not used.
+        let (x_region, out_region) = ($x.operand()?, $out.output()?);
+        if $out.is_same_view(&$x) {
+            // SAFETY: aligned, not NULL, and as the caller promises; `x` is not used again.
             $on.$in_place(unsafe { $out.view() });
             return Ok(());
         }
-        at_out.check_apart(&at_x)?;
-        // SAFETY: aligned, not NULL, apart, and as the caller promises.
+        out_region.check_disjoint(&x_region)?;
+        // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (from, to) = unsafe { ($x.view(), $out.view()) };
         $on.$softmax(from, to).map_err(|error| Failure::of(error, || SDPA_ERROR_SHAPE_OUT))
     }};
 }
 
 operation! {
-    /// The softmax of every row of x; out is of the same shape. A row gives the bits of
+    /// Computes the softmax of each row of x; out has the shape of x. Each row has the bits of
     /// sdpa_softmax.
     ///
-    /// Overlap: out may be x itself (data, shape and strides); otherwise none. On failure out is as
-    /// it was.
+    /// Overlap: out may be x itself (same data, shape and strides; in place); otherwise it must not
+    /// overlap x. On failure out is unchanged.
     fn sdpa_softmax_rows, sdpa_softmax_rows_on(on, x: sdpa_matrix, out: sdpa_matrix_mut) {
         softmax_of!(on, softmax_rows, softmax_rows_in_place, x, out)
     }
 }
 
 operation! {
-    /// The softmax of every column of x; out is of the same shape. Of a score grid, which has a
-    /// column per query, this is the pattern. Faster than sdpa_softmax_rows.
+    /// Computes the softmax of each column of x; out has the shape of x. Of a score grid, which has
+    /// a column per query, the result is the pattern (attention weights). Faster than
+    /// sdpa_softmax_rows.
     ///
-    /// Overlap: out may be x itself (data, shape and strides); otherwise none. On failure out is as
-    /// it was.
+    /// Overlap: out may be x itself (same data, shape and strides; in place); otherwise it must not
+    /// overlap x. On failure out is unchanged.
     fn sdpa_softmax_columns, sdpa_softmax_columns_on(on, x: sdpa_matrix, out: sdpa_matrix_mut) {
         softmax_of!(on, softmax_columns, softmax_columns_in_place, x, out)
     }
 }
 
 operation! {
-    /// out = x * w + bias: queries, keys or values (tokens x outputs) from embeddings (tokens x
-    /// inputs) and weights (inputs x outputs). bias: w.cols floats, for every token, or NULL.
+    /// Computes a linear projection, out = x * w + bias: queries, keys or values (tokens x outputs)
+    /// from embeddings x (tokens x inputs) and weights w (inputs x outputs). bias: NULL, or w.cols
+    /// floats that are added to each row.
     ///
-    /// Overlap: out with no input. On failure out is as it was.
+    /// Overlap: out must not overlap any input. On failure out is unchanged.
     fn sdpa_project, sdpa_project_on(
         on, x: sdpa_matrix, w: sdpa_matrix, bias: *const f32, out: sdpa_matrix_mut,
     ) {
-        let at_out = out.output()?;
-        at_out.check_apart(&x.operand()?)?;
-        at_out.check_apart(&w.operand()?)?;
-        at_out.check_apart(&array(bias, if bias.is_null() { 0 } else { w.cols })?)?;
-        // SAFETY: aligned, not NULL, apart, and as the caller promises.
+        let out_region = out.output()?;
+        out_region.check_disjoint(&x.operand()?)?;
+        out_region.check_disjoint(&w.operand()?)?;
+        out_region.check_disjoint(&array(bias, if bias.is_null() { 0 } else { w.cols })?)?;
+        // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (from, weights, bias, to) = unsafe {
             let bias = (!bias.is_null()).then(|| slice(bias, w.cols));
             (x.view(), w.view(), bias, out.view())
         };
-        let whose = || {
+        let shape_status = || {
             if x.cols == 0 {
                 SDPA_ERROR_SHAPE_X
             } else if w.rows != x.cols || w.cols == 0 {
@@ -116,25 +119,25 @@ operation! {
                 SDPA_ERROR_SHAPE
             }
         };
-        on.project(from, weights, bias, to).map_err(|error| Failure::of(error, whose))
+        on.project(from, weights, bias, to).map_err(|error| Failure::of(error, shape_status))
     }
 }
 
 operation! {
-    /// The score grid: out[key][query] = scale * dot(keys[key], queries[query]), of keys (keys x
-    /// dim) and queries (queries x dim): a ROW PER KEY and a COLUMN PER QUERY. scale: finite; 0
+    /// Computes the score grid: out[key][query] = scale * dot(keys[key], queries[query]), with a ROW
+    /// PER KEY and a COLUMN PER QUERY. keys: keys x dim; queries: queries x dim. scale: finite; 0
     /// means 1 / sqrt(dim).
     ///
-    /// Overlap: out with no input. On failure out is as it was.
+    /// Overlap: out must not overlap any input. On failure out is unchanged.
     fn sdpa_scores, sdpa_scores_on(
         on, keys: sdpa_matrix, queries: sdpa_matrix, scale: f32, out: sdpa_matrix_mut,
     ) {
-        let at_out = out.output()?;
-        at_out.check_apart(&keys.operand()?)?;
-        at_out.check_apart(&queries.operand()?)?;
-        // SAFETY: aligned, not NULL, apart, and as the caller promises.
+        let out_region = out.output()?;
+        out_region.check_disjoint(&keys.operand()?)?;
+        out_region.check_disjoint(&queries.operand()?)?;
+        // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (left, right, to) = unsafe { (keys.view(), queries.view(), out.view()) };
-        let whose = || {
+        let shape_status = || {
             if keys.cols == 0 {
                 SDPA_ERROR_SHAPE_KEYS
             } else if queries.cols != keys.cols {
@@ -146,25 +149,26 @@ operation! {
             }
         };
         let scale = (scale != 0.0).then_some(scale);
-        on.scores(left, right, scale, to).map_err(|error| Failure::of(error, whose))
+        on.scores(left, right, scale, to).map_err(|error| Failure::of(error, shape_status))
     }
 }
 
 operation! {
-    /// out[query] = sum over the keys of pattern[key][query] * values[key], of a pattern (keys x
-    /// queries) and values (keys x width); out is queries x width. A weight of 0 times an infinite
-    /// value is NaN here; sdpa_attention leaves masked values out.
+    /// Computes the outputs of attention from a pattern: out[query] = sum over the keys of
+    /// pattern[key][query] * values[key]. pattern: keys x queries; values: keys x width; out:
+    /// queries x width. A weight of 0 times an infinite value is NaN here; in sdpa_attention the
+    /// value of a masked key never reaches the output.
     ///
-    /// Overlap: out with no input. On failure out is as it was.
+    /// Overlap: out must not overlap any input. On failure out is unchanged.
     fn sdpa_weighted_sum, sdpa_weighted_sum_on(
         on, pattern: sdpa_matrix, values: sdpa_matrix, out: sdpa_matrix_mut,
     ) {
-        let at_out = out.output()?;
-        at_out.check_apart(&pattern.operand()?)?;
-        at_out.check_apart(&values.operand()?)?;
-        // SAFETY: aligned, not NULL, apart, and as the caller promises.
+        let out_region = out.output()?;
+        out_region.check_disjoint(&pattern.operand()?)?;
+        out_region.check_disjoint(&values.operand()?)?;
+        // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (left, right, to) = unsafe { (pattern.view(), values.view(), out.view()) };
-        let whose = || {
+        let shape_status = || {
             if values.rows != pattern.rows || values.cols == 0 {
                 SDPA_ERROR_SHAPE_VALUES
             } else if out.shape() != [pattern.cols, values.cols] {
@@ -173,6 +177,6 @@ operation! {
                 SDPA_ERROR_SHAPE
             }
         };
-        on.weighted_sum(left, right, to).map_err(|error| Failure::of(error, whose))
+        on.weighted_sum(left, right, to).map_err(|error| Failure::of(error, shape_status))
     }
 }

@@ -1,9 +1,9 @@
-//! The options of attention.
+//! `sdpa_options`: the options of attention.
 
 use sdpa::{Attention, Backend, MatrixRef};
 
 use crate::{
-    region::{Place, Strided, array, check_apart},
+    region::{Region, Strided, array, check_disjoint},
     status::{
         Checked, Failure, SDPA_ERROR_OPTION, SDPA_ERROR_SHAPE, SDPA_ERROR_SHAPE_BIAS,
         SDPA_ERROR_SHAPE_OUT, sdpa_status,
@@ -11,63 +11,69 @@ use crate::{
     views::{sdpa_matrix, slice, strides},
 };
 
-/// A query sees the keys up to its own position.
+/// Causal mask: a query sees the keys at its own position and before.
 pub const SDPA_CAUSAL: u32 = 1;
-/// A query at position p sees the keys from p - window_left to p + window_right.
+/// Sliding window: a query at position p sees the keys from p - window_left to p + window_right.
 pub const SDPA_WINDOW: u32 = 2;
 
-/// The options of attention. All zero, as NULL in its place, is the default: every query sees
-/// every key, the scale is 1 / sqrt(dim). They are applied in the order scale, softcap, bias,
-/// masks. Query i sits at position query_offset + i, key j at j; from a cache 0 is where the
-/// newest queries sit. Fields that later versions add go behind the last, and 0 means what there was
-/// before: set the whole structure to zero, then what is wanted.
+/// The options of attention. A structure of zeros, or a NULL pointer to one, means the defaults:
+/// every query sees every key, and the scale is 1 / sqrt(dim). The options are applied in the order
+/// scale, softcap, bias, masks. Query i is at position query_offset + i, key j at position j; over a
+/// cache the queries are at the newest positions if query_offset is 0. Later versions add fields at
+/// the end, and their 0 means the earlier behavior: set the whole structure to zero, then the fields
+/// that you need.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sdpa_options {
-    /// SDPA_CAUSAL, SDPA_WINDOW; other bits are SDPA_ERROR_OPTION.
+    /// SDPA_CAUSAL, SDPA_WINDOW or both; any other bit is SDPA_ERROR_OPTION.
     pub flags: u32,
-    /// Finite; 0: 1 / sqrt(dim).
+    /// Finite; 0 means 1 / sqrt(dim).
     pub scale: f32,
-    /// A score s becomes softcap * tanh(s / softcap): finite, not negative; 0: none.
+    /// Softcap: a score s becomes softcap * tanh(s / softcap). Finite and not negative; 0:
+    /// no capping.
     pub softcap: f32,
-    /// The position of query 0 among the keys.
+    /// The position of query 0, where key 0 is at position 0; over a cache, the number of positions
+    /// added to the default.
     pub query_offset: isize,
-    /// With SDPA_WINDOW: 4 shows five keys, the own one included. SIZE_MAX: no limit. Without that
-    /// flag 0, or it is SDPA_ERROR_OPTION.
+    /// With SDPA_WINDOW: the number of visible keys before the query's position; with window_right 0,
+    /// a window_left of 4 shows five keys. SIZE_MAX: no limit. Without SDPA_WINDOW it must be 0 (else
+    /// SDPA_ERROR_OPTION).
     pub window_left: usize,
-    /// The same to the right. With SDPA_CAUSAL no query sees beyond its own position.
+    /// The number of visible keys after the query's position, under the same rules. With SDPA_CAUSAL
+    /// it has no effect: no query sees beyond its own position.
     pub window_right: usize,
-    /// Keys x queries, added to the scores; -INFINITY masks. data NULL: none.
+    /// Additive mask (bias): keys x queries, added to the scores; -INFINITY masks. data NULL: none.
     pub bias: sdpa_matrix,
-    /// Keys x queries, one byte each, 0: masked. NULL: none.
+    /// Boolean mask: keys x queries, one byte each; 0 masks, any other value keeps. NULL: none.
     pub keep: *const u8,
-    /// In bytes; both strides 0: dense. A padding mask, one byte a key: 1 and 0.
+    /// In elements of keep, which are bytes. Both strides 0 means contiguous. For a padding mask of
+    /// one byte per key, set keep_row_stride to 1 and keep_col_stride to 0.
     pub keep_row_stride: usize,
     /// See keep_row_stride.
     pub keep_col_stride: usize,
-    /// ONE float for all queries: one more logit in the denominator, finite or -INFINITY.
-    /// NULL: none.
+    /// Attention sink: ONE float for all queries, an additional score in the softmax denominator only;
+    /// finite or -INFINITY. NULL: none.
     pub sink: *const f32,
 }
 
-/// The place of one that may be NULL.
-fn optional<T>(one: *const T) -> Checked<Place<'static>> {
-    array(one, usize::from(!one.is_null()))
+/// Returns the region of one element, or an empty region if the pointer is NULL.
+fn optional<T>(element: *const T) -> Checked<Region<'static>> {
+    array(element, usize::from(!element.is_null()))
 }
 
-// Not inlined, so that the frame of what calls them stays small.
+// Not inlined, so that the stack frames of their callers stay small.
 
 #[inline(never)]
-fn check_array<T>(outputs: &[Place<'_>], first: *const T, len: usize) -> Checked<()> {
-    check_apart(outputs, &array(first, len)?)
+fn check_array<T>(outputs: &[Region<'_>], first: *const T, len: usize) -> Checked<()> {
+    check_disjoint(outputs, &array(first, len)?)
 }
 
 #[inline(never)]
-fn check_mask(outputs: &[Place<'_>], mask: &impl Strided) -> Checked<()> {
-    check_apart(outputs, &mask.place()?)
+fn check_mask(outputs: &[Region<'_>], mask: &impl Strided) -> Checked<()> {
+    check_disjoint(outputs, &mask.region()?)
 }
 
-/// A mask of one byte a key and query.
+/// A boolean mask: one byte per key and query.
 struct Keep {
     first: *const u8,
     shape: [usize; 2],
@@ -93,17 +99,17 @@ impl Strided for Keep {
 impl Keep {
     /// # Safety
     ///
-    /// As of `sdpa_matrix::view`.
+    /// As [`sdpa_matrix::view`].
     unsafe fn view<'a>(&self) -> MatrixRef<'a, u8> {
         let ([rows, cols], [row, col]) = (self.shape, self.strides);
         // SAFETY: as the caller promises.
         let view = unsafe { MatrixRef::from_raw_parts(self.first, rows, cols, row, col) };
-        view.unwrap_or_else(|_| MatrixRef::from_row(&[])) // never: it has been checked
+        view.unwrap_or_else(|_| MatrixRef::from_row(&[])) // unreachable: it has been checked
     }
 }
 
 impl sdpa_options {
-    /// The mask, of a grid of `shape`; none where it is NULL.
+    /// Returns the boolean mask for a score grid of `shape`; without elements if `keep` is NULL.
     fn keep(&self, shape: [usize; 2]) -> Keep {
         let strides = strides(shape[1], self.keep_row_stride, self.keep_col_stride);
         let shape = if self.keep.is_null() { [0; 2] } else { shape };
@@ -114,18 +120,18 @@ impl sdpa_options {
 /// The options of a call.
 pub(crate) struct Options<'a> {
     options: Option<&'a sdpa_options>,
-    /// A float a query head, or NULL and none.
+    /// One float per query head, or NULL and 0.
     sinks: (*const f32, usize),
-    /// Keys and queries.
+    /// The shape of the score grid: keys, queries.
     grid: [usize; 2],
 }
 
 impl<'a> Options<'a> {
-    /// Of a call of `heads` query heads whose grid is of `grid`.
+    /// The options of a call with `heads` query heads and a score grid of shape `grid`.
     ///
     /// # Safety
     ///
-    /// What `options` points to may be read for `'a` and is written by nobody.
+    /// For `'a` what `options` points to may be read and nobody writes it.
     pub(crate) unsafe fn new(
         options: *const sdpa_options,
         sinks: *const f32,
@@ -139,7 +145,7 @@ impl<'a> Options<'a> {
 
     /// # Safety
     ///
-    /// As [`new`](Self::new), which has had no complaint.
+    /// As [`new`](Self::new), which has returned `Ok` for the same arguments.
     pub(crate) unsafe fn checked(
         options: *const sdpa_options,
         sinks: *const f32,
@@ -151,9 +157,9 @@ impl<'a> Options<'a> {
         Self { options: unsafe { options.as_ref() }, sinks, grid }
     }
 
-    /// Fails where the options cannot be, or an output is not apart from all that they point to.
+    /// Fails if the options are invalid, or if an output overlaps the options or anything they point to.
     #[inline(always)]
-    pub(crate) fn check(&self, outputs: &[Place<'_>]) -> Checked<()> {
+    pub(crate) fn check(&self, outputs: &[Region<'_>]) -> Checked<()> {
         let (sinks, heads) = self.sinks;
         check_array(outputs, sinks, heads)?;
         let Some(options) = self.options else { return Ok(()) };
@@ -174,8 +180,9 @@ impl<'a> Options<'a> {
         check_array(outputs, options.sink, usize::from(!options.sink.is_null()))
     }
 
-    /// Whose shape is wrong: that of the bias, or of an output which is to be of the shape `want`.
-    pub(crate) fn whose(&self, want: [usize; 3], out: [usize; 3]) -> sdpa_status {
+    /// Returns the status that names the argument of wrong shape: the bias, or the output of shape `out` that
+    /// should have shape `want`.
+    pub(crate) fn shape_status(&self, want: [usize; 3], out: [usize; 3]) -> sdpa_status {
         let bias = self.options.map(|options| options.bias).filter(|bias| !bias.data.is_null());
         if bias.is_some_and(|bias| bias.shape() != self.grid) {
             SDPA_ERROR_SHAPE_BIAS
@@ -186,11 +193,11 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// The options as the crate has them.
+    /// Converts the options to those of the crate.
     ///
     /// # Safety
     ///
-    /// Of checked options; what they point to may be read for `'a` and is written by nobody.
+    /// The options have been checked; for `'a` what they point to may be read and nobody writes it.
     pub(crate) unsafe fn read(&self, on: Backend) -> Attention<'a> {
         let Self { options, sinks: (sinks, heads), grid } = *self;
         let attention = Attention::new().on(on);
@@ -205,7 +212,7 @@ impl<'a> Options<'a> {
             let keep = (!options.keep.is_null()).then(|| options.keep(grid).view());
             (bias, keep, options.sink.as_ref())
         };
-        // Causal is a window that ends at the own position.
+        // Causal is a window that ends at the query's position.
         let has = |flag| options.flags & flag != 0;
         let (left, right) = (options.window_left, options.window_right);
         let [left, right] = if has(SDPA_WINDOW) { [left, right] } else { [usize::MAX; 2] };

@@ -1,15 +1,16 @@
-//! Where arguments lie, and whether two of them share memory.
+//! The memory region of an argument, and whether two regions overlap.
 //!
-//! An argument spans the bytes from its first element to behind its last. Most spans lie apart, and two
-//! comparisons say so. Where they meet, the elements may still lie interleaved: that is looked at apart.
+//! The span of an argument is the byte range from its first element to the end of its last. Most spans are
+//! disjoint, which two comparisons show. If two spans intersect, the elements may still be interleaved
+//! without sharing a byte; `may_share_a_byte` decides that.
 
 use crate::status::{
     Checked, Failure, SDPA_ERROR_ALIAS, SDPA_ERROR_NULL_POINTER, SDPA_ERROR_POINTER,
     SDPA_ERROR_STRIDE,
 };
 
-/// An argument with strides: element `(i, j, k)` lies `i * strides[0] + j * strides[1] + k * strides[2]`
-/// elements behind the first.
+/// An argument with strides: the offset of element `(i, j, k)` is
+/// `i * strides[0] + j * strides[1] + k * strides[2]` elements.
 pub(crate) trait Strided {
     type Element;
 
@@ -17,60 +18,60 @@ pub(crate) trait Strided {
     fn counts(&self) -> [usize; 3];
     fn strides(&self) -> [usize; 3];
 
-    /// Where it lies, once its pointer and strides have been checked.
+    /// Checks the pointer and the strides, and returns the region.
     #[inline]
-    fn place(&self) -> Checked<Place<'_>>
+    fn region(&self) -> Checked<Region<'_>>
     where
         Self: Sized,
     {
         let span = Span::of(self.first(), self.counts(), self.strides())?;
-        Ok(Place { span, elements: Some(self) })
+        Ok(Region { span, elements: Some(self) })
     }
 }
 
-/// The place of `len` elements side by side.
+/// Checks the pointer, and returns the region of `len` contiguous elements.
 #[inline]
-pub(crate) fn array<T>(first: *const T, len: usize) -> Checked<Place<'static>> {
-    Ok(Place { span: Span::of(first, [1, 1, len], [0, 0, 1])?, elements: None })
+pub(crate) fn array<T>(first: *const T, len: usize) -> Checked<Region<'static>> {
+    Ok(Region { span: Span::of(first, [1, 1, len], [0, 0, 1])?, elements: None })
 }
 
-/// Where an argument lies.
+/// The memory of an argument.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct Region<'a> {
     span: Span,
-    /// `None`: every byte of the span.
+    /// `None`: the region is every byte of the span.
     elements: Option<&'a dyn Elements>,
 }
 
-impl Place<'_> {
+impl Region<'_> {
     pub(crate) const EMPTY: Self = Self { span: Span { start: 0, end: 0 }, elements: None };
 
-    /// Whether no element lies there.
+    /// Whether the argument has no elements.
     #[inline]
     pub(crate) const fn is_empty(&self) -> bool {
         self.span.end == 0
     }
 
-    /// Fails where both may share a byte.
+    /// Fails if the two regions may share a byte.
     #[inline]
-    pub(crate) fn check_apart(&self, other: &Self) -> Checked<()> {
-        if self.span.meets(other.span) && may_share_a_byte(self, other) {
+    pub(crate) fn check_disjoint(&self, other: &Self) -> Checked<()> {
+        if self.span.intersects(other.span) && may_share_a_byte(self, other) {
             return Err(Failure(SDPA_ERROR_ALIAS));
         }
         Ok(())
     }
 }
 
-/// Fails unless each output lies apart from `other`.
+/// Fails if an output may share a byte with `other`.
 #[inline]
-pub(crate) fn check_apart(outputs: &[Place<'_>], other: &Place<'_>) -> Checked<()> {
+pub(crate) fn check_disjoint(outputs: &[Region<'_>], other: &Region<'_>) -> Checked<()> {
     for output in outputs {
-        output.check_apart(other)?;
+        output.check_disjoint(other)?;
     }
     Ok(())
 }
 
-/// Bytes; none, at 0, for an argument without elements.
+/// A range of byte addresses; `0..0` for an argument without elements.
 #[derive(Clone, Copy)]
 struct Span {
     start: usize,
@@ -101,12 +102,12 @@ impl Span {
     }
 
     #[inline]
-    const fn meets(self, other: Self) -> bool {
+    const fn intersects(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }
 }
 
-/// What is looked at where spans meet.
+/// The positions of the elements, needed only if two spans intersect.
 trait Elements {
     fn fill(&self, axes: &mut Axes);
 }
@@ -117,13 +118,14 @@ impl<S: Strided> Elements for S {
         *axes = Axes { steps: self.counts(), strides: self.strides(), size };
         for (steps, stride) in axes.steps.iter_mut().zip(&mut axes.strides) {
             *steps = steps.wrapping_sub(1);
-            // Nothing overflows: the span is known.
+            // No overflow: `Span::of` has computed the larger total.
             *stride = if *steps == 0 { 0 } else { stride.wrapping_mul(size) };
         }
     }
 }
 
-/// Elements of `size` bytes, so many steps of so many bytes along each axis; without steps the stride is 0.
+/// Elements of `size` bytes: along each axis, `steps` steps of `strides` bytes. The stride of an axis
+/// without steps is 0.
 #[derive(Clone, Copy)]
 struct Axes {
     steps: [usize; 3],
@@ -132,9 +134,9 @@ struct Axes {
 }
 
 impl Axes {
-    /// How many bytes they span, where steps of whole multiples of `stride` count for nothing.
+    /// Returns the bytes that the elements span modulo `stride`; steps by a multiple of `stride` do not count.
     #[inline(never)]
-    fn width_beside(&self, stride: usize) -> usize {
+    fn width_modulo(&self, stride: usize) -> usize {
         let mut width = self.size;
         for (steps, own) in self.steps.iter().zip(&self.strides) {
             if own.checked_rem(stride) != Some(0) {
@@ -145,17 +147,17 @@ impl Axes {
     }
 }
 
-/// Whether two places whose spans meet share a byte: never no where they do. Elements that lie
-/// interleaved are told apart by a stride, modulo which they lie apart.
+/// Whether two regions whose spans intersect may share a byte. `false` is certain; `true` may be wrong for
+/// an unusual interleaving. Elements are disjoint if they are disjoint modulo one of the strides.
 #[cold]
 #[inline(never)]
-fn may_share_a_byte(a: &Place<'_>, b: &Place<'_>) -> bool {
+fn may_share_a_byte(a: &Region<'_>, b: &Region<'_>) -> bool {
     let (low, high) = if a.span.start < b.span.start { (a, b) } else { (b, a) };
     let distance = high.span.start - low.span.start;
     let mut axes = [Axes { steps: [0; 3], strides: [0; 3], size: 0 }; 2];
-    for (place, axes) in [low, high].iter().zip(&mut axes) {
-        axes.size = place.span.end - place.span.start;
-        if let Some(elements) = place.elements {
+    for (region, axes) in [low, high].iter().zip(&mut axes) {
+        axes.size = region.span.end - region.span.start;
+        if let Some(elements) = region.elements {
             elements.fill(axes);
         }
     }
@@ -163,8 +165,8 @@ fn may_share_a_byte(a: &Place<'_>, b: &Place<'_>) -> bool {
     for axes in &axes {
         for &stride in &axes.strides {
             if let Some(from) = distance.checked_rem(stride) {
-                let to = from.saturating_add(high.width_beside(stride));
-                if low.width_beside(stride) <= from && to <= stride {
+                let to = from.saturating_add(high.width_modulo(stride));
+                if low.width_modulo(stride) <= from && to <= stride {
                     return false;
                 }
             }
@@ -182,7 +184,7 @@ mod tests {
     use super::*;
     use crate::sdpa_matrix;
 
-    /// A matrix of floats that begins `first` floats behind address 4096, and its places.
+    /// A matrix that begins `first` floats after address 4096, and the set of floats that it covers.
     fn matrix(
         first: usize,
         [rows, cols]: [usize; 2],
@@ -191,12 +193,12 @@ mod tests {
         let data = core::ptr::without_provenance::<f32>(4096 + 4 * first);
         let matrix = sdpa_matrix { data, rows, cols, row_stride, col_stride };
         let [_, row, col] = matrix.strides();
-        let places = (0..rows).flat_map(|r| (0..cols).map(move |c| first + r * row + c * col));
-        (matrix, places.fold(0, |all, place| all | 1 << place))
+        let offsets = (0..rows).flat_map(|r| (0..cols).map(move |c| first + r * row + c * col));
+        (matrix, offsets.fold(0, |set, offset| set | 1 << offset))
     }
 
     fn overlap(a: &sdpa_matrix, b: &sdpa_matrix) -> bool {
-        a.place().unwrap().check_apart(&b.place().unwrap()).is_err()
+        a.region().unwrap().check_disjoint(&b.region().unwrap()).is_err()
     }
 
     fn all() -> Vec<(sdpa_matrix, u64)> {
@@ -213,29 +215,30 @@ mod tests {
         all
     }
 
-    /// Never no where there is one, and no for most that have none.
+    /// Every overlap is found, and most disjoint pairs are accepted.
     #[test]
-    fn overlaps_are_seen_as_by_brute_force() {
+    fn overlap_check_matches_brute_force() {
         let all = all();
-        let [mut shared, mut apart, mut refused] = [0, 0, 0];
-        for (a, places_of_a) in &all {
-            for (b, places_of_b) in &all {
-                let share = places_of_a & places_of_b != 0;
+        let [mut overlapping, mut disjoint, mut refused] = [0, 0, 0];
+        for (a, floats_of_a) in &all {
+            for (b, floats_of_b) in &all {
+                let share = floats_of_a & floats_of_b != 0;
                 assert_eq!(overlap(a, b), overlap(b, a));
-                assert!(!share || overlap(a, b), "{places_of_a:b} and {places_of_b:b}");
+                assert!(!share || overlap(a, b), "{floats_of_a:b} and {floats_of_b:b}");
                 match (share, overlap(a, b)) {
-                    (true, _) => shared += 1,
-                    (_, false) => apart += 1,
+                    (true, _) => overlapping += 1,
+                    (_, false) => disjoint += 1,
                     _ => refused += 1,
                 }
             }
         }
-        assert!(shared > 100_000 && apart > 100_000 && refused < apart / 5, "{apart}, {refused}");
+        assert!(overlapping > 100_000 && disjoint > 100_000, "{overlapping}, {disjoint}");
+        assert!(refused < disjoint / 5, "{refused} of {disjoint} disjoint pairs refused");
     }
 
-    /// Rows of one buffer of any slots: exactly those that share a float.
+    /// Column ranges of one buffer overlap exactly if they share a column.
     #[test]
-    fn slots_of_one_pitch_are_told_apart_exactly() {
+    fn column_ranges_of_one_pitch_are_checked_exactly() {
         for pitch in 1..9 {
             for (from, to) in
                 (0..pitch).flat_map(|from| (from + 1..=pitch).map(move |to| (from, to)))
@@ -253,16 +256,16 @@ mod tests {
         }
     }
 
-    /// Arrays are every byte of their span.
+    /// An array covers every byte of its span.
     #[test]
     fn arrays_overlap_where_one_begins_within_the_other() {
         let at = |address| core::ptr::without_provenance::<u8>(address);
         for (other, len, want) in [(90, 10, false), (90, 11, true), (109, 1, true), (110, 1, false)]
         {
             let array = |first, len| array(at(first), len).unwrap();
-            assert_eq!(array(100, 10).check_apart(&array(other, len)).is_err(), want);
-            assert_eq!(array(other, len).check_apart(&array(100, 10)).is_err(), want);
-            assert!(array(100, 10).check_apart(&array(other, 0)).is_ok());
+            assert_eq!(array(100, 10).check_disjoint(&array(other, len)).is_err(), want);
+            assert_eq!(array(other, len).check_disjoint(&array(100, 10)).is_err(), want);
+            assert!(array(100, 10).check_disjoint(&array(other, 0)).is_ok());
         }
     }
 }

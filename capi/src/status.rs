@@ -1,23 +1,23 @@
-//! What a call returns.
+//! `sdpa_status`: what a call returns.
 
 use core::ffi::CStr;
 
 use sdpa::Error;
 
-/// What a call came to: SDPA_OK, or why it wrote nothing. Where several things are wrong,
-/// one of them is told. status % 100 is the kind: SDPA_ERROR_SHAPE for each SDPA_ERROR_SHAPE_...,
-/// which says in which argument.
+/// The result of a call: SDPA_OK, or an error, after which nothing has been written. If several
+/// things are wrong, one of them is reported. status % 100 is the kind of error: it is
+/// SDPA_ERROR_SHAPE for every SDPA_ERROR_SHAPE_..., which names the argument.
 #[expect(non_camel_case_types, reason = "the name in the header")]
 pub type sdpa_status = i32;
 
-/// Every status, in order: its words, and what the header says of it.
+/// Defines every status, in order: the text of the header, the number and the message.
 macro_rules! statuses {
-    ($($(#[$text:meta])* $name:ident = $number:literal, $words:literal;)+) => {
+    ($($(#[$text:meta])* $name:ident = $number:literal, $message:literal;)+) => {
         $($(#[$text])* pub const $name: sdpa_status = $number;)+
 
-        pub(crate) fn words(status: sdpa_status) -> &'static CStr {
+        pub(crate) fn message(status: sdpa_status) -> &'static CStr {
             match status {
-                $($name => $words,)+
+                $($name => $message,)+
                 _ => c"no status of this library",
             }
         }
@@ -28,43 +28,44 @@ macro_rules! statuses {
 }
 
 statuses! {
-    /// Done.
+    /// Success.
     SDPA_OK = 0, c"ok";
-    /// A pointer to something that there is, is NULL.
+    /// A pointer is NULL although it should point to at least one element.
     SDPA_ERROR_NULL_POINTER = 1, c"a pointer is NULL";
-    /// Sizes disagree, or one is 0 that must not be; those below say in which argument.
+    /// Sizes disagree, or a size is 0 that must not be; the SDPA_ERROR_SHAPE_... below name the
+    /// argument.
     SDPA_ERROR_SHAPE = 2, c"sizes disagree, or one is zero that must not be";
-    /// Sizes and strides reach further than memory does, or a col_stride is 0: see sdpa_matrix.
+    /// Sizes and strides exceed the address space, or a col_stride is 0: see sdpa_matrix.
     SDPA_ERROR_STRIDE = 3, c"strides reach further than memory does, or a column stride is 0";
     /// An output overlaps itself, an input or another output.
     SDPA_ERROR_ALIAS = 4, c"an output overlaps itself, an input or another output";
     /// The workspace is too short.
     SDPA_ERROR_WORKSPACE = 5, c"the workspace is too short";
-    /// The cache has no room for that many more keys, or the storage for one block.
+    /// The cache has no room for the keys, or the storage has no room for one block.
     SDPA_ERROR_CAPACITY = 6, c"the cache is full";
-    /// An option is outside its range, or no back end of this machine has that handle.
+    /// An option is out of range, or no back end of this machine has that handle.
     SDPA_ERROR_OPTION = 7, c"an option is outside its range";
     /// A pointer is not aligned for its type.
     SDPA_ERROR_POINTER = 8, c"a pointer is not aligned for its type";
-    /// A position that the cache does not hold, or behind the last that can be counted.
+    /// The cache does not hold that position or number of keys, or a position would exceed UINT64_MAX.
     SDPA_ERROR_POSITION = 9, c"the cache does not hold that position";
-    /// The shape of queries: a size is 0, or disagrees with the arguments before.
+    /// The shape of queries: a size is 0 or disagrees with an earlier argument.
     SDPA_ERROR_SHAPE_QUERIES = 102, c"wrong shape: queries";
-    /// That of keys.
+    /// The shape of keys.
     SDPA_ERROR_SHAPE_KEYS = 202, c"wrong shape: keys";
-    /// That of values.
+    /// The shape of values.
     SDPA_ERROR_SHAPE_VALUES = 302, c"wrong shape: values";
-    /// That of out.
+    /// The shape of out.
     SDPA_ERROR_SHAPE_OUT = 402, c"wrong shape: out";
-    /// That of the bias of the options, which is keys x queries.
+    /// The shape of options.bias, which must be keys x queries.
     SDPA_ERROR_SHAPE_BIAS = 502, c"wrong shape: bias";
-    /// That of x.
+    /// The shape of x.
     SDPA_ERROR_SHAPE_X = 602, c"wrong shape: x";
-    /// That of w.
+    /// The shape of w.
     SDPA_ERROR_SHAPE_W = 702, c"wrong shape: w";
-    /// That of other_out.
+    /// The shape of other_out.
     SDPA_ERROR_SHAPE_OTHER_OUT = 802, c"wrong shape: other_out";
-    /// That of a cache which sdpa_cache_init has not made, or somebody has changed.
+    /// The fields of a cache: sdpa_cache_init has not set them, or the caller has changed them.
     SDPA_ERROR_SHAPE_CACHE = 902, c"wrong shape: cache";
     /// dim is 0.
     SDPA_ERROR_SHAPE_DIM = 1002, c"wrong shape: dim";
@@ -93,15 +94,16 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// Of an operation: the crate finds that shapes disagree, and `whose` says where.
+    /// The failure for an error of the crate. For [`Error::Shape`], `shape_status` returns the status that
+    /// names the argument.
     #[cold]
     #[inline(never)]
-    pub(crate) fn of(error: Error, whose: impl FnOnce() -> sdpa_status) -> Self {
-        if error == Error::Shape { Self(whose()) } else { Self::from(error) }
+    pub(crate) fn of(error: Error, shape_status: impl FnOnce() -> sdpa_status) -> Self {
+        if error == Error::Shape { Self(shape_status()) } else { Self::from(error) }
     }
 }
 
-/// The status of a checked call.
+/// Converts the result of a call to its status.
 #[inline]
 pub(crate) fn status(result: Checked<()>) -> sdpa_status {
     result.map_or_else(|Failure(status)| status, |()| SDPA_OK)
@@ -112,12 +114,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_has_a_number_and_words_of_its_own() {
+    fn every_status_has_its_own_number_and_message() {
         for (i, &status) in ALL.iter().enumerate() {
-            assert!(!words(status).is_empty() && words(status) != words(-1));
-            assert!(ALL[..i].iter().all(|&other| other != status && words(other) != words(status)));
+            assert!(!message(status).is_empty() && message(status) != message(-1));
+            assert!(
+                ALL[..i].iter().all(|&other| other != status && message(other) != message(status))
+            );
             assert!(status < 100 || status % 100 == SDPA_ERROR_SHAPE);
         }
-        assert_eq!(words(10), words(-1));
+        assert_eq!(message(10), message(-1));
     }
 }

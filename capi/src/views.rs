@@ -1,19 +1,19 @@
-//! The structures of the header, and the views that they become.
+//! The matrix structures of the header, and their conversion to views of the crate.
 
 use core::mem::ManuallyDrop;
 
 use sdpa::{HeadsMut, HeadsRef, MatrixMut, MatrixRef};
 
 use crate::{
-    region::{Place, Strided},
+    region::{Region, Strided},
     status::{Checked, Failure, SDPA_ERROR_ALIAS, SDPA_ERROR_STRIDE},
 };
 
-/// A matrix that is read. Element (r, c) is data[r * row_stride + c * col_stride]: strides
-/// count floats. Both strides 0 means dense, row after row (row_stride = cols, col_stride =
-/// 1). A row_stride of 0 beside a col_stride repeats one row. A col_stride of 0 beside a row_stride
-/// repeats one column in a bias; elsewhere it is SDPA_ERROR_STRIDE, where there are several columns.
-/// What lies between the elements is not touched. Without elements data may be NULL.
+/// A matrix that is read. Element (r, c) is data[r * row_stride + c * col_stride]; strides count
+/// floats. Both strides 0 means contiguous rows (row_stride = cols, col_stride = 1). If only
+/// row_stride is 0, one row is repeated (broadcast). If only col_stride is 0 and there are several
+/// columns, a bias repeats one column, and any other matrix is SDPA_ERROR_STRIDE. Memory between
+/// the elements is not touched. data may be NULL if rows or cols is 0.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[expect(missing_docs, reason = "the text of the header explains them")]
@@ -25,7 +25,7 @@ pub struct sdpa_matrix {
     pub col_stride: usize,
 }
 
-/// A matrix that is written: as sdpa_matrix, but no two elements may lie at one place.
+/// A matrix that is written: as sdpa_matrix, but no two elements may have the same address.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[expect(missing_docs, reason = "the text of the header explains them")]
@@ -37,11 +37,11 @@ pub struct sdpa_matrix_mut {
     pub col_stride: usize,
 }
 
-/// Matrices of one shape that are read. Element (h, r, c) is data[h * head_stride + r *
-/// row_stride + c * col_stride]. All three strides 0 means dense, [heads][rows][cols]; for
-/// [rows][heads][cols] they are cols, heads * cols, 1. A head_stride or row_stride of 0 beside
-/// others repeats one head or row; a col_stride of 0 is SDPA_ERROR_STRIDE, where there are several
-/// columns.
+/// Heads that are read: matrices of one shape. Element (h, r, c) is data[h * head_stride + r *
+/// row_stride + c * col_stride]. All three strides 0 means contiguous [heads][rows][cols]; for
+/// contiguous [rows][heads][cols] set them to cols, heads * cols, 1. If another stride is not 0, a
+/// head_stride or row_stride of 0 repeats one head or row (broadcast), and a col_stride of 0 is
+/// SDPA_ERROR_STRIDE if there are several columns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[expect(missing_docs, reason = "the text of the header explains them")]
@@ -55,8 +55,8 @@ pub struct sdpa_heads {
     pub col_stride: usize,
 }
 
-/// Matrices that are written: as sdpa_heads, but the strides must nest: in some order of the
-/// three, each reaches over all that the ones before it span.
+/// Heads that are written: as sdpa_heads, but the strides must nest: in some order of the three
+/// axes, each stride is at least the number of floats that the axes before it span.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[expect(missing_docs, reason = "the text of the header explains them")]
@@ -70,13 +70,13 @@ pub struct sdpa_heads_mut {
     pub col_stride: usize,
 }
 
-/// The strides of a matrix of `cols` columns: dense where both are 0.
+/// Returns the strides of a matrix with `cols` columns: those of contiguous rows if both are 0.
 #[inline]
 pub(crate) const fn strides(cols: usize, row_stride: usize, col_stride: usize) -> [usize; 2] {
     if row_stride == 0 && col_stride == 0 { [cols, 1] } else { [row_stride, col_stride] }
 }
 
-/// What both matrices have.
+/// Implements what `sdpa_matrix` and `sdpa_matrix_mut` share.
 macro_rules! matrix {
     ($matrix:ident, $heads:ident) => {
         impl Strided for $matrix {
@@ -100,7 +100,7 @@ macro_rules! matrix {
         }
 
         impl $matrix {
-            /// Rows and columns.
+            /// Returns the rows and columns.
             pub(crate) fn shape(&self) -> [usize; 2] {
                 [self.rows, self.cols]
             }
@@ -119,7 +119,7 @@ macro_rules! matrix {
 matrix!(sdpa_matrix, sdpa_heads);
 matrix!(sdpa_matrix_mut, sdpa_heads_mut);
 
-/// What both kinds of heads have.
+/// Implements what `sdpa_heads` and `sdpa_heads_mut` share.
 macro_rules! heads {
     ($heads:ident) => {
         impl Strided for $heads {
@@ -138,7 +138,8 @@ macro_rules! heads {
             #[inline]
             fn strides(&self) -> [usize; 3] {
                 match [self.head_stride, self.row_stride, self.col_stride] {
-                    // Where the product is too large the rows are already.
+                    // If the product saturates, the rows alone exceed the address space, and
+                    // `Strided::region` fails.
                     [0, 0, 0] => [self.rows.saturating_mul(self.cols), self.cols, 1],
                     strides => strides,
                 }
@@ -150,13 +151,14 @@ macro_rules! heads {
 heads!(sdpa_heads);
 heads!(sdpa_heads_mut);
 
-// The views: what `operand` and `output` have seen makes no error, and otherwise there is no element.
+// Making a view cannot fail after `operand` or `output` has returned `Ok`, unless there is no element; then
+// the view is empty.
 
 impl sdpa_matrix {
     /// # Safety
     ///
-    /// It has been checked as an [`operand`](Operand::operand), and its elements may be read for `'a` and are
-    /// written by nobody.
+    /// [`operand`](Operand::operand) has returned `Ok`; for `'a` the elements may be read and nobody writes
+    /// them.
     #[inline]
     pub(crate) unsafe fn view<'a>(&self) -> MatrixRef<'a> {
         let ([_, rows, cols], [_, row, col]) = (self.counts(), self.strides());
@@ -169,7 +171,7 @@ impl sdpa_matrix {
 impl sdpa_matrix_mut {
     /// # Safety
     ///
-    /// It has been checked as an [`output`](Output::output), and its elements are used by nobody else for `'a`.
+    /// [`output`](Output::output) has returned `Ok`; for `'a` nobody else uses the elements.
     #[inline]
     pub(crate) unsafe fn view<'a>(&self) -> MatrixMut<'a> {
         let ([_, rows, cols], [_, row, col]) = (self.counts(), self.strides());
@@ -178,9 +180,9 @@ impl sdpa_matrix_mut {
         view.unwrap_or_else(|_| MatrixMut::from_row(&mut []))
     }
 
-    /// Whether it is `x` itself: the same elements in the same order.
+    /// Whether `self` and `x` have the same elements in the same order.
     #[inline]
-    pub(crate) fn is(&self, x: &sdpa_matrix) -> bool {
+    pub(crate) fn is_same_view(&self, x: &sdpa_matrix) -> bool {
         let ([_, row, col], [_, row_of_x, col_of_x]) = (self.strides(), x.strides());
         self.data.cast_const() == x.data
             && self.shape() == x.shape()
@@ -189,10 +191,10 @@ impl sdpa_matrix_mut {
     }
 }
 
-/// Heads in one place: as they are given, while they are checked, then as the crate has them. A frame that
-/// held both would be too large for small machines.
+/// Heads: first the structure of the caller, while it is checked, then the view made of it. They share
+/// memory, as a stack frame with both would be too large for small machines.
 pub(crate) union Slot<G: Copy, V> {
-    given: G,
+    raw: G,
     view: ManuallyDrop<V>,
 }
 
@@ -201,17 +203,17 @@ pub(crate) type Out<'a> = Slot<sdpa_heads_mut, HeadsMut<'a>>;
 
 impl<G: Copy, V> Slot<G, V> {
     #[inline]
-    pub(crate) fn new(given: G) -> Self {
-        Self { given }
+    pub(crate) fn new(raw: G) -> Self {
+        Self { raw }
     }
 
     /// # Safety
     ///
-    /// Nobody has made the view.
+    /// The view has not been made.
     #[inline]
-    pub(crate) unsafe fn given(&self) -> &G {
+    pub(crate) unsafe fn raw(&self) -> &G {
         // SAFETY: as the caller promises.
-        unsafe { &self.given }
+        unsafe { &self.raw }
     }
 
     /// # Safety
@@ -236,12 +238,12 @@ impl<G: Copy, V> Slot<G, V> {
 impl<'a> In<'a> {
     /// # Safety
     ///
-    /// Of heads that are given, as `sdpa_matrix::view`.
+    /// The view has not been made; as [`sdpa_matrix::view`].
     #[inline(never)]
     pub(crate) unsafe fn make_view(&mut self) {
         // SAFETY: as the caller promises.
         let view = unsafe {
-            HeadsRef::from_raw_parts(self.given.data, self.given.counts(), self.given.strides())
+            HeadsRef::from_raw_parts(self.raw.data, self.raw.counts(), self.raw.strides())
         };
         self.view = ManuallyDrop::new(view.unwrap_or_else(|_| MatrixRef::from_row(&[]).into()));
     }
@@ -250,49 +252,49 @@ impl<'a> In<'a> {
 impl<'a> Out<'a> {
     /// # Safety
     ///
-    /// Of heads that are given, as `sdpa_matrix_mut::view`.
+    /// The view has not been made; as [`sdpa_matrix_mut::view`].
     #[inline(never)]
     pub(crate) unsafe fn make_view(&mut self) {
         // SAFETY: as the caller promises.
         let view = unsafe {
-            HeadsMut::from_raw_parts(self.given.data, self.given.counts(), self.given.strides())
+            HeadsMut::from_raw_parts(self.raw.data, self.raw.counts(), self.raw.strides())
         };
         self.view = ManuallyDrop::new(view.unwrap_or_else(|_| MatrixMut::from_row(&mut []).into()));
     }
 }
 
-/// What is computed with, unlike a mask: a column stride of 0 beside others is a mistake there, and no broadcast.
+/// An input that is no mask. If only its column stride is 0, that is an error, not a broadcast.
 pub(crate) trait Operand: Strided + Sized {
-    /// Where it lies.
+    /// Checks the pointer and the strides, and returns the region.
     #[inline]
-    fn operand(&self) -> Checked<Place<'_>> {
-        let place = self.place()?;
+    fn operand(&self) -> Checked<Region<'_>> {
+        let region = self.region()?;
         let ([.., cols], [.., col]) = (self.counts(), self.strides());
-        if col == 0 && cols > 1 && !place.is_empty() {
+        if col == 0 && cols > 1 && !region.is_empty() {
             return Err(Failure(SDPA_ERROR_STRIDE));
         }
-        Ok(place)
+        Ok(region)
     }
 }
 
 impl Operand for sdpa_matrix {}
 impl Operand for sdpa_heads {}
 
-/// What is written: no two elements lie at one place.
+/// An output: no two elements have the same address.
 pub(crate) trait Output: Strided + Sized {
-    /// Where it lies.
+    /// Checks the pointer and the strides, and returns the region.
     #[inline]
-    fn output(&self) -> Checked<Place<'_>> {
-        let place = self.place()?;
+    fn output(&self) -> Checked<Region<'_>> {
+        let region = self.region()?;
         let ([heads, rows, cols], [head, row, col]) = (self.counts(), self.strides());
-        // Rows behind rows, and heads behind heads: nothing overflows, as the span does not.
+        // Usual layout: heads one after another, rows one after another. No overflow, as the span has none.
         let is_plain = col == 1
             && (row >= cols || rows == 1)
             && (heads == 1 || head >= rows.wrapping_mul(row));
-        if !is_plain && !place.is_empty() && self.overlaps_itself() {
+        if !is_plain && !region.is_empty() && self.overlaps_itself() {
             return Err(Failure(SDPA_ERROR_ALIAS));
         }
-        Ok(place)
+        Ok(region)
     }
 
     fn overlaps_itself(&self) -> bool;
@@ -315,11 +317,11 @@ impl Output for sdpa_heads_mut {
     }
 }
 
-/// `len` floats from `first` on, which may be NULL where there are none.
+/// Returns `len` floats from `first` on; empty if `first` is NULL.
 ///
 /// # Safety
 ///
-/// They lie in one allocation, and for `'a` may be read and are written by nobody.
+/// The floats are in one allocation; for `'a` they may be read and nobody writes them.
 #[inline]
 pub(crate) unsafe fn slice<'a>(first: *const f32, len: usize) -> &'a [f32] {
     if len == 0 || first.is_null() {
@@ -329,11 +331,11 @@ pub(crate) unsafe fn slice<'a>(first: *const f32, len: usize) -> &'a [f32] {
     unsafe { core::slice::from_raw_parts(first, len) }
 }
 
-/// `len` floats from `first` on, which may be NULL where there are none.
+/// Returns `len` floats from `first` on; empty if `first` is NULL.
 ///
 /// # Safety
 ///
-/// They lie in one allocation, and for `'a` may be read and written and are used by nobody else.
+/// The floats are in one allocation; for `'a` they may be read and written and nobody else uses them.
 #[inline]
 pub(crate) unsafe fn slice_mut<'a>(first: *mut f32, len: usize) -> &'a mut [f32] {
     if len == 0 || first.is_null() {

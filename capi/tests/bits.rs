@@ -1,5 +1,5 @@
-//! The C functions against the crate's: the same bits, and nothing written beside them, over
-//! random calls of every kind of value and layout; and their twins on each back end.
+//! The C functions against the crate's: the same bits, and no write outside the outputs, over
+//! random calls of every kind of value and layout; and the `_on` variants on each back end.
 
 #[expect(unused_macros, reason = "those of tests of each back end")]
 #[path = "../../tests/common/mod.rs"]
@@ -21,7 +21,7 @@ use sdpa::{
 };
 use sdpa_capi::*;
 
-/// What a call runs on: the best back end, by the plain function, or one by its handle.
+/// The back end of a call: the best one, by the plain function, or one by its handle.
 #[derive(Clone, Copy)]
 struct On {
     backend: Backend,
@@ -45,12 +45,12 @@ impl On {
     }
 }
 
-/// A function of the header, or its twin.
+/// Calls a function of the header, or its `_on` variant.
 macro_rules! call {
-    ($on:expr, $plain:ident, $twin:ident($($argument:expr),+ $(,)?)) => {
+    ($on:expr, $plain:ident, $name_on:ident($($argument:expr),+ $(,)?)) => {
         match $on.handle {
             None => $plain($($argument),+),
-            Some(handle) => $twin(handle, $($argument),+),
+            Some(handle) => $name_on(handle, $($argument),+),
         }
     };
 }
@@ -76,34 +76,34 @@ fn handles_are_the_back_ends_of_this_machine() {
         // SAFETY: a string.
         assert!(unsafe { sdpa_backend_by_name(wrong.as_ptr()) } < 0, "{wrong:?}");
     }
-    // SAFETY: NULL is none.
+    // SAFETY: NULL is allowed.
     assert!(unsafe { sdpa_backend_by_name(ptr::null()) } < 0);
     for handle in [-1, i32::MIN, i32::MAX, count as i32] {
         assert_eq!(name(handle), "none");
         let mut dot = CANARY;
-        // SAFETY: of no floats.
+        // SAFETY: no floats are read.
         let status = unsafe { sdpa_dot_on(handle, ptr::null(), ptr::null(), 0, &mut dot) };
         assert_eq!((status, dot.to_bits()), (SDPA_ERROR_OPTION, CANARY.to_bits()));
     }
 }
 
-/// A matrix among canaries, for both languages.
+/// A matrix surrounded by canaries, for both languages.
 #[derive(Clone)]
-struct Held {
+struct GuardedMatrix {
     layout: Layout,
     buffer: Vec<f32>,
 }
 
-impl Held {
+impl GuardedMatrix {
     fn input(rng: &mut Rng, rows: usize, cols: usize) -> Self {
         let mut layout = Layout::of_input(rng, rows, cols);
         if (layout.row_stride, layout.col_stride) == (0, 0) {
-            layout.col_stride = 1; // in C it would be dense
+            layout.col_stride = 1; // in C strides of 0 mean contiguous
         }
         Self { layout, buffer: vec![CANARY; layout.len + cols] }.filled(rng)
     }
 
-    /// What is multiplied: as an input, but no column is shown twice.
+    /// An input that is no mask: no column is repeated.
     fn operand(rng: &mut Rng, rows: usize, cols: usize) -> Self {
         let mut operand = Self::input(rng, rows, cols);
         if operand.layout.col_stride == 0 {
@@ -153,10 +153,10 @@ impl Held {
     }
 }
 
-/// Runs both into canaries of one layout: the same floats everywhere.
+/// Runs both into equal buffers of canaries and compares every float.
 fn agree(
     what: &str,
-    out: &Held,
+    out: &GuardedMatrix,
     c: impl FnOnce(sdpa_matrix_mut) -> sdpa_status,
     rust: impl FnOnce(MatrixMut<'_>) -> Result<(), sdpa::Error>,
 ) {
@@ -167,7 +167,7 @@ fn agree(
 }
 
 #[test]
-fn of_slices() {
+fn slices() {
     let mut rng = Rng::new(501);
     for _ in 0..400 {
         let (n, on) = (length(&mut rng), On::any(&mut rng));
@@ -177,20 +177,20 @@ fn of_slices() {
             values
         });
         let mut dot = CANARY;
-        // SAFETY: of these slices.
+        // SAFETY: pointers and sizes are those of these slices.
         let status =
             unsafe { call!(on, sdpa_dot, sdpa_dot_on(a.as_ptr(), b.as_ptr(), n, &mut dot)) };
         assert_eq!(status, SDPA_OK);
         assert_same_bits("dot", &[dot], &[on.backend.dot(&a, &b).unwrap()]);
         let [mut got, mut want] = [0; 2].map(|_| vec![CANARY; n]);
-        // SAFETY: of these slices.
+        // SAFETY: pointers and sizes are those of these slices.
         let status =
             unsafe { call!(on, sdpa_softmax, sdpa_softmax_on(a.as_ptr(), n, got.as_mut_ptr())) };
         assert_eq!(status, SDPA_OK);
         on.backend.softmax(&a, &mut want).unwrap();
         assert_same_bits("softmax", &got, &want);
         let mut x = a.clone();
-        // SAFETY: of this slice alone.
+        // SAFETY: pointers and sizes are those of this slice alone.
         let status =
             unsafe { call!(on, sdpa_softmax, sdpa_softmax_on(x.as_ptr(), n, x.as_mut_ptr())) };
         assert_eq!(status, SDPA_OK);
@@ -199,35 +199,35 @@ fn of_slices() {
 }
 
 #[test]
-fn of_matrices() {
+fn matrices() {
     let mut rng = Rng::new(502);
     for _ in 0..400 {
         let on = On::any(&mut rng);
         let [rows, cols, depth] = [0; 3].map(|_| size(&mut rng));
         let [grid, left, right] = [(rows, cols), (rows, depth), (depth, cols)]
-            .map(|(rows, cols)| Held::operand(&mut rng, rows, cols));
-        let out = Held::output(&mut rng, rows, cols);
-        // SAFETY: of these buffers.
+            .map(|(rows, cols)| GuardedMatrix::operand(&mut rng, rows, cols));
+        let out = GuardedMatrix::output(&mut rng, rows, cols);
+        // SAFETY: pointers and sizes are those of these buffers.
         let rows_c =
             |to| unsafe { call!(on, sdpa_softmax_rows, sdpa_softmax_rows_on(grid.c(), to)) };
         agree("softmax_rows", &out, rows_c, |to| on.backend.softmax_rows(grid.view(), to));
-        // SAFETY: of these buffers.
+        // SAFETY: pointers and sizes are those of these buffers.
         let columns_c =
             |to| unsafe { call!(on, sdpa_softmax_columns, sdpa_softmax_columns_on(grid.c(), to)) };
         agree("softmax_columns", &out, columns_c, |to| on.backend.softmax_columns(grid.view(), to));
-        let in_place = Held::output(&mut rng, rows, cols).filled(&mut rng);
+        let in_place = GuardedMatrix::output(&mut rng, rows, cols).filled(&mut rng);
         let as_input = |to: sdpa_matrix_mut| {
             let sdpa_matrix_mut { data, rows, cols, row_stride, col_stride } = to;
             sdpa_matrix { data, rows, cols, row_stride, col_stride }
         };
-        // SAFETY: of these buffers.
+        // SAFETY: pointers and sizes are those of these buffers.
         let rows_c =
             |to| unsafe { call!(on, sdpa_softmax_rows, sdpa_softmax_rows_on(as_input(to), to)) };
         agree("rows in place", &in_place, rows_c, |to| {
             on.backend.softmax_rows_in_place(to);
             Ok(())
         });
-        // SAFETY: of these buffers.
+        // SAFETY: pointers and sizes are those of these buffers.
         let columns_c = |to| unsafe {
             call!(on, sdpa_softmax_columns, sdpa_softmax_columns_on(as_input(to), to))
         };
@@ -238,25 +238,25 @@ fn of_matrices() {
 
         let bias = rng.one_in(2).then(|| vec![rng.between(-1.0, 1.0); cols]);
         let at = bias.as_ref().map_or(ptr::null(), |bias| bias.as_ptr());
-        // SAFETY: of these buffers.
+        // SAFETY: pointers and sizes are those of these buffers.
         let project =
             |to| unsafe { call!(on, sdpa_project, sdpa_project_on(left.c(), right.c(), at, to)) };
         agree("project", &out, project, |to| {
-            // A pointer to no floats is NULL or not: no bias is what C has.
+            // The pointer of an empty `Vec` may be NULL, which in C means no bias.
             let bias = bias.as_deref().filter(|_| !at.is_null());
             on.backend.project(left.view(), right.view(), bias, to)
         });
-        let queries = Held::operand(&mut rng, cols, depth);
+        let queries = GuardedMatrix::operand(&mut rng, cols, depth);
         let scale = rng.one_in(2).then(|| rng.between(-2.0, 2.0));
-        // SAFETY: of these buffers.
+        // SAFETY: pointers and sizes are those of these buffers.
         let scores = |to| unsafe {
             call!(on, sdpa_scores, sdpa_scores_on(left.c(), queries.c(), scale.unwrap_or(0.0), to))
         };
         agree("scores", &out, scores, |to| {
             on.backend.scores(left.view(), queries.view(), scale, to)
         });
-        let pattern = Held::operand(&mut rng, depth, rows);
-        // SAFETY: of these buffers.
+        let pattern = GuardedMatrix::operand(&mut rng, depth, rows);
+        // SAFETY: pointers and sizes are those of these buffers.
         let sum = |to| unsafe {
             call!(on, sdpa_weighted_sum, sdpa_weighted_sum_on(pattern.c(), right.c(), to))
         };
@@ -266,9 +266,9 @@ fn of_matrices() {
     }
 }
 
-/// Options for both languages, of the same bias, keep and sink.
+/// Options for both languages, which share bias, keep and sink.
 struct Options {
-    bias: Option<Held>,
+    bias: Option<GuardedMatrix>,
     keep: Option<Vec<u8>>,
     sink: Option<f32>,
     flags: u32,
@@ -284,7 +284,7 @@ impl Options {
         let flags = rng.below(4) as u32;
         let window = [0; 2].map(|_| if rng.one_in(8) { usize::MAX } else { rng.below(100) });
         Self {
-            bias: rng.one_in(3).then(|| Held::input(rng, keys, queries)),
+            bias: rng.one_in(3).then(|| GuardedMatrix::input(rng, keys, queries)),
             keep: rng.one_in(3).then(|| (0..keys * queries).map(|_| rng.below(3) as u8).collect()),
             sink: rng.one_in(3).then(|| rng.between(-3.0, 3.0)),
             flags,
@@ -306,7 +306,7 @@ impl Options {
             query_offset: self.query_offset,
             window_left: self.window[0],
             window_right: self.window[1],
-            bias: self.bias.as_ref().map_or(none, Held::c),
+            bias: self.bias.as_ref().map_or(none, GuardedMatrix::c),
             keep: self.keep.as_ref().map_or(ptr::null(), |keep| keep.as_ptr()),
             keep_row_stride: 0,
             keep_col_stride: 0,
@@ -343,27 +343,27 @@ impl Options {
 }
 
 #[test]
-fn of_attention() {
+fn attention_and_merge() {
     let mut rng = Rng::new(503);
     for _ in 0..300 {
         let on = On::any(&mut rng);
         let [keys, tokens, dim, width] = [0; 4].map(|_| size(&mut rng));
         let [q, k, v] = [(tokens, dim), (keys, dim), (keys, width)]
-            .map(|(rows, cols)| Held::operand(&mut rng, rows, cols));
+            .map(|(rows, cols)| GuardedMatrix::operand(&mut rng, rows, cols));
         let options = Options::any(&mut rng, keys, tokens);
         let (c, rust) = (options.c(), options.rust(on));
-        let grid = Held::output(&mut rng, keys, tokens);
-        // SAFETY: of these buffers.
+        let grid = GuardedMatrix::output(&mut rng, keys, tokens);
+        // SAFETY: pointers and sizes are those of these buffers.
         let pattern =
             |to| unsafe { call!(on, sdpa_pattern, sdpa_pattern_on(q.c(), k.c(), &c, to)) };
         agree("pattern", &grid, pattern, |to| rust.pattern(q.view(), k.view(), to));
 
-        let out = Held::output(&mut rng, tokens, width);
+        let out = GuardedMatrix::output(&mut rng, tokens, width);
         let len = sdpa_attention_workspace(dim, width);
         let (mut workspace, mut rust_workspace) = (vec![f32::NAN; len], vec![0.0; len]);
         let [mut lse, mut want_lse] = [0; 2].map(|_| vec![CANARY; tokens]);
         let space = workspace.as_mut_ptr();
-        // SAFETY: of these buffers.
+        // SAFETY: pointers and sizes are those of these buffers.
         let attention = |to| unsafe {
             let lse = lse.as_mut_ptr();
             call!(
@@ -378,11 +378,12 @@ fn of_attention() {
         });
         assert_same_bits("log-sum-exp", &lse, &want_lse);
 
-        let (first, other) = (out.clone().filled(&mut rng), Held::operand(&mut rng, tokens, width));
+        let (first, other) =
+            (out.clone().filled(&mut rng), GuardedMatrix::operand(&mut rng, tokens, width));
         let mut want_lse = lse.clone();
         let other_lse: Vec<f32> = (0..tokens).map(|_| rng.between(-9.0, 9.0)).collect();
         let at = lse.as_mut_ptr();
-        // SAFETY: of these buffers.
+        // SAFETY: pointers and sizes are those of these buffers.
         let merge = |to| unsafe {
             call!(on, sdpa_merge, sdpa_merge_on(to, at, other.c(), other_lse.as_ptr()))
         };
@@ -394,7 +395,7 @@ fn of_attention() {
 }
 
 #[test]
-fn of_many_heads() {
+fn multi_head_attention() {
     let mut rng = Rng::new(504);
     for _ in 0..200 {
         let on = On::any(&mut rng);
@@ -428,7 +429,7 @@ fn of_many_heads() {
             row_stride: heads * width,
             col_stride: 1,
         };
-        // SAFETY: of these buffers.
+        // SAFETY: pointers and sizes are those of these buffers.
         let status = unsafe {
             call!(
                 on,
@@ -458,9 +459,9 @@ fn of_many_heads() {
     }
 }
 
-/// Of one query head and of two, a chunk after another, with a slide in between.
+/// One query head and two, chunk after chunk, with slides in between.
 #[test]
-fn of_caches() {
+fn caches() {
     let mut rng = Rng::new(506);
     for _ in 0..100 {
         let on = On::any(&mut rng);
@@ -479,7 +480,7 @@ fn of_caches() {
             appended: 0,
             dropped: 0,
         };
-        // SAFETY: of this storage.
+        // SAFETY: pointers and sizes are those of this storage.
         let status =
             unsafe { sdpa_cache_init(&mut got, dim, width, storage.as_mut_ptr(), storage.len()) };
         assert_eq!((status, got.blocks), (SDPA_OK, blocks));
@@ -487,19 +488,23 @@ fn of_caches() {
         let (len, space) = (workspace.len(), workspace.as_mut_ptr());
         for _ in 0..5 {
             let n = rng.below(50);
-            let (keys, values) =
-                (Held::operand(&mut rng, n, dim), Held::operand(&mut rng, n, width));
-            // SAFETY: of this cache.
+            let (keys, values) = (
+                GuardedMatrix::operand(&mut rng, n, dim),
+                GuardedMatrix::operand(&mut rng, n, width),
+            );
+            // SAFETY: pointers and sizes are those of this cache.
             let status = unsafe { sdpa_cache_append(&mut got, keys.c(), values.c()) };
             let result = want.append(keys.view(), values.view());
             assert_eq!(status == SDPA_OK, result.is_ok());
             let tokens = 1 + rng.below(4);
             let mut options = Options::any(&mut rng, want.len(), tokens);
-            let (queries, out) =
-                (Held::operand(&mut rng, tokens, dim), Held::output(&mut rng, tokens, width));
+            let (queries, out) = (
+                GuardedMatrix::operand(&mut rng, tokens, dim),
+                GuardedMatrix::output(&mut rng, tokens, width),
+            );
             let [mut lse, mut want_lse] = [0; 2].map(|_| vec![CANARY; tokens]);
             let at = lse.as_mut_ptr();
-            // SAFETY: of this cache and these buffers.
+            // SAFETY: pointers and sizes are those of this cache and these buffers.
             let attend = |to| unsafe {
                 let (queries, c) = (queries.c(), options.c());
                 call!(
@@ -544,7 +549,7 @@ fn of_caches() {
                 row_stride: 2 * width,
                 col_stride: 1,
             };
-            // SAFETY: of this cache and these buffers.
+            // SAFETY: pointers and sizes are those of this cache and these buffers.
             let status = unsafe {
                 let (sinks, none) = (sinks.as_ptr(), ptr::null_mut());
                 call!(
@@ -570,7 +575,7 @@ fn of_caches() {
             assert_same_bits("heads from a cache", &heads_out, &want_out);
 
             let keep = rng.below(want.len() + 1);
-            // SAFETY: of this cache.
+            // SAFETY: pointers and sizes are those of this cache.
             assert_eq!(unsafe { sdpa_cache_slide(&mut got, keep) }, SDPA_OK);
             want.slide(keep);
             assert_eq!((got.appended, got.dropped), (want.appended(), want.dropped()));

@@ -1,5 +1,5 @@
-/* Random calls on each back end, and one number of all that they give: examples/calls.rs makes the same
- * calls of the Rust crate and must print the same. */
+/* Makes random calls on each back end and prints a digest of all results. examples/calls.rs makes the same
+ * calls to the Rust crate and must print the same. */
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 
 #include "sdpa.h"
 
-/* The back end that is called; negative: none by its handle. */
+/* The handle of the back end; negative: the functions without _on. */
 static sdpa_backend_t on = -1;
 
 #define ON(name, ...) (on < 0 ? name(__VA_ARGS__) : name##_on(on, __VA_ARGS__))
@@ -30,7 +30,7 @@ static int one_in(uint64_t n) { return below(n) == 0; }
 /* In [-2, 2), exactly. */
 static float value(void) { return (float)(bits() >> 40) * (1.0f / 4194304) - 2; }
 
-/* FNV-1a, a word at a time. */
+/* FNV-1a, one word at a time. */
 static void note(uint64_t word) { digest = (digest ^ word) * 0x100000001b3u; }
 
 static void note_float(float x) {
@@ -54,7 +54,7 @@ static float *take(size_t n) {
     return floats;
 }
 
-/* A matrix of any strides, transposed or not. */
+/* A matrix with padding, transposed or not. */
 static sdpa_matrix_mut matrix(size_t rows, size_t cols) {
     sdpa_matrix_mut m = {NULL, rows, cols, 1, 1};
     if (one_in(3)) {

@@ -1,4 +1,4 @@
-/* What the C tests share. */
+/* Shared by the C tests. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -18,7 +18,7 @@ static int failures;
         }                                                                       \
     } while (0)
 
-/* What an output holds before a call: a NaN that no operation makes. */
+/* The content of an output before a call: a NaN with bits that no operation makes. */
 #define CANARY 0x7fc5a5a5u
 
 static inline void fill_canaries(float *to, size_t n) {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # check.sh BUILD: the C and C++ tests against both libraries in BUILD, the examples, the gates
-# and an installed tree. What a missing tool keeps from running is said; with REQUIRE_ALL=1 in
+# and an installed tree. A test whose tool is missing is skipped with a message; with REQUIRE_ALL=1 in
 # the environment it fails.
 set -eu
 cd "$(dirname "$0")/.."
@@ -21,7 +21,7 @@ has() {
         fi
     done
 }
-# Runs a command that must fail with the given words.
+# must_fail WORDS COMMAND...: fails unless the command fails and prints the words.
 must_fail() {
     words=$1
     shift
@@ -105,7 +105,7 @@ done
 
 step "valgrind"
 if has valgrind; then
-    # It has no AVX-512, and says so to cpuid: another back end runs.
+    # valgrind has no AVX-512, and its cpuid says so: another back end runs.
     valgrind --quiet --error-exitcode=1 --leak-check=full "$bin/numbers-static"
 fi
 
@@ -114,8 +114,8 @@ rustc --crate-type staticlib -O -C panic=abort tests/second/tiny.rs -o "$bin/lib
 rustc --crate-type staticlib -O tests/second/hosted.rs -o "$bin/libhosted.a"
 for second in tiny hosted; do
     for order in "$build/libsdpa-attention.a $bin/lib$second.a" "$bin/lib$second.a $build/libsdpa-attention.a"; do
-        # A library of `core` alone names a handler for unwinding that is nowhere, unless what
-        # nobody calls is dropped.
+        # A library over `core` alone refers to an unwinding handler that does not exist; --gc-sections
+        # drops the unused code that refers to it.
         # shellcheck disable=SC2086 # two libraries
         $c -Itests tests/second/program.c $order -Wl,--gc-sections -lpthread -ldl -lm -o "$bin/second"
         "$bin/second" 2>/dev/null
@@ -166,7 +166,7 @@ if has cmake; then
         rm -rf "$bin/cmake"
         cmake -S tests/consume -B "$bin/cmake" -DCMAKE_PREFIX_PATH="$root/opt/sdpa" -DCMAKE_C_COMPILER="$CC" "$@"
     }
-    # consume KIND OPTION...: programs with each target there is; sdpa::sdpa is of that kind.
+    # consume KIND OPTION...: builds a program with each target; sdpa::sdpa must be of that kind.
     consume() {
         kind=$1
         shift

@@ -1,5 +1,5 @@
-/* What the functions do with the floating-point environment, on every back end: no exception flag is left
- * raised that tells of nothing in the result, and in other rounding modes the softmax stays near the truth. */
+/* The floating-point environment, on every back end: masked keys and empty states leave no exception flag
+ * raised, and in other rounding modes the softmax stays near the exact result. */
 
 #include <fenv.h>
 #include <float.h>
@@ -17,7 +17,7 @@ static float out[KEYS * QUERIES + QUERIES * WIDTH], log_sum_exp[QUERIES];
 static float workspace[SDPA_ATTENTION_WORKSPACE(DIM, WIDTH)];
 static float storage[SDPA_CACHE_FLOATS(DIM, WIDTH, 3)];
 
-/* Numbers in [-2, 2) without a pattern. */
+/* Pseudo-random numbers in [-2, 2). */
 static void fill(float *to, size_t n, uint32_t seed) {
     for (size_t i = 0; i < n; i++) {
         seed = seed * 1664525u + 1013904223u;
@@ -31,7 +31,7 @@ static void fill_all(void) {
     fill(values, SDPA_COUNT(values), 3);
 }
 
-/* Masked keys, empty outputs and workspaces may hold any of these. */
+/* Masked keys, outputs of empty states and workspaces may contain any of these. */
 static float any(size_t i) {
     const float all[] = {NAN, INFINITY, -INFINITY, FLT_MAX, 0.0f};
     return all[i % SDPA_COUNT(all)];
@@ -50,7 +50,7 @@ static void attend(sdpa_backend_t on, const sdpa_options *options, float any_flo
     CHECK(!fetestexcept(RAISED));
 }
 
-/* Every other key is masked, or every key: its row, its value and the workspace hold anything. */
+/* Masks every second key or every key. Masked keys, their values and the workspace contain anything. */
 static void masked_keys(sdpa_backend_t on, size_t every) {
     static uint8_t keep[KEYS];
     static float bias[KEYS];
@@ -93,7 +93,7 @@ static void positions(sdpa_backend_t on) {
     }
 }
 
-/* No keys, keys that were dropped, and a cache without any. */
+/* A new cache, and one whose keys were dropped down to 2 and to 1. */
 static void empty_caches(sdpa_backend_t on) {
     const sdpa_matrix q = dense(queries, QUERIES, DIM);
     sdpa_cache cache;
@@ -132,7 +132,7 @@ static void empty_states(sdpa_backend_t on) {
 
 static float scores[LONGEST], weights[LONGEST];
 
-/* Scores of -infinity: some, all, and none. */
+/* Scores of -infinity: all, every second, and none. */
 static void softmax(sdpa_backend_t on) {
     for (size_t n = 0; n <= LONGEST; n++) {
         for (size_t every = 1; every < 4; every++) {
@@ -150,7 +150,7 @@ static void softmax(sdpa_backend_t on) {
     }
 }
 
-/* How far the weights of at least 2^-125 are from the softmax of so many scores, in units of the last place. */
+/* The largest error in ULP of the weights of at least 2^-125, for a softmax of n scores. */
 static double worst_weight(size_t n) {
     double sum = 0, worst = 0;
     for (size_t i = 0; i < n; i++) {
@@ -169,8 +169,8 @@ static double worst_weight(size_t n) {
     return worst;
 }
 
-/* Outside of the bounds, and of the promise: the polynomial is 286 * 2^-24 off at the end of the interval that
- * another rounding leaves it, and no weight is out of [0, 1]. */
+/* Other rounding modes are tested, not promised. They widen the interval of the polynomial for exp, at
+ * whose end its error is 286 * 2^-24. */
 static void rounding_modes(sdpa_backend_t on) {
     const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
     const double allowed[] = {6, 300, 300, 300};

@@ -1,7 +1,7 @@
 #!/bin/sh
-# frames.sh BUILD [FEATURES]: the stack that the functions of the header take of their own on a Cortex-M4F,
-# at opt-level 3 and s: the largest sum of frames along calls that stay in this crate's object. What the
-# kernels take below them stands in docs/firmware.md. Fails where it is above the limit.
+# frames.sh BUILD [FEATURES]: limits the stack of the C functions on a Cortex-M4F at opt-level 3 and s: the
+# largest sum of frames along calls within this crate's object. The stack of the kernels, which comes on top,
+# is in docs/firmware.md.
 set -eu
 cd "$(dirname "$0")/.."
 limit=512
@@ -16,7 +16,7 @@ functions=$(sed -n 's/^\(sdpa_status\|sdpa_backend_t\|size_t\|const char\) [*]*\
 mkdir -p "$build"
 for level in 3 s; do
     object=$build/$level.o
-    # The compiler that makes the library calls this flag unstable.
+    # The flag is unstable in the stable compiler, which builds the library.
     CARGO_PROFILE_CAPI_OPT_LEVEL=$level RUSTC_BOOTSTRAP=1 cargo rustc --quiet --lib --profile capi \
         --features "$features" --target $target -- -Z emit-stack-sizes
     library=${CARGO_TARGET_DIR:-../target}/$target/capi/libsdpa_capi.rlib
@@ -28,7 +28,7 @@ for level in 3 s; do
             for (i = 3; i <= length(text); i++) n = 16 * n + index("0123456789ABCDEF", substr(text, i, 1)) - 1
             return n
         }
-        # A function that calls itself is counted once.
+        # A recursive function is counted once.
         function deepest(name,    i, n, callees, depth, most) {
             if (!(name in frame) || name in seen) return seen[name] + 0
             seen[name] = frame[name]

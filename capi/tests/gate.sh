@@ -1,7 +1,7 @@
 #!/bin/sh
 # gate.sh BUILD [TARGET]: links probe.c, which calls every function of the header, against the static
-# library in BUILD; fails when a function is not in the image, when a panic is, or when anything but
-# memcpy, memset, memmove and memcmp is missing. Then runs it, and on a board pointers.c too.
+# library in BUILD. Fails if a function is missing from the image, if a panic is in it, or if a symbol other
+# than memcpy, memset, memmove and memcmp is undefined. Then runs it, and on a board pointers.c too.
 set -eu
 cd "$(dirname "$0")"
 library=../$1/libsdpa-attention.a
@@ -14,7 +14,7 @@ host)
     ;;
 thumbv6m-none-eabi)
     cc="arm-none-eabi-gcc -mcpu=cortex-m0 -mfloat-abi=soft"
-    options="$arm -lgcc" # the floats of the tests themselves
+    options="$arm -lgcc" # soft floats of the tests themselves
     machine=mps2-an385 # a Cortex-M3, which runs the code of an M0
     ;;
 thumbv7em-none-eabihf)
@@ -35,7 +35,8 @@ image=../$1/probe
 functions=$(sed -n 's/^\(sdpa_status\|sdpa_backend_t\|size_t\|const char\) [*]*\(sdpa_[a-z_]*\).*/\2/p' ../include/sdpa.h)
 [ -n "$functions" ] || fail "the header has no functions"
 
-# A program without a C library. What is missing may be missing for now, so that a panic is named as one.
+# Links a program without a C library. Undefined symbols are allowed at first, so that a panic is reported as
+# one.
 link() {
     source=$1 to=$2
     shift 2
@@ -45,7 +46,7 @@ link() {
         -Wl,--build-id=none -o "$to"
     kept=$(sed -n '1,/^Linker script and memory map/d; s/^ *\.text\.\(sdpa_[a-z_]*\).*/\1/p' "$to.map")
 }
-# What is not called is not linked.
+# A function that is not called is not linked.
 link probe.c "$image" -DPLAIN
 if echo "$kept" | grep "_on\$\|backend_"; then
     fail "a program that chooses no back end links the functions above"
@@ -54,7 +55,7 @@ link probe.c "$image"
 for function in $functions; do
     echo "$kept" | grep -qx "$function" || fail "$function is not in the image"
 done
-# The names of the compiler's are mangled, but plain words stay.
+# Mangled names still contain these words.
 if nm "$image" | grep -i "panic\|rust_begin_unwind\|rust_eh_personality"; then
     fail "the panics above are reachable"
 fi

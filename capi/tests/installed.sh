@@ -1,6 +1,6 @@
 #!/bin/sh
-# installed.sh: the commands of docs/c.md as they stand there, and the library under /usr beside Debian's
-# libsdpa-dev. It installs on this machine and takes back what it did: for a machine of CI.
+# installed.sh: runs the commands of docs/c.md, and installs the library under /usr beside Debian's
+# libsdpa-dev. It installs on this machine and uninstalls again: run it on a CI machine.
 set -eu
 cd "$(dirname "$0")/.."
 capi=$PWD
@@ -19,7 +19,7 @@ fail() {
 }
 dpkg --status libsdpa-dev >/dev/null 2>&1 || fail "missing: apt-get install --no-install-recommends libsdpa-dev"
 
-# All that lies where libraries are installed, but for the folders that they share.
+# All files where libraries are installed, without shared folders.
 list() {
     find /usr/local /usr/lib /usr/include \( -type d -print \) -o -printf '%p %s %T@\n' |
         grep -v '/\(cmake\|pkgconfig\)$' | sort

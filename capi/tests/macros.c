@@ -1,4 +1,4 @@
-/* The header twice, and every macro of it: as C90, and with any kind of integer. */
+/* Includes the header twice and uses every macro, as C90 and with every kind of integer. */
 
 #include "sdpa.h"
 #include "sdpa.h"

@@ -1,4 +1,4 @@
-// macros.c as C++, and what is more there: constant expressions of any integer, and arrays alone.
+// macros.c as C++, and what C++ adds: constant expressions of any integer type, SDPA_COUNT for arrays only.
 
 #include "macros.c"
 

@@ -1,4 +1,4 @@
-/* What the functions give: small cases worked out by hand, and calls that must agree. */
+/* Results: small cases computed by hand, and different calls that must agree. */
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@ static int all_near(const float *a, const float *b, size_t n) {
 
 static int same(const float *a, const float *b, size_t n) { return memcmp(a, b, n * sizeof *a) == 0; }
 
-/* Numbers in [-2, 2) without a pattern. */
+/* Pseudo-random numbers in [-2, 2). */
 static void fill(float *to, size_t n, uint32_t seed) {
     for (size_t i = 0; i < n; i++) {
         seed = seed * 1664525u + 1013904223u;
@@ -42,7 +42,7 @@ static void about(void) {
     CHECK(strcmp(sdpa_status_string(10), sdpa_status_string(-1)) == 0);
 }
 
-/* The macros are constant expressions, and the same numbers as the functions. */
+/* The macros are constant expressions, and agree with the functions. */
 static float one_workspace[SDPA_ATTENTION_WORKSPACE(64, 64)];
 static float one_cache[SDPA_CACHE_FLOATS(64, 32, 3)];
 
@@ -73,7 +73,7 @@ static void by_hand(void) {
     for (int i = 0; i < 4; i++) {
         CHECK(near(out[i], weights[i]));
     }
-    /* Rows and columns, dense and across, in place too. */
+    /* Rows and columns, contiguous and transposed, also in place. */
     const float grid[] = {0, -INFINITY, 1, 0, 5, 1};
     CHECK(sdpa_softmax_columns(dense(grid, 2, 3), dense_mut(out, 2, 3)) == SDPA_OK);
     CHECK(out[0] == 0.5f && out[3] == 0.5f && out[1] == 0 && out[4] == 1 && out[2] == 0.5f);
@@ -121,7 +121,7 @@ static sdpa_status attention(const sdpa_options *options, float *to, float *loga
                           workspace, SDPA_COUNT(workspace));
 }
 
-/* The FMA call is the pattern times the values, and its log-sum-exp is that of the scores. */
+/* The attention call equals the pattern times the values, and its log-sum-exp is that of the scores. */
 static void agrees_with_the_pattern(const sdpa_options *options) {
     CHECK(sdpa_pattern(q(), k(), options, dense_mut(grid, TOKENS, TOKENS)) == SDPA_OK);
     CHECK(sdpa_weighted_sum(dense(grid, TOKENS, TOKENS), v(), dense_mut(want, TOKENS, WIDTH)) == SDPA_OK);
@@ -161,19 +161,19 @@ static void option_by_option(void) {
     for (size_t i = 0; i < SDPA_COUNT(each); i++) {
         agrees_with_the_pattern(&each[i]);
     }
-    /* Causal: the first query sees the first key alone. A window of 0: each its own. */
+    /* Causal: the first query sees the first key only. A window of 0: each query sees its own key only. */
     CHECK(attention(&each[0], out, lse) == SDPA_OK && all_near(out, values, WIDTH));
     CHECK(attention(&each[4], out, lse) == SDPA_OK && all_near(out, values, TOKENS * WIDTH));
     CHECK(attention(&each[1], out, lse) == SDPA_OK);
     CHECK(out[0] == 0 && !signbit(out[0]) && lse[0] == -INFINITY && all_near(out + 3 * WIDTH, values, WIDTH));
-    /* Padding is the same mask drawn out. */
+    /* A padding mask equals the same mask written out for each query. */
     for (int i = 0; i < TOKENS * TOKENS; i++) {
         keep[i] = padding[i / TOKENS];
     }
     const sdpa_options drawn = {.keep = keep};
     CHECK(attention(&each[10], out, lse) == SDPA_OK && attention(&drawn, want, want_lse) == SDPA_OK);
     CHECK(same(out, want, TOKENS * WIDTH) && same(lse, want_lse, TOKENS));
-    /* What a masked key holds is never seen. */
+    /* The content of a masked key does not reach the output. */
     for (int key = 0; key < TOKENS; key++) {
         if (!padding[key]) {
             keys[key * DIM] = NAN;
@@ -182,7 +182,7 @@ static void option_by_option(void) {
     }
     CHECK(attention(&each[10], out, lse) == SDPA_OK);
     CHECK(same(out, want, TOKENS * WIDTH) && same(lse, want_lse, TOKENS));
-    /* All masked: 0 and -INFINITY, or the sink. */
+    /* All keys masked: output 0, and log-sum-exp -INFINITY or the sink. */
     memset(keep, 0, sizeof keep);
     const sdpa_options masked = {.keep = keep}, sunk = {.keep = keep, .sink = &sink};
     CHECK(attention(&masked, out, lse) == SDPA_OK && out[5] == 0 && lse[2] == -INFINITY);
@@ -231,18 +231,18 @@ static void heads(void) {
     for (size_t token = 0; token < TOKENS; token++) {
         CHECK(same(buffer + token * PITCH + 3 * DIM, want + token * WIDTH, WIDTH));
     }
-    /* One float to the left they touch. */
+    /* Moved one float to the left, they overlap. */
     const sdpa_matrix_mut touching = {buffer + 3 * DIM - WIDTH - 1, TOKENS, WIDTH, PITCH, 1};
     CHECK(sdpa_attention(parts[0], parts[1], parts[2], NULL, touching, NULL, workspace,
                          SDPA_COUNT(workspace)) == SDPA_ERROR_ALIAS);
-    /* Every other float, columns side by side. */
+    /* Every second float, and ranges of columns. */
     float pairs[16] = {1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8, 0};
     const sdpa_matrix even = {pairs, 2, 4, 8, 2};
     const sdpa_matrix_mut odd = {pairs + 1, 2, 4, 8, 2};
     CHECK(sdpa_softmax_rows(even, odd) == SDPA_OK && pairs[0] == 1 && near(pairs[7], 0.643914));
 }
 
-/* Two halves of the keys, merged, are all of them. */
+/* The attention over two halves of the keys, merged, equals that over all keys. */
 static void merged(void) {
     enum { HALF = TOKENS / 2 };
     static float other[TOKENS * WIDTH], other_lse[TOKENS];
@@ -266,7 +266,7 @@ static void merged(void) {
 
 static float storage[SDPA_CACHE_FLOATS(DIM, WIDTH, 2)];
 
-/* Token after token, each answer has the bits of one call over all of them. */
+/* Token by token: each result has the bits of one call over all tokens. */
 static void cache(void) {
     sdpa_cache held;
     const sdpa_options causal = {.flags = SDPA_CAUSAL};
@@ -285,7 +285,7 @@ static void cache(void) {
     CHECK(sdpa_cache_attend(&held, q(), &causal, dense_mut(out, TOKENS, WIDTH), lse, workspace,
                             SDPA_COUNT(workspace)) == SDPA_OK);
     CHECK(same(out, want, TOKENS * WIDTH) && same(lse, want_lse, TOKENS));
-    /* A window on a cache that slides, far beyond its capacity. */
+    /* A sliding window over many more tokens than the cache holds. */
     CHECK(sdpa_cache_init(&held, DIM, WIDTH, storage, SDPA_COUNT(storage)) == SDPA_OK);
     CHECK(attention(&window, want, want_lse) == SDPA_OK);
     for (size_t round = 0; round < 5; round++) {
@@ -298,7 +298,7 @@ static void cache(void) {
         }
     }
     CHECK(held.appended == 5 * TOKENS && held.dropped == 5 * TOKENS - 10);
-    /* Heads that share the cache: each as by itself; keep has a row a held key. */
+    /* Heads that share the cache: each as in a call of its own; keep has one row per key in the cache. */
     const sdpa_heads newest = {queries, HEADS, 2, DIM, TOKENS * DIM, DIM, 1};
     const sdpa_heads_mut to = {out, HEADS, 2, WIDTH, 0, 0, 0};
     const float sinks[HEADS] = {0, 1, 2, -3};
@@ -314,7 +314,7 @@ static void cache(void) {
     }
 }
 
-/* A stream that begins at a far position gives the bits of one that begins at 0. */
+/* A stream that begins at a large position has the bits of one that begins at 0. */
 static void far_caches(void) {
     const uint64_t starts[] = {0, (UINT64_C(1) << 31) - 128, (UINT64_C(1) << 32) - 128, (UINT64_C(1) << 63) - 128,
                                UINT64_MAX - 255};
@@ -345,7 +345,7 @@ static void far_caches(void) {
     }
 }
 
-/* Queries at both ends of ptrdiff_t, and behind: query i sees the keys from 30 + i on, and up to 20 + i. */
+/* Queries at both ends of ptrdiff_t and beyond: query i sees the keys from 30 + i on, and up to 20 + i. */
 static void far_queries(void) {
     const size_t end = PTRDIFF_MAX;
     const sdpa_options far[] = {

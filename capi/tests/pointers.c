@@ -1,13 +1,13 @@
-/* Every pointer of every function, beside its alignment and where nothing can be read:
- * SDPA_ERROR_POINTER, and no fault. On the host and, without a C library, on a board. */
+/* Every pointer of every function, misaligned and into unmapped memory: SDPA_ERROR_POINTER, and no fault.
+ * Runs on the host and, without a C library, on a board. */
 
 #include "sdpa.h"
 
 #if __STDC_HOSTED__
 #include <stdio.h>
-#define NOWHERE 64 /* no program has its first page */
+#define NOWHERE 64 /* the first page is unmapped */
 #else
-#define NOWHERE 0x30000000 /* no memory of the boards */
+#define NOWHERE 0x30000000 /* the boards have no memory here */
 #endif
 
 enum { N = 4 };
@@ -21,14 +21,14 @@ static void check(int is_right, int line) {
 }
 #define CHECK(condition) check(condition, __LINE__)
 
-/* Both functions of an operation. */
+/* Calls a function and its _on variant. */
 #define BOTH(status, name, ...)                                                     \
     do {                                                                            \
         CHECK(name(__VA_ARGS__) == (status));                                       \
         CHECK(name##_on(0, __VA_ARGS__) == (status));                               \
     } while (0)
 
-/* Each place of `pointer` that is not aligned, and then where it was. */
+/* Sets `pointer` to each misaligned address, and then back. */
 #define EACH(pointer, then)                                                         \
     do {                                                                            \
         const uintptr_t was = (uintptr_t)(pointer);                                 \
@@ -100,7 +100,7 @@ static sdpa_heads q = {floats, 1, N, N, 0, 0, 0}, k = {weights, 1, N, N, 0, 0, 0
 static sdpa_heads values = {others, 1, N, N, 0, 0, 0};
 static sdpa_heads_mut ho = {result, 1, N, N, 0, 0, 0};
 
-/* The pointers that calls of attention share, with these arguments. */
+/* The pointers that attention calls share, with these arguments. */
 #define BESIDE_OF_ATTENTION(queries, to, name, ...)                                 \
     do {                                                                            \
         BOTH(SDPA_OK, name, __VA_ARGS__);                                           \

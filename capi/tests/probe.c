@@ -1,5 +1,5 @@
-/* Calls every function of the header with sizes that no compiler knows: gate.sh links it and
- * looks at what came along. On the target it also runs. */
+/* Calls every function of the header with sizes unknown at compile time. gate.sh links it and checks what the
+ * linker pulled in; on the target it also runs. */
 
 #include "sdpa.h"
 
@@ -7,9 +7,9 @@ static float floats[SDPA_CACHE_FLOATS(4, 4, 1)], out[256];
 static float workspace[SDPA_ATTENTION_WORKSPACE(4, 4)];
 volatile size_t zero = 0, two = 2, four = 4, wide = 7;
 volatile float quarter = 0.25f;
-volatile int unlike;
+volatile int differ;
 
-/* A function and its twin; or the function alone. */
+/* Calls a function and its _on variant; with PLAIN, the function alone. */
 #ifdef PLAIN
 #define BOTH(name, ...) (status |= name(__VA_ARGS__))
 #else
@@ -57,14 +57,14 @@ int main(void) {
     BOTH(sdpa_cache_attend_heads, &cache, h, NULL, floats, ho, lse, workspace,
                                       SDPA_COUNT(workspace));
 
-    /* The macros have the numbers of this target. */
+    /* The macros agree with the functions on this target. */
     for (size_t dim = 0; dim < 9; dim++) {
-        unlike |= SDPA_ATTENTION_WORKSPACE(dim, wide) != sdpa_attention_workspace(dim, wide);
-        unlike |= SDPA_CACHE_FLOATS(dim, wide, two) != sdpa_cache_floats(dim, wide, two);
+        differ |= SDPA_ATTENTION_WORKSPACE(dim, wide) != sdpa_attention_workspace(dim, wide);
+        differ |= SDPA_CACHE_FLOATS(dim, wide, two) != sdpa_cache_floats(dim, wide, two);
     }
-    unlike |= sdpa_version()[0] != '0' || sdpa_backend()[0] == 0 || sdpa_status_string(status)[0] != 'o';
+    differ |= sdpa_version()[0] != '0' || sdpa_backend()[0] == 0 || sdpa_status_string(status)[0] != 'o';
 #ifndef PLAIN
-    unlike |= sdpa_backend_by_name(sdpa_backend_name(sdpa_backend_at(zero))) != sdpa_backend_at(zero);
+    differ |= sdpa_backend_by_name(sdpa_backend_name(sdpa_backend_at(zero))) != sdpa_backend_at(zero);
 #endif
-    return status != SDPA_OK || unlike;
+    return status != SDPA_OK || differ;
 }

@@ -1,5 +1,5 @@
-//! Replays the files of `fuzz/regressions/capi` through the body of that fuzz target, and what a
-//! generator makes of a few seeds.
+//! Replays the files of `fuzz/regressions/capi`, and random bytes of a few seeds, through the body of that
+//! fuzz target.
 
 #[expect(unused_macros, reason = "those of tests of each back end")]
 #[path = "../../tests/common/mod.rs"]

@@ -1,5 +1,5 @@
-/* The start-up of probe.c and pointers.c on a Cortex-M: vectors, the FPU where there is one, main, and an
- * exit that a debugger or an emulator hears. Memory is as QEMU's mps2 boards have it, zeroed. */
+/* Start-up code of probe.c and pointers.c on a Cortex-M: vectors, the FPU if there is one, main, and a
+ * semihosting exit. The memory map is that of QEMU's mps2 boards, whose RAM is zeroed. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -34,7 +34,7 @@ void start(void) {
     leave((uint32_t)main());
 }
 
-/* What the compiler calls for the tests themselves. */
+/* The compiler calls these for the tests themselves. */
 void *memcpy(void *to, const void *from, size_t n) {
     for (size_t i = 0; i < n; i++) {
         ((volatile char *)to)[i] = ((const char *)from)[i];

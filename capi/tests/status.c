@@ -1,4 +1,4 @@
-/* What is refused: the status, and that nothing was written. */
+/* Invalid calls: the status, and that nothing was written. */
 
 #include <float.h>
 #include <math.h>
@@ -81,13 +81,13 @@ static void null_pointers(void) {
     REFUSED(SDPA_ERROR_NULL_POINTER,
             sdpa_merge(dense_mut(NULL, QUERIES, WIDTH), lse, dense(keys, QUERIES, WIDTH), other));
     CHECK(sdpa_merge(dense_mut(NULL, 0, WIDTH), NULL, dense(NULL, 0, WIDTH), NULL) == SDPA_OK);
-    /* Without elements NULL is as good as anything. */
+    /* Without elements NULL is valid. */
     CHECK(sdpa_softmax(NULL, 0, NULL) == SDPA_OK);
     CHECK(sdpa_softmax_rows(dense(NULL, 0, 3), dense_mut(NULL, 0, 3)) == SDPA_OK);
     CHECK(sdpa_softmax_columns(dense(NULL, 3, 0), dense_mut(NULL, 3, 0)) == SDPA_OK);
     float dot = 1;
     CHECK(sdpa_dot(NULL, NULL, 0, &dot) == SDPA_OK && dot == 0);
-    /* As many heads as can be counted, of no queries. */
+    /* SIZE_MAX heads without queries. */
     const sdpa_heads none = {NULL, SIZE_MAX, 0, DIM, 0, DIM, 1}, same = {keys, SIZE_MAX, KEYS, DIM, 0, DIM, 1};
     const sdpa_heads_mut nowhere = {NULL, SIZE_MAX, 0, DIM, 0, DIM, 1};
     static float space[SDPA_ATTENTION_WORKSPACE(DIM, DIM)];
@@ -142,7 +142,7 @@ static void shapes(void) {
     options.bias = dense(keys, QUERIES, KEYS);
     REFUSED(SDPA_ERROR_SHAPE_BIAS, sdpa_attention(q(), k(), v(), &options, o(), lse, workspace, n));
     REFUSED(SDPA_ERROR_SHAPE_BIAS, sdpa_pattern(q(), k(), &options, grid()));
-    /* Two key heads, and three query heads; then heads that are not as many. */
+    /* Two KV heads and three query heads; then numbers of heads that disagree. */
     const sdpa_heads three = heads_of(dense(queries, 1, DIM), 3), none = heads_of(dense(queries, 1, 0), 3);
     const sdpa_heads two_keys = heads_of(dense(keys, 2, DIM), 2), two_values = heads_of(dense(values, 2, WIDTH), 2);
     const sdpa_heads three_keys = heads_of(dense(keys, 1, DIM), 3);
@@ -181,7 +181,7 @@ static void strides(void) {
         options.bias = in;
         options.bias.cols = QUERIES;
         REFUSED(SDPA_ERROR_STRIDE, sdpa_pattern(q(), k(), &options, grid()));
-        if (i < 5) { /* bytes reach four times as far */
+        if (i < 5) { /* an element of keep has one byte: a stride may be four times as large */
             sdpa_options kept = {0};
             kept.keep = keep;
             kept.keep_row_stride = pairs[i][0];
@@ -202,7 +202,7 @@ static void strides(void) {
                                                  dense_mut(out, SIZE_MAX / 2, 4)));
     REFUSED(SDPA_ERROR_STRIDE, sdpa_dot(keys, keys, SIZE_MAX, out));
     REFUSED(SDPA_ERROR_STRIDE, sdpa_softmax(keys, SIZE_MAX / 4, out));
-    /* Columns on top of each other: a mistake, but in masks; rows and heads may be shown again. */
+    /* Repeated columns are an error except in masks; rows and heads may be repeated. */
     const sdpa_matrix stuck_keys = {keys, KEYS, DIM, DIM, 0}, stuck_queries = {queries, QUERIES, DIM, DIM, 0};
     const sdpa_matrix stuck_values = {values, KEYS, WIDTH, WIDTH, 0};
     const size_t n = SDPA_COUNT(workspace);
@@ -243,13 +243,13 @@ static void strides(void) {
     const sdpa_heads one_head = {keys, 2, KEYS, DIM, 0, DIM, 1};
     CHECK(sdpa_attention_heads(one_head, one_head, one_head, NULL, NULL,
                                heads_mut_of(dense_mut(out, KEYS, DIM), 2), NULL, big, SDPA_COUNT(big)) == SDPA_OK);
-    /* A stride that is never taken may be anything. */
+    /* The stride of an axis with one element may be anything. */
     const sdpa_matrix one = {keys, 1, DIM, SIZE_MAX, 1};
     CHECK(sdpa_softmax_rows(one, dense_mut(out, 1, DIM)) == SDPA_OK);
 }
 
 static void overlaps(void) {
-    /* An output over itself. */
+    /* An output that overlaps itself. */
     const sdpa_matrix_mut folded = {out, KEYS, DIM, 2, 1}, repeated = {out, KEYS, DIM, 0, 1};
     REFUSED(SDPA_ERROR_ALIAS, sdpa_softmax_rows(k(), folded));
     REFUSED(SDPA_ERROR_ALIAS, sdpa_softmax_columns(k(), repeated));
@@ -261,7 +261,7 @@ static void overlaps(void) {
                                  heads_of(dense(keys, QUERIES, DIM), 1),
                                  heads_of(dense(values, QUERIES, WIDTH), 1), NULL, NULL,
                                  folded_heads, lse, workspace, SDPA_COUNT(workspace)));
-    /* An output over an input, but for softmax in place. */
+    /* An output that overlaps an input, except softmax in place. */
     REFUSED(SDPA_ERROR_ALIAS, sdpa_dot(out, keys, 3, out + 2));
     REFUSED(SDPA_ERROR_ALIAS, sdpa_dot(keys, out, 3, out));
     REFUSED(SDPA_ERROR_ALIAS, sdpa_softmax(out, 8, out + 1));
@@ -293,7 +293,7 @@ static void overlaps(void) {
     options.keep = NULL;
     options.bias = dense(workspace + 7, KEYS, QUERIES);
     REFUSED(SDPA_ERROR_ALIAS, sdpa_attention(q(), k(), v(), &options, o(), lse, workspace, n));
-    /* Interleaved without a stride that keeps them apart: 0, 3, 6, 9 and 1, 5, 7, 11. */
+    /* Interleaved, but not disjoint modulo any stride: 0, 3, 6, 9 and 1, 5, 7, 11. */
     const sdpa_matrix threes = {out, 1, 4, 0, 3};
     const sdpa_matrix_mut others = {out + 1, 2, 2, 6, 4};
     REFUSED(SDPA_ERROR_ALIAS, sdpa_weighted_sum(threes, dense(values, 1, 2), others));
@@ -355,7 +355,7 @@ static void options(void) {
                 sdpa_attention_heads(heads_of(q(), 1), heads_of(k(), 1), heads_of(v(), 1), NULL,
                                      &sinks[i], heads_mut_of(o(), 1), lse, workspace, SDPA_COUNT(workspace)));
     }
-    /* One sink for all, and one for each. */
+    /* One sink for all heads, and one per head. */
     const float one = 1;
     const sdpa_options both = {.sink = &one};
     REFUSED(SDPA_ERROR_OPTION,
@@ -376,7 +376,7 @@ static void caches(void) {
     CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, n / 2 - 1) == SDPA_ERROR_CAPACITY);
     CHECK(sdpa_cache_init(&cache, SIZE_MAX / 2, WIDTH, storage, n) == SDPA_ERROR_CAPACITY);
     CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, SIZE_MAX) == SDPA_ERROR_STRIDE);
-    // More than an array can be by less than a block, which the cache would round off.
+    // Larger than any array by less than one block, which rounding down to whole blocks would hide.
     CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, SIZE_MAX / 8 + 1) == SDPA_ERROR_STRIDE);
     CHECK(sdpa_cache_init((sdpa_cache *)(void *)(storage + 2), DIM, WIDTH, storage, n) == SDPA_ERROR_ALIAS);
     CHECK(memcmp(&cache, &before, sizeof cache) == 0 && is_untouched(storage, n));
@@ -425,7 +425,7 @@ static void caches(void) {
             sdpa_cache_attend(&cache, q(), NULL, o(), (float *)(void *)&cache, workspace, w));
     CHECK(memcmp(copy, storage, sizeof copy) == 0 && memcmp(&cache, &before, sizeof cache) == 0);
 
-    /* A cache that nobody made, or that somebody changed. */
+    /* A cache that was not initialized, or whose fields were changed. */
     const sdpa_cache zero = {0};
     sdpa_cache odd = zero;
     CHECK(sdpa_cache_append(&odd, k(), v()) == SDPA_ERROR_SHAPE_CACHE && memcmp(&odd, &zero, sizeof odd) == 0);
@@ -444,7 +444,7 @@ static void caches(void) {
     REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_cache_attend(&odd, q(), NULL, o(), lse, workspace, w));
 }
 
-/* A handle of no back end. */
+/* An invalid handle. */
 static void back_ends(void) {
     size_t count = 0;
     while (sdpa_backend_at(count) >= 0) {

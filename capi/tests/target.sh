@@ -1,11 +1,11 @@
 #!/bin/sh
-# target.sh gate BUILD TARGET: the static library is one object with the functions of the header, without a
-# panic, and without anything missing that a C compiler does not have.
-# target.sh check BUILD TARGET: that, and the C tests on TARGET, whose bits must be those of this machine; and
-# the gate must fail where a panic can be reached.
+# target.sh gate BUILD TARGET: fails unless the static library is one object that defines the functions of the
+# header, has no panic, and has no undefined symbol that a C compiler does not provide.
+# target.sh check BUILD TARGET: the gate, and the C tests on TARGET, whose bits must be those of this machine;
+# and the gate must fail if a panic is reachable.
 #
-# x86_64-pc-windows-gnu wants mingw-w64 and wine64; wasm32-unknown-unknown wants clang, lld and llvm, Node, and as
-# the C library of the tests wasi-libc and libclang-rt-dev-wasm32.
+# x86_64-pc-windows-gnu needs mingw-w64 and wine64; wasm32-unknown-unknown needs clang, lld, llvm and Node,
+# and wasi-libc and libclang-rt-dev-wasm32 as the C library of the tests.
 set -eu
 cd "$(dirname "$0")/.."
 what=$1 build=$2 target=$3
@@ -26,7 +26,7 @@ x86_64-pc-windows-gnu)
     kinds="static dll"
     environment=tests/environment.c
     compilers=___chkstk_ms
-    # wine fills a folder of its own, and tells what it lacks on the way.
+    # wine creates its own folder, and prints warnings.
     WINEPREFIX=$PWD/$build/wine WINEDEBUG=-all
     export WINEPREFIX WINEDEBUG
     wine=$(command -v wine64 || echo /usr/lib/wine/wine64)
@@ -34,7 +34,7 @@ x86_64-pc-windows-gnu)
     ;;
 wasm32-unknown-unknown)
     cc="clang --target=wasm32-wasi"
-    tolerate=-Wno-unneeded-internal-declaration # of arrays whose size alone is asked for
+    tolerate=-Wno-unneeded-internal-declaration # of arrays that only sizeof uses
     tools=llvm-
     suffix=.wasm
     kinds=static
@@ -48,7 +48,7 @@ wasm32-unknown-unknown)
 esac
 cc="$cc -std=c99 -O1 -Wall -Wextra -Wpedantic -Werror $tolerate -Iinclude"
 
-# The names of the compiler's are mangled, but plain words stay.
+# Mangled names still contain these words.
 symbols=$("${tools}nm" "$name.o")
 if echo "$symbols" | grep -i "panic\|rust_begin_unwind\|rust_eh_personality"; then
     fail "the panics above are reachable"
@@ -62,7 +62,7 @@ missing=$(echo "$symbols" | awk '$1 == "U" { print $2 }' | grep -vx "mem\(cpy\|s
 echo "target.sh: $target: $(echo "$functions" | wc -l) functions, no panic, nothing missing"
 [ "$what" = check ] || exit 0
 
-# What a program says, line for line; it must end well.
+# Runs a program, which must succeed, and writes its output to a file.
 run_to() {
     run "$2" >"$bin/said.txt" || fail "$2 fails: $(cat "$bin/said.txt")"
     tr -d '\r' <"$bin/said.txt" >"$1"
@@ -83,7 +83,7 @@ for kind in $kinds; do
         echo "$kind: $(basename "$test"): $(tail -n 1 "$test.txt")"
     done
     grep -q "token 199 looks at 195.511 and 195.980" "$bin/decode.txt" || fail "decode.c says otherwise"
-    # The best may be another here; all others have a line among those of this machine.
+    # The best back end may differ; every other line must be among those of this machine.
     [ "$(grep -c "on scalar:\|on portable:" "$bin/calls.txt")" = 2 ] || fail "calls.c is short"
     if grep -v "on the best:" "$bin/calls.txt" | grep -vxFf "$bin/host.txt"; then
         fail "other bits than those of this machine"
@@ -102,7 +102,7 @@ x86_64-pc-windows-gnu)
     echo "the DLL exports the header's functions, and wants $wanted"
     ;;
 wasm32-unknown-unknown)
-    # Without a C library too: whatever is missing would be an import, for which there is nothing.
+    # Also without a C library: an undefined symbol would be an import, which fails to instantiate.
     clang --target=wasm32-unknown-unknown -std=c99 -O1 -ffreestanding -nostdlib -Iinclude -Dmain=probe \
         tests/probe.c "$library" -Wl,--no-entry -Wl,--export=probe -o "$bin/probe.wasm"
     node -e 'WebAssembly.instantiate(require("fs").readFileSync(process.argv[1])).then(

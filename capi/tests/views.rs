@@ -8,10 +8,10 @@ use sdpa::{
 use sdpa_capi::*;
 
 #[test]
-fn raw_parts_are_the_elements_that_strides_say() {
+fn raw_parts_follow_their_strides() {
     let mut data: Vec<f32> = (0..24u8).map(f32::from).collect();
     let at = data.as_mut_ptr();
-    // SAFETY: all elements lie in `data`; the two outputs share none.
+    // SAFETY: all elements are in `data`; the two outputs are disjoint.
     unsafe {
         let mut left = MatrixMut::from_raw_parts(at, 4, 2, 6, 1).unwrap();
         let mut right = MatrixMut::from_raw_parts(at.add(2), 4, 4, 6, 1).unwrap();
@@ -31,10 +31,10 @@ fn raw_parts_are_the_elements_that_strides_say() {
 }
 
 #[test]
-fn raw_parts_that_cannot_be_are_refused() {
+fn raw_parts_out_of_range_are_refused() {
     let mut data = [0.0; 8];
     let (at, max) = (data.as_mut_ptr(), usize::MAX);
-    // SAFETY: what is not refused has no elements, or one.
+    // SAFETY: a view that is not refused has no element or one.
     unsafe {
         for (rows, cols, row, col) in
             [(2, 2, max, 1), (2, 2, 1, max), (max, 1, 1, 1), (3, 3, max / 4, 1)]
@@ -74,7 +74,7 @@ fn raw_parts_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn a_span_that_storage_cannot_hold_is_refused() {
+fn positions_that_exceed_the_storage_are_refused() {
     assert_eq!(CachePositions::new(3, 4), Err(Error::Shape));
     let (mut keys, mut values) = ([0.0; 128], [0.0; 128]);
     for (appended, dropped, fits) in
@@ -87,10 +87,10 @@ fn a_span_that_storage_cannot_hold_is_refused() {
     }
 }
 
-/// A pointer that goes to a thread.
+/// A pointer that moves to a thread.
 struct Shared(*mut f32);
 
-// SAFETY: each thread below uses elements of its own.
+// SAFETY: the threads below use disjoint elements.
 unsafe impl Send for Shared {}
 
 #[test]
@@ -107,7 +107,7 @@ fn threads_write_interleaved_columns() {
     };
     let out = |data, cols| sdpa_matrix_mut { data, rows: 7, cols, row_stride: 6, col_stride: 1 };
     let whole = out(want.as_mut_ptr(), 6);
-    // SAFETY: of these buffers.
+    // SAFETY: pointers and sizes are those of these buffers.
     let status = unsafe { sdpa_softmax_columns(matrix(x.as_ptr(), 6, 6), whole) };
     assert_eq!(status, SDPA_OK);
     let at = got.as_mut_ptr();
@@ -116,7 +116,7 @@ fn threads_write_interleaved_columns() {
             let (x, to) = (&x, Shared(at.wrapping_add(first)));
             scope.spawn(move || {
                 let Shared(to) = { to };
-                // SAFETY: columns of its own.
+                // SAFETY: the columns of this thread alone.
                 let status = unsafe {
                     sdpa_softmax_columns(matrix(x[first..].as_ptr(), cols, 6), out(to, cols))
                 };

@@ -1,4 +1,4 @@
-//! Matrices, and the built-in head.
+//! Matrices of the example, and its built-in head.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use sdpa::{MatrixMut, MatrixRef};
 
 use crate::npy;
 
-/// A dense row-major matrix of f32.
+/// A contiguous row-major matrix of f32.
 pub(crate) struct Array {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
@@ -40,12 +40,12 @@ impl Array {
         self.data[row * self.cols + col] = value;
     }
 
-    /// All elements, row after row.
+    /// All elements in row-major order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = f32> + '_ {
         self.data.iter().copied()
     }
 
-    /// Large finite inputs can still overflow on the way.
+    /// Large finite inputs can overflow in intermediate results.
     pub(crate) fn check_finite(&self, name: &str) -> Result<(), String> {
         match self.data.iter().all(|x| x.is_finite()) {
             true => Ok(()),
@@ -77,13 +77,13 @@ impl Array {
     }
 }
 
-/// A linear layer: inputs × outputs, and a bias per output.
+/// A linear layer: weights (inputs × outputs), and a bias per output.
 pub(crate) struct Linear {
     pub(crate) weights: Array,
     pub(crate) bias: Vec<f32>,
 }
 
-/// A trained head and a sentence for it.
+/// A trained head and the embeddings of a sentence.
 pub(crate) struct Head {
     pub(crate) title: String,
     pub(crate) words: Vec<String>,

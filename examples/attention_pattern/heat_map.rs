@@ -1,11 +1,9 @@
-//! The scores and the pattern as two heat maps, for grids in which a cell is a pixel or little
-//! more.
+//! Draws the scores and the pattern as two heat maps, for grids so large that a cell is about a pixel.
 //!
-//! The pixels of a grid are one image of indexed colours. Its axes have ticks, and its colour
-//! scale a bar. The scale of the scores is linear and symmetric around 0. It ends before the few
-//! largest, which would leave the others without colours: often all queries attend to one key. The
-//! scale of the pattern is logarithmic, because over many keys almost all weights are small: it
-//! begins at a tenth, or less, of the weight that every key would have if all had the same.
+//! Each grid is one image with indexed colours, with ticks on its axes and a bar for its colour scale. The
+//! scale of the scores is linear and symmetric around 0. It excludes the few largest scores, as often all
+//! queries attend to one key, and the other scores would look alike. The scale of the pattern is logarithmic,
+//! as over many keys almost all weights are small: it begins at a tenth of 1 / keys, or less.
 
 use std::iter;
 
@@ -22,32 +20,32 @@ use crate::{
     },
 };
 
-/// More pixels than this on a side are megabytes that no screen shows: from here on a pixel is
-/// the largest of a block of cells.
+/// The most pixels on a side: more would be megabytes that no screen shows. In a larger grid a pixel is the
+/// maximum of a block of cells.
 const MAX_PIXELS: usize = 2048;
 /// The longer side takes from half of this to all of it on the sheet, the shorter at least that.
 const LONG: f64 = 1024.0;
 const SHORT: f64 = 160.0;
 
-/// Ticks are at least so far apart.
+/// The minimum distance of ticks.
 const TICKS_APART: f64 = 28.0;
 const TICK: f64 = 5.0;
 const LABEL_SIZE: f64 = 11.0;
-/// From line to line.
+/// The line height.
 const LINE: f64 = 16.0;
 const LABEL_ANGLE: f64 = 35.0;
 
 const BAR_WIDTH: f64 = 280.0;
 const BAR_HEIGHT: f64 = 12.0;
 
-/// How many colours an image has beside that of masked cells; odd, so that 0 is one of them.
-/// More would make it larger, and no eye would see them.
+/// The number of colours of an image without that of masked cells; odd, so that 0 has a colour. More
+/// colours would enlarge the file without a visible difference.
 const LEVELS: u8 = 63;
 const MASKED: u8 = LEVELS;
 
 type Colour = [u8; 3];
 
-/// From the lowest score over 0 to the highest.
+/// The colours from the lowest score through 0 to the highest.
 const SCORES: [Colour; 7] = [
     [0x7a, 0x30, 0x06],
     [0xd9, 0x77, 0x2b],
@@ -57,7 +55,7 @@ const SCORES: [Colour; 7] = [
     [0x25, 0x63, 0xa8],
     [0x0b, 0x24, 0x47],
 ];
-/// From the smallest weight to 1.
+/// The colours from the smallest weight to 1.
 const WEIGHTS: [Colour; 5] = [
     [0xfd, 0xfc, 0xf8],
     [0xc6, 0xd9, 0xec],
@@ -95,18 +93,18 @@ pub(crate) fn draw(shown: &Shown) -> Result<String, png::EncodingError> {
     Ok(format!("{document}\n"))
 }
 
-/// What a panel shows.
+/// The content of a panel.
 struct Map {
     title: &'static str,
-    /// Of the colours, in the document.
+    /// The id of the colours in the document.
     id: &'static str,
     about: &'static str,
     colours: &'static [Colour],
     rows: usize,
     cols: usize,
-    /// Row after row: a level of the colours, or `MASKED`.
+    /// Row-major: a level of the colours, or `MASKED`.
     pixels: Vec<u8>,
-    /// Numbers, and their shares of the way through the colours.
+    /// Numbers, and their fractions of the colour scale.
     marks: Vec<(f64, String)>,
 }
 
@@ -154,7 +152,7 @@ impl Map {
         }
     }
 
-    /// A file in which each pixel is repeated `height` × `width` times.
+    /// Encodes a file in which each pixel is repeated `height` × `width` times.
     fn png(&self, height: usize, width: usize) -> Result<Vec<u8>, png::EncodingError> {
         let rows = self.pixels.chunks(self.cols).flat_map(|row| iter::repeat_n(row, height));
         let pixels: Vec<u8> =
@@ -170,7 +168,7 @@ impl Map {
         encoder.set_color(png::ColorType::Indexed);
         encoder.set_depth(png::BitDepth::Eight);
         encoder.set_palette(palette);
-        // The others take five times as long for a tenth off.
+        // Other compression settings take five times as long for 10 % less.
         encoder.set_compression(png::Compression::Fastest);
         let mut writer = encoder.write_header()?;
         writer.write_image_data(&pixels)?;
@@ -179,13 +177,13 @@ impl Map {
     }
 }
 
-/// The level at this share of the way, or at the end that it is beyond.
+/// Returns the level at this fraction of the scale, clamped to its ends.
 fn level(share: f64) -> u8 {
     let last = f64::from(LEVELS - 1);
     (share * last).round().clamp(0.0, last) as u8
 }
 
-/// Where the colours of the scores end: at most 1 in 100 is stronger.
+/// Returns the end of the colour scale of the scores: at most 1 in 100 is stronger.
 fn end_of_scale(scores: &Array) -> f64 {
     let visible = scores.iter().filter(|score| score.is_finite());
     let mut sizes: Vec<f32> = visible.map(f32::abs).collect();
@@ -196,18 +194,18 @@ fn end_of_scale(scores: &Array) -> f64 {
     }
 }
 
-/// The size of a cell on the sheet: whole, so that all are equally large, or less than 1.
+/// Returns the size of a cell on the sheet: an integer, so that all cells are equal, or less than 1.
 fn cell(cells: usize) -> f64 {
     let whole = (LONG / 2.0 / cells as f64).ceil();
     whole.min(LONG / cells as f64)
 }
 
-/// The keys or the queries along a side.
+/// The axis of the keys or of the queries.
 struct Axis {
-    /// The size of one on the sheet.
+    /// The size of a cell on the sheet.
     cell: f64,
     length: f64,
-    /// Where they lie, and their labels.
+    /// The positions and labels of the ticks.
     ticks: Vec<(f64, String)>,
 }
 
@@ -225,7 +223,7 @@ impl Axis {
         }
     }
 
-    /// How many pixels of the sheet a cell has, or 1.
+    /// Returns the pixels of the sheet per cell, at least 1.
     fn pixels(&self) -> usize {
         (self.cell as usize).max(1)
     }
@@ -235,19 +233,19 @@ impl Axis {
     }
 }
 
-/// Where one heat map lies.
+/// The position of a heat map on the sheet.
 struct Panel<'a> {
     keys: &'a Axis,
     queries: &'a Axis,
     left: f64,
     top: f64,
-    /// What a pixel stands for, where it is more than a cell.
+    /// Describes the block of cells of a pixel, if it has more than one.
     blocks: Option<String>,
 }
 
 impl Panel<'_> {
     fn draw(&self, map: &Map) -> Result<Group, png::EncodingError> {
-        // Not all programs leave the edges of enlarged pixels sharp, so that they are enlarged here.
+        // Some programs blur enlarged pixels, so that they are enlarged here.
         let file = map.png(self.keys.pixels(), self.queries.pixels())?;
         let crisp = self.keys.cell >= 1.0 && self.queries.cell >= 1.0;
         let image = Image::new()
@@ -266,7 +264,7 @@ impl Panel<'_> {
     }
 
     fn axes(&self) -> Group {
-        // Apart from the cells, of which the outermost may be thinner than this line.
+        // At a distance from the cells, as the outermost may be thinner than this line.
         let (left, top) = (self.left - 2.5, self.top - 2.5);
         let frame = outlined(left, top, self.queries.length + 5.0, self.keys.length + 5.0);
         let mut group = Group::new().add(frame.set("fill", "none"));
@@ -290,7 +288,7 @@ impl Panel<'_> {
         group
     }
 
-    /// The colours from end to end, with numbers below them.
+    /// Draws the colour bar, with numbers below.
     fn scale(&self, map: &Map) -> Group {
         let Map { id, about, colours, ref marks, ref pixels, .. } = *map;
         let (left, bottom) = (self.left, self.top + self.keys.length);
@@ -324,7 +322,7 @@ impl Panel<'_> {
     }
 }
 
-/// The colour at this share of the way from the first to the last.
+/// Returns the colour at this fraction of the scale.
 fn colour(colours: &[Colour], share: f64) -> Colour {
     let place = share * (colours.len() - 1) as f64;
     let first = (place as usize).min(colours.len() - 2);

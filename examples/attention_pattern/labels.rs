@@ -6,12 +6,12 @@ use std::{fs, path::Path};
 #[derive(Clone)]
 pub(crate) struct Labels {
     texts: Vec<String>,
-    /// From the user; otherwise a label is only its number.
+    /// Whether the user gave them; otherwise a label is only an index.
     given: bool,
 }
 
 impl Labels {
-    /// `k0`, `k1` and so on.
+    /// Numbered labels: `k0`, `k1` and so on.
     fn numbered(letter: char, count: usize) -> Self {
         Self { texts: (0..count).map(|i| format!("{letter}{i}")).collect(), given: false }
     }
@@ -24,7 +24,7 @@ impl Labels {
         self.texts.len()
     }
 
-    /// For a label whose neighbours are not shown: it begins with its position.
+    /// Returns the label with its index in front, for axes that do not show all labels.
     pub(crate) fn with_position(&self, i: usize) -> String {
         match self.given {
             true => format!("{i} {}", self.texts[i]),
@@ -46,11 +46,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<String>, String> {
     if text.is_empty() {
         return Err(format!("{path:?} is empty: it holds no labels"));
     }
-    // Takes carriage returns before the line feed off.
+    // Removes carriage returns before line feeds.
     Ok(text.lines().map(str::to_string).collect())
 }
 
-/// The labels of `keys` keys and of `queries` queries.
+/// Returns the labels of `keys` keys and of `queries` queries.
 ///
 /// Given labels name the keys, and the queries too when there are as many.
 pub(crate) fn labels(
@@ -70,13 +70,13 @@ pub(crate) fn labels(
     Ok((of_keys, of_queries))
 }
 
-/// No terminal codes, and nothing that XML forbids.
+/// Replaces control characters, as in terminal codes, and characters that XML forbids by U+FFFD.
 fn printable(label: &str) -> String {
     let forbidden = |c: char| c.is_control() || matches!(c, '\u{FFFE}' | '\u{FFFF}');
     label.chars().map(|c| if forbidden(c) { '\u{FFFD}' } else { c }).collect()
 }
 
-/// At most `max` characters of a label, the last a `…` when there were more.
+/// Truncates a label to `max` characters, of which the last is then a `…`.
 pub(crate) fn shortened(label: &str, max: usize) -> String {
     match label.chars().count() > max {
         true => label.chars().take(max - 1).chain(['…']).collect(),

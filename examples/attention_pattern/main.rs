@@ -7,11 +7,11 @@
 //!     --queries Q.npy --keys K.npy --values V.npy --labels a,b,c --out output.npy
 //! ```
 //!
-//! Without arguments a sentence of eight words goes through a trained head that is
-//! built in. The user's own arrays are queries, keys and values already, and are not
-//! projected; `--help` says which files are read, and how a head is picked from them.
+//! Without arguments it applies a built-in trained head to a sentence of eight words. Arrays of the
+//! user must be queries, keys and values: they are not projected. `--help` describes the file formats
+//! and how to select a head.
 //!
-//! Everything is computed before anything is written. On an error there is one line on
+//! Everything is computed before anything is written. After an error there is one line on
 //! stderr, the exit status is 2, and no file has changed.
 
 mod data;
@@ -29,7 +29,7 @@ use clap::Parser;
 use data::{Array, Head, Linear};
 use labels::Labels;
 
-/// Shows what each key matters to each query in one attention head.
+/// Shows the attention weight of each key for each query in one attention head.
 #[derive(Parser)]
 #[command(name = "attention_pattern", after_help = ARRAYS)]
 struct Args {
@@ -85,12 +85,12 @@ fewer heads, consecutive query heads share them in groups of the same size.";
 struct Input {
     title: String,
     labels: Option<Vec<String>>,
-    /// Of the three, for messages.
+    /// The names of the three, for messages.
     names: [String; 3],
     arrays: [Array; 3],
 }
 
-/// What the terminal and the picture show.
+/// The results that the terminal and the picture show.
 struct Shown {
     title: String,
     subtitle: String,
@@ -162,13 +162,13 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     save::all(&files)?;
 
     match std::io::stdout().write_all(terminal::draw(&shown).as_bytes()) {
-        // `| head` has read all that it wants.
+        // The reader, such as `| head`, has closed the pipe.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// The files of the user, or the built-in head applied to its sentence.
+/// Reads the user's files, or applies the built-in head to its sentence.
 fn input(args: &Args) -> Result<Input, Box<dyn Error>> {
     if let (Some(queries), Some(keys), Some(values)) = (&args.queries, &args.keys, &args.values) {
         let from_file = args.labels_from.as_deref().map(labels::read).transpose()?;

@@ -1,4 +1,4 @@
-//! `.npy` files, and the head that is picked from larger ones.
+//! Reads and writes `.npy` files, and selects one head from larger arrays.
 
 use std::{fmt, fs, io, path::Path};
 
@@ -7,7 +7,7 @@ use npyz::{DType, Deserialize, Endianness, FixedSizeBytes, NpyHeader, TypeChar, 
 
 use crate::data::Array;
 
-/// Which matrix of arrays that hold more than one.
+/// The selected matrix of an array that contains several.
 #[derive(clap::Args)]
 pub(crate) struct Pick {
     /// The batch, counted from 0, of arrays of three or four dimensions
@@ -19,7 +19,7 @@ pub(crate) struct Pick {
     head: Option<u64>,
 }
 
-/// As the end of a title.
+/// Formats the selection for the end of a title.
 impl fmt::Display for Pick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (axis, index) in [("batch", self.batch), ("head", self.head)] {
@@ -32,7 +32,7 @@ impl fmt::Display for Pick {
 }
 
 impl Pick {
-    /// The indices that lead to one matrix, and the number of heads beside it.
+    /// Returns the indices of the selected matrix, and the number of heads in the array.
     ///
     /// `sharing` is the number of query heads that share these heads in groups.
     fn leading(
@@ -84,7 +84,7 @@ fn index(axis: &str, given: Option<u64>, count: u64) -> Result<u64, String> {
     }
 }
 
-/// The queries, keys and values of a head.
+/// Reads the queries, keys and values of a head.
 pub(crate) fn read(
     [q_path, k_path, v_path]: [&Path; 3],
     pick: &Pick,
@@ -112,7 +112,7 @@ pub(crate) fn read(
     Ok([queries, keys, values])
 }
 
-/// A user's file: the picked matrix, and the number of heads that it was picked from.
+/// Reads a user's file: the selected matrix, and the number of heads in the file.
 fn read_one(
     path: &Path,
     pick: &Pick,
@@ -123,17 +123,17 @@ fn read_one(
         let (leading, heads) = pick.leading(file.header.shape(), sharing)?;
         Ok((file.matrix(&leading)?, heads))
     };
-    // A path in quotes, as Debug writes it, is one line whatever it holds.
+    // `Debug` escapes line breaks in the path, so that the message is one line.
     let bytes = fs::read(path).map_err(|error| format!("cannot read {path:?}: {error}"))?;
     picked(&bytes).map_err(|error: String| format!("{path:?} {error}"))
 }
 
-/// A whole file that holds one matrix.
+/// Reads a file of one matrix.
 pub(crate) fn matrix(bytes: &[u8]) -> Result<Array, String> {
     Npy::parse(bytes)?.matrix(&[])
 }
 
-/// A whole file that holds one vector.
+/// Reads a file of one vector.
 pub(crate) fn vector(bytes: &[u8]) -> Result<Vec<f32>, String> {
     let file = Npy::parse(bytes)?;
     file.numbers(0..file.header.len())
@@ -142,13 +142,13 @@ pub(crate) fn vector(bytes: &[u8]) -> Result<Vec<f32>, String> {
 #[derive(Clone, Copy)]
 enum Element {
     F16,
-    /// As ml_dtypes writes it: two bytes of no type that numpy knows.
+    /// As ml_dtypes writes it: two bytes of a type unknown to numpy.
     Bf16(Endianness),
     F32,
     F64,
 }
 
-/// A file that holds what its header says.
+/// A file whose length agrees with its header.
 struct Npy<'a> {
     header: NpyHeader,
     element: Element,
@@ -159,14 +159,14 @@ struct Npy<'a> {
 
 impl<'a> Npy<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, String> {
-        // npyz multiplies the sizes unchecked and follows brackets by recursion: 10¹⁹ fits
-        // in 64 bits, and no array of heads needs more digits and brackets than that.
+        // npyz multiplies sizes without overflow checks and parses brackets by recursion. Limits the digits,
+        // as 10¹⁹ fits 64 bits, and the brackets: no array of heads needs more.
         let text = bytes.iter().skip(12).take_while(|byte| **byte != b'\n');
         if text.filter(|byte| byte.is_ascii_digit() || b"([{".contains(byte)).count() > 19 {
             return Err("has a header that is too long for an array of heads".to_string());
         }
         let mut data = bytes;
-        // What npyz says of a bad header can run over several lines.
+        // The error message of npyz for a bad header can have several lines.
         let header = NpyHeader::from_reader(&mut data).map_err(|_| "is not a .npy file")?;
 
         let dtype = header.dtype();
@@ -194,7 +194,7 @@ impl<'a> Npy<'a> {
         Ok(Self { header, element, width, data })
     }
 
-    /// The rows and columns behind these indices.
+    /// Returns the matrix at these indices.
     fn matrix(&self, leading: &[u64]) -> Result<Array, String> {
         let (shape, strides) = (self.header.shape(), self.header.strides());
         let (Some(&[rows, cols]), Some(&[row_stride, col_stride])) =
@@ -214,7 +214,7 @@ impl<'a> Npy<'a> {
         Ok(Array::new(rows as usize, cols as usize, numbers))
     }
 
-    /// The numbers at these places, which count elements in the order of the file.
+    /// Returns the elements at these offsets, counted in elements in the order of the file.
     fn numbers(&self, places: impl Iterator<Item = u64>) -> Result<Vec<f32>, String> {
         match self.element {
             Element::F16 => self.elements(places, f16::to_f32),

@@ -1,4 +1,4 @@
-//! What both kinds of picture are drawn with.
+//! Drawing helpers for both kinds of picture.
 
 use svg::{
     Document,
@@ -19,9 +19,9 @@ pub(crate) const HIDDEN_COLOUR: [u8; 3] = [0xef, 0xec, 0xe4];
 pub(crate) const KEY: &str = "#0f6b62";
 pub(crate) const QUERY: &str = "#9a3412";
 
-/// The room around everything, and between the two grids.
+/// The margin around the sheet, and between the two grids.
 pub(crate) const MARGIN: f64 = 28.0;
-/// The width of a character relative to its size, on the large side.
+/// The width of a character relative to the font size, rounded up.
 pub(crate) const ADVANCE: f64 = 0.6;
 pub(crate) const HEADER: f64 = 92.0;
 pub(crate) const LEGEND_HEIGHT: f64 = 86.0;
@@ -76,7 +76,7 @@ pub(crate) fn text(content: &str, x: f64, y: f64, size: f64, colour: &str) -> Te
     text.set("font-size", round(size)).set("fill", colour)
 }
 
-/// A text that rises from its beginning by so many degrees.
+/// A text that rises by this angle in degrees.
 pub(crate) fn rising(
     content: &str,
     (x, y): (f64, f64),
@@ -88,19 +88,19 @@ pub(crate) fn rising(
     text(content, x, y, size, colour).set("transform", turn)
 }
 
-/// The length of the longest of these labels.
+/// Returns the width of the longest label.
 pub(crate) fn longest<'a>(labels: impl IntoIterator<Item = &'a String>, size: f64) -> f64 {
     let length = labels.into_iter().map(|label| label.chars().count().min(MAX_LABEL)).max();
     length.unwrap_or(0) as f64 * ADVANCE * size
 }
 
-/// The largest magnitude of the visible scores.
+/// Returns the largest magnitude of the visible scores.
 pub(crate) fn strongest(scores: &Array) -> f64 {
     let visible = scores.iter().filter(|score| score.is_finite());
     visible.fold(0.0, |most: f64, score| most.max(f64::from(score).abs()))
 }
 
-/// One format for all scores, chosen by the strongest.
+/// Formats a score; the digits depend on the strongest score, and are the same for all.
 pub(crate) fn number(score: f64, strongest: f64) -> String {
     let score = score + 0.0; // −0 is 0
     let text = match score {
@@ -111,8 +111,8 @@ pub(crate) fn number(score: f64, strongest: f64) -> String {
     text.replace('-', "−")
 }
 
-/// Hundredths are enough for a picture, and the last bits of a weight, which
-/// differ between back ends, do not show.
+/// Rounds to hundredths: enough for a picture. The last bits of a weight, which differ between families,
+/// do not show.
 pub(crate) fn round(x: f64) -> f64 {
     (x * 100.0).round() / 100.0
 }

@@ -1,4 +1,4 @@
-//! The scores and the pattern as an SVG picture.
+//! Draws the scores and the pattern as an SVG picture.
 
 use svg::node::element::{Circle, Group, Rectangle, Title};
 
@@ -13,16 +13,16 @@ use crate::{
     },
 };
 
-/// With more keys or queries than this a circle per cell is megabytes, and a heat map is drawn.
+/// With more keys or queries than this, one circle per cell would be megabytes: a heat map is drawn instead.
 const MAX_SIDE: usize = 64;
 
 const POSITIVE: &str = "#2563a8";
 const NEGATIVE: &str = "#d9772b";
 
-/// From here on a cell has room for a number.
+/// The minimum size of a cell with a number in it.
 const NUMBERED: f64 = 40.0;
 
-/// Where one grid lies, and how large its cells are.
+/// The position of a grid on the sheet, and the size of its cells.
 #[derive(Clone, Copy)]
 struct Panel<'a> {
     shown: &'a Shown,
@@ -59,7 +59,7 @@ pub(crate) fn draw(shown: &Shown) -> Result<String, png::EncodingError> {
 }
 
 impl Panel<'_> {
-    /// The heading, the labels and the lines.
+    /// Draws the heading, the labels and the lines.
     fn frame(&self, title: &str) -> Group {
         let Self { shown, left, top, cell } = *self;
         let (rows, cols) = (shown.key_labels.len() as f64, shown.query_labels.len() as f64);
@@ -79,7 +79,7 @@ impl Panel<'_> {
             group = group.add(label.set("text-anchor", "end"));
         }
         for (i, label) in shown.query_labels.texts().iter().enumerate() {
-            // Upright letters stand beside the line on which they are written.
+            // Vertical text is written beside its baseline.
             let aside = if label_angle(cell) == 90.0 { size * 0.35 } else { 0.0 };
             let start = (left + (i as f64 + 0.5) * cell + aside, top - 7.0);
             let label = shortened(label, MAX_LABEL);
@@ -88,7 +88,7 @@ impl Panel<'_> {
         group
     }
 
-    /// The middle of every cell, with its row, its column and its value.
+    /// Returns the centre of every cell, with its row, column and value.
     fn cells<'a>(&'a self, grid: &'a Array) -> impl Iterator<Item = (f64, f64, f64, String)> + 'a {
         grid.iter().enumerate().map(move |(i, value)| {
             let (key, query) = (i / grid.cols, i % grid.cols);
@@ -139,7 +139,7 @@ impl Panel<'_> {
                 continue;
             }
             let number = format!("{weight:.3}");
-            // Inside the circle where it is wide enough, otherwise at the foot of the cell.
+            // Inside the circle if it is wide enough, otherwise at the bottom of the cell.
             group = group.add(if radius > 14.0 {
                 text(&number, x, y + 3.5, 9.5, "#ffffff")
             } else {
@@ -190,7 +190,7 @@ fn label_size(cell: f64) -> f64 {
     (cell - 2.0).min(13.0)
 }
 
-/// How steeply the labels of the queries rise; in small cells only upright ones keep apart.
+/// Returns the angle of the query labels; in small cells only vertical ones do not overlap.
 fn label_angle(cell: f64) -> f64 {
     if cell < 30.0 { 90.0 } else { 35.0 }
 }

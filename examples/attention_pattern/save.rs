@@ -1,4 +1,4 @@
-//! Writes all files or none.
+//! Writes all files, or none of them.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A written file that does not have its name yet; dropped, it is gone.
+/// A written temporary file before its rename; dropping it removes the file.
 struct Staged {
     temporary: PathBuf,
     path: PathBuf,
@@ -14,13 +14,13 @@ struct Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // After the rename there is nothing left to remove, and that is no error.
+        // After the rename there is nothing to remove: ignore the error.
         let _ = fs::remove_file(&self.temporary);
     }
 }
 
-/// Each file under a temporary name beside its own first, so that what is most likely
-/// to fail has succeeded for all of them before the first takes its name.
+/// Writes every file under a temporary name in the same folder, then renames them: the steps that are
+/// likely to fail have succeeded for all files before the first rename.
 pub(crate) fn all(files: &[(&Path, Vec<u8>)]) -> Result<(), String> {
     let mut staged: Vec<Staged> = Vec::new();
     for (path, bytes) in files {
@@ -41,7 +41,7 @@ pub(crate) fn all(files: &[(&Path, Vec<u8>)]) -> Result<(), String> {
 fn stage(path: &Path, bytes: &[u8], number: usize) -> io::Result<Staged> {
     let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     if let Ok(old) = fs::metadata(path) {
-        // The rename would put a file in the place of /dev/null.
+        // A rename would replace a device such as /dev/null by a file.
         if !old.is_file() {
             return refuse("not a regular file");
         }
@@ -56,7 +56,7 @@ fn stage(path: &Path, bytes: &[u8], number: usize) -> io::Result<Staged> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // The links are followed here, because the rename would replace a link by the file.
+    // Follows symbolic links, as a rename would replace the link.
     let path = match fs::canonicalize(path) {
         Ok(path) => path,
         Err(_) => fs::canonicalize(folder)?.join(name),

@@ -1,29 +1,29 @@
-//! The scores, the pattern and the output as text.
+//! Prints the scores, the pattern and the output as text.
 
 use std::fmt::Write;
 
 use crate::{Shown, data::Array, labels::shortened};
 
-/// What still reads well in a terminal.
+/// The largest table that is readable in a terminal.
 const MAX_ROWS: usize = 40;
 const MAX_WIDTH: usize = 120;
 const MAX_LABEL: usize = 12;
 
-/// How much of a long output is shown.
+/// The part of a long output that is shown.
 const OUTPUT_ROWS: usize = 8;
 const OUTPUT_COLS: usize = 6;
 
-/// The share of the largest value from which a dot is drawn.
+/// The fraction of the largest value from which a dot is drawn.
 const DOTS: [(f32, &str); 4] = [(0.75, "⬤"), (0.35, "●"), (0.1, "•"), (0.02, "·")];
 
 /// Above the labels.
 const CORNER: &str = "key\\query";
 
-/// What the shades of a large grid are drawn with, two characters to a square.
+/// The characters for the shades of a large grid, two per square.
 const SHADES: [char; 5] = ['·', '░', '▒', '▓', '█'];
-/// The most squares on a side: with labels 80 columns.
+/// The most squares on a side: 80 columns with labels.
 const MAX_SQUARES: usize = 32;
-/// Every so many squares have a label.
+/// The number of squares per label.
 const LABELLED: usize = 8;
 
 pub(crate) fn draw(shown: &Shown) -> String {
@@ -82,14 +82,14 @@ pub(crate) fn draw(shown: &Shown) -> String {
     text
 }
 
-/// What the cells of a table hold.
+/// The content of the cells of a table.
 #[derive(Clone, Copy)]
 enum Draw {
     Numbers,
     Dots,
 }
 
-/// Nothing where it is too large for a terminal.
+/// Formats a table; `None` if it is too large for a terminal.
 fn table(
     corner: &str,
     rows: &[String],
@@ -134,9 +134,9 @@ fn table(
     Some(text)
 }
 
-/// A grid scaled down to squares: what they mean, and the squares.
+/// Scales a grid down to squares; returns a legend and the squares.
 ///
-/// `steps` are the values from which all shades but the first are drawn.
+/// `steps` are the thresholds of all shades except the first.
 fn shades(shown: &Shown, grid: &Array, steps: impl Fn(&Array) -> [f32; 4]) -> (String, String) {
     let [height, width] = [grid.rows, grid.cols].map(|cells| cells.div_ceil(MAX_SQUARES));
     let squares = grid.block_maxima(height, width);
@@ -149,7 +149,7 @@ fn shades(shown: &Shown, grid: &Array, steps: impl Fn(&Array) -> [f32; 4]) -> (S
     };
     about += &format!("{} below {:?}", SHADES[0], steps[0]);
     for (i, (shade, from)) in SHADES[1..].iter().zip(steps).enumerate() {
-        // Of equal steps only the last is drawn.
+        // If steps are equal only the last shade is drawn.
         if steps.get(i + 1) == Some(&from) {
             continue;
         }
@@ -167,7 +167,7 @@ fn shades(shown: &Shown, grid: &Array, steps: impl Fn(&Array) -> [f32; 4]) -> (S
     let mut text = format!("{CORNER:<names_width$}  ");
     for col in (0..squares.cols).step_by(LABELLED) {
         let label = shown.query_labels.with_position(col * width);
-        // Two spaces before the next.
+        // At least two spaces before the next label.
         let label = shortened(&label, 2 * LABELLED - 2);
         text += &format!("{label:<0$}", 2 * LABELLED);
     }
@@ -189,34 +189,34 @@ fn shades(shown: &Shown, grid: &Array, steps: impl Fn(&Array) -> [f32; 4]) -> (S
     (about, text)
 }
 
-/// Five equal parts of what the squares span.
+/// Returns steps that divide the range of the squares into five equal parts.
 fn score_steps(squares: &Array) -> [f32; 4] {
     let (low, high) = range(squares);
     let (low, high) = (f64::from(low), f64::from(high));
     let span = high - low;
-    // More digits where the span is small beside the scores, and no more than they have.
+    // More digits if the range is small relative to the scores, up to their precision.
     let more = (low.abs().max(high.abs()) / span).log10().clamp(0.0, 6.0) as usize;
     [0.2, 0.4, 0.6, 0.8].map(|part| rounded(low + part * span, 2 + more))
 }
 
-/// Over many keys almost all weights are small. The steps divide the way from the weight that
-/// every key would have if all had the same to 1 by equal factors.
+/// Returns steps from 1 / keys towards 1 in geometric progression, as over many keys almost all weights are
+/// small.
 fn weight_steps(keys: usize) -> [f32; 4] {
     [1.0, 0.75, 0.5, 0.25].map(|part| rounded((keys as f64).powf(-part), 2))
 }
 
-/// To so many digits, so that what is printed is what is compared with.
+/// Rounds to the printed digits, so that the printed steps are the thresholds used.
 fn rounded(x: f64, digits: usize) -> f32 {
     format!("{x:.*e}", digits - 1).parse().unwrap_or(x as f32)
 }
 
-/// The lowest and the highest of the visible scores.
+/// Returns the lowest and the highest visible score.
 fn range(scores: &Array) -> (f32, f32) {
     let visible = scores.iter().filter(|score| score.is_finite());
     visible.fold((f32::MAX, f32::MIN), |(low, high), x| (low.min(x), high.max(x)))
 }
 
-/// Where a score lies between the lowest and the highest.
+/// Returns the function from a score to its position between the lowest (0) and the highest (1).
 fn shares(scores: &Array) -> impl Fn(f32) -> f32 {
     let (low, high) = range(scores);
     move |score| match score {
@@ -226,7 +226,7 @@ fn shares(scores: &Array) -> impl Fn(f32) -> f32 {
     }
 }
 
-/// One format for a whole array, so that its columns compare at a glance.
+/// Returns the formatter of an array: one format for all elements, so that they compare at a glance.
 fn numbers(array: &Array) -> impl Fn(usize, usize) -> String + '_ {
     let largest = array.iter().filter(|x| x.is_finite()).fold(0.0, |m: f32, x| m.max(x.abs()));
     let plain = largest == 0.0 || (0.01..1e4).contains(&largest);

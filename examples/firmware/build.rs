@@ -1,4 +1,4 @@
-//! Where the linker finds the memory of the board.
+//! Adds this folder to the linker's search path, for memory.x.
 
 fn main() {
     println!("cargo::rerun-if-changed=memory.x");

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the listener in Rust (src/) and in C (c/), runs both on a Cortex-M4F in QEMU, and shows
-# what it prints. Fails unless every frame passes its checks and both print the same.
+# Builds the listener in Rust (src/) and in C (c/), runs both on a Cortex-M4F in QEMU, and prints
+# the output. Fails unless every frame passes its checks and both print the same.
 #
 #   run.sh
-#   run.sh --break WAY   a build that must fail: wrong (a bit of one output) or contracted (the
-#                        C compiler makes one rounding of a multiplication and an addition)
+#   run.sh --break WAY   a build that must fail: wrong (one bit of one output differs) or contracted
+#                        (the C compiler contracts multiplications and additions to FMA)
 #
 # Installs nothing.
 set -euo pipefail
@@ -32,7 +32,7 @@ in_c=$target/$triple/release/listener-in-c
 
 cargo build --quiet --locked --release --target $triple "${features[@]}"
 make -s -C ../../capi TARGET=$triple
-# Of the archive only what the program reaches: nothing else of it is in flash.
+# --gc-sections keeps only the code that the program reaches, so that nothing else is in flash.
 arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 \
     -std=c11 -Os -ffp-contract=$contract -Wall -Wextra -Wpedantic -Werror \
     -ffreestanding -ffunction-sections -fdata-sections -I../../capi/include \

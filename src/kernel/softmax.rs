@@ -250,12 +250,12 @@ pub(super) fn share_at_infinity<const L: usize, V: Vector<L>>(token: V::Token, m
     m.select_gt(largest, share, x)
 }
 
-/// If one of the maxima `m` of a strip is large (beyond ±[`LARGE_MAXIMUM`]), subtracts all large ones from
-/// their columns in a pass of its own; later passes run in place. The subtraction is exact where the weight
-/// is not 0. Where a maximum is +∞ it applies [`share_at_infinity`] instead. Returns the new maxima and the
+/// Bounds the maxima `m` of a strip by ±[`LARGE_MAXIMUM`]. If one is larger, a pass of its own subtracts the
+/// large ones from their columns, and later passes run in place. The subtraction is exact where the weight is
+/// not 0. Where a maximum is +∞ the pass applies [`share_at_infinity`] instead. Returns the new maxima and the
 /// new `sinks`.
 #[inline(always)]
-fn subtract_large_maxima<const L: usize, const G: usize, V: Vector<L>>(
+fn bound_maxima<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     strip: &mut Strip<'_>,
     m: [V; G],
@@ -409,7 +409,7 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
     let mut strip = matrix.columns(col, C * L);
     let m: [V; C] = maximum(token, strip.source());
     let m: [V; C] = array!(|c| sink.max(m[c]));
-    let (m, sinks) = subtract_large_maxima(token, &mut strip, m, [sink; C]);
+    let (m, sinks) = bound_maxima(token, &mut strip, m, [sink; C]);
     let shifts: [ColumnShift<V>; C] = array!(|c| ColumnShift::new(token, m[c]));
     let mut sums = weigh(token, &mut strip, shifts);
     for c in 0..C {

@@ -40,7 +40,7 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 #[cfg(any(test, all(microcontroller, not(target_abi = "eabihf"))))]
 pub(crate) fn sqrt_by_bits(x: f32) -> f32 {
     let bits = x.to_bits();
-    // x = rest · 4^k, where rest lies in [1, 4) with 24 bits behind the point.
+    // x = rest · 4^k, where `rest` is in [1, 4) and has 24 fractional bits.
     let mut rest = ((bits & 0x7f_ffff) | 0x80_0000) << (2 - ((bits >> 23) & 1));
     let (mut root, mut twice, mut bit) = (0, 0, 1 << 24);
     // The remainder of a perfect square is 0 early.

@@ -134,7 +134,7 @@ impl<'a> ScalarRow<'a> {
         agrees.then_some(Self { from_step: FROM, to_step: TO, ..self })
     }
 
-    /// Calls `f` with each float and its index in its group of [`GROUP`]; in the tail the index is 0.
+    /// Calls `f` with each float and its index in its group of [`GROUP`] floats; in the tail the index is 0.
     #[inline(always)]
     pub(crate) fn for_each<const DENSE: bool>(&self, mut f: impl FnMut(usize, f32)) {
         let (step, _) = self.steps::<DENSE>();
@@ -156,7 +156,7 @@ impl<'a> ScalarRow<'a> {
         }
     }
 
-    /// Writes `f` of each float and its index in its group of [`GROUP`]; in the tail the index is 0.
+    /// Writes `f` of each float and its index in its group of [`GROUP`] floats; in the tail the index is 0.
     #[inline(always)]
     pub(crate) fn map<const DENSE: bool>(&mut self, f: impl Fn(usize, f32) -> f32) {
         let (step, to_step) = self.steps::<DENSE>();
@@ -231,8 +231,8 @@ impl<'a> ScalarRow<'a> {
         }
     }
 
-    /// For each round of 16 floats and each `j` from 0 to 3, calls `quarter` with `j` and the floats `j`, `j
-    /// + 4`, `j + 8` and `j + 12` of the round. Missing floats of the last round are 0.
+    /// For each round of 16 floats and each `j` from 0 to 3, calls `quarter` with `j` and the floats at `j`,
+    /// `j + 4`, `j + 8` and `j + 12` of the round. Missing floats of the last round are 0.
     #[inline(always)]
     pub(crate) fn rounds<const DENSE: bool>(&self, mut quarter: impl FnMut(usize, [f32; 4])) {
         let (step, _) = self.steps::<DENSE>();

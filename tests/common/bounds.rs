@@ -1,10 +1,10 @@
-//! The one table of error bounds, and what holds results to it.
+//! The table of error bounds, and the check of results against it.
 //!
 //! u = 2⁻²⁴ is the largest relative error of one rounding. A sum in which each
-//! product passes k roundings is off by at most k·u·(1 + k·u)·Σ|products| (Higham,
-//! *Accuracy and Stability of Numerical Algorithms*, section 3.1), and by 2⁻¹⁵⁰ for
-//! each rounding of something subnormal. A product that is added to 0 is rounded once
-//! in either family: FMA by the multiply-add, non-FMA by the multiplication.
+//! product passes k roundings has an error of at most k·u·(1 + k·u)·Σ|products| (Higham,
+//! *Accuracy and Stability of Numerical Algorithms*, section 3.1), plus 2⁻¹⁵⁰ for
+//! each rounding to a subnormal. A product that is added to 0 is rounded once in both
+//! families: by the multiply-add in the FMA family, by the multiplication in the non-FMA family.
 
 use super::oracle::{Sum, ulp};
 
@@ -14,25 +14,25 @@ const U: f64 = 1.0 / 16_777_216.0;
 /// 2⁻¹⁵⁰: the largest error of a rounding to a subnormal.
 const SMALLEST: f64 = f64::from_bits((1023 - 150) << 52);
 
-/// From here on weights are held to ULPs: 2⁻¹²⁵.
+/// 2⁻¹²⁵: bounds of weights from here on are in ULP.
 pub(crate) const SMALL_WEIGHT: f64 = f64::from_bits((1023 - 125) << 52);
 
-/// One result, as a bound needs it.
+/// The properties of a result on which its bound depends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     pub(crate) fma: bool,
-    /// How many were summed.
+    /// The number of terms of the sum.
     pub(crate) n: usize,
     pub(crate) truth: Sum,
-    /// How far the errors of what went before can move it.
-    pub(crate) moved: f64,
+    /// The error propagated from earlier steps.
+    pub(crate) propagated: f64,
 }
 
 impl Case {
-    /// A weight, or a sum of weights, whose bound knows no products.
+    /// A weight or a sum of weights, whose bound depends on the true value only.
     pub(crate) fn of_weight(truth: f64) -> Self {
         let truth = Sum { value: truth, magnitude: truth, underflow: 0.0 };
-        Self { fma: false, n: 1, truth, moved: 0.0 }
+        Self { fma: false, n: 1, truth, propagated: 0.0 }
     }
 }
 
@@ -41,12 +41,13 @@ impl Case {
 pub(crate) struct Bound {
     pub(crate) name: &'static str,
     pub(crate) allowed: fn(Case) -> f64,
-    /// What part of the allowed error the worst of many cases reaches at least:
-    /// a bound that is needlessly loose fails.
+    /// The worst of many cases reaches at least this fraction of the allowed error; otherwise the
+    /// bound is too loose, and the test fails.
     pub(crate) reached: f64,
 }
 
-/// (⌈n / P⌉ + log₂ P)·u·Σ|a·b|, with P = 64 FMA and 4 non-FMA: a chain, then the tree.
+/// (⌈n / P⌉ + log₂ P)·u·Σ|a·b|: P partial sums, each a chain, then a tree. P is 64 in the FMA family and 4
+/// in the non-FMA family.
 pub(crate) const DOT: Bound = Bound {
     name: "dot",
     allowed: |case| {
@@ -64,7 +65,7 @@ pub(crate) const PROJECT: Bound =
 pub(crate) const SCORES: Bound =
     Bound { name: "scores", allowed: |case| roundings(case, case.n + 1), reached: 0.5 };
 
-/// (dim + 3)·u·Σ|key·query|/√dim: a root and a quotient more, for the scale.
+/// (dim + 3)·u·Σ|key·query|/√dim: two more roundings for the scale, a square root and a quotient.
 pub(crate) const SCORES_BY_DIM: Bound = Bound {
     name: "scores, scale 1/√dim",
     allowed: |case| roundings(case, case.n + 3),
@@ -83,10 +84,10 @@ pub(crate) const MERGE: Bound =
 pub(crate) const MERGE_LOG_SUM_EXP: Bound =
     Bound { name: "merge, log-sum-exp", allowed: |case| roundings(case, 3), reached: 0.4 };
 
-/// n·u·max|value| between the attention over all keys and over parts that were merged, whose scores are
-/// the same: n is 2·(64 + blocks + 12) for the chains of a block, the additions of blocks and the
-/// roundings of a weight in both; and parts·(6 + 6·(1 + |log-sum-exp|)) for each merge and what it makes
-/// of the roundings of two log-sum-exps.
+/// n·u·max|value|: the difference between the attention over all keys and over parts that were merged, for
+/// the same scores. n is the sum of 2·(64 + blocks + 12), for the chain of a block, the additions of blocks
+/// and the roundings of a weight in both; and parts·(6 + 6·(1 + |log-sum-exp|)), for each merge and the propagated
+/// roundings of its two log-sum-exps.
 pub(crate) const MERGED_PARTS: Bound =
     Bound { name: "parts, merged", allowed: |case| roundings(case, case.n), reached: 0.02 };
 
@@ -94,77 +95,76 @@ pub(crate) const MERGED_PARTS: Bound =
 pub(crate) const WEIGHT: Bound =
     Bound { name: "weight", allowed: |case| 6.0 * ulp(case.truth.value), reached: 0.3 };
 
-/// 2⁻¹²⁵, where the true weight is smaller.
+/// 2⁻¹²⁵, for smaller true weights.
 pub(crate) const TINY_WEIGHT: Bound =
     Bound { name: "weight < 2⁻¹²⁵", allowed: |_| SMALL_WEIGHT, reached: 0.4 };
 
-/// 4·u for the sum of all weights, which is 1: the two parts of their sum and the sum
-/// of both, its reciprocal, and the products with that.
+/// 4·u for the sum of all weights, which is 1: the two parts of the compensated sum and their addition,
+/// the reciprocal, and the products with it.
 pub(crate) const WEIGHTS: Bound = Bound { name: "Σ weights", allowed: |_| 4.0 * U, reached: 0.3 };
 
-/// (dim + 1 … 10)·u·(Σ|scale·key·query| + |bias|): the scaled query, one chain, then what the
-/// options add (`oracle::attention::roundings`, which is `n`).
+/// (dim + 1 … 10)·u·(Σ|scale·key·query| + |bias|): the scaled query, one chain, then the roundings of the
+/// options (`n` is `oracle::attention::roundings`).
 pub(crate) const ATTENTION_SCORES: Bound =
     Bound { name: "attention, scores", allowed: |case| roundings(case, case.n), reached: 0.3 };
 
-/// What the errors of scores move a weight by, and the 6 ULP of a softmax.
+/// The propagated errors of the scores, and the 6 ULP of a softmax.
 pub(crate) const ATTENTION_PATTERN: Bound = Bound {
     name: "attention, pattern",
-    allowed: |case| case.moved + 6.0 * ulp(case.truth.value),
+    allowed: |case| case.propagated + 6.0 * ulp(case.truth.value),
     reached: 0.3,
 };
 
-/// What the errors of weights move the output by: an error δ of a key's score and 1.1 ULP of its
-/// `exp` change its weight by a factor of e^θ, |θ| ≤ |δ| + 2.2·u, and the output by at most
-/// Σ weight·|e^θ − 1|·|value − output| over Σ weight·e^θ. Then the sums over `n` keys in b blocks
-/// of 64: u·Σ|weight·value| for each of min(n, 64) multiply-adds and b additions of blocks; and for each of
-/// ⌈min(n, 64) / 4⌉ + 1 additions of weights and b of blocks below; for the sink, the
-/// reciprocal, the last product.
+/// First the propagated errors of the weights: an error δ of a key's score and 1.1 ULP of its `exp` change
+/// its weight by a factor of e^θ, |θ| ≤ |δ| + 2.2·u, and the output by at most
+/// Σ weight·|e^θ − 1|·|value − output| / Σ weight·e^θ. Then u·Σ|weight·value| for each rounding of the sums
+/// over `n` keys in b blocks of 64: in the numerator min(n, 64) multiply-adds and b additions of blocks; in
+/// the denominator ⌈min(n, 64) / 4⌉ + 1 additions of weights and b of blocks; and for the sink, the
+/// reciprocal and the last product.
 pub(crate) const ATTENTION: Bound = Bound {
     name: "attention",
     allowed: |case| {
         let (block, blocks) = (case.n.min(64), case.n.div_ceil(64));
-        case.moved + roundings(case, block + block.div_ceil(4) + 2 * blocks + 2)
+        case.propagated + roundings(case, block + block.div_ceil(4) + 2 * blocks + 2)
     },
     reached: 0.3,
 };
 
-/// 8·u·Σ|weight·value|, for 8192 random keys: what independent roundings come to in sums of blocks
-/// of blocks, where one chain over all keys is off by 5 to 30. A guard and no promise.
+/// 2·u·Σ|weight·value|, for 8192 random keys: the size of independent roundings in sums of blocks
+/// of blocks; one chain over all keys has an error of 5 to 30. A regression guard, not a promise.
 pub(crate) const ATTENTION_LONG: Bound =
     Bound { name: "attention, long", allowed: |case| 2.0 * U * case.truth.magnitude, reached: 0.3 };
 
-/// What the errors of weights move it by (a weight's part of |θ|, as above); u for each addition of
-/// weights; and what the oracle counts of ln sum, N·ln 2 and their sum.
+/// The propagated errors of the weights (|θ| of [`ATTENTION`], weighted); u for each addition of weights;
+/// and the roundings of ln sum, N·ln 2 and their addition, which the oracle counts in the magnitude.
 pub(crate) const LOG_SUM_EXP: Bound = Bound {
     name: "log-sum-exp",
     allowed: |case| {
         let additions = case.n.min(64).div_ceil(4) + 1 + case.n.div_ceil(64);
-        case.moved + U * (additions as f64 + case.truth.magnitude)
+        case.propagated + U * (additions as f64 + case.truth.magnitude)
     },
     reached: 0.3,
 };
 
-/// 8 ULP from the outputs of onnx, which numpy computed in f32 and which are off themselves.
+/// 8 ULP from the outputs of onnx, which numpy computed in f32 with errors of their own.
 pub(crate) const ONNX: Bound =
     Bound { name: "onnx", allowed: |case| 8.0 * ulp(case.truth.value), reached: 0.25 };
 
-/// Half the bounds of attention, from outputs that numpy computed in f32 and which are off
-/// themselves.
+/// Half the bound of attention, from outputs that numpy computed in f32 with errors of their own.
 pub(crate) const ONNX_ATTENTION: Bound = Bound {
     name: "onnx, attention",
     allowed: |case| 0.5 * (ATTENTION.allowed)(case),
     reached: 0.3,
 };
 
-/// Likewise.
+/// Half the bound of scores, as for [`ONNX_ATTENTION`].
 pub(crate) const ONNX_SCORES: Bound = Bound {
     name: "onnx, scores",
     allowed: |case| 0.5 * (ATTENTION_SCORES.allowed)(case),
     reached: 0.3,
 };
 
-/// Likewise.
+/// Half the bound of the pattern, as for [`ONNX_ATTENTION`].
 pub(crate) const ONNX_PATTERN: Bound = Bound {
     name: "onnx, pattern",
     allowed: |case| 0.5 * (ATTENTION_PATTERN.allowed)(case),
@@ -176,7 +176,7 @@ fn roundings(case: Case, count: usize) -> f64 {
     k * U * (1.0 + k * U) * case.truth.magnitude + case.truth.underflow * SMALLEST
 }
 
-/// Holds results to one bound, and the bound to the results.
+/// Checks results against one bound, and that the bound is not too loose.
 pub(crate) struct Worst {
     bound: &'static Bound,
     part: f64,
@@ -198,13 +198,13 @@ impl Worst {
         let allowed = (self.bound.allowed)(case);
         let name = self.bound.name;
         assert!(error <= allowed, "{name}: {got:e} is off by {error:e} > {allowed:e}: {case:?}");
-        // What underflows says nothing about the rest of the bound.
+        // Results near underflow do not show whether the relative part of the bound is tight.
         if allowed > 1e3 * case.truth.underflow * SMALLEST {
             self.part = self.part.max(error / allowed);
         }
     }
 
-    /// Fails where the bound is needlessly loose.
+    /// Fails if the bound is too loose.
     #[track_caller]
     pub(crate) fn finish(self, back_end: &str) {
         let Self { bound: Bound { name, reached, .. }, part } = self;

@@ -1,7 +1,7 @@
 //! Random shapes, values and layouts, the same on every machine.
 //!
-//! Uses `core` alone and integer arithmetic, with exact or once-rounded float
-//! operations at the end: microcontrollers and golden digests take their inputs from here.
+//! Uses only `core` and integer arithmetic, with exact or once-rounded float operations at the
+//! end, as microcontrollers and golden digests use these inputs.
 
 use core::hint::black_box;
 
@@ -21,7 +21,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A whole number below `end`, which is not 0.
+    /// An integer below `end`, which must not be 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         (((self.bits() >> 32) * end as u64) >> 32) as usize
     }
@@ -29,7 +29,7 @@ impl Rng {
     /// A float in `low..=high`.
     pub(crate) fn between(&mut self, low: f32, high: f32) -> f32 {
         let unit = (self.bits() >> 40) as f32 * (1.0 / 16_777_216.0);
-        // An x87 rounds what it stores.
+        // An x87 rounds when it stores.
         let product = black_box(black_box(high - low) * unit);
         black_box(low + product).clamp(low, high)
     }
@@ -43,19 +43,18 @@ impl Rng {
     }
 }
 
-/// 0, 1, and every multiple of lanes (1, 4, 8, 16), tiles (4, 6, 8, 16, 24, 48)
-/// and panels (64) with its neighbours.
+/// 0, 1, and multiples of lanes (1, 4, 8, 16), tiles (4, 6, 8, 16, 24, 48) and panels (64), each ± 1.
 pub(crate) const SIZES: [usize; 30] = [
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 16, 17, 18, 23, 24, 25, 31, 32, 33, 47, 48, 49,
     63, 64, 65, 66,
 ];
 
-/// A size: one of [`SIZES`], or anything up to 140.
+/// A size: one of [`SIZES`], or any up to 140.
 pub(crate) fn size(rng: &mut Rng) -> usize {
     if rng.one_in(6) { rng.below(141) } else { rng.pick(&SIZES) }
 }
 
-/// The length of a slice: also around multiples of whole rounds of partial sums.
+/// The length of a slice: also 0 to 2 above multiples of 64, the number of partial sums in the FMA family.
 pub(crate) fn length(rng: &mut Rng) -> usize {
     match rng.below(4) {
         0 => rng.below(1100),
@@ -64,22 +63,22 @@ pub(crate) fn length(rng: &mut Rng) -> usize {
     }
 }
 
-/// What values look like.
+/// A distribution of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// [−1, 1].
     Ordinary,
     /// [−80, 80].
     Wide,
-    /// Weights on both sides of the smallest normal one, and far below.
+    /// Scores whose weights are above and below the smallest normal float, some far below.
     Deep,
-    /// Products and their sums underflow, or do not.
+    /// Some products and sums underflow.
     Tiny,
-    /// Half of it −∞.
+    /// Half of the values −∞.
     Masked,
-    /// −∞ throughout.
+    /// All −∞.
     AllMasked,
-    /// One value throughout.
+    /// All the same value.
     Equal,
     /// [1000, 1100]: `exp` alone would overflow.
     Overflowing,
@@ -87,7 +86,7 @@ pub(crate) enum Kind {
     Underflowing,
     /// Subnormals of either sign.
     Subnormal,
-    /// ±1e38 and so.
+    /// Up to ±3e38.
     Huge,
     /// +0 and −0.
     Zeros,
@@ -115,7 +114,7 @@ impl Kind {
         Self::Infinite,
     ];
 
-    /// Any kind; every other time an ordinary one.
+    /// Any kind; ordinary with a probability of one half.
     pub(crate) fn any(rng: &mut Rng) -> Self {
         if rng.one_in(2) { Self::Ordinary } else { rng.pick(&Self::ALL) }
     }
@@ -161,7 +160,7 @@ fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
-/// Where the elements of a matrix lie in a buffer of `len` floats.
+/// The layout of a matrix in a buffer of `len` floats.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pub(crate) rows: usize,
@@ -175,18 +174,18 @@ pub(crate) struct Layout {
 impl Layout {
     /// Any layout of an input: one in eight repeats a row, a column or an element.
     pub(crate) fn of_input(rng: &mut Rng, rows: usize, cols: usize) -> Self {
-        let apart = Self::of_output(rng, rows, cols);
+        let distinct = Self::of_output(rng, rows, cols);
         if !rng.one_in(8) {
-            return apart;
+            return distinct;
         }
         let (row_stride, col_stride) =
-            rng.pick(&[(0, apart.col_stride), (apart.row_stride, 0), (0, 0)]);
-        Self { row_stride, col_stride, ..apart }
+            rng.pick(&[(0, distinct.col_stride), (distinct.row_stride, 0), (0, 0)]);
+        Self { row_stride, col_stride, ..distinct }
     }
 
-    /// Any layout whose elements lie apart: dense, with padded rows, or with gaps
-    /// in the rows too; as it is or transposed; from the start or a little behind. What
-    /// would follow the last row and column lies in the buffer too.
+    /// Any layout whose elements are distinct: contiguous, with padded rows, or with gaps within the rows
+    /// too; transposed or not; from the start of the buffer or an offset. The buffer extends beyond the
+    /// last row and column.
     pub(crate) fn of_output(rng: &mut Rng, rows: usize, cols: usize) -> Self {
         let transposed = rng.one_in(3);
         let (outer, inner) = if transposed { (cols, rows) } else { (rows, cols) };

@@ -1,21 +1,20 @@
-//! One number for an operation: a digest of every bit that it gives in a hundred random cases.
+//! A digest per operation over all output bits of a hundred random cases.
 //!
-//! Uses `core` alone and memory of the caller's, so that firmware takes these cases too,
-//! by `#[path]`, with `cases.rs` beside it. The digests are those of whoever runs them: from version 1
-//! on another digest is a major version.
+//! Uses only `core` and caller-provided buffers, so that firmware can include this file and `cases.rs` by
+//! `#[path]`. Users may compare the digests: from version 1 on, a changed digest requires a major version.
 
 use sdpa::{Attention, Backend, Error, MatrixMut, MatrixRef};
 
 use super::cases::{Kind, Layout, Rng};
 
-/// How many cases an operation has.
+/// The number of cases per operation.
 const CASES: u64 = 100;
 
-/// How many floats each buffer of a [`Room`] has at least.
+/// The minimum length of each slice of [`Buffers`].
 pub(crate) const FLOATS: usize = 4096;
 
-/// The digests, FMA and non-FMA. `SDPA_PRINT_DIGESTS=1 cargo test --test all digests:: -- --nocapture`
-/// prints them anew.
+/// The digests of the FMA and the non-FMA family.
+/// `SDPA_PRINT_DIGESTS=1 cargo test --test all digests:: -- --nocapture` prints the current ones.
 #[rustfmt::skip]
 pub(crate) const DIGESTS: [(Operation, u64, u64); 12] = [
     (Operation::Dot,                   0x8621_9a95_8f26_6ae1, 0x4671_a893_95f5_0ac9),
@@ -48,25 +47,25 @@ pub(crate) enum Operation {
     Merge,
 }
 
-/// Where the operands lie, [`FLOATS`] each.
-pub(crate) struct Room<'a> {
+/// Memory for the operands, [`FLOATS`] floats each.
+pub(crate) struct Buffers<'a> {
     pub(crate) left: &'a mut [f32],
     pub(crate) right: &'a mut [f32],
     pub(crate) out: &'a mut [f32],
 }
 
 impl Operation {
-    /// The digest of what `backend` gives. `broken` flips one bit of the first result, which
-    /// shows that one bit is seen.
+    /// Returns the digest of the results on `backend`. `broken` flips one bit of the first result, to test
+    /// that one bit changes the digest.
     pub(crate) fn digest(
         self,
         backend: Backend,
-        room: &mut Room<'_>,
+        buffers: &mut Buffers<'_>,
         broken: bool,
     ) -> Result<u64, Error> {
         let mut digest = Digest { hash: 0xcbf2_9ce4_8422_2325, flip: u32::from(broken) };
         for case in 0..CASES {
-            self.run(&mut Rng::new(case), backend, room, &mut digest)?;
+            self.run(&mut Rng::new(case), backend, buffers, &mut digest)?;
         }
         Ok(digest.hash)
     }
@@ -75,10 +74,10 @@ impl Operation {
         self,
         rng: &mut Rng,
         backend: Backend,
-        room: &mut Room<'_>,
+        buffers: &mut Buffers<'_>,
         digest: &mut Digest,
     ) -> Result<(), Error> {
-        let Room { left, right, out } = room;
+        let Buffers { left, right, out } = buffers;
         match self {
             Self::Dot => {
                 let n = rng.below(1000);
@@ -180,10 +179,10 @@ impl Operation {
     }
 }
 
-/// FNV-1a, 64 bits, over the bits of floats from the lowest byte on; every NaN is the same.
+/// FNV-1a with 64 bits over the little-endian bytes of floats; every NaN counts as the same.
 struct Digest {
     hash: u64,
-    /// What the next float is changed by.
+    /// XORed into the next float.
     flip: u32,
 }
 
@@ -205,10 +204,10 @@ impl Digest {
     }
 }
 
-/// The most rows, columns and so on.
+/// The largest size of a dimension.
 const LONGEST: usize = 100;
 
-/// Three sizes, any two of which fit a buffer in any layout.
+/// Three sizes, of which any two fit a buffer in any layout.
 fn sizes(rng: &mut Rng) -> [usize; 3] {
     let long = rng.below(3);
     let mut sizes = [0; 3];
@@ -221,7 +220,7 @@ fn sizes(rng: &mut Rng) -> [usize; 3] {
     sizes
 }
 
-/// Any options but a mask of bytes, of one head.
+/// Any options of one head, except a boolean mask.
 fn options<'a>(rng: &mut Rng, backend: Backend, keys: usize, bias: MatrixRef<'a>) -> Attention<'a> {
     let mut options = Attention::new().on(backend).query_offset(rng.below(keys + 1) as isize);
     if rng.one_in(2) {
@@ -242,32 +241,32 @@ fn options<'a>(rng: &mut Rng, backend: Backend, keys: usize, bias: MatrixRef<'a>
     if rng.one_in(3) { options.bias(bias) } else { options }
 }
 
-/// The first `n` floats of `room`, random ones.
-fn slice<'a>(rng: &mut Rng, room: &'a mut [f32], n: usize) -> &'a mut [f32] {
-    let floats = &mut room[..n];
+/// Fills the first `n` floats of `buffer` with random values and returns them.
+fn slice<'a>(rng: &mut Rng, buffer: &'a mut [f32], n: usize) -> &'a mut [f32] {
+    let floats = &mut buffer[..n];
     Kind::any(rng).fill(rng, floats);
     floats
 }
 
 fn input<'a>(
     rng: &mut Rng,
-    room: &'a mut [f32],
+    buffer: &'a mut [f32],
     rows: usize,
     cols: usize,
 ) -> Result<MatrixRef<'a>, Error> {
     let Layout { start, row_stride, col_stride, len, .. } = Layout::of_input(rng, rows, cols);
-    let floats = slice(rng, room, len);
+    let floats = slice(rng, buffer, len);
     MatrixRef::with_strides(&floats[start..], rows, cols, row_stride, col_stride)
 }
 
-/// An output, or a matrix that is overwritten: random too.
+/// An output or in-place operand, with random content.
 fn output<'a>(
     rng: &mut Rng,
-    room: &'a mut [f32],
+    buffer: &'a mut [f32],
     rows: usize,
     cols: usize,
 ) -> Result<MatrixMut<'a>, Error> {
     let Layout { start, row_stride, col_stride, len, .. } = Layout::of_output(rng, rows, cols);
-    let floats = slice(rng, room, len);
+    let floats = slice(rng, buffer, len);
     MatrixMut::with_strides(&mut floats[start..], rows, cols, row_stride, col_stride)
 }

@@ -1,11 +1,11 @@
-//! Matrices of the tests' own: dense ones, and ones that lie anywhere in a
-//! buffer whose other floats are guarded.
+//! The matrices of the tests: contiguous ones, and ones of any layout in a buffer whose other floats are
+//! canaries.
 
 use sdpa::{MatrixMut, MatrixRef};
 
 use super::cases::{Kind, Layout, Rng};
 
-/// A dense matrix, row after row.
+/// A contiguous row-major matrix.
 #[derive(Clone, Debug)]
 pub(crate) struct Grid<T = f32> {
     pub(crate) rows: usize,
@@ -61,24 +61,24 @@ impl Grid {
     }
 }
 
-/// What lies where no element does: a NaN, so that reading it shows, of bits
-/// that no operation makes, so that writing to it shows.
+/// The content of a buffer outside the elements: a NaN, so that reads reach the result, with bits that no
+/// operation makes, so that writes are detected.
 pub(crate) const CANARY: f32 = f32::from_bits(0x7fc5_a5a5);
 
-/// A matrix that lies in a buffer as its layout says, among canaries.
+/// A matrix in a buffer, with a layout, surrounded by canaries.
 #[derive(Clone, Debug)]
-pub(crate) struct Held {
+pub(crate) struct GuardedMatrix {
     layout: Layout,
     buffer: Vec<f32>,
 }
 
-impl Held {
-    /// An output: nothing but canaries.
+impl GuardedMatrix {
+    /// An output: the buffer contains canaries only.
     pub(crate) fn empty(layout: Layout) -> Self {
         Self { layout, buffer: vec![CANARY; layout.len] }
     }
 
-    /// The elements of `grid`; those that share a place keep the last one's.
+    /// Copies the elements of `grid`; where elements share an address, the last one stays.
     pub(crate) fn of(grid: &Grid, layout: Layout) -> Self {
         let mut held = Self::empty(layout);
         for row in 0..layout.rows {
@@ -89,13 +89,13 @@ impl Held {
         held
     }
 
-    /// An input that lies anyhow.
+    /// An input of any layout.
     pub(crate) fn random(rng: &mut Rng, kind: Kind, rows: usize, cols: usize) -> Self {
         let grid = Grid::random(rng, kind, rows, cols);
         Self::of(&grid, Layout::of_input(rng, rows, cols))
     }
 
-    /// An output that lies anyhow, its elements apart.
+    /// An output of any layout with distinct elements.
     pub(crate) fn output(rng: &mut Rng, rows: usize, cols: usize) -> Self {
         Self::empty(Layout::of_output(rng, rows, cols))
     }
@@ -117,7 +117,7 @@ impl Held {
             .expect("a layout that fits and keeps elements apart")
     }
 
-    /// The elements, after a look at every float that is none.
+    /// Returns the elements; fails if another float has been written.
     #[track_caller]
     pub(crate) fn checked(&self, what: &str) -> Grid {
         let mut rest = self.buffer.clone();
@@ -131,7 +131,7 @@ impl Held {
     }
 }
 
-/// Whether nobody wrote here.
+/// Whether all floats are still canaries.
 pub(crate) fn is_untouched(floats: &[f32]) -> bool {
     floats.iter().all(|x| x.to_bits() == CANARY.to_bits())
 }

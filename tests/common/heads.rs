@@ -1,5 +1,5 @@
-//! Heads of the tests' own: a grid a head, lying anywhere in a buffer whose other
-//! floats are guarded; and calls whose workspace is guarded too.
+//! The heads of the tests: one grid per head, of any layout in a buffer whose other floats are canaries; and
+//! calls whose workspace is surrounded by canaries.
 
 use sdpa::{Attention, Error, HeadsMut, HeadsRef};
 
@@ -8,7 +8,7 @@ use super::{
     grid::{CANARY, Grid, is_untouched},
 };
 
-/// Where element `(head, row, col)` lies.
+/// The layout of elements `(head, row, col)` in a buffer.
 #[derive(Clone, Copy, Debug)]
 struct Layout {
     sizes: [usize; 3],
@@ -18,8 +18,7 @@ struct Layout {
 }
 
 impl Layout {
-    /// Head after head, token after token, or any other order of the three axes; dense, or with
-    /// gaps.
+    /// Any order of the three axes, such as head after head or token after token; contiguous or with gaps.
     fn random(rng: &mut Rng, sizes: [usize; 3]) -> Self {
         let [first, second, third] = rng.pick(&[
             [0, 1, 2],
@@ -53,15 +52,15 @@ impl Layout {
     }
 }
 
-/// Heads that lie in a buffer among canaries.
+/// Heads in a buffer, surrounded by canaries.
 #[derive(Clone, Debug)]
-pub(crate) struct HeldHeads {
+pub(crate) struct GuardedHeads {
     layout: Layout,
     buffer: Vec<f32>,
 }
 
-impl HeldHeads {
-    /// Grids of one shape, a head each, at least one.
+impl GuardedHeads {
+    /// Copies grids of one shape, one per head, at least one.
     pub(crate) fn of(rng: &mut Rng, grids: &[Grid]) -> Self {
         let Grid { rows, cols, .. } = grids[0];
         let mut held = Self::output(rng, [grids.len(), rows, cols]);
@@ -72,7 +71,7 @@ impl HeldHeads {
         held
     }
 
-    /// An output: nothing but canaries.
+    /// An output: the buffer contains canaries only.
     pub(crate) fn output(rng: &mut Rng, sizes: [usize; 3]) -> Self {
         let layout = Layout::random(rng, sizes);
         Self { layout, buffer: vec![CANARY; layout.len] }
@@ -89,7 +88,7 @@ impl HeldHeads {
             .expect("a layout that fits and keeps elements apart")
     }
 
-    /// A grid a head, after a look at every float that is no element.
+    /// Returns one grid per head; fails if a float that is no element has been written.
     #[track_caller]
     pub(crate) fn checked(&self, what: &str) -> Vec<Grid> {
         let [heads, rows, cols] = self.layout.sizes;
@@ -106,13 +105,13 @@ impl HeldHeads {
     }
 }
 
-/// Workspace of exactly the length that a call needs, with NaN in it, among canaries.
+/// A workspace of exactly the required length, filled with NaN and surrounded by canaries.
 pub(crate) struct Workspace {
     floats: Vec<f32>,
     len: usize,
 }
 
-/// How many canaries stand on either side.
+/// The number of canaries on each side.
 const GUARD: usize = 16;
 
 impl Workspace {
@@ -130,7 +129,8 @@ impl Workspace {
     }
 }
 
-/// Output and log-sum-exp of every head, of a call with guards about all that it writes.
+/// Calls with canaries around the outputs and the workspace, and returns the output and the log-sum-exps of
+/// each head.
 #[track_caller]
 pub(crate) fn guarded(
     rng: &mut Rng,
@@ -138,7 +138,7 @@ pub(crate) fn guarded(
     [heads, tokens, dim, width]: [usize; 4],
     call: impl FnOnce(HeadsMut<'_>, &mut [f32], &mut [f32]) -> Result<(), Error>,
 ) -> Vec<(Grid, Vec<f32>)> {
-    let mut out = HeldHeads::output(rng, [heads, tokens, width]);
+    let mut out = GuardedHeads::output(rng, [heads, tokens, width]);
     let mut workspace = Workspace::new(dim, width);
     let mut logarithms = vec![CANARY; heads * tokens];
     let result = call(out.view_mut(), &mut logarithms, workspace.floats());

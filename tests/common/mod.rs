@@ -1,7 +1,6 @@
-//! What the integration tests share: the suite that is stamped out per back
-//! end, and how results are compared.
+//! Shared by the integration tests: the macro that makes a suite per back end, and bitwise comparison.
 
-// The benches, the fuzz targets and the tests of the C library have it too, and none uses everything here.
+// The benches, the fuzz targets and the tests of the C library include this too; none uses all of it.
 #![allow(dead_code)]
 
 pub(crate) mod bounds;
@@ -18,7 +17,7 @@ use std::io::Write;
 
 use sdpa::Backend;
 
-/// Gives `$stamp!` the tests and every back end that there is: a new one is a line here.
+/// Calls `$stamp!` with the tests and the list of all back ends: a new back end is a line here.
 macro_rules! for_each_back_end {
     ($stamp:ident! $tests:tt) => {
         $stamp! { $tests
@@ -31,7 +30,7 @@ macro_rules! for_each_back_end {
     };
 }
 
-/// Makes a module of tests a back end, of functions that take a [`Backend`].
+/// Makes one module of tests per back end from functions that take a [`Backend`].
 macro_rules! suite {
     ($($test:ident),+ $(,)?) => {
         for_each_back_end! { stamp_modules! { $($test)+ } }
@@ -59,25 +58,25 @@ macro_rules! names {
     ({} $($name:ident)+) => { &[$(stringify!($name)),+] };
 }
 
-/// The back ends that the suite knows, whether this machine has them or not.
+/// The names of all back ends, whether or not this machine has them.
 pub(crate) const BACK_ENDS: &[&str] = for_each_back_end! { names! {} };
 
-/// Runs `test` on the back end called `name`, or says that it did not.
+/// Runs `test` on the back end called `name`, or prints that this machine lacks it.
 pub(crate) fn on(name: &str, test: impl FnOnce(Backend)) {
     match Backend::by_name(name) {
         Some(backend) => test(backend),
-        // Not `eprintln!`, whose output the test harness keeps to itself.
+        // Not `eprintln!`, whose output the test harness captures.
         None => writeln!(std::io::stderr(), "NOT RUN: back end {name}: not on this machine")
             .expect("stderr"),
     }
 }
 
-/// Whether the bits are the same; one NaN is as good as another.
+/// Whether the bits are the same, or both are NaN.
 pub(crate) fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
 
-/// Fails unless each float of `got` has the bits of the one in `want`.
+/// Fails unless each float of `got` has the bits of that in `want`, or both are NaN.
 ///
 /// With `SDPA_BREAK_BITS=1` in the environment one bit of `got` is flipped
 /// first, which shows that the comparison can fail.

@@ -1,4 +1,4 @@
-//! The options of a call as the tests hold and draw them, and what they make visible.
+//! The options of an attention call for tests: drawn at random, with the visible keys by definition.
 
 use sdpa::{Attention, Backend, MatrixRef};
 
@@ -7,19 +7,19 @@ use super::{
     grid::Grid,
 };
 
-/// What [`Attention`] is built of.
+/// The options from which [`Attention`] is built.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) scale: Option<f32>,
-    /// 0 is none.
+    /// 0: no capping.
     pub(crate) softcap: f32,
-    /// Keys × queries, as `keep` is.
+    /// Keys × queries, like `keep`.
     pub(crate) bias: Option<Grid>,
     pub(crate) keep: Option<Grid<u8>>,
     pub(crate) causal: bool,
     pub(crate) offset: isize,
     pub(crate) window: [usize; 2],
-    /// None, one for all heads, or one a head.
+    /// None, one for all heads, or one per head.
     pub(crate) sinks: Vec<f32>,
 }
 
@@ -63,7 +63,7 @@ impl Options {
         }
     }
 
-    /// The sink of a head; −∞ is none.
+    /// The sink of a head; −∞: none.
     pub(crate) fn sink(&self, head: usize) -> f32 {
         match self.sinks[..] {
             [] => f32::NEG_INFINITY,
@@ -79,7 +79,7 @@ impl Options {
             && self.bias.as_ref().is_none_or(|bias| bias.at(key, token) != f32::NEG_INFINITY)
     }
 
-    /// Whether causal and window allow it: positions and limits are whole numbers without end.
+    /// Whether causal and window allow it. Positions and limits are integers that do not overflow.
     fn reaches(&self, key: usize, token: usize) -> bool {
         let position = self.offset as i128 + token as i128;
         let [left, right] = self.window.map(|n| (n != usize::MAX).then_some(n as i128));
@@ -89,7 +89,7 @@ impl Options {
             && (self.causal || right.is_none_or(|right| key <= position + right))
     }
 
-    /// The same for some of the keys and queries, each at its own position.
+    /// The options for a range of keys and of queries, which keep their positions.
     pub(crate) fn part(&self, keys: [usize; 2], tokens: [usize; 2]) -> Self {
         let [first, end] = keys;
         let [from, to] = tokens;
@@ -119,7 +119,7 @@ impl Options {
         let window = [limit(), limit()];
         let near = rng.below(200) as isize - 100;
         let aligned = keys as isize - queries as isize;
-        // As far as the offset of some of the queries can be told.
+        // The largest offset with which `part` does not overflow for any range of queries.
         let largest = isize::MAX - queries as isize;
         let sinks = match rng.below(4) {
             0 => (0..heads).map(|_| Self::random_sink(rng)).collect(),
@@ -144,7 +144,7 @@ impl Options {
     }
 }
 
-/// Single keys, or whole blocks of them, or all keys of a query masked.
+/// A boolean mask of single keys, of whole blocks, or of all keys of a query.
 fn random_keep(rng: &mut Rng, keys: usize, queries: usize) -> Grid<u8> {
     let part = 1 + rng.below(4);
     match rng.below(4) {
@@ -164,14 +164,14 @@ fn random_keep(rng: &mut Rng, keys: usize, queries: usize) -> Grid<u8> {
     }
 }
 
-/// Rows and columns of a grid.
+/// A range of rows and of columns of a grid.
 pub(crate) fn part<T: Copy>(grid: &Grid<T>, rows: [usize; 2], cols: [usize; 2]) -> Grid<T> {
     Grid::from_fn(rows[1] - rows[0], cols[1] - cols[0], |row, col| {
         grid.at(rows[0] + row, cols[0] + col)
     })
 }
 
-/// A dense mask.
+/// The view of a boolean mask.
 pub(crate) fn bytes(keep: &Grid<u8>) -> MatrixRef<'_, u8> {
     MatrixRef::new(&keep.data, keep.rows, keep.cols).expect("dense")
 }

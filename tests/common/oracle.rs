@@ -1,16 +1,16 @@
-//! The truth, in plain f64, and distances from it. Shares nothing with the crate.
+//! The oracle: every operation in plain f64, and distances in ULP. Shares no code with the crate.
 
 pub(crate) mod attention;
 
 use super::grid::Grid;
 
-/// A sum of products, and what its error scales with.
+/// A sum of products, and the quantities that its error bound scales with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sum {
     pub(crate) value: f64,
-    /// The sum of the absolute values.
+    /// The sum of the absolute values of the terms.
     pub(crate) magnitude: f64,
-    /// How often a rounding of something subnormal counts.
+    /// The number of roundings that may be to a subnormal.
     pub(crate) underflow: f64,
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn project(x: &Grid, w: &Grid, bias: Option<&[f32]>) -> Grid<Sum> {
     })
 }
 
-/// A scaled query that is subnormal is off, and the key multiplies that.
+/// The rounding error of a subnormal scaled query is multiplied by the key, and counts in `underflow`.
 pub(crate) fn scores(keys: &Grid, queries: &Grid, scale: Option<f32>) -> Grid<Sum> {
     let scale = scale.map_or_else(|| 1.0 / (keys.cols as f64).sqrt(), f64::from);
     Grid::from_fn(keys.rows, queries.rows, |key, query| {
@@ -80,13 +80,13 @@ pub(crate) fn softmax_columns(x: &Grid) -> Grid<f64> {
     softmax_rows(&x.t()).t()
 }
 
-/// How far apart the floats are that enclose `truth`.
+/// The distance of the two floats around `truth`.
 pub(crate) fn ulp(truth: f64) -> f64 {
     let exponent = (truth.abs().to_bits() >> 52).max(1023 - 126);
     f64::from_bits((exponent - 23) << 52)
 }
 
-/// How far `got` is from `truth`, in units of the last place of an f32.
+/// The error of `got` in ULP of an f32.
 pub(crate) fn ulps(got: f32, truth: f64) -> f64 {
     (f64::from(got) - truth).abs() / ulp(truth)
 }

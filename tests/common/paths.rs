@@ -1,4 +1,4 @@
-//! One head by every path that attends, and the grids under the same options.
+//! One head by every path of the API, and its score grid and pattern under the same options.
 
 use sdpa::{Backend, CachePositions, KEY_BLOCK, KvCacheMut};
 
@@ -6,17 +6,17 @@ use super::{
     assert_same_bits,
     cases::Rng,
     grid::Grid,
-    heads::{HeldHeads, guarded},
+    heads::{GuardedHeads, guarded},
     options::Options,
 };
 
 /// Outputs and log-sum-exps.
 pub(crate) type Answer = (Grid, Vec<f32>);
 
-/// One head by every path: plain, as three heads of one call, as heads of one group, and
-/// from a cache that has dropped keys; all must give the same bits.
+/// Computes one head by every path: alone, as three heads of one call, as three heads of one group, and from
+/// caches that have dropped keys. Fails unless all have the same bits.
 #[track_caller]
-pub(crate) fn everywhere(backend: Backend, options: &Options, grids: [&Grid; 3]) -> Answer {
+pub(crate) fn by_every_path(backend: Backend, options: &Options, grids: [&Grid; 3]) -> Answer {
     let rng = &mut Rng::new(0);
     let attention = options.attention(backend);
     let [queries, keys, values] = grids;
@@ -27,7 +27,7 @@ pub(crate) fn everywhere(backend: Backend, options: &Options, grids: [&Grid; 3])
     });
     let plain = plain.remove(0);
     for key_heads in [1, 3] {
-        let mut three = |grid: &Grid, heads| HeldHeads::of(rng, &vec![grid.clone(); heads]);
+        let mut three = |grid: &Grid, heads| GuardedHeads::of(rng, &vec![grid.clone(); heads]);
         let q = three(queries, 3);
         let (k, v) = (three(keys, key_heads), three(values, key_heads));
         let sizes = [3, tokens, dim, width];
@@ -51,7 +51,7 @@ pub(crate) fn assert_same(how: &str, got: &Answer, want: &Answer) {
     assert_same_bits(&format!("log-sum-exp, {how}"), &got.1, &want.1);
 }
 
-/// From a cache that was given NaN and has dropped it; none where no offset says the same.
+/// Attends from a cache that has dropped `dropped` keys of NaN; `None` if the offset would overflow.
 fn from_cache(
     backend: Backend,
     options: &Options,

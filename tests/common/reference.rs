@@ -1,5 +1,5 @@
-//! What every back end of a family computes, bit for bit: `kernel/order.rs`,
-//! `kernel/exp.rs` and `kernel/softmax.rs` in plain scalar code.
+//! The bits that every back end of a family must compute: `kernel/order.rs`, `kernel/exp.rs` and
+//! `kernel/softmax.rs` in plain scalar code.
 
 pub(crate) mod attention;
 
@@ -10,17 +10,17 @@ use super::grid::Grid;
 const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b);
 const HALF_LOG2_E: f32 = f32::from_bits(0x3f38_aa3b);
 const LN2: f32 = f32::from_bits(0x3f31_7218);
-/// ln 2 in two parts.
-const NARROW: [u32; 2] = [0x3f31_7200, 0x35bf_be8e];
-const WIDE_FUSED: [u32; 2] = [0x3f31_7218, 0xb102_e308];
-const WIDE_UNFUSED: [u32; 2] = [0x3f31_7000, 0x3805_fdf4];
+/// ln 2 as the sum of two floats: for softmax, and for attention in either family.
+const NARROW_LN2: [u32; 2] = [0x3f31_7200, 0x35bf_be8e];
+const WIDE_LN2_FMA: [u32; 2] = [0x3f31_7218, 0xb102_e308];
+const WIDE_LN2_NON_FMA: [u32; 2] = [0x3f31_7000, 0x3805_fdf4];
 /// 1.5 · 2²³.
 const MAGIC: f32 = f32::from_bits(0x4b40_0000);
 /// The coefficients of r⁶ … r².
 const C: [u32; 5] = [0x3ab5_63a7, 0x3c09_1ef0, 0x3d2a_ac2c, 0x3e2a_aa46, 0x3eff_fffe];
-/// Where the sums of weights begin: 2⁶⁹.
+/// The initial value of the compensated sums of weights: 2⁶⁹.
 const SUM_BIAS: f32 = f32::from_bits(196 << 23);
-/// 2⁻¹²⁶ and 4 ULP.
+/// 2⁻¹²⁶ plus 4 ULP.
 const SMALLEST: f32 = f32::from_bits(0x0080_0004);
 
 /// The reference of one family.
@@ -29,7 +29,7 @@ pub(crate) struct Reference {
     fma: bool,
 }
 
-/// What the largest element makes of the others.
+/// The constants of `exp` for a given largest element.
 #[derive(Clone, Copy, Debug)]
 struct Shift {
     base: f32,
@@ -132,7 +132,7 @@ impl Reference {
         let mut x = x.to_vec();
         let mut m = x.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
         if m == f32::INFINITY {
-            x.iter_mut().for_each(|x| *x = share(*x));
+            x.iter_mut().for_each(|x| *x = score_under_infinity(*x));
             m = 0.0;
         }
         let shift = self.shift(m);
@@ -144,22 +144,22 @@ impl Reference {
         weights.iter().map(|&w| if w > cutoff { w } else { 0.0 } * factor).collect()
     }
 
-    /// Of a whole column: weights carry 2⁶³.
+    /// The shift of a whole row or column: weights are scaled by 2⁶³.
     fn shift(self, m: f32) -> Shift {
-        self.shift_within(m, 256.0, self.wide_bias() + 63.0, NARROW)
+        self.shift_within(m, 256.0, self.wide_bias() + 63.0, NARROW_LN2)
     }
 
-    /// Of blocks of keys: weights carry nothing, and scores may be far from 0.
+    /// The shift of blocks of keys: weights are not scaled, and scores may be far from 0.
     fn wide_shift(self, m: f32) -> Shift {
         self.shift_within(
             m,
             1_048_576.0,
             self.wide_bias(),
-            if self.fma { WIDE_FUSED } else { WIDE_UNFUSED },
+            if self.fma { WIDE_LN2_FMA } else { WIDE_LN2_NON_FMA },
         )
     }
 
-    /// The exponent field of 1, FMA less 1, for there the polynomial is twice e^r.
+    /// The exponent field of 1; one less in the FMA family, whose polynomial is twice e^r.
     fn wide_bias(self) -> f32 {
         if self.fma { 126.0 } else { 127.0 }
     }
@@ -172,14 +172,14 @@ impl Reference {
         Shift { base, lowest: n * LN2, magic: MAGIC - n, ln2: ln2.map(f32::from_bits) }
     }
 
-    /// e^(x − base) · 2^−N, times 2⁶³ under the narrow shift.
+    /// e^(x − base) · 2^−N, times 2⁶³ for [`shift`](Self::shift).
     fn weight(self, shift: &Shift, x: f32) -> f32 {
         let x = x - shift.base;
         let x = if shift.lowest > x { shift.lowest } else { x };
         self.exp(shift, x, self.mul_add(x, LOG2_E, shift.magic), shift.magic)
     }
 
-    /// e^r · 2^k for x = n·ln 2 + r, with n and k in `t`, k less 1 where FMA.
+    /// e^r · 2^k for x = n·ln 2 + r. `t` holds n and k; in the FMA family it holds k − 1.
     fn exp(self, shift: &Shift, x: f32, t: f32, magic: f32) -> f32 {
         let n = t - magic;
         let [high, low] = shift.ln2;
@@ -196,8 +196,8 @@ impl Reference {
     }
 }
 
-/// Where the largest is +∞: 0 for +∞, −∞ for the others, NaN aside.
-fn share(x: f32) -> f32 {
+/// The score used if the largest score is +∞: 0 for +∞, NaN for NaN, −∞ otherwise.
+fn score_under_infinity(x: f32) -> f32 {
     match x {
         f32::INFINITY => 0.0,
         _ if x.is_nan() => x,
@@ -205,7 +205,7 @@ fn share(x: f32) -> f32 {
     }
 }
 
-/// Folds in half until one is left.
+/// Adds the upper half to the lower half until one element is left.
 fn fold(mut p: Vec<f32>) -> f32 {
     while p.len() > 1 {
         let upper = p.split_off(p.len() / 2);

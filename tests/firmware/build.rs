@@ -1,9 +1,9 @@
-//! The memory of the board that `FIRMWARE_BOARD` names, for the linker; and the cfg `sole` with that of
-//! the operation that `FIRMWARE_OPERATION` names, for an image that has no other.
+//! Writes the linker's memory map of the board `FIRMWARE_BOARD`. If `FIRMWARE_OPERATION` names an operation,
+//! sets the cfg `standalone` and a cfg of that name: the image contains no other operation.
 
 use std::{env, error::Error, fs, path::Path};
 
-/// Where flash and RAM begin, and their length; for RISC-V all of it is RAM.
+/// The origin and length of flash and RAM; on RISC-V everything is RAM.
 fn memory(board: &str) -> &'static str {
     match board {
         "cortex-m33" => {
@@ -34,12 +34,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=FIRMWARE_BOARD");
     println!("cargo::rerun-if-env-changed=FIRMWARE_OPERATION");
-    println!("cargo::rustc-check-cfg=cfg(sole, level_0)");
+    println!("cargo::rustc-check-cfg=cfg(standalone, level_0)");
     if env::var("OPT_LEVEL").is_ok_and(|level| level == "0") {
         println!("cargo::rustc-cfg=level_0");
     }
     if let Ok(operation) = env::var("FIRMWARE_OPERATION") {
-        println!("cargo::rustc-cfg=sole\ncargo::rustc-cfg={operation}");
+        println!("cargo::rustc-cfg=standalone\ncargo::rustc-cfg={operation}");
     }
     let board = env::var("FIRMWARE_BOARD").unwrap_or_default();
     let out = env::var("OUT_DIR")?;

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Builds the tests for microcontrollers, runs them in QEMU, and holds what they print to
-# the bits of this machine and to the limits.
+# Builds the tests for microcontrollers, runs them in QEMU, and checks their output against the bits of
+# this machine and against the limits.
 #
-#   run.sh                    every board, and the tables in docs/firmware.md must be theirs
-#   run.sh BOARD…             those; `sole` is each operation in an image of its own, `frames` the calls
-#                             that are compiled in the crate of an application, at each opt-level
-#   run.sh --docs             every board, and writes the tables into docs/firmware.md
-#   run.sh --break WAY BOARD… a build that must fail: slow, wrong or silent, of `frames` by-value; of `sole`
-#                             the first operation is enough
+#   run.sh                    all boards; checks the tables in docs/firmware.md
+#   run.sh BOARD…             these boards; `standalone`: each operation in an image of its own; `frames`:
+#                             calls compiled in the crate of an application, at each opt-level
+#   run.sh --docs             all boards; writes the tables into docs/firmware.md
+#   run.sh --break WAY BOARD… a run that must fail: slow, wrong or silent; by-value for `frames`.
+#                             `standalone` then runs the first operation only
 #
-# Installs nothing. The exit status tells; a board that does not run to its end fails.
+# Installs nothing. Fails, by its exit status, if a check fails or a board does not run to its end.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -43,7 +43,7 @@ while [ $# -gt 0 ]; do
 done
 if [ ${#chosen[@]} = 0 ]; then
     for board in "${boards[@]}"; do chosen+=("${board%% *}"); done
-    chosen+=(sole frames)
+    chosen+=(standalone frames)
     [ ${#docs[@]} != 0 ] || docs=(--check ../../docs/firmware.md)
 fi
 
@@ -75,7 +75,8 @@ find_board() {
     exit 2
 }
 
-# Runs an image on a machine. Each instruction takes 128 ns of the board's time, so that its timer counts them.
+# Runs an image on a machine. Each instruction takes 128 ns of the board's time, so that its timer
+# counts instructions.
 emulate() {
     local machine=$1 image=$2 qemu
     qemu=(qemu-system-arm -M "$machine")
@@ -97,9 +98,9 @@ run_board() {
         echo "$1: exit status $?, and its last words: $(tail -n 1 "$results/$1.txt")"
 }
 
-# What each operation takes on the M4F in an image that has no other: its instructions, its stack, and the
+# Measures each operation on the M4F in an image without the others: its instructions, its stack, and the
 # flash of its symbol and all that it calls.
-run_sole() {
+run_standalone() {
     local triple=thumbv7em-none-eabihf level profile operations operation image symbols sections
     local optional='sdpa::score_mod::|sdpa::kernel::tanh|sdpa::kernel::ln|FnOnce::call_once'
     need_target $triple
@@ -107,7 +108,7 @@ run_sole() {
     [ ${#features[@]} = 0 ] || operations=${operations%%$'\n'*}
     for level in 3 s; do
         [ $level = 3 ] && profile=lto || profile=lto-small
-        echo "level $level" >>"$results/sole.txt"
+        echo "level $level" >>"$results/standalone.txt"
         for operation in $operations; do
             export FIRMWARE_OPERATION=$operation
             cargo rustc --quiet --locked --lib --crate-type staticlib --features flash \
@@ -119,7 +120,7 @@ run_sole() {
             if grep -i panic <<<"$symbols"; then
                 echo "$operation links the panics above" && exit 1
             fi
-            # Softcap, bias, keep and the logarithm: linked by the calls that ask for them, and by no other.
+            # Softcap, bias, keep and the logarithm are linked only by calls that use them.
             case $operation in
                 attention | attention_cached)
                     if grep -E "$optional" <<<"$symbols"; then
@@ -138,17 +139,17 @@ run_sole() {
             fi
             awk -v name="$operation" '
                 /^\.(text|rodata|data)/ { bytes += $2 }
-                END { print "flash", name, bytes }' <<<"$sections" >>"$results/sole.txt"
+                END { print "flash", name, bytes }' <<<"$sections" >>"$results/standalone.txt"
             FIRMWARE_BOARD=mps2 cargo build --quiet --locked --bin board \
                 --target $triple --profile $profile "${features[@]}"
-            emulate mps2-an386 "$target/$triple/$profile/board" >>"$results/sole.txt" ||
-                echo "$operation at $level: exit status $?" | tee -a "$results/sole.txt"
+            emulate mps2-an386 "$target/$triple/$profile/board" >>"$results/standalone.txt" ||
+                echo "$operation at $level: exit status $?" | tee -a "$results/standalone.txt"
             unset FIRMWARE_OPERATION
         done
     done
 }
 
-# The stack of what an application compiles with its own code.
+# Measures the stack of calls that an application compiles in its own crate.
 run_frames() {
     local triple=thumbv7em-none-eabihf level
     for level in 0 1 2 3 s z; do
@@ -162,7 +163,7 @@ run_frames() {
 
 for name in "${chosen[@]}"; do
     case $name in
-        sole) run_sole ;;
+        standalone) run_standalone ;;
         frames) run_frames ;;
         *) run_board "$name" ;;
     esac

@@ -1,4 +1,4 @@
-//! Where the linker finds the memory of the board, and what defmt wants of it.
+//! Linker arguments: the memory of the board, and the linker script of defmt.
 
 use std::env;
 

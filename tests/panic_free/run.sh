@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Links an image that calls every public function and fails if a panic is in
-# it: for one target (the first argument), at opt-level 3 and s. Further arguments go
-# to cargo.
+# Links an image that calls every public function, and fails if it contains a panic: for one target (the
+# first argument), at opt-level 3 and s. Further arguments are passed to cargo.
 set -euo pipefail
 cd "$(dirname "$0")"
 target=$1

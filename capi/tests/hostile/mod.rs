@@ -1,18 +1,18 @@
-//! Calls of the C functions with any sizes, strides and pointers, of memory that there is: the
-//! body of the fuzz target `capi`, which `tests/regressions.rs` replays.
+//! Calls of the C functions with arbitrary sizes, strides and pointers, within allocated memory: the body
+//! of the fuzz target `capi`, which `tests/regressions.rs` replays.
 //!
 //! ```text
-//! bytes ─▶ a function, a back end, and arguments in one arena of canaries, NULL, beyond all memory or
-//!          beside their alignment
-//! a failure: nothing has changed
-//! SDPA_OK: only elements of outputs have, which are distinct and no input's; nothing else was wrong
+//! bytes ─▶ a function, a back end, and arguments: in one arena of canaries, NULL, beyond the address
+//!          space, or misaligned
+//! an error: nothing has changed
+//! SDPA_OK:  only elements of outputs have changed, outputs overlap nothing, no argument was invalid
 //! ```
 
 use std::ptr;
 
 use sdpa_capi::*;
 
-/// Bytes, read from the front; where they end, zeros follow. From the back: what is nearly always right.
+/// Bytes, read from the front, then zeros. Read from the back: choices that are nearly always valid.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -32,7 +32,7 @@ impl Input<'_> {
         self.byte() % end
     }
 
-    /// Small, or now and then beyond what memory has.
+    /// A small number, or now and then one beyond the address space.
     fn any(&mut self, end: usize) -> usize {
         match self.byte() {
             0xf8..=0xff => [1 << 61, 1 << 62, usize::MAX / 2, usize::MAX][self.below(4)],
@@ -41,54 +41,54 @@ impl Input<'_> {
     }
 }
 
-/// How many floats there are: small arguments lie in the first half, workspaces behind.
+/// The number of floats: small arguments are in the first half, workspaces in the second.
 const FLOATS: usize = 1 << 13;
 const CANARY: u32 = 0x7fc5_a5a5;
 
 struct Arena<'a> {
     input: Input<'a>,
     floats: Vec<f32>,
-    /// What each float is: [`INPUT`], [`OUTPUT`], neither or both.
+    /// The role of each float: [`INPUT`], [`OUTPUT`], neither or both.
     roles: Vec<u8>,
-    /// Whether two elements of outputs are one.
-    twice: bool,
-    /// What else the call may not accept: a pointer beside its alignment, a column that is shown many
-    /// times, a window without its flag, a back end that is not there.
+    /// Whether two elements of outputs share a float.
+    outputs_overlap: bool,
+    /// What else the call must refuse: a misaligned pointer, a repeated column, a window without its flag, a
+    /// back end that this machine lacks.
     wrong: Option<&'static str>,
-    /// The back end asked for, if one is.
+    /// The back end of an `_on` variant.
     on: Option<sdpa_backend_t>,
-    /// Where the options of a call lie.
+    /// Memory for the options of a call.
     options: Bytes,
 }
 
-/// Room for options, which may begin beside their alignment.
+/// Memory for options, which may be misaligned.
 #[repr(align(16))]
 struct Bytes([u8; 2 * size_of::<sdpa_options>()]);
 
 const INPUT: u8 = 1;
 const OUTPUT: u8 = 2;
 
-/// A function of the header, or its twin.
+/// Calls a function of the header, or its `_on` variant.
 macro_rules! call {
-    ($on:expr, $plain:ident, $twin:ident($($argument:expr),+ $(,)?)) => {
+    ($on:expr, $plain:ident, $name_on:ident($($argument:expr),+ $(,)?)) => {
         match $on {
             None => $plain($($argument),+),
-            Some(handle) => $twin(handle, $($argument),+),
+            Some(handle) => $name_on(handle, $($argument),+),
         }
     };
 }
 
-/// Where a matrix or heads lie: their pointer, sizes and strides.
-struct Place {
+/// The pointer, sizes and strides of a matrix or heads.
+struct Region {
     data: *mut f32,
     sizes: [usize; 3],
     strides: [usize; 3],
 }
 
 impl Arena<'_> {
-    /// Any place of the last `axes` axes, about of these sizes. What would lie outside the arena,
-    /// and yet in memory, becomes one float.
-    fn place(&mut self, axes: usize, mut sizes: [usize; 3], is_output: bool) -> Place {
+    /// Draws a region of the last `axes` axes, of about these sizes. A region that exceeds the arena but not
+    /// the address space becomes one float.
+    fn region(&mut self, axes: usize, mut sizes: [usize; 3], is_output: bool) -> Region {
         if self.input.below(16) == 15 {
             let axis = if sizes[0] == 1 { 1 + self.input.below(2) } else { self.input.below(3) };
             sizes[axis] = self.input.any(9);
@@ -104,7 +104,7 @@ impl Arena<'_> {
         let taken = if strides == [0; 3] { [rows.saturating_mul(cols), cols, 1] } else { strides };
         let at = 16 * self.input.byte() + self.input.below(16);
         if self.input.below(16) == 15 {
-            return Place { data: ptr::null_mut(), sizes, strides };
+            return Region { data: ptr::null_mut(), sizes, strides };
         }
         let far = |axis: usize| (sizes[axis] as u128).saturating_sub(1) * taken[axis] as u128;
         let last = far(0).saturating_add(far(1)).saturating_add(far(2));
@@ -125,78 +125,78 @@ impl Arena<'_> {
                 }
             }
         }
-        Place { data: self.at(at), sizes, strides }
+        Region { data: self.at(at), sizes, strides }
     }
 
-    /// Of what is multiplied, in which no column is shown many times.
-    fn operand(&mut self, axes: usize, sizes: [usize; 3]) -> Place {
-        let place = self.place(axes, sizes, false);
-        let Place { sizes, strides, .. } = place;
+    /// Draws an operand, in which a repeated column is an error.
+    fn operand(&mut self, axes: usize, sizes: [usize; 3]) -> Region {
+        let region = self.region(axes, sizes, false);
+        let Region { sizes, strides, .. } = region;
         if !sizes.contains(&0) && strides != [0; 3] && strides[2] == 0 && sizes[2] > 1 {
             self.wrong = Some("a column is shown many times");
         }
-        place
+        region
     }
 
     fn note(&mut self, i: usize, is_output: bool) {
         let role = if is_output { OUTPUT } else { INPUT };
-        self.twice |= is_output && self.roles[i] & OUTPUT != 0;
+        self.outputs_overlap |= is_output && self.roles[i] & OUTPUT != 0;
         self.roles[i] |= role;
     }
 
-    /// A pointer to float `i`, or now and then beside it.
+    /// A pointer to float `i`, now and then misaligned.
     fn at(&mut self, i: usize) -> *mut f32 {
-        let beside = self.beside::<f32>();
-        self.floats.as_mut_ptr().wrapping_add(i).wrapping_byte_add(beside)
+        let misalignment = self.misalignment::<f32>();
+        self.floats.as_mut_ptr().wrapping_add(i).wrapping_byte_add(misalignment)
     }
 
-    /// How many bytes beside the alignment of a `T`.
-    fn beside<T>(&mut self) -> usize {
-        let beside = match self.input.last_byte() {
+    /// Draws a misalignment of a `T` in bytes, mostly 0.
+    fn misalignment<T>(&mut self) -> usize {
+        let misalignment = match self.input.last_byte() {
             byte @ 0xe0.. => byte % align_of::<T>(),
             _ => 0,
         };
-        if beside != 0 {
+        if misalignment != 0 {
             self.wrong = Some("a pointer is not aligned");
         }
-        beside
+        misalignment
     }
 
-    /// A pointer to these options.
-    fn place_options(&mut self, options: &sdpa_options) -> *const sdpa_options {
-        let beside = self.beside::<sdpa_options>();
-        let at: *mut sdpa_options = self.options.0[beside..].as_mut_ptr().cast();
-        // SAFETY: as many bytes are there.
+    /// Writes the options to memory and returns a pointer to them.
+    fn write_options(&mut self, options: &sdpa_options) -> *const sdpa_options {
+        let misalignment = self.misalignment::<sdpa_options>();
+        let at: *mut sdpa_options = self.options.0[misalignment..].as_mut_ptr().cast();
+        // SAFETY: that many bytes follow: `Bytes` has room for two structures.
         unsafe { at.write_unaligned(*options) };
         at
     }
 
     fn matrix(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
-        let Place { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
+        let Region { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
             self.operand(2, [1, rows, cols]);
         sdpa_matrix { data, rows, cols, row_stride, col_stride }
     }
 
     fn bias(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
-        let Place { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
-            self.place(2, [1, rows, cols], false);
+        let Region { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
+            self.region(2, [1, rows, cols], false);
         sdpa_matrix { data, rows, cols, row_stride, col_stride }
     }
 
     fn output(&mut self, rows: usize, cols: usize) -> sdpa_matrix_mut {
-        let Place { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
-            self.place(2, [1, rows, cols], true);
+        let Region { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
+            self.region(2, [1, rows, cols], true);
         sdpa_matrix_mut { data, rows, cols, row_stride, col_stride }
     }
 
     fn heads(&mut self, heads: usize, rows: usize, cols: usize) -> sdpa_heads {
-        let Place { data, sizes: [heads, rows, cols], strides } =
+        let Region { data, sizes: [heads, rows, cols], strides } =
             self.operand(3, [heads, rows, cols]);
         let [head_stride, row_stride, col_stride] = strides;
         sdpa_heads { data, heads, rows, cols, head_stride, row_stride, col_stride }
     }
 
-    /// A pointer to `n` floats, NULL where `n` is 0 or more than there are.
+    /// A pointer to `n` floats, or NULL if `n` is 0 or too large.
     fn array(&mut self, n: usize, is_output: bool) -> *mut f32 {
         let at = 16 * self.input.byte() + self.input.below(16);
         if n == 0 || n > 1024 || at + n > FLOATS || self.input.below(8) == 7 {
@@ -206,7 +206,7 @@ impl Arena<'_> {
         self.at(at)
     }
 
-    /// A workspace: the whole second half, a float less than is needed, or any.
+    /// A workspace: of the required length, one float shorter, or of any length.
     fn workspace(&mut self, dim: usize, value_dim: usize) -> (*mut f32, usize) {
         let need = sdpa_attention_workspace(dim, value_dim);
         let at = if self.input.below(8) == 7 { 16 * self.input.byte() } else { FLOATS / 2 };
@@ -249,7 +249,7 @@ impl Arena<'_> {
             sdpa_matrix { data: ptr::null(), rows: 0, cols: 0, row_stride: 0, col_stride: 0 };
         let bias = if self.input.below(3) == 2 { self.bias(keys, queries) } else { none };
         let sink = if self.input.below(3) == 2 { self.array(1, false) } else { ptr::null_mut() };
-        // The bytes of floats at the front.
+        // The mask is the bytes of the first floats.
         let (mut keep, mut keep_row_stride, mut keep_col_stride) = (ptr::null(), 0, 0);
         if self.input.below(3) == 2 {
             (keep_row_stride, keep_col_stride) = (self.input.any(20), self.input.any(20));
@@ -285,7 +285,7 @@ impl Arena<'_> {
     }
 }
 
-/// The elements of the first half that may be in place of each other.
+/// Whether a softmax runs in place.
 fn is_in_place(x: &sdpa_matrix, out: &sdpa_matrix_mut) -> bool {
     ptr::eq(x.data, out.data)
 }
@@ -296,7 +296,7 @@ pub(crate) fn check(bytes: &[u8]) {
         input: Input(bytes),
         floats: vec![f32::from_bits(CANARY); FLOATS],
         roles: vec![0; FLOATS],
-        twice: false,
+        outputs_overlap: false,
         wrong: None,
         on: None,
         options: Bytes([0; 2 * size_of::<sdpa_options>()]),
@@ -323,13 +323,13 @@ pub(crate) fn check(bytes: &[u8]) {
             let (x, y) = (a.array(depth, false), a.array(depth, false));
             let out = a.array(1, true);
             let n = if a.input.below(16) == 15 { usize::MAX >> a.input.below(3) } else { depth };
-            // SAFETY: of the arena, NULL, or beyond memory.
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe { call!(on, sdpa_dot, sdpa_dot_on(x, y, n, out)) })
         }
         1 => {
             let (x, out) = (a.array(8 * depth, false), a.array(8 * depth, true));
             in_place = ptr::eq(x, out);
-            // SAFETY: of the arena, NULL, or beyond memory.
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe { call!(on, sdpa_softmax, sdpa_softmax_on(x, 8 * depth, out)) })
         }
         2 | 3 => {
@@ -339,11 +339,11 @@ pub(crate) fn check(bytes: &[u8]) {
                 let sdpa_matrix { data, rows, cols, row_stride, col_stride } = x;
                 let as_output = |role: &mut u8| *role = (*role & INPUT) * (INPUT | OUTPUT);
                 a.roles.iter_mut().for_each(as_output);
-                (a.twice, a.wrong) = (false, wrong);
+                (a.outputs_overlap, a.wrong) = (false, wrong);
                 out = sdpa_matrix_mut { data: data.cast_mut(), rows, cols, row_stride, col_stride };
             }
             in_place = is_in_place(&x, &out);
-            // SAFETY: of the arena, NULL, or beyond memory.
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe {
                 if kind == 2 {
                     call!(on, sdpa_softmax_rows, sdpa_softmax_rows_on(x, out))
@@ -356,19 +356,19 @@ pub(crate) fn check(bytes: &[u8]) {
             let (x, w) = (a.matrix(rows, depth), a.matrix(depth, cols));
             let bias = if w.cols < 99 { a.array(w.cols, false) } else { ptr::null_mut() };
             let out = a.output(rows, cols);
-            // SAFETY: of the arena, NULL, or beyond memory.
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe { call!(on, sdpa_project, sdpa_project_on(x, w, bias, out)) })
         }
         5 => {
             let (keys, queries) = (a.matrix(rows, depth), a.matrix(cols, depth));
             let (scale, out) = (a.input.byte() as f32 / 64.0, a.output(rows, cols));
-            // SAFETY: of the arena, NULL, or beyond memory.
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe { call!(on, sdpa_scores, sdpa_scores_on(keys, queries, scale, out)) })
         }
         6 => {
             let (pattern, values) = (a.matrix(rows, cols), a.matrix(rows, width));
             let out = a.output(cols, width);
-            // SAFETY: of the arena, NULL, or beyond memory.
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe {
                 call!(on, sdpa_weighted_sum, sdpa_weighted_sum_on(pattern, values, out))
             })
@@ -376,8 +376,8 @@ pub(crate) fn check(bytes: &[u8]) {
         7 => {
             let (queries, keys) = (a.matrix(cols, depth), a.matrix(rows, depth));
             let (options, out) = (a.options(keys.rows, queries.rows), a.output(rows, cols));
-            let options = a.place_options(&options);
-            // SAFETY: of the arena, NULL, or beyond memory.
+            let options = a.write_options(&options);
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe {
                 call!(on, sdpa_pattern, sdpa_pattern_on(queries, keys, options, out))
             })
@@ -388,8 +388,8 @@ pub(crate) fn check(bytes: &[u8]) {
             let options = a.options(keys.rows, queries.rows);
             let (out, lse) = (a.output(cols, width), a.array(queries.rows, true));
             let (space, len) = a.workspace(keys.cols, values.cols);
-            let options = a.place_options(&options);
-            // SAFETY: of the arena, NULL, or beyond memory.
+            let options = a.write_options(&options);
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe {
                 call!(
                     on,
@@ -406,15 +406,15 @@ pub(crate) fn check(bytes: &[u8]) {
             let options = a.options(keys.rows, queries.rows);
             let sinks =
                 if a.input.below(3) == 2 { a.array(queries.heads, false) } else { ptr::null_mut() };
-            let Place { data, sizes: [heads, rows, cols], strides } =
-                a.place(3, [heads, cols, width], true);
+            let Region { data, sizes: [heads, rows, cols], strides } =
+                a.region(3, [heads, cols, width], true);
             let [head_stride, row_stride, col_stride] = strides;
             let out =
                 sdpa_heads_mut { data, heads, rows, cols, head_stride, row_stride, col_stride };
             let lse = a.array(queries.heads.saturating_mul(queries.rows), true);
             let (space, len) = a.workspace(keys.cols, values.cols);
-            let options = a.place_options(&options);
-            // SAFETY: of the arena, NULL, or beyond memory.
+            let options = a.write_options(&options);
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe {
                 call!(
                     on,
@@ -427,26 +427,26 @@ pub(crate) fn check(bytes: &[u8]) {
         }
         10 => {
             let (out, other) = (a.output(rows, cols), a.matrix(rows, cols));
-            // As many as the matrices say, which may be more.
+            // One float per row, unless the rows were drawn larger.
             let fits = out.rows <= rows && other.rows <= rows;
             let n = if fits { rows } else { 0 };
             let (lse, other_lse) = (a.array(n, true), a.array(n, false));
-            // SAFETY: of the arena, NULL, or beyond memory.
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe { call!(on, sdpa_merge, sdpa_merge_on(out, lse, other, other_lse)) })
         }
         _ => return cache(a, rows, depth, width),
     };
-    judge(a, status, &before, in_place);
+    check_result(a, status, &before, in_place);
 }
 
-/// The status, and the arena as it was.
+/// Calls, and returns the status and a copy of the arena before the call.
 fn run(arena: &Arena<'_>, call: impl FnOnce() -> sdpa_status) -> (sdpa_status, Vec<f32>) {
     let before = arena.floats.clone();
     (call(), before)
 }
 
-/// Fails where something has changed that may not.
-fn judge(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: bool) {
+/// Fails if the call changed memory that it must not change, or accepted invalid arguments.
+fn check_result(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: bool) {
     let is_known = (SDPA_OK..=SDPA_ERROR_POSITION).contains(&status)
         || (status % 100 == SDPA_ERROR_SHAPE && status < 1200);
     assert!(is_known, "status {status}");
@@ -455,7 +455,7 @@ fn judge(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: b
     }
     if status == SDPA_OK {
         assert!(arena.wrong.is_none(), "{:?}", arena.wrong);
-        assert!(!arena.twice, "an output lies over itself or another");
+        assert!(!arena.outputs_overlap, "an output lies over itself or another");
         let shared = arena.roles.iter().position(|role| *role == INPUT | OUTPUT);
         assert!(in_place || shared.is_none(), "an output lies over an input at {shared:?}");
     }
@@ -465,11 +465,11 @@ fn judge(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: b
     }
 }
 
-/// A cache through many steps, its structure changed by strangers now and then.
+/// Calls on a cache through many steps, with now and then a corrupted field of the structure.
 fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
-    let (len, no_such) = (FLOATS / 4, a.wrong.take());
+    let (len, backend_error) = (FLOATS / 4, a.wrong.take());
     let storage = a.at(len);
-    let not_aligned = a.wrong;
+    let alignment_error = a.wrong;
     let zero = sdpa_cache {
         storage: ptr::null_mut(),
         dim: 0,
@@ -481,7 +481,7 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
     let mut cache = zero;
     let asked = if a.input.below(8) == 7 { a.input.any(200) } else { len };
     if 4 * asked as u128 >= isize::MAX as u128 || asked <= len {
-        // SAFETY: of the arena, or refused.
+        // SAFETY: the storage is in the arena, or refused as too large.
         unsafe { sdpa_cache_init(&mut cache, depth, width, storage, asked) };
     }
     for _ in 0..12 {
@@ -498,7 +498,7 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
             }
         }
         a.roles.fill(0);
-        (a.twice, a.wrong) = (false, not_aligned);
+        (a.outputs_overlap, a.wrong) = (false, alignment_error);
         let floats = sdpa_cache_floats(cache.dim, cache.value_dim, cache.blocks);
         let held = len..len + floats.min(len);
         let was = cache;
@@ -508,22 +508,22 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
                 let n = rows + 8 * a.input.below(8);
                 let (keys, values) = (a.matrix(n, depth), a.matrix(n, width));
                 a.roles[held.clone()].fill(OUTPUT);
-                // SAFETY: of the arena, NULL, or beyond memory.
+                // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
                 run(a, || unsafe { sdpa_cache_append(&mut cache, keys, values) })
             }
             2 => {
                 let n = a.input.any(100);
-                // SAFETY: of the arena, NULL, or beyond memory.
+                // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
                 run(a, || unsafe { sdpa_cache_slide(&mut cache, n) })
             }
             3 => {
                 let n = a.input.any(100);
-                // SAFETY: of the arena, NULL, or beyond memory.
+                // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
                 run(a, || unsafe { sdpa_cache_truncate(&mut cache, n) })
             }
             4 => {
                 let position = a.input.any(100) as u64;
-                // SAFETY: of the arena, NULL, or beyond memory.
+                // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
                 run(a, || unsafe { sdpa_cache_truncate_to(&mut cache, position) })
             }
             _ => {
@@ -533,9 +533,9 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
                 let options = a.options(keys, queries.rows);
                 let (out, lse) = (a.output(rows, width), a.array(queries.rows, true));
                 let (space, len) = a.workspace(cache.dim, cache.value_dim);
-                let options = a.place_options(&options);
-                a.wrong = a.wrong.or(no_such);
-                // SAFETY: of the arena, NULL, or beyond memory.
+                let options = a.write_options(&options);
+                a.wrong = a.wrong.or(backend_error);
+                // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
                 run(a, || unsafe {
                     call!(
                         a.on,
@@ -545,7 +545,7 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
                 })
             }
         };
-        judge(a, status, &before, false);
+        check_result(a, status, &before, false);
         let words = |cache: &sdpa_cache| {
             let [dim, value_dim, blocks] =
                 [cache.dim, cache.value_dim, cache.blocks].map(|size| size as u64);

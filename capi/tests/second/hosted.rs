@@ -1,6 +1,6 @@
-//! A second Rust library in one program, one that uses `std`.
+//! A second Rust library for the same program, which uses `std`.
 
-/// Which of 3, 30 and 300 panicked on its way.
+/// Returns 3, 30 or 300 as the message of a caught panic.
 #[unsafe(no_mangle)]
 extern "C" fn second(i: usize) -> usize {
     let caught = std::panic::catch_unwind(|| {

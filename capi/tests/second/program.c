@@ -1,4 +1,4 @@
-/* Two Rust libraries in one program. */
+/* Calls two Rust libraries in one program. */
 
 #include "check.h"
 

@@ -7,7 +7,7 @@
 #include <cstdio>
 
 int main() {
-    // Minimise x under x >= 2: F1 * x - F0 is not negative.
+    // Minimise x subject to x >= 2: F1 * x - F0 >= 0.
     SDPA problem;
     problem.setParameterType(SDPA::PARAMETER_DEFAULT);
     problem.inputConstraintNumber(1);

@@ -1,4 +1,4 @@
-//! A second Rust library in one program, with a panic handler and a panic of its own.
+//! A second Rust library for the same program, with its own panic handler and a reachable panic.
 
 #![no_std]
 
@@ -7,7 +7,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The element `i` of an array of three.
+/// Returns element `i` of an array of three, or panics.
 #[unsafe(no_mangle)]
 extern "C" fn second(i: usize) -> usize {
     [3, 30, 300][i]

@@ -1,5 +1,5 @@
-/* A Cortex-M4F from reset to main, and the three calls of Arm's semihosting that make a console
- * and an exit. There is no C library under it. */
+/* Start-up code of a Cortex-M4F, and a console and exit by three semihosting calls. Needs no C
+ * library. */
 
 #include "board.h"
 
@@ -9,7 +9,7 @@
 enum { SYS_OPEN = 0x01, SYS_WRITE = 0x05, SYS_EXIT_EXTENDED = 0x20 };
 enum { OPEN_TO_WRITE = 4, APPLICATION_EXIT = 0x20026 };
 
-/* Of board.ld. */
+/* Symbols of board.ld. */
 extern uint32_t stack_end[], data_in_flash[], data_begin[], data_end[], bss_begin[], bss_end[];
 
 int main(void);
@@ -23,7 +23,7 @@ static uintptr_t semihosting(uintptr_t operation, const void *arguments) {
 }
 
 void board_print(const char *text) {
-    static uintptr_t console; /* no file has the handle 0 */
+    static uintptr_t console; /* 0: not open, as no file has the handle 0 */
     size_t length = 0;
     while (text[length] != 0) {
         length++;
@@ -61,7 +61,7 @@ __attribute__((section(".vectors"), used)) static void (*const vectors[])(void) 
     (void (*)(void))(uintptr_t)stack_end, reset, fault /* NMI */, fault /* hard */,
 };
 
-/* What compilers call, in listener.c and here. */
+/* The compiler calls these for listener.c and this file. */
 
 void *memcpy(void *restrict to, const void *restrict from, size_t n) {
     for (size_t i = 0; i < n; i++) {

@@ -1,9 +1,9 @@
-/* What the program wants of its board. */
+/* The functions of the board that the program uses. */
 
 #ifndef BOARD_H
 #define BOARD_H
 
-/* To the standard output of who runs the board: a debugger or an emulator. */
+/* Prints to the standard output of the debugger or emulator. */
 void board_print(const char *text);
 
 #endif

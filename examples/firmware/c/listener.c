@@ -1,8 +1,8 @@
-/* What src/ does, in C: the same sounds, the same calls, the same text to the last bit. src/ has
- * the picture and the checks.
+/* The program of src/ in C: the same sounds, the same calls, the same text and bits. src/ describes
+ * it and has the checks.
  *
- * No C library, no heap. The compiler must not contract a * b + c (-ffp-contract=off): rustc
- * never does. */
+ * No C library, no heap. The compiler must not contract a * b + c to an FMA (-ffp-contract=off),
+ * as rustc never does. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -17,11 +17,11 @@ static const float SCALE = 16;
 static float storage[SDPA_CACHE_FLOATS(BANDS, BANDS, BLOCKS)];
 static float workspace[SDPA_ATTENTION_WORKSPACE(BANDS, BANDS)];
 static float filters[SAMPLES][2 * BANDS];
-static float frames[FRAMES][BANDS]; /* for the picture; the cache does not want it */
+static float frames[FRAMES][BANDS]; /* for the weights shown; the cache does not need it */
 
-/* ---- A microphone that is not there. ---- */
+/* ---- A simulated microphone. ---- */
 
-/* Parts of 2^-16 of a turn a sample: one period a frame. */
+/* The phase step of one period per frame, in 2^-16 of a turn per sample. */
 enum { PERIOD = 0x10000 / SAMPLES };
 
 static float sine(uint16_t turn) {
@@ -46,7 +46,7 @@ static void record(unsigned frame, float samples[SAMPLES]) {
     float loud = 0;
     unsigned pitch = 0, glide = 0;
 
-    if (moment >= 4 && moment < 10) { /* a chirp, which rises by a band a frame */
+    if (moment >= 4 && moment < 10) { /* a chirp, which rises by one band per frame */
         loud = 0.9f;
         pitch = (moment + 1) * PERIOD - PERIOD / 2;
         glide = PERIOD / SAMPLES;
@@ -76,7 +76,7 @@ static sdpa_status powers(const float samples[SAMPLES], float out[BANDS]) {
     return status;
 }
 
-/* ---- A line a frame. ---- */
+/* ---- One line per frame. ---- */
 
 static char *put_text(char *at, const char *text) {
     while (*text != 0) {

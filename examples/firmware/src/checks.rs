@@ -1,4 +1,4 @@
-//! What must hold in every frame.
+//! Checks of every frame.
 
 use sdpa::{Attention, Error, MatrixMut, MatrixRef};
 
@@ -7,7 +7,7 @@ use crate::{
     microphone::{BANDS, Sound, sound},
 };
 
-/// Why the run ends.
+/// The reason why the run ends.
 pub enum Fault {
     Refused(Error),
     Bits,
@@ -34,7 +34,7 @@ impl core::fmt::Display for Fault {
     }
 }
 
-/// The plain call over every frame so far, under the same masks, gives the bits of the cache.
+/// Checks that the plain call over all frames so far, under the same masks, has the bits of the cache.
 pub fn same_bits(
     attention: &Attention<'_>,
     frames: &[[f32; BANDS]],
@@ -55,9 +55,9 @@ pub fn same_bits(
     (plain.map(f32::to_bits) == output.map(f32::to_bits)).then_some(()).ok_or(Fault::Bits)
 }
 
-/// The weights are a pattern, and the output is its sum of the values.
+/// Checks that the weights sum to 1, and that the output is the weighted sum of the values.
 pub fn sums(weights: &[f32], values: &[[f32; BANDS]], output: &[f32; BANDS]) -> Result<(), Fault> {
-    // Each weight is within 6 ULP, and so is that of the output; each sum rounds once a frame.
+    // Each weight is within 6 ULP, in the pattern and in the output; each sum rounds once per frame.
     const BOUND: f32 = (12 + WINDOW) as f32 * f32::EPSILON;
     if (weights.iter().sum::<f32>() - 1.0).abs() > BOUND {
         return Err(Fault::Sum);
@@ -71,7 +71,7 @@ pub fn sums(weights: &[f32], values: &[[f32; BANDS]], output: &[f32; BANDS]) -> 
     Ok(())
 }
 
-/// A sound attends to its own kind: to what was heard of it before, if anything, as to itself.
+/// Checks that a sound attends to its own kind: to earlier frames of it as much as to itself.
 pub fn remembers(first: usize, weights: &[f32]) -> Result<(), Fault> {
     let newest = first + weights.len() - 1;
     if sound(newest) == Sound::Silence {
@@ -86,7 +86,7 @@ pub fn remembers(first: usize, weights: &[f32]) -> Result<(), Fault> {
             }
         }
     }
-    // With one frame of it before, each has a half.
+    // With one earlier frame, each has half of the weight.
     let remembers = own > 0.9 && (!heard_before || before > 0.4);
     remembers.then_some(()).ok_or(Fault::Memory)
 }

@@ -1,13 +1,13 @@
-//! A microcontroller that listens, and compares what it hears with what it has just heard.
+//! A microcontroller that listens, and compares each sound with the sounds just before.
 //!
 //! ```text
 //! samples ──filters──▶ power in each band = query, key and value of the frame
 //!                      key, value ──▶ KvCache ◀── query of the newest frame
 //! ```
 //!
-//! It prints a line a frame: the attention over the last 48 frames, the newest at the right;
-//! the band that is loudest in the output; and a hash of the output's bits, which a
-//! build in C, another compiler or another core must show too. Each frame is checked.
+//! It prints one line per frame: the attention weights over the last 48 frames, newest at the right;
+//! the loudest band in the output; and a hash of the output's bits, which must be the same for a
+//! build in C, another compiler or another core. Each frame is checked.
 
 #![no_std]
 #![no_main]
@@ -22,22 +22,22 @@ use semihosting::{print, println, process};
 use checks::Fault;
 use microphone::{BANDS, FRAMES, Microphone, powers};
 
-/// How many frames a query sees, its own included.
+/// The number of frames that a query sees, including its own.
 const WINDOW: usize = 48;
 
-/// A frame is appended while those of its window are still there.
+/// Enough blocks to append a frame before the oldest frame of its window is dropped.
 const BLOCKS: usize = WINDOW.div_ceil(KEY_BLOCK) + 1;
 
-/// With it a tone attends to its own kind about `e^13` times as much as to silence.
+/// The scale with which a tone attends to its own kind about `e^13` times as much as to silence.
 const SCALE: f32 = 16.0;
 
 const WORKSPACE: usize = Attention::workspace(BANDS, BANDS);
 
-/// All memory besides the stack.
+/// All memory except the stack.
 struct Memory {
     cache: KvCache<BANDS, BANDS, BLOCKS>,
     workspace: [f32; WORKSPACE],
-    /// Every frame: the checks and the picture want it, the cache does not.
+    /// Every frame, for the checks and the picture; the cache does not need it.
     frames: [[f32; BANDS]; FRAMES],
 }
 
@@ -73,7 +73,7 @@ fn listen(memory: &mut Memory) -> Result<(), Fault> {
             output[0] = f32::from_bits(output[0].to_bits() ^ 1);
         }
 
-        // The cache lays keys out for attending and tells no weights: those are the pattern.
+        // The cache does not return weights: these come from `pattern`.
         let first = (newest + 1).saturating_sub(WINDOW);
         let seen = &frames[first..=newest];
         let mut pattern = [0.0; WINDOW];
@@ -97,7 +97,7 @@ fn print_line(newest: usize, weights: &[f32], output: &[f32; BANDS]) {
     println!("| band {loudest:2} {percent:3} % {:08x}", hash(output));
 }
 
-/// A weight, where an even one is 1.
+/// The character for a weight, relative to the average weight.
 fn shade(weight: f32) -> char {
     match weight {
         ..0.5 => ' ',

@@ -1,28 +1,28 @@
-//! A microphone that is not there: the sounds that it would hear, and the power in their bands.
+//! A simulated microphone: synthetic sounds, and their power per band.
 
 use core::array;
 
 use sdpa::{Error, Matrix, MatrixRef, project};
 
-/// How long it listens.
+/// The number of frames to listen to.
 pub const FRAMES: usize = 160;
 
-/// Of a frame: 8 ms at 8 kHz.
+/// Samples per frame: 8 ms at 8 kHz.
 pub const SAMPLES: usize = 64;
 
-/// Band `b` is about the pitch of `b + 1` periods a frame: 125 Hz to 2 kHz.
+/// The number of bands. Band `b` is centred at `b + 1` periods per frame: 125 Hz to 2 kHz.
 pub const BANDS: usize = 16;
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Sound {
     Silence,
-    /// In the middle of a band.
+    /// A tone at the centre of a band.
     Tone(usize),
-    /// From the lower end of a band to its upper: a frame of a chirp.
+    /// A frame of a chirp, from the lower end of a band to its upper end.
     Rise(usize),
 }
 
-/// What is to be heard: the same every 40 frames.
+/// Returns the sound of a frame; it repeats every 40 frames.
 pub fn sound(frame: usize) -> Sound {
     match frame % 40 {
         moment @ 4..10 => Sound::Rise(moment),
@@ -32,10 +32,10 @@ pub fn sound(frame: usize) -> Sound {
     }
 }
 
-/// One period a frame, in parts of 2⁻¹⁶ of a turn a sample.
+/// The phase step of one period per frame, in 2⁻¹⁶ of a turn per sample.
 const PERIOD: u16 = (0x1_0000 / SAMPLES) as u16;
 
-/// A sine of that part of a turn, within 0.06: a parabola each half turn.
+/// Returns the sine of a phase within 0.06: a parabola for each half turn.
 const fn sine(turn: u16) -> f32 {
     let half_turns = turn.cast_signed() as f32 / 32768.0;
     4.0 * half_turns * (1.0 - half_turns.abs())
@@ -49,7 +49,7 @@ pub struct Microphone {
 impl Microphone {
     pub const NEW: Self = Self { turn: 0, noise: 0 };
 
-    /// The samples of a frame, with a hiss under them.
+    /// Returns the samples of a frame, with background noise.
     pub fn record(&mut self, frame: usize) -> [f32; SAMPLES] {
         let middle = |band| (band as u16 + 1) * PERIOD;
         let (loud, mut pitch, glide) = match sound(frame) {
@@ -60,7 +60,7 @@ impl Microphone {
         array::from_fn(|_| {
             self.turn = self.turn.wrapping_add(pitch);
             pitch += glide;
-            // The congruential generator of Numerical Recipes.
+            // The linear congruential generator of Numerical Recipes.
             self.noise = self.noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let hiss = (self.noise >> 16) as f32 / 65536.0 - 0.5;
             loud * sine(self.turn) + 0.1 * hiss
@@ -68,8 +68,8 @@ impl Microphone {
     }
 }
 
-/// A cosine and a sine of each band, over the samples of a frame, such that a tone that is as
-/// loud as 1 has the power 1.
+/// A cosine and a sine per band over the samples of a frame, normalized so that a tone of amplitude 1 has
+/// power 1.
 static FILTERS: [[f32; 2 * BANDS]; SAMPLES] = {
     let mut filters = [[0.0; 2 * BANDS]; SAMPLES];
     let mut sample = 0;
@@ -86,7 +86,7 @@ static FILTERS: [[f32; 2 * BANDS]; SAMPLES] = {
     filters
 };
 
-/// The power in each band of a frame.
+/// Returns the power of a frame in each band.
 pub fn powers(samples: &[f32; SAMPLES]) -> Result<[f32; BANDS], Error> {
     let mut parts = Matrix::<1, { 2 * BANDS }>::ZERO;
     let filters = MatrixRef::from(FILTERS.as_slice());

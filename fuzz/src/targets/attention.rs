@@ -1,10 +1,11 @@
-//! Attention: FMA against f64, from a cache, in parts that are merged; among canaries.
+//! Attention: against f64, over a cache, and in parts that are merged; with canaries around all outputs.
 //!
 //! ```text
-//! every back end    heads together == heads alone == from a cache, and == its family, bit for bit
-//! a family's        within its bound of f64 over the scores that `Attention::scores` gives,
-//!                   which are within theirs; the pattern likewise
-//! two parts, merged within the bound of the whole
+//! every back end    all heads in one call == each head alone == over a cache == others of its family,
+//!                   bit for bit
+//! each family       scores of `Attention::scores`, and outputs and pattern computed from these scores in
+//!                   f64: within their bounds
+//! two parts, merged within the bound of one call
 //! ```
 
 mod options;
@@ -23,7 +24,7 @@ use super::input::Input;
 use crate::common::{
     assert_same_bits,
     cases::{Layout, Rng},
-    grid::{CANARY, Grid, Held, is_untouched},
+    grid::{CANARY, Grid, GuardedMatrix, is_untouched},
     oracle,
 };
 
@@ -54,7 +55,7 @@ impl Heads {
         Grid { rows: self.tokens, cols: self.dim, data: self.data[head * len..][..len].to_vec() }
     }
 
-    /// The same, `[tokens][heads][dim]`.
+    /// Transposes to `[tokens][heads][dim]`.
     fn interleaved(&self) -> Vec<f32> {
         let mut data = Vec::with_capacity(self.data.len());
         for token in 0..self.tokens {
@@ -117,8 +118,8 @@ impl Guarded {
     }
 }
 
-/// Heads of queries and of keys; queries, keys; dim and width; a cut and a layout a byte; then the
-/// values of queries, keys and values; then the options.
+/// Input bytes: query heads and KV heads; queries, keys; dim and width; a cut and a layout of one byte each;
+/// the values of queries, keys and values; the options.
 pub(crate) fn check(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let heads = input.u8();
@@ -173,7 +174,7 @@ impl Case {
         (Guarded::new(queries * self.values.dim), Guarded::new(queries))
     }
 
-    /// All heads, one behind the other.
+    /// Computes all heads in one call, stacked.
     fn call(&self, backend: Backend) -> (Result<(), Error>, State) {
         let (mut out, mut log_sum_exp) = self.outputs();
         let mut workspace = Guarded::new(self.workspace());
@@ -204,7 +205,7 @@ impl Case {
         assert!(is_untouched(&out) && is_untouched(&log_sum_exp), "an error wrote");
     }
 
-    /// A head after another, each in some layout, with a workspace that is once too short.
+    /// Computes head after head, each in some layout; first with a workspace that is too short.
     fn heads_alone(&self, backend: Backend, kind: u8) -> State {
         let mut rng = Rng::new(u64::from(kind));
         let mut state = State { out: Vec::new(), log_sum_exp: Vec::new() };
@@ -214,11 +215,11 @@ impl Case {
                     |(heads, group)| {
                         let grid = heads.head(head / group);
                         let layout = Layout::of_output(&mut rng, grid.rows, grid.cols);
-                        Held::of(&grid, layout)
+                        GuardedMatrix::of(&grid, layout)
                     },
                 );
             let layout = Layout::of_output(&mut rng, self.queries.tokens, self.values.dim);
-            let mut out = Held::empty(layout);
+            let mut out = GuardedMatrix::empty(layout);
             let mut log_sum_exp = vec![CANARY; self.queries.tokens];
             let mut workspace = vec![CANARY; self.workspace()];
             let mut run = |workspace: &mut [f32]| {
@@ -241,7 +242,7 @@ impl Case {
         state
     }
 
-    /// The heads of a token side by side.
+    /// Computes all heads in one call, interleaved.
     fn interleaved(&self, backend: Backend) -> State {
         let [queries, keys, values] =
             [&self.queries, &self.keys, &self.values].map(Heads::interleaved);
@@ -264,7 +265,7 @@ impl Case {
         State { out: by_token.interleaved(), log_sum_exp: log_sum_exp.checked("log-sum-exp") }
     }
 
-    /// A cache that was filled, slid and cut back has the bits of all keys with the dropped
+    /// Over a cache after appends, slides and truncations: the bits of a call over all keys with the dropped
     /// ones masked.
     fn check_cache(&self, backend: Backend, kind: u8) {
         let (keys, tokens) = (self.keys.tokens, self.queries.tokens);
@@ -355,7 +356,8 @@ impl Case {
         }
     }
 
-    /// The keys before `cut` and the others, merged; and the log-sum-exps of both.
+    /// Merges the attention over the keys before `cut` and over the others; also returns the log-sum-exps of
+    /// both.
     fn in_parts(&self, backend: Backend, cut: usize) -> (State, [Vec<f32>; 2]) {
         let part = |from, to, sinks| {
             let part = Self {
@@ -382,7 +384,7 @@ impl Case {
         (State { out, log_sum_exp }, logs)
     }
 
-    /// Holds one head to f64.
+    /// Checks one head against f64.
     fn check_head(
         &self,
         backend: Backend,
@@ -438,7 +440,7 @@ impl Case {
                 let seen: Vec<f64> =
                     seen.iter().map(|&key| f64::from(values.at(key, col))).collect();
                 tolerance.check(state.out[i], &column, &seen);
-                // An empty part may hold what is not finite, of which nothing is read.
+                // Values in a part without visible keys may be infinite or NaN: they are ignored.
                 let is_read =
                     seen.iter().all(|x| x.is_finite()) || !parts.contains(&f32::NEG_INFINITY);
                 if unknown {
@@ -450,7 +452,7 @@ impl Case {
         }
     }
 
-    /// Scores of ordinary size, before −∞ stands where a key is masked.
+    /// Checks scores of ordinary size, before masked keys are set to −∞.
     fn check_scores(&self, keys: &Grid, queries: &Grid, scores: &Grid) {
         let Options { scale, softcap, .. } = self.options;
         let products = oracle::scores(keys, queries, scale);
@@ -472,7 +474,7 @@ impl Case {
                     + product.underflow * 1e-44;
                 if cap > 0.0 {
                     truth = cap * (truth / cap).tanh();
-                    // The quotient may be subnormal.
+                    // The quotient by the cap may be subnormal.
                     allowed += 6.0 * U * truth.abs() + cap * 3e-45 + 3e-45;
                 }
                 truth += bias;

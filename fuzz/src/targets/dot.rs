@@ -1,4 +1,4 @@
-//! `dot` of two slices that end where their buffers do.
+//! `dot` of two slices that end at the end of their allocations.
 
 use super::{check_sum, input::Input, on_all};
 use crate::common::{bounds, grid::Grid, oracle};

@@ -1,7 +1,6 @@
-//! What bytes say: sizes, values, layouts. Where they end, zeros follow.
+//! Decodes input bytes to sizes, values and layouts. After the last byte zeros follow.
 //!
-//! `fuzz/seeds.sh` writes inputs by hand; it and the files of `fuzz/regressions/`
-//! depend on this order of bytes.
+//! `fuzz/seeds.sh` and the files of `fuzz/regressions/` depend on this byte format.
 
 use std::collections::HashSet;
 
@@ -9,10 +8,10 @@ use sdpa::{Error, MatrixMut};
 
 use crate::common::{
     cases::{Kind, Layout, Rng},
-    grid::{CANARY, Grid, Held, is_untouched},
+    grid::{CANARY, Grid, GuardedMatrix, is_untouched},
 };
 
-/// What a byte picks from, where each value is a byte.
+/// The values that a byte selects, for the kind with one byte per value.
 const SPECIAL: [f32; 16] = [
     0.0,
     -0.0,
@@ -64,7 +63,7 @@ impl<'a> Input<'a> {
         Rng::new(u64::from(u32::from_le_bytes(self.take())))
     }
 
-    /// A byte: a dimension of a matrix, at most 70.
+    /// One byte: a dimension of a matrix, at most 70.
     pub(crate) fn size(&mut self) -> usize {
         usize::from(self.u8()) % 71
     }
@@ -74,7 +73,7 @@ impl<'a> Input<'a> {
         self.u16() % 1025
     }
 
-    /// Rows, columns, and a depth that makes at most 2¹⁵ multiply-adds: three bytes.
+    /// Three bytes: rows, columns, and a depth with at most 2¹⁵ multiply-adds in total.
     pub(crate) fn shape(&mut self) -> (usize, usize, usize) {
         let (rows, cols, mut depth) = (self.size(), self.size(), self.size());
         while rows * cols * depth > 1 << 15 {
@@ -83,17 +82,17 @@ impl<'a> Input<'a> {
         (rows, cols, depth)
     }
 
-    /// A byte for the kind and what it asks for, then up to three values of their own.
+    /// Values: one byte for the kind, its arguments, then up to three patches of single values.
     pub(crate) fn values(&mut self, n: usize) -> Vec<f32> {
         let mut values = vec![0.0; n];
         match usize::from(self.u8()) % (4 + Kind::ALL.len()) {
-            // Any bits, each its own.
+            // Any bits for each value.
             0 => values.fill_with(|| self.f32()),
-            // One throughout.
+            // One value for all.
             1 => values.fill(self.f32()),
-            // A byte each.
+            // One byte per value.
             2 => values.fill_with(|| SPECIAL[usize::from(self.u8()) % SPECIAL.len()]),
-            // The first, and one throughout behind it.
+            // The first value, and one for all others.
             3 => {
                 let first = self.f32();
                 values.fill(self.f32());
@@ -110,8 +109,8 @@ impl<'a> Input<'a> {
         values
     }
 
-    /// A mask of 0 and others: the rows from one on are 0 (0), one in two at random (1), or a
-    /// run of its own in each column (2); then what it asks for.
+    /// A boolean mask: one byte for its kind, then the arguments. Zeros are all rows from one on (0), half of
+    /// the elements at random (1), or one run per column (2).
     pub(crate) fn mask(&mut self, rows: usize, cols: usize) -> Grid<u8> {
         let kind = self.u8() % 3;
         if kind == 0 {
@@ -127,24 +126,24 @@ impl<'a> Input<'a> {
         })
     }
 
-    /// A matrix for reading: its values, then its layout; any strides up to 200.
-    pub(crate) fn matrix(&mut self, rows: usize, cols: usize) -> Held {
+    /// An input matrix: its values, then its layout, with any strides up to 200.
+    pub(crate) fn matrix(&mut self, rows: usize, cols: usize) -> GuardedMatrix {
         let grid = Grid { rows, cols, data: self.values(rows * cols) };
         let layout = match self.u8() % 4 {
             2 => Layout::of_input(&mut self.rng(), rows, cols),
             kind => self.exact_layout(kind, rows, cols),
         };
-        Held::of(&grid, layout)
+        GuardedMatrix::of(&grid, layout)
     }
 
-    /// A layout that keeps elements apart. Strides that do not are tried first, and
-    /// must be refused.
+    /// An output layout, whose elements are distinct. Strides that overlap are tried first, and must be
+    /// refused.
     pub(crate) fn output(&mut self, rows: usize, cols: usize) -> Layout {
         let layout = match self.u8() % 4 {
             2 => Layout::of_output(&mut self.rng(), rows, cols),
             kind => self.exact_layout(kind, rows, cols),
         };
-        if is_apart(layout) {
+        if has_distinct_elements(layout) {
             return layout;
         }
         let mut buffer = vec![CANARY; layout.len];
@@ -156,7 +155,7 @@ impl<'a> Input<'a> {
         Layout { row_stride: cols, col_stride: 1, ..layout }.exact()
     }
 
-    /// Dense (0), transposed (1), or any strides (3); the buffer ends with the last element.
+    /// Contiguous (0), transposed (1), or any strides (3); the buffer ends with the last element.
     fn exact_layout(&mut self, kind: u8, rows: usize, cols: usize) -> Layout {
         let mut stride = || usize::from(self.u8()) % 201;
         let (start, row_stride, col_stride) = match kind {
@@ -178,7 +177,7 @@ impl Layout {
     }
 }
 
-fn is_apart(layout: Layout) -> bool {
+fn has_distinct_elements(layout: Layout) -> bool {
     let mut seen = HashSet::new();
     (0..layout.rows)
         .flat_map(|row| (0..layout.cols).map(move |col| layout.index(row, col)))

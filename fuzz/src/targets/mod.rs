@@ -1,14 +1,13 @@
-//! What the fuzz targets and `tests/regressions.rs` run on some bytes.
+//! The bodies that the fuzz targets and `tests/regressions.rs` run on an input of bytes.
 //!
 //! ```text
 //! bytes ─▶ shapes, layouts, values
 //! every back end: result == the family's scalar reference, bit for bit
-//! a family's result: within its bound of the f64 oracle, or what the oracle's NaN or ∞ asks for
+//! each family:    within its bound of the f64 oracle; NaN or ∞ where the oracle has it
 //! ```
 //!
-//! Two back ends of a family that both equal the reference equal each other, and
-//! one back end of a family is enough for the oracle. The file stands in two
-//! crates, each of which has `tests/common` as `crate::common`.
+//! Back ends that equal the reference equal each other, so that one back end per family is compared with the
+//! oracle. Two crates include this file; each has `tests/common` as `crate::common`.
 
 pub(crate) mod attention;
 pub(crate) mod dot;
@@ -26,7 +25,7 @@ use crate::common::{
     reference::Reference,
 };
 
-/// One target: its name, and its body.
+/// A target: its name and its body.
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
@@ -40,8 +39,8 @@ pub(crate) const ALL: [Target; 6] = [
     ("attention", attention::check),
 ];
 
-/// Runs every back end, holds each to the bits of its family's reference, and
-/// gives these a family.
+/// Runs every back end, checks its bits against the reference of its family, and returns one result per
+/// family.
 fn on_all(
     what: &str,
     reference: impl Fn(Reference) -> Grid,
@@ -59,20 +58,20 @@ fn on_all(
     families
 }
 
-/// Holds a sum of `n` products to `bound`; where f32 may overflow on the way nothing
-/// is said of it, and where inputs are not finite the result is not either.
+/// Checks a sum of `n` products against `bound`. If an intermediate may overflow in f32 nothing is checked;
+/// if inputs are not finite the result must not be finite either.
 fn check_sum(bound: &'static Bound, family: Family, n: usize, got: f32, truth: Sum) {
     if truth.value.is_nan() {
         assert!(got.is_nan(), "{}: {got:e}, not NaN", bound.name);
     } else if truth.value.is_infinite() {
-        // NaN where the finite products overflow to the other side, or a scaled
-        // query underflows to 0.
+        // NaN if finite products overflow to the opposite infinity, or a scaled query underflows to 0.
         let limit = truth.value as f32;
         assert!(got.is_nan() || got == limit, "{}: {got:e}, not {limit}", bound.name);
     } else if truth.magnitude < 0.99 * f64::from(f32::MAX) {
-        // What underflow leaves is rounded too, fewer than 2⁷ times: 1 + 2⁷·u.
+        // Errors of underflow are rounded too, fewer than 2⁷ times: 1 + 2⁷·u.
         let underflow = truth.underflow * (1.0 + 1.0 / 131_072.0);
         let truth = Sum { underflow, ..truth };
-        Worst::new(bound).check(got, Case { fma: family == Family::Fma, n, truth, moved: 0.0 });
+        Worst::new(bound)
+            .check(got, Case { fma: family == Family::Fma, n, truth, propagated: 0.0 });
     }
 }

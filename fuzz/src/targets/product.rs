@@ -1,4 +1,4 @@
-//! The three matrix products, among canaries.
+//! The three matrix products, with canaries around the outputs.
 
 use sdpa::{Backend, Error, MatrixMut};
 
@@ -6,12 +6,12 @@ use super::{check_sum, input::Input, on_all};
 use crate::common::{
     bounds::{self, Bound},
     cases::Layout,
-    grid::{Grid, Held, is_untouched},
+    grid::{Grid, GuardedMatrix, is_untouched},
     oracle::{self, Sum},
     reference::Reference,
 };
 
-/// `Backend::project`.
+/// Fuzzes `Backend::project`.
 pub(crate) fn project(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let (tokens, outputs, inputs) = input.shape();
@@ -33,7 +33,7 @@ pub(crate) fn project(bytes: &[u8]) {
     );
 }
 
-/// `Backend::scores`.
+/// Fuzzes `Backend::scores`.
 pub(crate) fn scores(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let (keys, queries, dim) = input.shape();
@@ -60,7 +60,7 @@ pub(crate) fn scores(bytes: &[u8]) {
         |reference| reference.scores(&k_grid, &q_grid, scale),
         || {
             let mut truth = oracle::scores(&k_grid, &q_grid, scale);
-            // A scaled query may overflow where its products with the keys do not.
+            // A scaled query may overflow although its products with the keys do not.
             let scale = f64::from(scale.unwrap_or(1.0));
             for (i, sum) in truth.data.iter_mut().enumerate() {
                 let query = q_grid.row(i % queries);
@@ -74,7 +74,7 @@ pub(crate) fn scores(bytes: &[u8]) {
     );
 }
 
-/// `Backend::weighted_sum`.
+/// Fuzzes `Backend::weighted_sum`.
 pub(crate) fn weighted_sum(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let (queries, width, keys) = input.shape();
@@ -93,11 +93,11 @@ pub(crate) fn weighted_sum(bytes: &[u8]) {
     );
 }
 
-/// What is expected of a product of `n` terms an element.
+/// The expected results of a matrix product with `n` terms per element.
 struct Product {
     bound: &'static Bound,
     n: usize,
-    /// What must be returned, with nothing written.
+    /// The error that must be returned, with nothing written.
     error: Option<Error>,
     out: Layout,
 }
@@ -112,14 +112,14 @@ impl Product {
         let Self { bound, n, error, out } = self;
         if let Some(error) = error {
             for backend in Backend::available() {
-                let mut held = Held::empty(out);
+                let mut held = GuardedMatrix::empty(out);
                 assert_eq!(run(backend, held.view_mut()), Err(error), "{}", bound.name);
                 assert!(is_untouched(&held.checked(bound.name).data), "an error wrote");
             }
             return;
         }
         let families = on_all(&format!("{} to {out:?}", bound.name), reference, |backend| {
-            let mut held = Held::empty(out);
+            let mut held = GuardedMatrix::empty(out);
             run(backend, held.view_mut()).expect("sizes agree");
             held.checked(bound.name)
         });

@@ -1,4 +1,4 @@
-//! Every softmax: of a slice, of rows, of columns; in place and out of place; among canaries.
+//! Every softmax: of a slice, of rows, of columns; in place and out of place; with canaries around outputs.
 
 use sdpa::{Backend, MatrixMut};
 
@@ -6,7 +6,7 @@ use super::{input::Input, on_all};
 use crate::common::{
     bounds::{self, Case, Worst},
     cases::Layout,
-    grid::{Grid, Held},
+    grid::{Grid, GuardedMatrix},
     oracle,
     reference::Reference,
 };
@@ -27,7 +27,7 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// As slices, shifted and with canaries on both sides.
+/// Softmax of slices, at an offset and with canaries on both sides.
 fn slice(x: &Grid) {
     let layout = Layout {
         rows: 1,
@@ -39,28 +39,28 @@ fn slice(x: &Grid) {
     };
     let reference = |reference: Reference| reference.softmax_rows(x);
     let families = on_all("softmax", reference, |backend| {
-        let mut out = Held::empty(layout);
+        let mut out = GuardedMatrix::empty(layout);
         with_slice(out.view_mut(), |out| backend.softmax(x.row(0), out).expect("one length"));
         out.checked("softmax")
     });
     on_all("softmax in place", reference, |backend| {
-        let mut out = Held::of(x, layout);
+        let mut out = GuardedMatrix::of(x, layout);
         with_slice(out.view_mut(), |out| backend.softmax_in_place(out));
         out.checked("softmax in place")
     });
     families.iter().for_each(|(_, got)| check_weights(&x.data, &got.data));
 }
 
-/// The row of a matrix that has one; a row of nothing is no slice of it.
+/// Calls `run` with the only row of a matrix; with an empty slice if it has no elements.
 fn with_slice(mut row: MatrixMut<'_>, run: impl FnOnce(&mut [f32])) {
     run(row.row_mut(0).unwrap_or_default());
 }
 
-fn rows_of(x: &Held, out: Layout, in_place: Layout) {
+fn rows_of(x: &GuardedMatrix, out: Layout, in_place: Layout) {
     let grid = x.grid();
     let reference = |reference: Reference| reference.softmax_rows(&grid);
     let families = on_all("softmax_rows", reference, |backend| {
-        let mut out = Held::empty(out);
+        let mut out = GuardedMatrix::empty(out);
         backend.softmax_rows(x.view(), out.view_mut()).expect("one shape");
         out.checked("softmax_rows")
     });
@@ -72,11 +72,11 @@ fn rows_of(x: &Held, out: Layout, in_place: Layout) {
     }
 }
 
-fn columns_of(x: &Held, out: Layout, in_place: Layout) {
+fn columns_of(x: &GuardedMatrix, out: Layout, in_place: Layout) {
     let grid = x.grid();
     let reference = |reference: Reference| reference.softmax_columns(&grid);
     let families = on_all("softmax_columns", reference, |backend| {
-        let mut out = Held::empty(out);
+        let mut out = GuardedMatrix::empty(out);
         backend.softmax_columns(x.view(), out.view_mut()).expect("one shape");
         out.checked("softmax_columns")
     });
@@ -88,21 +88,21 @@ fn columns_of(x: &Held, out: Layout, in_place: Layout) {
     }
 }
 
-/// What `run` makes of `grid`, written over it.
+/// Runs `run` in place on a copy of `grid` and returns the result.
 fn over(grid: &Grid, layout: Layout, run: impl FnOnce(MatrixMut<'_>)) -> Grid {
-    let mut held = Held::of(grid, layout);
+    let mut held = GuardedMatrix::of(grid, layout);
     run(held.view_mut());
     held.checked("in place")
 }
 
-/// What is said of the weights of any input, and their bounds where they are stated.
+/// Checks the properties of weights that hold for any input, and their bounds where these are promised.
 fn check_weights(x: &[f32], got: &[f32]) {
     if x.iter().any(|x| x.is_nan()) {
         assert!(got.iter().all(|w| w.is_nan()), "a NaN is left out: {got:?}");
         return;
     }
     let infinite = x.contains(&f32::INFINITY);
-    // A mask is no input: its weight is +0.
+    // A score of −∞ has the weight +0 and does not count among the inputs.
     let stated = |&x: &f32| (-80.0..=80.0).contains(&x) || x == f32::NEG_INFINITY;
     let stated = infinite || x.iter().all(stated);
     for ((&x, &got), truth) in x.iter().zip(got).zip(oracle::softmax(x)) {
@@ -115,8 +115,8 @@ fn check_weights(x: &[f32], got: &[f32]) {
             let bound = if is_tiny { &bounds::TINY_WEIGHT } else { &bounds::WEIGHT };
             Worst::new(bound).check(got, Case::of_weight(truth));
         }
-        // x − max is rounded once: where the weight counts it is below 104, and the
-        // weight and the sum are off by 104·2⁻²⁴ each.
+        // x − max is rounded once. It is below 104 unless the weight is 0, so that the relative errors of the
+        // weight and of the sum are at most 104·2⁻²⁴ each.
         let error = (f64::from(got) - truth).abs();
         assert!(error < 2e-5, "{x:e} weighs {got:e}, not {truth:e}");
     }

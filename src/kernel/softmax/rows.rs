@@ -74,7 +74,7 @@ fn rows<
         let mut largest = maximum::<DENSE, L, V>(token, &row);
         let mut shift = RowShift::central(token);
         if largest.abs() > CENTRAL_MAXIMUM {
-            largest = subtract_large_maximum::<DENSE, L, V>(token, &mut row, largest);
+            largest = bound_maximum::<DENSE, L, V>(token, &mut row, largest);
             shift = RowShift::for_maximum(token, largest);
         }
         let bias = shift.rescaled(token, largest, SUM_BIAS);
@@ -139,11 +139,11 @@ fn normaliser<const L: usize, const G: usize, V: Vector<L>>(
     Normaliser::new(Scalar, a, e).splat(token)
 }
 
-/// If the maximum `largest` is large, subtracts it from the row in a pass of its own; later passes run in
-/// place. The subtraction is exact where the weight is not 0. If the maximum is +∞, applies
-/// [`share_at_infinity`] instead. Returns the new maximum.
+/// Bounds the maximum `largest` of a row by ±[`LARGE_MAXIMUM`]. If it is larger, a pass of its own subtracts it
+/// from the row, and later passes run in place. The subtraction is exact where the weight is not 0. If the
+/// maximum is +∞ the pass applies [`share_at_infinity`] instead. Returns the new maximum.
 #[inline(always)]
-fn subtract_large_maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
+fn bound_maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
     token: V::Token,
     row: &mut Row<'_, DENSE>,
     largest: f32,

@@ -1,4 +1,4 @@
-//! Attention in plain f64 under all options, with what bounds need to know of it.
+//! Attention in plain f64 under all options, with the quantities that its bounds depend on.
 
 use super::super::{grid::Grid, options::Options};
 use super::{Sum, sum};
@@ -6,20 +6,20 @@ use super::{Sum, sum};
 /// 2⁻²⁴, the largest relative error of one rounding.
 const U: f64 = 1.0 / 16_777_216.0;
 
-/// A result, and how far the errors of its scores can move it.
+/// A result, and the propagated errors of its scores.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Truth {
     pub(crate) sum: Sum,
-    pub(crate) moved: f64,
+    pub(crate) propagated: f64,
 }
 
 impl Truth {
     fn exact(value: f64) -> Self {
-        Self { sum: Sum { value, magnitude: 0.0, underflow: 0.0 }, moved: 0.0 }
+        Self { sum: Sum { value, magnitude: 0.0, underflow: 0.0 }, propagated: 0.0 }
     }
 }
 
-/// One head: outputs (NaN; infinite for what is not finite), and log-sum-exps.
+/// The results of one head. An output is NaN, or +∞ for any infinite value.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) out: Grid<Truth>,
@@ -28,24 +28,23 @@ pub(crate) struct Answer {
     pub(crate) pattern: Grid<Truth>,
 }
 
-/// How many roundings a score passes: those of its products, the scale (a root and a
-/// quotient, where left out), the softcap (a quotient, a tanh within 2 ULP, which are 4, a
-/// product), and the bias.
+/// The number of roundings of a score: its products; the scale (two more for the default, a square root and a
+/// quotient); the softcap (a quotient, a tanh within 2 ULP, which count as 4, a product); and the bias.
 pub(crate) fn roundings(options: &Options, dim: usize) -> usize {
     let scale = if options.scale.is_some() { 1 } else { 3 };
     let softcap = if options.softcap != 0.0 { 6 } else { 0 };
     dim + scale + softcap + usize::from(options.bias.is_some())
 }
 
-/// The scores of visible keys, and the sums of absolute values that their errors scale
-/// with; a tanh makes no error larger.
+/// The scores of visible keys, with the sums of absolute values that their errors scale with. tanh does not
+/// amplify errors.
 pub(crate) fn scores(options: &Options, queries: &Grid, keys: &Grid) -> Grid<Option<Sum>> {
     let scores = super::scores(keys, queries, options.scale);
     Grid::from_fn(keys.rows, queries.rows, |key, token| {
         let mut score = scores.at(key, token);
         if options.softcap != 0.0 {
             let cap = f64::from(options.softcap);
-            // Five roundings are multiplied by the cap afterwards, one is not.
+            // The cap multiplies the errors of five roundings; that of the product remains.
             score.underflow += 5.0 * cap + 1.0;
             if score.value.is_infinite() {
                 score = Sum { magnitude: cap, underflow: 0.0, ..score };
@@ -61,10 +60,10 @@ pub(crate) fn scores(options: &Options, queries: &Grid, keys: &Grid) -> Grid<Opt
     })
 }
 
-/// 1.1 ULP of a float is at most 2.2·u of it.
+/// The error of `exp`: 1.1 ULP of a float is at most 2.2·u times the float.
 const EXP: f64 = 2.2 * U;
 
-/// How many roundings `exp` adds to a score: two to those for which N · ln 2 is not exact.
+/// The roundings that the range reduction of `exp` adds to a score: two if N · ln 2 is not exact.
 fn inside_exp(score: f64) -> f64 {
     if score.abs() < 2800.0 { 0.0 } else { 2.0 }
 }
@@ -73,7 +72,7 @@ fn inside_exp(score: f64) -> f64 {
 struct Weighed {
     key: Option<usize>,
     score: f64,
-    /// How far the logarithm of its weight can be off: the score, and 1.1 ULP of `exp`.
+    /// The error of the logarithm of its weight: that of the score, and 1.1 ULP of `exp`.
     off: f64,
 }
 
@@ -118,14 +117,14 @@ pub(crate) fn attention(
     answer
 }
 
-/// One query.
+/// The column of one query: its visible keys and the sink.
 struct Column {
     weighed: Vec<Weighed>,
     largest: f64,
-    /// Of each, relative to the largest.
+    /// The weights relative to the largest.
     weights: Vec<f64>,
     total: f64,
-    /// At least this part of the total is left when all weights are off downwards.
+    /// The fraction of the total that remains if all weights err downwards.
     left: f64,
     has_nan: bool,
 }
@@ -165,20 +164,20 @@ impl Column {
         let mut sum = sum(self.parts().map(|(weighed, part)| part * value_of(weighed)));
         // The reciprocal of a sum of weights is at most 2.
         sum.underflow = 2.0 * (sum.underflow + 2.0 * blocks) + 2.0;
-        // Weights below 2⁻¹²⁶ of the largest may be +0, in `exp` and in every rescale.
+        // `exp` and each rescale may flush weights below 2⁻¹²⁶ of the largest to +0.
         let flushed = f64::from_bits((1023 - 124) << 52);
-        let moved = self
+        let propagated = self
             .parts()
             .map(|(weighed, part)| {
                 let apart = (value_of(weighed) - sum.value).abs();
                 (if part > 0.0 { part * off(weighed).exp_m1() } else { 0.0 } + flushed) * apart
             })
             .sum::<f64>();
-        Truth { sum, moved: moved / self.left }
+        Truth { sum, propagated: propagated / self.left }
     }
 
-    /// The magnitude counts roundings: 5 of ln sum (2 ULP, which are 4, and an addition), one of
-    /// the result, another of N · ln 2 where that is not exact; sum is at most twice the total.
+    /// The magnitude is weighted by roundings: 5 of ln sum (2 ULP, which count as 4, and an addition), one of
+    /// the result, and those of N · ln 2 where it is not exact; sum is at most twice the total.
     fn log_sum_exp(&self) -> Truth {
         if self.has_nan {
             return Truth::exact(f64::NAN);
@@ -190,10 +189,10 @@ impl Column {
         let value = self.largest + logarithm;
         let large = inside_exp(self.largest) * self.largest.abs();
         let magnitude = 5.0 * (logarithm + std::f64::consts::LN_2) + value.abs() + large;
-        Truth { sum: Sum { value, magnitude, underflow: 0.0 }, moved: self.more() }
+        Truth { sum: Sum { value, magnitude, underflow: 0.0 }, propagated: self.more() }
     }
 
-    /// How far the logarithm of the total can be off.
+    /// The propagated error of the logarithm of the total.
     fn more(&self) -> f64 {
         let parts = self.parts().filter(|(_, part)| *part > 0.0);
         parts.map(|(weighed, part)| part * off(weighed).exp()).sum::<f64>().ln()
@@ -204,14 +203,14 @@ impl Column {
         self.parts().map(move |(weighed, part)| {
             let value = if self.has_nan { f64::NAN } else { part };
             let value = if self.total == 0.0 && !self.has_nan { 0.0 } else { value };
-            let moved = if part > 0.0 { part * (off(weighed) + more).exp_m1() } else { 0.0 };
+            let propagated = if part > 0.0 { part * (off(weighed) + more).exp_m1() } else { 0.0 };
             let sum = Sum { value, magnitude: value, underflow: 0.0 };
-            (weighed.key, Truth { sum, moved })
+            (weighed.key, Truth { sum, propagated })
         })
     }
 }
 
-/// Nothing moves a weight that +∞ has decided.
+/// The error of a weight's logarithm; 0 if the score is infinite, which decides the weight.
 fn off(weighed: &Weighed) -> f64 {
     if weighed.score.is_finite() { weighed.off } else { 0.0 }
 }

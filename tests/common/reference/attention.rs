@@ -1,18 +1,18 @@
 //! The section "Attention: blocks of keys" of `kernel/order.rs` in plain scalar code.
 
 use super::super::{grid::Grid, options::Options};
-use super::{Reference, Shift, share};
+use super::{Reference, Shift, score_under_infinity};
 
 const BLOCK: usize = 64;
 
-/// What a call gives for one head.
+/// The results of one head.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) out: Grid,
     pub(crate) log_sum_exp: Vec<f32>,
 }
 
-/// What is known of one query after some blocks.
+/// The state of one query after some blocks: running maximum, sum of weights, output accumulators.
 struct State {
     m: f32,
     shift: Shift,
@@ -42,7 +42,7 @@ impl Reference {
         Answer { out, log_sum_exp }
     }
 
-    /// All blocks in which the query sees a key.
+    /// Processes all blocks in which the query sees a key.
     fn walk(self, sink: f32, scores: &[f32], sees: &dyn Fn(usize) -> bool, values: &Grid) -> State {
         let shift = self.wide_shift(sink);
         let sum = self.weight(&shift, sink);
@@ -57,7 +57,7 @@ impl Reference {
         state
     }
 
-    /// One block, of which the query sees `keys`.
+    /// Processes one block, in which the query sees `keys`.
     fn step(self, state: &mut State, scores: &[f32], keys: &[usize], values: &Grid) {
         let m = keys.iter().fold(state.m, |m, &key| if scores[key] > m { scores[key] } else { m });
         let is_infinite = m == f32::INFINITY;
@@ -71,7 +71,7 @@ impl Reference {
         let mut parts = [0.0; 4];
         let mut sums = vec![0.0; values.cols];
         for &key in keys {
-            let score = if is_infinite { share(scores[key]) } else { scores[key] };
+            let score = if is_infinite { score_under_infinity(scores[key]) } else { scores[key] };
             let weight = self.weight(&shift, score);
             parts[key % BLOCK % 4] += weight;
             for (sum, &value) in sums.iter_mut().zip(values.row(key)) {
@@ -88,7 +88,8 @@ impl Reference {
         state.shift = shift;
     }
 
-    /// 2^(N of `from` − N of `to`), times what the taking off of maxima leaves.
+    /// The rescale factor from one shift to another: 2^(N of `from` − N of `to`), times e^(difference of the
+    /// bases).
     fn factor(self, from: &Shift, to: &Shift) -> f32 {
         let k = to.magic - from.magic + self.wide_bias();
         let (lowest, x) = (0.0 - k * super::LN2, from.base - to.base);
@@ -127,7 +128,7 @@ impl Reference {
         grid
     }
 
-    /// Capped and biased, masked or not.
+    /// The scores after softcap and bias, before masks.
     fn adjusted_scores(self, options: &Options, queries: &Grid, keys: &Grid) -> Grid {
         let scores = self.scores(keys, queries, options.scale);
         Grid::from_fn(keys.rows, queries.rows, |key, token| {
@@ -168,7 +169,7 @@ impl Reference {
             _ if x < f32::MIN_POSITIVE => return f32::NEG_INFINITY,
             _ => {}
         }
-        let [high, low] = super::NARROW.map(f32::from_bits);
+        let [high, low] = super::NARROW_LN2.map(f32::from_bits);
         let k = x.to_bits().wrapping_sub(0x3f35_04f4).cast_signed() >> 23;
         let m = f32::from_bits(x.to_bits().wrapping_sub(k.cast_unsigned() << 23));
         let (e, f) = (n + k as f32, m - 1.0);

@@ -1,18 +1,18 @@
-//! Known answers: the notebook's table, and one trained head from embeddings to output.
+//! Known answers: the table of the worked example, and one trained head from embeddings to output.
 
 use sdpa::{Backend, Error, MatrixMut, MatrixRef};
 
 use crate::{Arena, digest::Digest};
 
-/// What was computed, against what it should be.
+/// Results compared with the expected ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
     pub name: &'static str,
-    /// The largest error, in parts of its bound.
+    /// The largest error as a fraction of its bound.
     pub part: f64,
 }
 
-/// The floats of a `.npy` file of `f32`, which has the right shape: tests read it too.
+/// Reads the floats of a `.npy` file of `f32`; tests on the host check its shape.
 const fn f32s<const N: usize>(file: &[u8]) -> [f32; N] {
     let mut floats = [0.0; N];
     let begin = file.len() - 4 * N;
@@ -25,7 +25,7 @@ const fn f32s<const N: usize>(file: &[u8]) -> [f32; N] {
     floats
 }
 
-/// Likewise, of `f64`.
+/// Reads the floats of a `.npy` file of `f64`.
 const fn f64s<const N: usize>(file: &[u8]) -> [f64; N] {
     let mut floats = [0.0; N];
     let begin = file.len() - 8 * N;
@@ -63,15 +63,15 @@ data!(EXPECTED_OUTPUT, f64s, f64, 8 * 32, "expected_output.f64");
 
 fn worst(got: &[f32], want: &[f64], bound: f64) -> f64 {
     let errors = got.iter().zip(want).map(|(&got, want)| (f64::from(got) - want).abs() / bound);
-    // A NaN must not hide.
-    errors.fold(0.0, |worst, error| if error <= worst { worst } else { error })
+    // A NaN stays the worst: `f64::max` would drop it.
+    errors.fold(0.0, |worst, error| if error <= worst || worst.is_nan() { worst } else { error })
 }
 
 fn largest(x: &[f64]) -> f64 {
     x.iter().fold(0.0, |most, x| most.max(x.abs()))
 }
 
-/// The worked example that the project began with: a row a key, a column a query.
+/// The worked example that the project began with: a row per key, a column per query.
 pub fn notebook(backend: Backend, digest: &mut Digest) -> Result<Answer, Error> {
     let scores = [
         [0.7, -0.93, -0.24, -5.0],
@@ -117,7 +117,7 @@ pub fn head(
     let values = MatrixRef::new(values, 8, 32)?;
     backend.weighted_sum(MatrixRef::new(pattern, 8, 8)?, values, MatrixMut::new(output, 8, 32)?)?;
 
-    // Of tests/attention_pattern.rs, which gives the reasons.
+    // The bounds of tests/attention_pattern.rs, which gives the reasons.
     let strayed = |roundings: f64, x: &[f64]| libm::sqrt(roundings) / 16_777_216.0 * largest(x);
     let bound = strayed(384.0 + 32.0, &EXPECTED_SCORES);
     let output_bound = strayed(384.0 + 8.0, &EXPECTED_OUTPUT);

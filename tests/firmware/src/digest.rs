@@ -1,28 +1,29 @@
-//! A digest of every output bit of some hundred random cases an operation.
+//! A digest per operation over all output bits of some hundred random cases.
 
-use sdpa::{Attention, Backend, CachePositions, Error, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef};
+use sdpa::{
+    Attention, Backend, CachePositions, Error, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef,
+};
 
 use crate::{
     Arena, FLOATS,
     cases::{self, Kind, Layout, Rng},
 };
 
-/// How many cases an operation.
+/// The number of cases per operation.
 const CASES: usize = 40;
 
-/// What lies where no element does: it goes into the digest, so that a stray write
-/// shows.
+/// The content of buffers outside the elements. It is part of the digest, so that a stray write changes it.
 const CANARY: f32 = -7.25e20;
 
-/// No case has more multiply-adds or elements: a core without FPU emulates each.
+/// The largest number of multiply-adds or elements in a case: a core without FPU emulates each operation.
 const MOST: usize = 30_000;
 
-/// Which values the cases have.
+/// The values of the cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
-    /// Nothing subnormal is read, and nothing that shows is subnormal on the way.
+    /// No input is subnormal, and no subnormal intermediate affects a result.
     Normal,
-    /// Subnormal inputs, products, sums or weights. The vector unit of a Cortex-M55 flushes them.
+    /// Subnormal inputs, products, sums or weights, which the vector unit of a Cortex-M55 flushes to 0.
     Subnormal,
 }
 
@@ -47,14 +48,14 @@ impl Values {
     }
 }
 
-/// FNV-1a over 32 bits at a time.
+/// FNV-1a, 32 bits at a time.
 #[derive(Clone, Copy)]
 pub struct Digest(u64);
 
 impl Digest {
     pub const NEW: Self = Self(0xcbf2_9ce4_8422_2325);
 
-    /// One NaN is as good as another.
+    /// Every NaN counts as the same.
     pub fn add(&mut self, x: f32) {
         let bits = if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() };
         self.0 = (self.0 ^ u64::from(bits)).wrapping_mul(0x0000_0100_0000_01b3);
@@ -66,7 +67,7 @@ impl Digest {
     }
 }
 
-/// One case: where its shapes and values come from, and its memory.
+/// One case: its random generator and its memory.
 pub struct Case<'a> {
     rng: Rng,
     values: Values,
@@ -74,11 +75,11 @@ pub struct Case<'a> {
     arena: &'a mut Arena,
 }
 
-/// Fills what the operation reads, calls it, and says how many floats of the output
-/// buffer were its to write.
+/// Fills the inputs of the operation, calls it, and returns how many floats of the output buffer it may
+/// write.
 pub type Run = fn(&mut Case<'_>) -> Result<usize, Error>;
 
-/// The operations, by the names of their functions.
+/// The operations and the names of their functions.
 pub const OPERATIONS: [(&str, Run); 11] = [
     ("dot", dot),
     ("softmax", softmax),
@@ -93,7 +94,7 @@ pub const OPERATIONS: [(&str, Run); 11] = [
     ("attention_cached", attention_cached),
 ];
 
-/// The digest of one operation's outputs.
+/// Returns the digest of one operation's outputs.
 pub fn digest(run: Run, backend: Backend, values: Values, arena: &mut Arena) -> u64 {
     let mut digest = Digest::NEW;
     for seed in 0..CASES as u64 {
@@ -127,20 +128,20 @@ impl Case<'_> {
         let kind = self.values.kind(&mut self.rng);
         let to = &mut self.arena.inputs[input][..len];
         kind.fill(&mut self.rng, to);
-        // Beside an infinity a NaN takes another way, where vectors of the Cortex-M55 have lost it.
+        // The vector unit of the Cortex-M55 loses a NaN that meets an infinity.
         if kind == Kind::Infinite && self.rng.one_in(2) {
             to.iter_mut().filter(|_| self.rng.one_in(16)).for_each(|x| *x = f32::NAN);
         }
     }
 
-    /// Makes an input a random matrix that lies anyhow.
+    /// Fills an input with a random matrix of any layout.
     fn input(&mut self, input: usize, rows: usize, cols: usize) -> Layout {
         let layout = Layout::of_input(&mut self.rng, rows, cols);
         self.fill(input, layout.len);
         layout
     }
 
-    /// Makes the output a matrix that lies anyhow.
+    /// Makes the output a matrix of any layout.
     fn output(&mut self, rows: usize, cols: usize) -> Layout {
         let layout = Layout::of_output(&mut self.rng, rows, cols);
         self.arena.output[..layout.len].fill(CANARY);
@@ -242,12 +243,12 @@ fn weighted_sum(case: &mut Case<'_>) -> Result<usize, Error> {
     Ok(out.len)
 }
 
-/// The most keys, three blocks of them, queries, and columns of a head.
+/// The largest numbers of keys (three blocks), queries, and columns of a head.
 const KEYS: usize = 150;
 const QUERIES: usize = 12;
 const COLUMNS: usize = 20;
 
-/// Where masks and biases lie, in the buffer of the queries: behind all of those.
+/// The offset of masks and biases in the buffer of the queries: after all queries.
 const BEHIND: usize = FLOATS / 2;
 
 /// One head under any options, and its log-sum-exps.
@@ -266,7 +267,7 @@ fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
     let bias = &mut bias[..keys * queries];
     Kind::Masked.fill(rng, bias);
     let mut options = Attention::new().on(case.backend);
-    // Where positions end in 32 bits too: queries sit around `far`, and windows reach back from there.
+    // Positions near the end of 32 bits: the queries are around `far`, and windows reach back from there.
     let far = rng.pick(&[0, 0, i32::MAX as isize, -(i32::MAX as isize)]);
     let offset = rng.below(2 * KEYS) as isize - KEYS as isize;
     options =
@@ -297,7 +298,7 @@ fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
     Ok(out.len + queries.rows())
 }
 
-/// Tokens that are appended a few at a time to a cache that slides; its queries attend.
+/// Appends a few tokens at a time to a cache that slides, and attends with their queries.
 fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
     const BLOCKS: usize = 2;
     let rng = &mut case.rng;
@@ -311,7 +312,7 @@ fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
     };
     let (keys, values) =
         (&mut keys[..BLOCKS * KEY_BLOCK * dim], &mut values[..BLOCKS * KEY_BLOCK * width]);
-    // A device that has run for long counts beyond 32 bits.
+    // After a long run time positions exceed 32 bits.
     let begin = rng.pick(&[0, (1 << 31) - 100, (1 << 32) - 100]) + rng.below(200) as u64;
     let mut span = CachePositions::new(begin, begin)?;
     let mut cache = KvCacheMut::new(keys, values, dim, width, &mut span)?;
@@ -330,7 +331,7 @@ fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
     Ok(written)
 }
 
-/// Fills the inputs with ordinary values, for what is measured.
+/// Fills the inputs with ordinary values, for measurements.
 pub fn fill(arena: &mut Arena) {
     let mut rng = Rng::new(0);
     arena.inputs.iter_mut().for_each(|input| Kind::Ordinary.fill(&mut rng, input));

@@ -1,7 +1,7 @@
-//! What is run on every board and on the host: the same code, from `core` alone.
+//! The code that runs on every board and on the host, over `core` alone.
 
 #![cfg_attr(not(test), no_std)]
-#![allow(unexpected_cfgs, reason = "a sole operation has a cfg of its name, see build.rs")]
+#![allow(unexpected_cfgs, reason = "build.rs sets a cfg named after a standalone operation")]
 
 pub mod answers;
 #[allow(dead_code)]
@@ -14,10 +14,10 @@ pub mod operations;
 #[cfg(target_arch = "arm")]
 pub mod preempt;
 
-/// How many floats a buffer has: 64 KiB, four of which the smallest board holds.
+/// The length of a buffer: 64 KiB, of which the smallest board holds four.
 pub const FLOATS: usize = 16 * 1024;
 
-/// All memory that the tests use besides the stack.
+/// All memory of the tests except the stack.
 pub struct Arena {
     pub inputs: [[f32; FLOATS]; 3],
     pub output: [f32; FLOATS],
@@ -27,7 +27,7 @@ impl Arena {
     pub const NEW: Self = Self { inputs: [[0.0; FLOATS]; 3], output: [0.0; FLOATS] };
 }
 
-/// Never reached: the images that show the size of an operation link no panic.
+/// Unreachable: run.sh checks that these images link no panic.
 #[cfg(all(target_os = "none", feature = "flash"))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

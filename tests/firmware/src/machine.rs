@@ -1,4 +1,4 @@
-//! What a call costs on the machine that this runs on.
+//! Measures the cost of a call on the current machine.
 
 use core::{arch::asm, fmt, hint::black_box};
 
@@ -6,7 +6,7 @@ use crate::{Arena, operations::Cost};
 
 const PAINT: u32 = 0xa5c3_965a;
 
-/// Makes the clock run; before the first [`cost`].
+/// Starts the clock; call it before the first [`cost`].
 pub fn start() {
     #[cfg(target_arch = "arm")]
     {
@@ -20,8 +20,7 @@ pub fn start() {
     }
 }
 
-/// Ticks of the clock; under QEMU's `-icount` a whole number of them an
-/// instruction, or nearly.
+/// Returns the ticks of the clock; under QEMU's `-icount` nearly an integer number per instruction.
 #[inline(always)]
 fn now() -> u32 {
     #[cfg(target_arch = "arm")]
@@ -43,10 +42,10 @@ fn ticks(call: impl FnOnce()) -> u32 {
     after.wrapping_sub(before) & if cfg!(target_arch = "arm") { 0x00ff_ffff } else { u32::MAX }
 }
 
-/// How many turns the loop of the calibration makes, of two instructions each.
+/// The number of iterations of the calibration loop, of two instructions each.
 const TURNS: u32 = 100_000;
 
-/// How many ticks that loop takes, and how many an empty measurement.
+/// Returns the ticks of that loop and of an empty measurement.
 #[inline(never)]
 fn calibration() -> (u32, u32) {
     let empty = ticks(|| ());
@@ -57,7 +56,7 @@ fn calibration() -> (u32, u32) {
         unsafe {
             asm!("2:", "subs {0}, {0}, #1", "bne 2b", inout(reg) turns => _)
         };
-        // SAFETY: likewise.
+        // SAFETY: counts down.
         #[cfg(target_arch = "riscv32")]
         unsafe {
             asm!("2:", "addi {0}, {0}, -1", "bnez {0}, 2b", inout(reg) turns => _)
@@ -73,8 +72,7 @@ fn instructions(call: impl FnOnce()) -> u32 {
     ((call + u64::from(turns / 2)) / u64::from(turns)) as u32
 }
 
-/// Paints so many words below the stack pointer, calls, and looks how far down they were written to:
-/// in bytes.
+/// Paints this many words below the stack pointer, calls, and returns how many bytes below it the call wrote.
 #[inline(always)]
 pub fn stack<const WORDS: usize>(call: impl FnOnce()) -> usize {
     let top: *mut u32;
@@ -83,13 +81,13 @@ pub fn stack<const WORDS: usize>(call: impl FnOnce()) -> usize {
     unsafe {
         asm!("mov {}, sp", out(reg) top)
     };
-    // SAFETY: likewise.
+    // SAFETY: reads the stack pointer.
     #[cfg(target_arch = "riscv32")]
     unsafe {
         asm!("mv {}, sp", out(reg) top)
     };
     for word in 1..=WORDS {
-        // SAFETY: the stack has room, and this function keeps nothing below its pointer.
+        // SAFETY: the stack has room, and this function keeps nothing below its stack pointer.
         unsafe { top.wrapping_sub(word).write_volatile(PAINT) };
     }
     call();
@@ -101,11 +99,11 @@ pub fn stack<const WORDS: usize>(call: impl FnOnce()) -> usize {
     used * size_of::<u32>()
 }
 
-/// What `call` costs; inlined, so that nothing between this and the operation counts.
+/// Returns the cost of `call`; inlined, so that no call between this and the operation is measured.
 ///
 /// # Panics
 ///
-/// Where it returns an error: that is done in no time.
+/// If it returns an error, whose time would mean nothing.
 #[inline(always)]
 pub fn cost<T, E: fmt::Debug>(
     arena: &mut Arena,
@@ -115,7 +113,7 @@ pub fn cost<T, E: fmt::Debug>(
     if let Err(error) = call(arena) {
         panic!("the measured call: {error:?}");
     }
-    // Each is inlined where it is called, at `s` too.
+    // Each is inlined into its caller, also at opt-level s.
     let instructions = instructions(
         #[inline(always)]
         || once(arena, &mut call),

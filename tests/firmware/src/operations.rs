@@ -1,12 +1,11 @@
-//! The operations that are measured: each a symbol of its own, and one call of it.
-//!
-//! A new operation is a new entry of the list.
+//! The measured operations: each has its own symbol, and one call. A new operation is a new entry of the
+//! list.
 
-#![cfg_attr(sole, allow(dead_code, reason = "what the other operations need"))]
+#![cfg_attr(standalone, allow(dead_code, reason = "used by the other operations"))]
 
 use sdpa::{Attention, CachePositions, Error, KvCacheMut, MatrixMut, MatrixRef};
 
-/// What one call costs.
+/// The cost of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub instructions: u32,
@@ -14,7 +13,7 @@ pub struct Cost {
     pub stack: usize,
 }
 
-/// An operation, the shape that it is measured at, and how.
+/// An operation, the shape at which it is measured, and the measurement.
 pub struct Operation {
     pub name: &'static str,
     pub shape: &'static str,
@@ -22,16 +21,16 @@ pub struct Operation {
     pub measure: fn(&mut crate::Arena) -> Cost,
 }
 
-/// The arguments of a symbol, what it calls, and the shape and arguments of one call, which come from
-/// the three inputs and the output.
+/// Defines the operations. Each entry has the arguments of a symbol, what it calls, and the shape and
+/// arguments of one call, taken from the three inputs and the output.
 macro_rules! operations {
     ($($name:ident($($arg:ident: $type:ty),+) -> $result:ty: $call:expr, $shape:literal,
         |$a:pat_param, $b:pat_param, $c:pat_param, $out:pat_param| ($($value:expr),+);)+) => {
-        /// The symbols: what is measured, and all that it calls.
+        /// The symbols; the measurement includes everything that they call.
         pub mod symbols {
             use super::*;
             $(
-                #[cfg_attr(all(target_os = "none", any(not(sole), $name)), unsafe(no_mangle))]
+                #[cfg_attr(all(target_os = "none", any(not(standalone), $name)), unsafe(no_mangle))]
                 #[inline(never)]
                 pub fn $name($($arg: $type),+) -> $result {
                     $call($($arg),+)
@@ -39,7 +38,7 @@ macro_rules! operations {
             )+
         }
 
-        pub const OPERATIONS: &[Operation] = &[$(#[cfg(any(not(sole), $name))] Operation {
+        pub const OPERATIONS: &[Operation] = &[$(#[cfg(any(not(standalone), $name))] Operation {
             name: stringify!($name),
             shape: $shape,
             #[cfg(target_os = "none")]
@@ -51,7 +50,7 @@ macro_rules! operations {
                         #[inline(always)]
                         |arena| {
                             let crate::Arena { inputs: [$a, $b, $c], output: $out } = arena;
-                            // By address: nothing of the call is known in the symbol.
+                            // By address, so that the symbol cannot be specialized for the call.
                             core::hint::black_box(symbols::$name as fn($($type),+) -> $result)(
                                 $($value),+
                             )
@@ -97,7 +96,7 @@ operations! {
         (keys, values, MatrixRef::from_row(&TOKEN), matrix_mut::<1, 64>(out), workspace);
 }
 
-/// Attention that links no option but these.
+/// Attention that links these options only.
 fn attend(
     [left, right]: [usize; 2],
     [queries, keys, values]: [MatrixRef<'_>; 3],
@@ -108,8 +107,8 @@ fn attend(
     attention.run(queries, keys, values, out, workspace)
 }
 
-/// The options that have code of their own. The log-sum-exp is an array of the caller's: zeroed in the symbol it
-/// would link a `memclr` of 174 bytes.
+/// All options that have code of their own. The caller provides the log-sum-exp array: zeroing it in the
+/// symbol would link a `memclr` of 174 bytes.
 pub struct Options<'a> {
     softcap: f32,
     bias: MatrixRef<'a>,
@@ -129,7 +128,7 @@ fn attend_with_all(
     attention.causal().run_with_log_sum_exp(queries, keys, values, out, log_sum_exp, workspace)
 }
 
-/// One step of decoding: the newest of 64 keys is appended, and its query attends.
+/// One decoding step: appends the newest of 64 keys and attends with its query.
 fn append_and_attend(
     keys: &mut [f32],
     values: &mut [f32],
@@ -167,14 +166,14 @@ impl<'a> Options<'a> {
 #[cfg(target_os = "none")]
 static TOKEN: [f32; 64] = [0.5; 64];
 
-/// The first floats of a buffer, as a dense matrix.
+/// Views the first floats of a buffer as a contiguous matrix.
 #[cfg(target_os = "none")]
 #[inline(always)]
 fn matrix<const R: usize, const C: usize>(buffer: &[f32; crate::FLOATS]) -> MatrixRef<'_> {
     MatrixRef::from(&buffer.as_chunks::<C>().0[..R])
 }
 
-/// Likewise, for writing.
+/// Views the first floats of a buffer as a mutable contiguous matrix.
 #[cfg(target_os = "none")]
 #[inline(always)]
 fn matrix_mut<const R: usize, const C: usize>(buffer: &mut [f32; crate::FLOATS]) -> MatrixMut<'_> {

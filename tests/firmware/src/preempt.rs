@@ -1,4 +1,4 @@
-//! Calls that are preempted by an interrupt which calls the library itself.
+//! Calls that are preempted by an interrupt whose handler calls the library too.
 
 use core::{
     cell::UnsafeCell,
@@ -14,34 +14,34 @@ use sdpa::{Attention, Backend, MatrixMut, MatrixRef};
 
 use crate::{Arena, digest};
 
-/// How many scores the interrupt makes weights of, and how many ticks it waits: enough for a few
-/// thousand instructions more than it takes.
+/// The length of the softmax in the interrupt, and the ticks between interrupts: a few thousand instructions
+/// more than the handler takes.
 const SCORES: usize = 13;
 const TICKS: u32 = if cfg!(target_abi = "eabihf") { 12_000 } else { 400_000 };
 
-/// How often the calls of either kind are to be preempted.
+/// The number of preemptions wanted for each kind of call.
 const ENOUGH: u32 = 100;
 
-/// Kinds of calls, and the time between calls.
+/// The kinds of calls, and the time between calls.
 const OPERATIONS: usize = 0;
 const ATTENTION: usize = 1;
 const NEITHER: usize = 2;
 
 static RUNNING: AtomicUsize = AtomicUsize::new(NEITHER);
-/// How often the interrupt came while each of these ran.
+/// The number of interrupts during each kind.
 static TIMES: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
-/// How often the interrupt's own result had other bits than the first.
+/// How often the result of the handler had other bits than its first result.
 static WRONG: AtomicU32 = AtomicU32::new(0);
 
-/// What the interrupt reads and writes; nothing else does while it is on.
+/// The memory of the handler; nothing else uses it while the interrupt is enabled.
 struct Own(UnsafeCell<[[f32; SCORES]; 3]>);
 
-// SAFETY: used by the interrupt, which does not preempt itself, and before it is on.
+// SAFETY: used by the interrupt, which does not preempt itself, and before it is enabled.
 unsafe impl Sync for Own {}
 
 static OWN: Own = Own(UnsafeCell::new([[0.0; SCORES]; 3]));
 
-/// The interrupt.
+/// The interrupt handler.
 pub fn interrupt() {
     let times = &TIMES[RUNNING.load(Relaxed)];
     times.store(times.load(Relaxed) + 1, Relaxed);
@@ -67,7 +67,7 @@ fn counted<T>(kind: usize, call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// What operations give.
+/// Returns the results of some operations.
 fn operations(arena: &mut Arena) -> u64 {
     let mut bits = digest::Digest::NEW;
     let Arena { inputs: [a, b, _], output } = arena;
@@ -87,7 +87,7 @@ fn operations(arena: &mut Arena) -> u64 {
     bits.finish()
 }
 
-/// What the FMA attention gives: of 8 queries, whose windows reach over two blocks of keys.
+/// Returns the result of an attention call: 8 queries, whose windows cover two blocks of keys.
 fn attention(arena: &mut Arena) -> u64 {
     let mut bits = digest::Digest::NEW;
     let Arena { inputs: [queries, keys, values], output } = arena;
@@ -104,18 +104,18 @@ fn attention(arena: &mut Arena) -> u64 {
     bits.finish()
 }
 
-/// How often calls of the kind that was preempted less were.
+/// Returns the smaller number of preemptions of the two kinds.
 fn fewest() -> u32 {
     TIMES[OPERATIONS].load(Relaxed).min(TIMES[ATTENTION].load(Relaxed))
 }
 
-/// How often operations, and how often attention, were preempted: the smaller number; or `None`
-/// where a call or an interrupt gave other bits than undisturbed. Leaves the timer off.
+/// Returns the smaller number of preemptions of operations and of attention, or `None` if a call or a handler
+/// returned other bits than without interrupts. Leaves the timer off.
 pub fn run(arena: &mut Arena) -> Option<u32> {
     digest::fill(arena);
     let undisturbed = [operations(arena), attention(arena)];
     {
-        // SAFETY: the interrupt is off.
+        // SAFETY: the interrupt is disabled.
         let [scores, weights, first] = unsafe { &mut *OWN.0.get() };
         scores.copy_from_slice(&arena.inputs[0][..SCORES]);
         Backend::best().softmax(scores, weights).ok()?;

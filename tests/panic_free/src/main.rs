@@ -1,6 +1,5 @@
-//! Calls every public function of `sdpa` with sizes and values that the
-//! compiler cannot know. `run.sh` links it, drops what is not reached, and looks for
-//! panics in what is left.
+//! Calls every public function of `sdpa` with sizes and values unknown at compile time. `run.sh` links it,
+//! drops unreachable code, and searches the image for panics.
 
 #![no_std]
 #![no_main]
@@ -9,13 +8,13 @@ use core::hint::black_box;
 
 use sdpa::{Attention, Backend, Matrix, MatrixMut, MatrixRef};
 
-/// Reached from nowhere, which is the point.
+/// Must be unreachable: `run.sh` fails if it is linked.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The entry of the image.
+/// The entry point of the image.
 #[unsafe(no_mangle)] // SAFETY: the image has no other symbol of this name
 extern "C" fn probe() {
     let floats = black_box([0.5f32; 64]);
@@ -34,26 +33,32 @@ extern "C" fn probe() {
         backend.softmax_in_place(black_box(&mut buffer));
         let out = || black_box([0.0f32; 64]);
         let (mut a, mut b, mut c, mut d, mut e) = (out(), out(), out(), out(), out());
-        report(MatrixMut::new(&mut a, sizes[0], sizes[1]).map(|out| {
-            backend.project(view(), view().t(), black_box(Some(x)), out)
-        }));
-        report(MatrixMut::with_strides(&mut b, sizes[0], sizes[1], sizes[2], sizes[3]).map(|out| {
-            backend.scores(view(), view(), black_box(None), out)
-        }));
-        report(MatrixMut::new(&mut c, sizes[0], sizes[1]).map(|out| {
-            backend.weighted_sum(view(), view(), out)
-        }));
-        report(MatrixMut::new(&mut d, sizes[0], sizes[1]).map(|out| {
-            report(backend.softmax_rows(view(), out))
-        }));
-        report(MatrixMut::new(&mut e, sizes[0], sizes[1]).map(|out| {
-            report(backend.softmax_columns(view(), out.t()))
-        }));
+        report(
+            MatrixMut::new(&mut a, sizes[0], sizes[1])
+                .map(|out| backend.project(view(), view().t(), black_box(Some(x)), out)),
+        );
+        report(
+            MatrixMut::with_strides(&mut b, sizes[0], sizes[1], sizes[2], sizes[3])
+                .map(|out| backend.scores(view(), view(), black_box(None), out)),
+        );
+        report(
+            MatrixMut::new(&mut c, sizes[0], sizes[1])
+                .map(|out| backend.weighted_sum(view(), view(), out)),
+        );
+        report(
+            MatrixMut::new(&mut d, sizes[0], sizes[1])
+                .map(|out| report(backend.softmax_rows(view(), out))),
+        );
+        report(
+            MatrixMut::new(&mut e, sizes[0], sizes[1])
+                .map(|out| report(backend.softmax_columns(view(), out.t()))),
+        );
         let (mut f, mut g, mut workspace) = (out(), out(), black_box([0.0f32; 4096]));
         let log_sum_exp = f.get_mut(..sizes[1]).unwrap_or_default();
-        report(MatrixMut::new(&mut g, sizes[0], sizes[1]).map(|out| {
-            backend.merge(out, log_sum_exp, view(), black_box(x))
-        }));
+        report(
+            MatrixMut::new(&mut g, sizes[0], sizes[1])
+                .map(|out| backend.merge(out, log_sum_exp, view(), black_box(x))),
+        );
         let attention = Attention::new().on(backend).softcap(black_box(3.0)).sink(black_box(1.0));
         report(MatrixMut::new(&mut g, sizes[0], sizes[1]).map(|out| {
             let (queries, keys) = (view(), view());

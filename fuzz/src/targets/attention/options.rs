@@ -1,11 +1,11 @@
-//! The options of a call, drawn from bytes, and what they make visible.
+//! The options of an attention call, decoded from bytes, with the visible keys by definition.
 
 use sdpa::{Attention, Backend, Error, MatrixRef};
 
 use super::{super::input::Input, rows};
 use crate::common::grid::Grid;
 
-/// What may be set; keep and bias are keys × queries.
+/// The options; keep and bias are keys × queries.
 pub(crate) struct Options {
     pub(crate) scale: Option<f32>,
     pub(crate) softcap: f32,
@@ -14,7 +14,7 @@ pub(crate) struct Options {
     pub(crate) offset: isize,
     pub(crate) keep: Option<Grid<u8>>,
     pub(crate) bias: Option<Grid>,
-    /// One for all heads, or one a head.
+    /// One for all heads, or one per head.
     pub(crate) sinks: Vec<f32>,
 }
 
@@ -34,7 +34,7 @@ impl Options {
             false => keys as isize - queries as isize,
             true => match input.u8() {
                 255 => isize::MAX,
-                // As far as the offset of a part of the keys can be told.
+                // The largest offset with which that of a part of the keys does not overflow.
                 254 => isize::MIN + keys as isize,
                 offset => isize::from(offset) - 100,
             },
@@ -54,7 +54,7 @@ impl Options {
         Self { scale, softcap, causal: has(3), window, offset, keep, bias, sinks }
     }
 
-    /// What must be returned where there is anything out of its range.
+    /// Returns the error that the call must return if an option is out of range.
     pub(crate) fn error(&self) -> Option<Error> {
         let out_of_range = self.scale.is_some_and(|scale| !scale.is_finite())
             || !self.softcap.is_finite()
@@ -118,7 +118,7 @@ impl Options {
             && self.bias.as_ref().is_none_or(|bias| bias.at(key, token) != f32::NEG_INFINITY)
     }
 
-    /// The same for the keys `from..to`, each at its own position.
+    /// Returns the options for the keys `from..to`, which keep their positions.
     pub(crate) fn part(&self, from: usize, to: usize) -> Self {
         Self {
             offset: self.offset - from as isize,

@@ -1,16 +1,16 @@
-//! The truth in f64, over the scores as they are, and how far results may be off.
+//! The oracle in f64, from the scores that the crate computed, and the bounds of the results.
 
 use sdpa::{Family, KEY_BLOCK};
 
 /// 2⁻²⁴.
 pub(crate) const U: f64 = 1.0 / 16_777_216.0;
 
-/// What the scores of the keys that a query sees come to, and a sink.
+/// The scores of the visible keys of a query, and the sink.
 pub(crate) struct Column {
-    /// The largest; ±∞ or not.
+    /// The largest score; may be ±∞.
     pub(crate) m: f64,
     pub(crate) weights: Vec<f64>,
-    /// NaN where there is one among the scores.
+    /// NaN if a score is.
     pub(crate) log_sum_exp: f64,
 }
 
@@ -33,11 +33,11 @@ impl Column {
     }
 }
 
-/// How far results may be off.
+/// The error bounds of results.
 pub(crate) struct Tolerance {
     /// In units of u·Σ weight·|value|.
     output: f64,
-    /// The same of max |value|.
+    /// In units of u·max |value|.
     largest: f64,
     /// In units of u.
     log_sum_exp: f64,
@@ -45,8 +45,8 @@ pub(crate) struct Tolerance {
 }
 
 impl Tolerance {
-    /// The chains of a block, the additions of blocks, the roundings of a weight. Non-FMA, a
-    /// score beyond 4096 is reduced with an error like that of its own rounding.
+    /// Counts the chain of a block, the additions of blocks, and the roundings of a weight. In the non-FMA
+    /// family the range reduction of a score beyond 2048 has an error like that of the score's rounding.
     pub(crate) fn new(family: Family, keys: usize, column: &Column) -> Self {
         let blocks = keys.div_ceil(KEY_BLOCK) as f64;
         let m = if column.m.is_finite() { column.m.abs() } else { 0.0 };
@@ -60,8 +60,7 @@ impl Tolerance {
         }
     }
 
-    /// The same for two parts that were merged: the errors of their log-sum-exps are those of
-    /// their weights.
+    /// The bounds for two merged parts: errors of their log-sum-exps are relative errors of their weights.
     pub(crate) fn merged(&self) -> Self {
         Self {
             output: 2.0 * self.output + 6.0,
@@ -82,7 +81,7 @@ impl Tolerance {
         }
     }
 
-    /// An output under the weights of `column` of the values that a query sees.
+    /// Returns an output: the values of the visible keys under the weights of `column`.
     pub(crate) fn check(&self, got: f32, column: &Column, values: &[f64]) {
         if column.log_sum_exp.is_nan() || values.iter().any(|x| x.is_nan()) {
             assert!(got.is_nan(), "{got:e}, not NaN");
@@ -93,7 +92,7 @@ impl Tolerance {
             return;
         }
         let largest = values.iter().fold(0.0, |max: f64, x| max.max(x.abs()));
-        // Weights are below 2, and their sum comes off last.
+        // Weights are below 2, and the division by their sum is last.
         if 2.0 * (self.keys + 1.0) * largest > 3e38 {
             return;
         }

@@ -1,5 +1,5 @@
-//! The image of a board: answers, digests, a preempted call, costs; a line each. A `sole` operation has its
-//! cost alone.
+//! The image of a board: prints answers, digests, preemptions and costs, one per line. With the cfg
+//! `standalone` it prints the cost of the one operation only.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -14,12 +14,12 @@ mod board {
     use core::panic::PanicInfo;
 
     use firmware::{Arena, digest, machine, operations::OPERATIONS};
-    #[cfg(not(sole))]
+    #[cfg(not(standalone))]
     use firmware::{
         answers,
         digest::{Digest, Values},
     };
-    #[cfg(not(sole))]
+    #[cfg(not(standalone))]
     use sdpa::Backend;
     use semihosting::{println, process};
 
@@ -36,7 +36,7 @@ mod board {
             let cost = (operation.measure)(arena);
             println!("cost {} {} {}", operation.name, cost.instructions, cost.stack);
         }
-        #[cfg(not(sole))]
+        #[cfg(not(standalone))]
         tests(arena);
         #[cfg(feature = "silent")]
         process::exit(0);
@@ -47,7 +47,7 @@ mod board {
         }
     }
 
-    #[cfg(not(sole))]
+    #[cfg(not(standalone))]
     fn tests(arena: &mut Arena) {
         println!("best {}", Backend::best().name());
         for backend in Backend::available() {
@@ -75,7 +75,7 @@ mod board {
         }
     }
 
-    #[cfg(all(target_arch = "arm", not(sole)))]
+    #[cfg(all(target_arch = "arm", not(standalone)))]
     #[cortex_m_rt::exception]
     fn SysTick() {
         firmware::preempt::interrupt();

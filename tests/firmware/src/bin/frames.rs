@@ -1,6 +1,6 @@
-//! How much stack the calls take that are compiled in the crate of an application, at its opt-level: those
-//! of a cache and a matrix of fixed sizes. A line each, for two sizes; at opt-level 0 without the values that
-//! the application itself passes on.
+//! Measures the stack of generic calls, which are compiled in the crate of an application at its opt-level:
+//! those of a `KvCache` and a `Matrix`. Prints one line per call, for two sizes; at opt-level 0 without the
+//! calls in which the application passes a value on.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -18,8 +18,8 @@ mod frames {
     use sdpa::{Error, KvCache, Matrix, MatrixRef};
     use semihosting::{println, process};
 
-    /// How far below a call its low-water mark is looked for: at opt-level 0 an array that is passed by value
-    /// lies there, and again in each function that passes it on.
+    /// The painted stack below a call. At opt-level 0 it has a copy of an array for each function that passes
+    /// it by value.
     const WORDS: usize = 64 * 1024;
 
     static mut SMALL: Memory<8, 4, 2> = Memory::NEW;
@@ -52,7 +52,7 @@ mod frames {
         };
     }
 
-    /// Each as an application would write it, in a function of its own.
+    /// The calls as an application would write them, each in its own function.
     fn measure<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>(
         size: &str,
         memory: &mut Memory<DIM, WIDTH, BLOCKS>,

@@ -1,8 +1,8 @@
-//! Reads what the boards printed, holds it to the limits, and prints the table.
+//! Reads the output of the boards, checks it against the limits, and prints the table.
 //!
-//! `report RESULTS BOARD…` expects a file `BOARD.txt` of each board in the folder; `--operations` prints
-//! the names of the operations; `--docs FILE` writes the tables into the file, between its markers,
-//! `--check FILE` fails where other tables stand there.
+//! `report RESULTS BOARD…` reads a file `BOARD.txt` per board in the folder; `--operations` prints
+//! the names of the operations; `--docs FILE` writes the tables between the markers of the file;
+//! `--check FILE` fails if the tables there differ.
 
 #[cfg(target_os = "none")]
 compile_error!("for the host");
@@ -16,13 +16,13 @@ use firmware::{
 };
 use sdpa::Backend;
 
-/// Nothing measured may be above its limit.
+/// The upper limit of a measurement.
 struct Limit {
     board: &'static str,
     operation: &'static str,
     what: What,
     most: u64,
-    /// What was aimed at, where that is missed.
+    /// The target, if it is missed.
     aim: Option<u64>,
 }
 
@@ -52,42 +52,41 @@ const LIMITS: &[Limit] = &[
     limit("cortex-m33", "softmax", What::Instructions, 44_000),
     limit("cortex-m55-mve", "softmax", What::Instructions, 16_000),
     limit("cortex-m4f-s", "softmax", What::Instructions, 60_000),
-    // Of 27000 a sixth is the way of queries and outputs into and out of the tiles' order, an eighth the
-    // weights. The vectors of the M55 serve the products alone, and those in part.
+    // Of 27000, a sixth is the transposition of queries and outputs between rows and tiles, an eighth the
+    // weights. The vectors of the M55 are used by the products only, and by part of those.
     limit("cortex-m4f", "attention", What::Instructions, 27_000),
     limit("cortex-m7", "attention", What::Instructions, 27_000),
     limit("cortex-m33", "attention", What::Instructions, 27_000),
     missed(9_000, limit("cortex-m55-mve", "attention", What::Instructions, 17_150)),
-    // Pairs of queries, not fours: a sixth less flash for a fifth more instructions.
+    // Tiles of two queries instead of four: a sixth less flash for a fifth more instructions.
     limit("cortex-m4f-s", "attention", What::Instructions, 27_000 * 3 / 2),
     limit("cortex-m4f", "attention", What::Stack, 1000),
     limit("cortex-m4f-s", "attention", What::Stack, 1000),
-    limit("sole", "dot", What::Instructions, 3500),
-    limit("sole-s", "dot", What::Instructions, 3500 * 3 / 2),
-    limit("sole-s", "dot", What::Flash, 300),
-    limit("sole", "softmax", What::Instructions, 44_000),
-    limit("sole", "softmax", What::Stack, 96),
-    limit("sole-s", "softmax", What::Instructions, 60_000),
-    limit("sole-s", "softmax", What::Stack, 96),
-    limit("sole-s", "softmax", What::Flash, 900),
-    limit("sole", "attention", What::Instructions, 27_000),
-    limit("sole", "attention", What::Stack, 512),
-    limit("sole", "attention", What::Flash, 7_600),
-    limit("sole-s", "attention", What::Instructions, 27_000 * 3 / 2),
-    limit("sole-s", "attention", What::Stack, 512),
-    limit("sole-s", "attention", What::Flash, 3 * 1024),
-    limit("sole", "attention_with_all", What::Flash, 12 * 1024),
-    limit("sole-s", "attention_with_all", What::Flash, 6 * 1024),
+    limit("standalone", "dot", What::Instructions, 3500),
+    limit("standalone-s", "dot", What::Instructions, 3500 * 3 / 2),
+    limit("standalone-s", "dot", What::Flash, 300),
+    limit("standalone", "softmax", What::Instructions, 44_000),
+    limit("standalone", "softmax", What::Stack, 96),
+    limit("standalone-s", "softmax", What::Instructions, 60_000),
+    limit("standalone-s", "softmax", What::Stack, 96),
+    limit("standalone-s", "softmax", What::Flash, 900),
+    limit("standalone", "attention", What::Instructions, 27_000),
+    limit("standalone", "attention", What::Stack, 512),
+    limit("standalone", "attention", What::Flash, 7_600),
+    limit("standalone-s", "attention", What::Instructions, 27_000 * 3 / 2),
+    limit("standalone-s", "attention", What::Stack, 512),
+    limit("standalone-s", "attention", What::Flash, 3 * 1024),
+    limit("standalone", "attention_with_all", What::Flash, 12 * 1024),
+    limit("standalone-s", "attention_with_all", What::Flash, 6 * 1024),
 ];
 
-/// What others need, on the same boards and counted in the same way: CMSIS-DSP and
-/// CMSIS-NN, in float32.
+/// The costs of CMSIS-DSP and CMSIS-NN in float32, on the same boards and counted in the same way.
 const PEERS: &[(&str, [&str; 4])] = &[
     ("`dot`, CMSIS-DSP", ["4108", "4108", "4108", "1046"]),
     ("`softmax`, CMSIS-NN", ["64565", "70704", "61491", "14706"]),
 ];
 
-/// The columns of the table: boards.
+/// The boards in the columns of the table.
 const COLUMNS: &[(&str, &str)] = &[
     ("cortex-m4f", "M4F"),
     ("cortex-m4f-s", "M4F, `s`"),
@@ -103,21 +102,21 @@ const COLUMNS: &[(&str, &str)] = &[
     ("riscv32imafc", "RV32IMAFC"),
 ];
 
-/// Whose vector unit flushes subnormals: the digests over them are not compared.
+/// Boards whose vector unit flushes subnormals: the digests over subnormals are not compared.
 const FLUSHES: &[&str] = &["cortex-m55-mve"];
 
-/// What one board printed; of `sole`, at one opt-level.
+/// The output of one board; for `standalone`, at one opt-level.
 #[derive(Default)]
 struct Board {
     /// Instructions and bytes of stack.
     costs: BTreeMap<String, (u64, u64)>,
-    /// Bytes; of `sole` alone.
+    /// Bytes of flash; `standalone` only.
     flash: BTreeMap<String, u64>,
     /// By back end and name.
     digests: BTreeMap<String, String>,
     answers: Vec<(f64, String)>,
     preempted: Option<u64>,
-    /// How many images ran to their end.
+    /// The number of images that ran to their end.
     done: usize,
 }
 
@@ -158,8 +157,7 @@ impl Board {
     }
 }
 
-/// The digests of this machine, by name: the same for either back end, or the run has
-/// failed.
+/// Returns the digests of this machine by name. Both back ends must have the same.
 fn host_digests(complaints: &mut Vec<String>) -> BTreeMap<String, String> {
     let mut arena = Box::new(Arena::NEW);
     let mut digests = BTreeMap::new();
@@ -212,7 +210,7 @@ fn check(
     }
 }
 
-/// Of a board, or of the images of sole operations, which have `flash`.
+/// Parses the output of a board, or of the images of standalone operations, which have `flash`.
 fn check_costs(board: &Board, flash: bool, complain: &mut impl FnMut(String)) {
     if board.done != if flash { board.costs.len() } else { 1 } {
         complain("did not run to its end".into());
@@ -227,10 +225,10 @@ fn check_costs(board: &Board, flash: bool, complain: &mut impl FnMut(String)) {
     }
 }
 
-/// What stands behind the lines `level 3` and `level s` of the text about sole operations: the boards `sole`
-/// and `sole-s`.
-fn sole(text: &str) -> [(String, Board); 2] {
-    [("3", "sole"), ("s", "sole-s")].map(|(level, name)| {
+/// Parses the output of standalone operations, after the lines `level 3` and `level s`, as the boards
+/// `standalone` and `standalone-s`.
+fn standalone(text: &str) -> [(String, Board); 2] {
+    [("3", "standalone"), ("s", "standalone-s")].map(|(level, name)| {
         let parts = text.split("level ").filter_map(|part| part.strip_prefix(level));
         (name.into(), Board::read(&parts.collect::<String>()))
     })
@@ -269,7 +267,7 @@ fn table(boards: &BTreeMap<String, Board>) -> String {
         let name = operation.name;
         let _ = write!(text, "| `{name}` |");
         for what in [What::Flash, What::Stack, What::Instructions] {
-            for board in ["sole-s", "sole"] {
+            for board in ["standalone-s", "standalone"] {
                 let got = boards.get(board).and_then(|board| board.get(name, what));
                 let _ = write!(text, " {} |", got.map_or("–".into(), |got| got.to_string()));
             }
@@ -288,7 +286,7 @@ struct Frames(BTreeMap<String, [[Option<u64>; 2]; LEVELS.len()]>);
 
 const LEVELS: [&str; 6] = ["0", "1", "2", "3", "s", "z"];
 
-/// How much each may take; at opt-level 0 only that it is the same for both sizes.
+/// The limit of each call in bytes of stack. At opt-level 0 both sizes must take the same instead.
 const FRAME: u64 = 512;
 
 impl Frames {
@@ -316,7 +314,7 @@ impl Frames {
             for (level, bytes) in LEVELS.iter().zip(levels) {
                 match *bytes {
                     [Some(small), Some(large)] if *level == "0" => {
-                        // A frame of more than 4 KiB, the caller's, saves a register more.
+                        // A caller with a frame of more than 4 KiB saves one more register.
                         if large > small + 8 {
                             complain(format!("{name} at 0: {large}, of small sizes {small}"));
                         }
@@ -371,15 +369,15 @@ fn over_limits(boards: &BTreeMap<String, Board>) -> Vec<String> {
 const BEGIN: &str = "<!-- firmware table: tests/firmware/run.sh --docs -->\n";
 const END: &str = "<!-- end of the firmware table -->";
 
-/// What stands in `text` before, between and behind the markers.
+/// Splits `text` into the parts before, between and after the markers.
 fn split(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (between, behind) = rest.split_once(END)?;
     Some((before, between, behind))
 }
 
-/// Whether two tables say the same, numbers up to 5 %: the folder that is built in
-/// shows in the code, by 2 % of `scores` and 12 bytes of stack.
+/// Whether two tables agree, numbers within 5 %: the path of the build folder changes the code, by 2 % of
+/// `scores` and 12 bytes of stack.
 fn agree(a: &str, b: &str) -> bool {
     let (a, b): (Vec<_>, Vec<_>) = (a.split('|').collect(), b.split('|').collect());
     let near = |a: f64, b: f64| (a - b).abs() <= 0.05 * a.max(b);
@@ -413,8 +411,8 @@ fn main() -> ExitCode {
     let (mut boards, mut frames) = (BTreeMap::new(), String::new());
     for name in arguments {
         let text = read(&format!("{name}.txt"));
-        if name == "sole" {
-            boards.extend(sole(&text));
+        if name == "standalone" {
+            boards.extend(standalone(&text));
             continue;
         }
         if name == "frames" {
@@ -430,7 +428,7 @@ fn main() -> ExitCode {
         boards.insert(name, board);
     }
     for (name, board) in &boards {
-        check_costs(board, name.starts_with("sole"), &mut |complaint| {
+        check_costs(board, name.starts_with("standalone"), &mut |complaint| {
             complaints.push(format!("{name}: {complaint}"))
         });
     }

@@ -1,5 +1,5 @@
-//! `decode IMAGE LOG LIB`: decodes the log of an image, compares each value with the text beside it,
-//! and looks for a value of each type that `lib.rs` makes public.
+//! `decode IMAGE LOG LIB`: decodes the log of an image, compares each value with its expected text,
+//! and fails if a public type of `lib.rs` has no value in the log.
 
 use std::{collections::BTreeSet, env, error::Error, fs};
 
@@ -39,7 +39,7 @@ fn decode(image: &[u8], log: &[u8]) -> Result<Vec<String>, Box<dyn Error>> {
     }
 }
 
-/// The names in `pub use` that begin as types do, and no constants.
+/// Returns the names in `pub use` in upper camel case: types, without constants.
 fn public_types(lib: &str) -> BTreeSet<&str> {
     let uses = lib.split("\npub use ").skip(1).filter_map(|text| text.split(';').next());
     uses.flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_'))

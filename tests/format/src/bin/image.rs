@@ -1,4 +1,4 @@
-//! Logs a value of each public type, and beside it the text that it is to show.
+//! Logs a value of each public type, and its expected text.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -20,7 +20,7 @@ mod image {
     };
     use semihosting::process;
 
-    /// Three lines for each: the type, the value and the text.
+    /// Logs three lines per value: type, value and expected text.
     macro_rules! log {
         ($($type:ty: $value:expr => $text:literal,)+) => {$({
             let value: &$type = &$value;
