@@ -67,8 +67,10 @@ pub(crate) fn softmax(x: &[f32]) -> Vec<f64> {
         true => f64::from(u8::from(x == f32::INFINITY)),
         false => (f64::from(x) - f64::from(largest)).exp(),
     };
-    let total: f64 = x.iter().map(|&x| weight(x)).sum();
-    x.iter().map(|&x| weight(x) / total).collect()
+    let mut weights: Vec<f64> = x.iter().map(|&x| weight(x)).collect();
+    let total: f64 = weights.iter().sum();
+    weights.iter_mut().for_each(|weight| *weight /= total);
+    weights
 }
 
 pub(crate) fn softmax_rows(x: &Grid) -> Grid<f64> {
