@@ -300,9 +300,29 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
         row_stride: usize,
         col_stride: usize,
     ) -> Result<Self, Error> {
+        Layout { rows, cols, row_stride, col_stride }.required_len()?;
+        // SAFETY: as the caller promises.
+        Ok(unsafe { Self::from_checked_parts(data, rows, cols, row_stride, col_stride) })
+    }
+
+    /// [`from_raw_parts`](Self::from_raw_parts) without its checks, for the C library, which has made them.
+    /// Not part of the API.
+    ///
+    /// # Safety
+    ///
+    /// That of [`from_raw_parts`](Self::from_raw_parts), which returns `Ok` for these arguments.
+    #[doc(hidden)]
+    #[inline]
+    pub unsafe fn from_checked_parts(
+        data: *const T,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> Self {
         let layout = Layout { rows, cols, row_stride, col_stride };
-        let first = if layout.required_len()? == 0 { core::ptr::dangling() } else { data };
-        Ok(Self { first, layout, borrow: PhantomData })
+        let first = if layout.is_empty() { core::ptr::dangling() } else { data };
+        Self { first, layout, borrow: PhantomData }
     }
 
     /// Views a slice as a matrix of one row.
@@ -436,11 +456,32 @@ impl<'a> MatrixMut<'a> {
         col_stride: usize,
     ) -> Result<Self, Error> {
         let layout = Layout { rows, cols, row_stride, col_stride };
-        let first = if layout.required_len()? == 0 { core::ptr::dangling_mut() } else { data };
+        layout.required_len()?;
         if layout.overlaps_itself() {
             return Err(Error::Alias);
         }
-        Ok(Self { first, layout, borrow: PhantomData })
+        // SAFETY: as the caller promises.
+        Ok(unsafe { Self::from_checked_parts(data, rows, cols, row_stride, col_stride) })
+    }
+
+    /// [`from_raw_parts`](Self::from_raw_parts) without its checks, for the C library, which has made them.
+    /// Not part of the API.
+    ///
+    /// # Safety
+    ///
+    /// That of [`from_raw_parts`](Self::from_raw_parts), which returns `Ok` for these arguments.
+    #[doc(hidden)]
+    #[inline]
+    pub unsafe fn from_checked_parts(
+        data: *mut f32,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+        col_stride: usize,
+    ) -> Self {
+        let layout = Layout { rows, cols, row_stride, col_stride };
+        let first = if layout.is_empty() { core::ptr::dangling_mut() } else { data };
+        Self { first, layout, borrow: PhantomData }
     }
 
     /// Views a slice as a matrix of one row.

@@ -7,7 +7,7 @@ use sdpa::{Attention, Backend};
 use crate::{
     library::{backend_of, operation, sdpa_backend_t},
     options::{Options, sdpa_options},
-    region::{Region, Strided, array, check_disjoint},
+    region::{Region, Span, Strided, array, check_disjoint},
     status::{
         Checked, Failure, SDPA_ERROR_SHAPE, SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_OTHER_OUT,
         SDPA_ERROR_SHAPE_OUT, SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUES, sdpa_status,
@@ -57,8 +57,8 @@ impl PatternCall {
     #[inline(never)]
     unsafe fn check(&self) -> Checked<()> {
         let outputs = [self.out.output()?];
-        check_disjoint(&outputs, &self.queries.operand()?)?;
-        check_disjoint(&outputs, &self.keys.operand()?)?;
+        check_disjoint(&outputs, self.queries.operand()?)?;
+        check_disjoint(&outputs, self.keys.operand()?)?;
         let grid = [self.keys.rows, self.queries.rows];
         // SAFETY: as the caller promises.
         unsafe { Options::new(self.options, ptr::null(), 1, grid) }?.check(&outputs)
@@ -140,10 +140,10 @@ operation! {
         on, out: sdpa_matrix_mut, log_sum_exp: *mut f32,
         other_out: sdpa_matrix, other_log_sum_exp: *const f32,
     ) {
-        let outputs = [out.output()?, array(log_sum_exp.cast_const(), out.rows)?];
-        outputs[0].check_disjoint(&outputs[1])?;
-        check_disjoint(&outputs, &other_out.operand()?)?;
-        check_disjoint(&outputs, &array(other_log_sum_exp, other_out.rows)?)?;
+        let outputs = [out.output()?, array(log_sum_exp.cast_const(), out.rows)?.into()];
+        outputs[0].check_disjoint(outputs[1])?;
+        check_disjoint(&outputs, other_out.operand()?)?;
+        check_disjoint(&outputs, array(other_log_sum_exp, other_out.rows)?)?;
         // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (to, lse, other, other_lse) = unsafe {
             let lse = slice_mut(log_sum_exp, out.rows);
@@ -293,26 +293,22 @@ impl CommonArguments<'_> {
     ///
     /// The views have not been made.
     #[inline(never)]
-    pub(crate) unsafe fn check(
-        &self,
-        operands: &[&sdpa_heads],
-        others: &[Region<'_>],
-    ) -> Checked<()> {
+    pub(crate) unsafe fn check(&self, operands: &[&sdpa_heads], others: &[Span]) -> Checked<()> {
         let mut outputs = [Region::EMPTY; 3];
         // SAFETY: as the caller promises.
         let queries = unsafe {
             self.output_regions(&mut outputs)?;
             self.queries.raw()
         };
-        let [out, log_sum_exp, workspace] = &outputs;
+        let [out, log_sum_exp, workspace] = outputs;
         out.check_disjoint(log_sum_exp)?;
         out.check_disjoint(workspace)?;
         log_sum_exp.check_disjoint(workspace)?;
         for operand in [queries].iter().chain(operands) {
-            check_disjoint(&outputs, &operand.operand()?)?;
+            check_disjoint(&outputs, operand.operand()?)?;
         }
         for other in others {
-            check_disjoint(&outputs, other)?;
+            check_disjoint(&outputs, *other)?;
         }
         Ok(())
     }
@@ -353,8 +349,8 @@ impl CommonArguments<'_> {
         let wanted = if self.log_sum_exp.is_null() { 0 } else { count };
         *regions = [
             out.output()?,
-            array(self.log_sum_exp.cast_const(), wanted)?,
-            array(self.workspace.cast_const(), self.workspace_len)?,
+            array(self.log_sum_exp.cast_const(), wanted)?.into(),
+            array(self.workspace.cast_const(), self.workspace_len)?.into(),
         ];
         Ok(())
     }

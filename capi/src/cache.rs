@@ -8,7 +8,7 @@ use crate::{
     attention::CommonArguments,
     library::{backend_of, operation, sdpa_backend_t},
     options::sdpa_options,
-    region::{Region, array},
+    region::{Region, Span, array},
     status::{
         Checked, Failure, SDPA_ERROR_CAPACITY, SDPA_ERROR_SHAPE_CACHE, SDPA_ERROR_SHAPE_DIM,
         SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUE_DIM,
@@ -71,8 +71,8 @@ pub unsafe extern "C" fn sdpa_cache_init(
     storage_len: usize,
 ) -> sdpa_status {
     let call = || -> Checked<()> {
-        let storage_region = array(storage.cast_const(), storage_len)?;
-        array(cache.cast_const(), 1)?.check_disjoint(&storage_region)?;
+        let storage_span = array(storage.cast_const(), storage_len)?;
+        array(cache.cast_const(), 1)?.check_disjoint(storage_span)?;
         if dim == 0 {
             return Err(Failure(SDPA_ERROR_SHAPE_DIM));
         }
@@ -223,8 +223,8 @@ impl sdpa_cache {
         [self.dim, self.value_dim].map(|dim| sdpa_cache_floats(dim, 0, self.blocks))
     }
 
-    /// Returns the region of the storage.
-    fn region(&self) -> Checked<Region<'static>> {
+    /// Returns the span of the storage.
+    fn span(&self) -> Checked<Span> {
         array(self.storage.cast_const(), sdpa_cache_floats(self.dim, self.value_dim, self.blocks))
     }
 
@@ -278,7 +278,7 @@ unsafe fn check(cache: *const sdpa_cache, call: &mut CommonArguments<'_>) -> Che
     call.trim_workspace(cache.dim, cache.value_dim);
     // SAFETY: as the caller promises.
     unsafe {
-        call.check(&[], &[structure, cache.region()?])?;
+        call.check(&[], &[structure, cache.span()?])?;
         call.check_options(cache.len())
     }
 }
@@ -320,14 +320,14 @@ unsafe fn change(
     inputs: &[Region<'_>],
     change: impl FnOnce(&mut KvCacheMut<'_>) -> Checked<()>,
 ) -> Checked<()> {
-    let structure_region = array(cache.cast_const(), 1)?;
+    let structure_span = array(cache.cast_const(), 1)?;
     // SAFETY: aligned, not NULL, and as the caller promises.
     let fields = unsafe { &*cache };
-    let (mut positions, storage_region) = (fields.positions()?, fields.region()?);
-    structure_region.check_disjoint(&storage_region)?;
+    let (mut positions, storage_span) = (fields.positions()?, fields.span()?);
+    structure_span.check_disjoint(storage_span)?;
     for input in inputs {
-        structure_region.check_disjoint(input)?;
-        storage_region.check_disjoint(input)?;
+        input.check_disjoint(structure_span)?;
+        input.check_disjoint(storage_span)?;
     }
     let (sdpa_cache { storage, dim, value_dim, .. }, [keys, values]) = (*fields, fields.lens());
     // SAFETY: as the caller promises; the values follow the keys, so the slices are disjoint.

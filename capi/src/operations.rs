@@ -18,9 +18,9 @@ operation! {
     ///
     /// Overlap: out must not overlap either array. On failure *out is unchanged.
     fn sdpa_dot, sdpa_dot_on(on, a: *const f32, b: *const f32, n: usize, out: *mut f32) {
-        let out_region = array(out.cast_const(), 1)?;
-        out_region.check_disjoint(&array(a, n)?)?;
-        out_region.check_disjoint(&array(b, n)?)?;
+        let out_span = array(out.cast_const(), 1)?;
+        out_span.check_disjoint(array(a, n)?)?;
+        out_span.check_disjoint(array(b, n)?)?;
         // SAFETY: aligned, not NULL, and as the caller promises.
         let (a, b) = unsafe { (slice(a, n), slice(b, n)) };
         #[cfg(feature = "deliberate-panic")]
@@ -38,13 +38,13 @@ operation! {
     /// Overlap: out may be x itself (in place); otherwise it must not overlap x. On failure out is
     /// unchanged.
     fn sdpa_softmax, sdpa_softmax_on(on, x: *const f32, n: usize, out: *mut f32) {
-        let (x_region, out_region) = (array(x, n)?, array(out.cast_const(), n)?);
+        let (x_span, out_span) = (array(x, n)?, array(out.cast_const(), n)?);
         if x == out {
             // SAFETY: aligned, not NULL, and as the caller promises; `x` is not used again.
             on.softmax_in_place(unsafe { slice_mut(out, n) });
             return Ok(());
         }
-        out_region.check_disjoint(&x_region)?;
+        out_span.check_disjoint(x_span)?;
         // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (x, out) = unsafe { (slice(x, n), slice_mut(out, n)) };
         Ok(on.softmax(x, out)?)
@@ -60,7 +60,7 @@ macro_rules! softmax_of {
             $on.$in_place(unsafe { $out.view() });
             return Ok(());
         }
-        out_region.check_disjoint(&x_region)?;
+        out_region.check_disjoint(x_region)?;
         // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (from, to) = unsafe { ($x.view(), $out.view()) };
         $on.$softmax(from, to).map_err(|error| Failure::of(error, || SDPA_ERROR_SHAPE_OUT))
@@ -100,9 +100,9 @@ operation! {
         on, x: sdpa_matrix, w: sdpa_matrix, bias: *const f32, out: sdpa_matrix_mut,
     ) {
         let out_region = out.output()?;
-        out_region.check_disjoint(&x.operand()?)?;
-        out_region.check_disjoint(&w.operand()?)?;
-        out_region.check_disjoint(&array(bias, if bias.is_null() { 0 } else { w.cols })?)?;
+        out_region.check_disjoint(x.operand()?)?;
+        out_region.check_disjoint(w.operand()?)?;
+        out_region.check_disjoint(array(bias, if bias.is_null() { 0 } else { w.cols })?)?;
         // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (from, weights, bias, to) = unsafe {
             let bias = (!bias.is_null()).then(|| slice(bias, w.cols));
@@ -133,8 +133,8 @@ operation! {
         on, keys: sdpa_matrix, queries: sdpa_matrix, scale: f32, out: sdpa_matrix_mut,
     ) {
         let out_region = out.output()?;
-        out_region.check_disjoint(&keys.operand()?)?;
-        out_region.check_disjoint(&queries.operand()?)?;
+        out_region.check_disjoint(keys.operand()?)?;
+        out_region.check_disjoint(queries.operand()?)?;
         // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (left, right, to) = unsafe { (keys.view(), queries.view(), out.view()) };
         let shape_status = || {
@@ -164,8 +164,8 @@ operation! {
         on, pattern: sdpa_matrix, values: sdpa_matrix, out: sdpa_matrix_mut,
     ) {
         let out_region = out.output()?;
-        out_region.check_disjoint(&pattern.operand()?)?;
-        out_region.check_disjoint(&values.operand()?)?;
+        out_region.check_disjoint(pattern.operand()?)?;
+        out_region.check_disjoint(values.operand()?)?;
         // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         let (left, right, to) = unsafe { (pattern.view(), values.view(), out.view()) };
         let shape_status = || {

@@ -3,7 +3,7 @@
 use sdpa::{Attention, Backend, MatrixRef};
 
 use crate::{
-    region::{Region, Strided, array, check_disjoint},
+    region::{Region, Span, Strided, array, check_disjoint},
     status::{
         Checked, Failure, SDPA_ERROR_OPTION, SDPA_ERROR_SHAPE, SDPA_ERROR_SHAPE_BIAS,
         SDPA_ERROR_SHAPE_OUT, sdpa_status,
@@ -56,8 +56,8 @@ pub struct sdpa_options {
     pub sink: *const f32,
 }
 
-/// Returns the region of one element, or an empty region if the pointer is NULL.
-fn optional<T>(element: *const T) -> Checked<Region<'static>> {
+/// Returns the span of one element, or an empty span if the pointer is NULL.
+fn optional<T>(element: *const T) -> Checked<Span> {
     array(element, usize::from(!element.is_null()))
 }
 
@@ -65,12 +65,12 @@ fn optional<T>(element: *const T) -> Checked<Region<'static>> {
 
 #[inline(never)]
 fn check_array<T>(outputs: &[Region<'_>], first: *const T, len: usize) -> Checked<()> {
-    check_disjoint(outputs, &array(first, len)?)
+    check_disjoint(outputs, array(first, len)?)
 }
 
 #[inline(never)]
 fn check_mask(outputs: &[Region<'_>], mask: &impl Strided) -> Checked<()> {
-    check_disjoint(outputs, &mask.region()?)
+    check_disjoint(outputs, mask.region()?)
 }
 
 /// A boolean mask: one byte per key and query.
@@ -103,8 +103,7 @@ impl Keep {
     unsafe fn view<'a>(&self) -> MatrixRef<'a, u8> {
         let ([rows, cols], [row, col]) = (self.shape, self.strides);
         // SAFETY: as the caller promises.
-        let view = unsafe { MatrixRef::from_raw_parts(self.first, rows, cols, row, col) };
-        view.unwrap_or_else(|_| MatrixRef::from_row(&[])) // unreachable: it has been checked
+        unsafe { MatrixRef::from_checked_parts(self.first, rows, cols, row, col) }
     }
 }
 

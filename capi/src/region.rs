@@ -1,8 +1,9 @@
-//! The memory region of an argument, and whether two regions overlap.
+//! The memory of an argument, and whether two arguments overlap.
 //!
 //! The span of an argument is the byte range from its first element to the end of its last. Most spans are
-//! disjoint, which two comparisons show. If two spans intersect, the elements may still be interleaved
-//! without sharing a byte; `may_share_a_byte` decides that.
+//! disjoint, which two comparisons show. An array uses every byte of its span. If the spans of two arguments
+//! with strides intersect, the elements may still be interleaved without sharing a byte; `may_share_a_byte`
+//! decides that.
 
 use crate::status::{
     Checked, Failure, SDPA_ERROR_ALIAS, SDPA_ERROR_NULL_POINTER, SDPA_ERROR_POINTER,
@@ -29,13 +30,13 @@ pub(crate) trait Strided {
     }
 }
 
-/// Checks the pointer, and returns the region of `len` contiguous elements.
+/// Checks the pointer, and returns the span of `len` contiguous elements.
 #[inline]
-pub(crate) fn array<T>(first: *const T, len: usize) -> Checked<Region<'static>> {
-    Ok(Region { span: Span::of(first, [1, 1, len], [0, 0, 1])?, elements: None })
+pub(crate) fn array<T>(first: *const T, len: usize) -> Checked<Span> {
+    Span::of(first, [1, 1, len], [0, 0, 1])
 }
 
-/// The memory of an argument.
+/// The memory of an argument that may have strides.
 #[derive(Clone, Copy)]
 pub(crate) struct Region<'a> {
     span: Span,
@@ -54,7 +55,9 @@ impl Region<'_> {
 
     /// Fails if the two regions may share a byte.
     #[inline]
-    pub(crate) fn check_disjoint(&self, other: &Self) -> Checked<()> {
+    pub(crate) fn check_disjoint(self, other: impl Into<Self>) -> Checked<()> {
+        let other = other.into();
+        // By value: the address of a region would keep it in memory.
         if self.span.intersects(other.span) && may_share_a_byte(self, other) {
             return Err(Failure(SDPA_ERROR_ALIAS));
         }
@@ -62,18 +65,26 @@ impl Region<'_> {
     }
 }
 
+impl From<Span> for Region<'_> {
+    #[inline]
+    fn from(span: Span) -> Self {
+        Self { span, elements: None }
+    }
+}
+
 /// Fails if an output may share a byte with `other`.
 #[inline]
-pub(crate) fn check_disjoint(outputs: &[Region<'_>], other: &Region<'_>) -> Checked<()> {
-    for output in outputs {
-        output.check_disjoint(other)?;
-    }
-    Ok(())
+pub(crate) fn check_disjoint<'a>(
+    outputs: &[Region<'a>],
+    other: impl Into<Region<'a>>,
+) -> Checked<()> {
+    let other = other.into();
+    outputs.iter().try_for_each(|output| output.check_disjoint(other))
 }
 
 /// A range of byte addresses; `0..0` for an argument without elements.
 #[derive(Clone, Copy)]
-struct Span {
+pub(crate) struct Span {
     start: usize,
     end: usize,
 }
@@ -94,11 +105,17 @@ impl Span {
         let end = || {
             let (heads, rows) = ((heads - 1).checked_mul(head)?, (rows - 1).checked_mul(row)?);
             let last = heads.checked_add(rows)?.checked_add((cols - 1).checked_mul(col)?)?;
-            let bytes = last.checked_add(1)?.checked_mul(size_of::<T>())?;
-            first.addr().checked_add(bytes).filter(|_| bytes <= isize::MAX.cast_unsigned())
+            let fits = last < isize::MAX.cast_unsigned() / size_of::<T>();
+            fits.then(|| first.addr().checked_add((last + 1) * size_of::<T>()))?
         };
         let end = end().ok_or(Failure(SDPA_ERROR_STRIDE))?;
         Ok(Self { start: first.addr(), end })
+    }
+
+    /// Fails if two arrays share a byte.
+    #[inline]
+    pub(crate) fn check_disjoint(self, other: Self) -> Checked<()> {
+        if self.intersects(other) { Err(Failure(SDPA_ERROR_ALIAS)) } else { Ok(()) }
     }
 
     #[inline]
@@ -151,7 +168,7 @@ impl Axes {
 /// an unusual interleaving. Elements are disjoint if they are disjoint modulo one of the strides.
 #[cold]
 #[inline(never)]
-fn may_share_a_byte(a: &Region<'_>, b: &Region<'_>) -> bool {
+fn may_share_a_byte(a: Region<'_>, b: Region<'_>) -> bool {
     let (low, high) = if a.span.start < b.span.start { (a, b) } else { (b, a) };
     let distance = high.span.start - low.span.start;
     let mut axes = [Axes { steps: [0; 3], strides: [0; 3], size: 0 }; 2];
@@ -198,7 +215,7 @@ mod tests {
     }
 
     fn overlap(a: &sdpa_matrix, b: &sdpa_matrix) -> bool {
-        a.region().unwrap().check_disjoint(&b.region().unwrap()).is_err()
+        a.region().unwrap().check_disjoint(b.region().unwrap()).is_err()
     }
 
     fn all() -> Vec<(sdpa_matrix, u64)> {
@@ -263,9 +280,9 @@ mod tests {
         for (other, len, want) in [(90, 10, false), (90, 11, true), (109, 1, true), (110, 1, false)]
         {
             let array = |first, len| array(at(first), len).unwrap();
-            assert_eq!(array(100, 10).check_disjoint(&array(other, len)).is_err(), want);
-            assert_eq!(array(other, len).check_disjoint(&array(100, 10)).is_err(), want);
-            assert!(array(100, 10).check_disjoint(&array(other, 0)).is_ok());
+            assert_eq!(array(100, 10).check_disjoint(array(other, len)).is_err(), want);
+            assert_eq!(array(other, len).check_disjoint(array(100, 10)).is_err(), want);
+            assert!(array(100, 10).check_disjoint(array(other, 0)).is_ok());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The matrix structures of the header, and their conversion to views of the crate.
 
-use core::mem::ManuallyDrop;
+use core::{mem::ManuallyDrop, ptr};
 
 use sdpa::{HeadsMut, HeadsRef, MatrixMut, MatrixRef};
 
@@ -151,8 +151,7 @@ macro_rules! heads {
 heads!(sdpa_heads);
 heads!(sdpa_heads_mut);
 
-// Making a view cannot fail after `operand` or `output` has returned `Ok`, unless there is no element; then
-// the view is empty.
+// After `operand`, `output` or `region` has returned `Ok` a view is made without another check.
 
 impl sdpa_matrix {
     /// # Safety
@@ -163,8 +162,7 @@ impl sdpa_matrix {
     pub(crate) unsafe fn view<'a>(&self) -> MatrixRef<'a> {
         let ([_, rows, cols], [_, row, col]) = (self.counts(), self.strides());
         // SAFETY: as the caller promises.
-        let view = unsafe { MatrixRef::from_raw_parts(self.data, rows, cols, row, col) };
-        view.unwrap_or_else(|_| MatrixRef::from_row(&[]))
+        unsafe { MatrixRef::from_checked_parts(self.data, rows, cols, row, col) }
     }
 }
 
@@ -176,8 +174,7 @@ impl sdpa_matrix_mut {
     pub(crate) unsafe fn view<'a>(&self) -> MatrixMut<'a> {
         let ([_, rows, cols], [_, row, col]) = (self.counts(), self.strides());
         // SAFETY: as the caller promises.
-        let view = unsafe { MatrixMut::from_raw_parts(self.data, rows, cols, row, col) };
-        view.unwrap_or_else(|_| MatrixMut::from_row(&mut []))
+        unsafe { MatrixMut::from_checked_parts(self.data, rows, cols, row, col) }
     }
 
     /// Whether `self` and `x` have the same elements in the same order.
@@ -243,9 +240,9 @@ impl<'a> In<'a> {
     pub(crate) unsafe fn make_view(&mut self) {
         // SAFETY: as the caller promises.
         let view = unsafe {
-            HeadsRef::from_raw_parts(self.raw.data, self.raw.counts(), self.raw.strides())
+            HeadsRef::from_checked_parts(self.raw.data, self.raw.counts(), self.raw.strides())
         };
-        self.view = ManuallyDrop::new(view.unwrap_or_else(|_| MatrixRef::from_row(&[]).into()));
+        self.view = ManuallyDrop::new(view);
     }
 }
 
@@ -257,9 +254,9 @@ impl<'a> Out<'a> {
     pub(crate) unsafe fn make_view(&mut self) {
         // SAFETY: as the caller promises.
         let view = unsafe {
-            HeadsMut::from_raw_parts(self.raw.data, self.raw.counts(), self.raw.strides())
+            HeadsMut::from_checked_parts(self.raw.data, self.raw.counts(), self.raw.strides())
         };
-        self.view = ManuallyDrop::new(view.unwrap_or_else(|_| MatrixMut::from_row(&mut []).into()));
+        self.view = ManuallyDrop::new(view);
     }
 }
 
@@ -317,30 +314,27 @@ impl Output for sdpa_heads_mut {
     }
 }
 
-/// Returns `len` floats from `first` on; empty if `first` is NULL.
+/// Returns `len` floats from `first` on.
 ///
 /// # Safety
 ///
-/// The floats are in one allocation; for `'a` they may be read and nobody writes them.
+/// [`array`](crate::region::array) has returned `Ok` for the same arguments. The floats are in one allocation;
+/// for `'a` they may be read and nobody writes them.
 #[inline]
 pub(crate) unsafe fn slice<'a>(first: *const f32, len: usize) -> &'a [f32] {
-    if len == 0 || first.is_null() {
-        return &[];
-    }
-    // SAFETY: not NULL; the rest is as the caller promises.
+    let first = if first.is_null() { ptr::dangling() } else { first };
+    // SAFETY: aligned; not NULL, as a NULL pointer has no floats; the rest is as the caller promises.
     unsafe { core::slice::from_raw_parts(first, len) }
 }
 
-/// Returns `len` floats from `first` on; empty if `first` is NULL.
+/// Returns `len` floats from `first` on.
 ///
 /// # Safety
 ///
-/// The floats are in one allocation; for `'a` they may be read and written and nobody else uses them.
+/// As [`slice`], and for `'a` nobody else uses the floats.
 #[inline]
 pub(crate) unsafe fn slice_mut<'a>(first: *mut f32, len: usize) -> &'a mut [f32] {
-    if len == 0 || first.is_null() {
-        return &mut [];
-    }
-    // SAFETY: not NULL; the rest is as the caller promises.
+    let first = if first.is_null() { ptr::dangling_mut() } else { first };
+    // SAFETY: aligned; not NULL, as a NULL pointer has no floats; the rest is as the caller promises.
     unsafe { core::slice::from_raw_parts_mut(first, len) }
 }

@@ -62,9 +62,10 @@ impl HeadsLayout {
 
     /// [`Layout::required_len`] of all heads.
     fn required_len(self) -> Result<usize, Error> {
-        match (self.sizes[0].checked_sub(1), self.head().required_len()?) {
-            (None, _) | (_, 0) => Ok(0),
-            (Some(others), span) => others
+        let Some(others) = self.sizes[0].checked_sub(1) else { return Ok(0) };
+        match self.head().required_len()? {
+            0 => Ok(0),
+            span => others
                 .checked_mul(self.strides[0])
                 .and_then(|before| before.checked_add(span))
                 .filter(|&len| len <= isize::MAX as usize / size_of::<f32>())
@@ -128,7 +129,27 @@ macro_rules! heads_getters {
 
 /// Constructors and splits of both views, over `$data` and `$matrix`.
 macro_rules! heads_methods {
-    ($data:ty, $matrix:ident) => {
+    ($data:ty, $pointer:ty, $matrix:ident) => {
+        /// [`from_raw_parts`](Self::from_raw_parts) without its checks, for the C library, which has made
+        /// them. Not part of the API.
+        ///
+        /// # Safety
+        ///
+        /// That of [`from_raw_parts`](Self::from_raw_parts), which returns `Ok` for these arguments.
+        #[doc(hidden)]
+        #[inline]
+        pub unsafe fn from_checked_parts(
+            data: $pointer,
+            sizes: [usize; 3],
+            strides: [usize; 3],
+        ) -> Self {
+            let first: $pointer = if sizes.contains(&0) { core::ptr::dangling_mut() } else { data };
+            let (layout, borrow) =
+                (HeadsLayout { sizes, strides }.head(), core::marker::PhantomData);
+            let first = $matrix { first, layout, borrow };
+            Self { first, heads: sizes[0], stride: strides[0] }
+        }
+
         /// Views `[tokens][heads][dim]`: the heads of a token are contiguous.
         ///
         /// # Errors
@@ -185,7 +206,7 @@ macro_rules! heads_methods {
 }
 
 impl<'a> HeadsRef<'a> {
-    heads_methods!(&'a [f32], MatrixRef);
+    heads_methods!(&'a [f32], *const f32, MatrixRef);
 
     /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`
     /// is `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
@@ -217,11 +238,9 @@ impl<'a> HeadsRef<'a> {
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
-        let heads_layout = HeadsLayout { sizes, strides };
-        let first = if heads_layout.required_len()? == 0 { core::ptr::dangling() } else { data };
-        let [heads, stride] = [sizes[0], strides[0]];
-        let (layout, borrow) = (heads_layout.head(), core::marker::PhantomData);
-        Ok(Self { first: MatrixRef { first, layout, borrow }, heads, stride })
+        HeadsLayout { sizes, strides }.required_len()?;
+        // SAFETY: as the caller promises.
+        Ok(unsafe { Self::from_checked_parts(data, sizes, strides) })
     }
 
     fn checked(data: &'a [f32], heads_layout: HeadsLayout) -> Result<Self, Error> {
@@ -243,7 +262,7 @@ impl<'a> HeadsRef<'a> {
 }
 
 impl<'a> HeadsMut<'a> {
-    heads_methods!(&'a mut [f32], MatrixMut);
+    heads_methods!(&'a mut [f32], *mut f32, MatrixMut);
 
     /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`
     /// is `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
@@ -278,14 +297,12 @@ impl<'a> HeadsMut<'a> {
         strides: [usize; 3],
     ) -> Result<Self, Error> {
         let heads_layout = HeadsLayout { sizes, strides };
-        let first =
-            if heads_layout.required_len()? == 0 { core::ptr::dangling_mut() } else { data };
+        heads_layout.required_len()?;
         if !heads_layout.nests() {
             return Err(Error::Alias);
         }
-        let [heads, stride] = [sizes[0], strides[0]];
-        let (layout, borrow) = (heads_layout.head(), core::marker::PhantomData);
-        Ok(Self { first: MatrixMut { first, layout, borrow }, heads, stride })
+        // SAFETY: as the caller promises.
+        Ok(unsafe { Self::from_checked_parts(data, sizes, strides) })
     }
 
     fn checked(data: &'a mut [f32], heads_layout: HeadsLayout) -> Result<Self, Error> {
