@@ -5,7 +5,7 @@ use std::{fmt::Write, fs, path::Path};
 use anyhow::{Context, Result};
 use comfy_table::presets;
 
-use crate::{chart, compare::Comparison, core::Core, peers, report, scaling::Scaling};
+use crate::{chart, compare::Comparison, cpu::Core, peers, report, scaling::Scaling};
 
 const BEGIN: &str = "<!-- written by benches/peers: begin -->\n";
 const END: &str = "<!-- written by benches/peers: end -->\n";

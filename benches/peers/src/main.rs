@@ -10,9 +10,8 @@ compile_error!("the limits of other cores are not measured: see benches/floors/l
 
 mod chart;
 mod compare;
-#[expect(dead_code, reason = "which cores have floors")]
 #[path = "../../floors/cpu.rs"]
-mod core;
+mod cpu;
 mod docs;
 mod jobs;
 #[path = "../../floors/limits.rs"]

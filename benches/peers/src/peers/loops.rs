@@ -76,7 +76,11 @@ pub(super) fn attention_weights(scores: &mut [f32], keys: usize, scale: f32, cau
 #[inline(always)]
 fn softmax(x: &mut [f32], scale: f32) {
     // The shorter rows are not worth wide lanes.
-    if x.len() % LANES == 0 { softmax_in::<LANES>(x, scale) } else { softmax_in::<8>(x, scale) }
+    if x.len().is_multiple_of(LANES) {
+        softmax_in::<LANES>(x, scale)
+    } else {
+        softmax_in::<8>(x, scale)
+    }
 }
 
 #[inline(always)]

@@ -94,6 +94,11 @@ pub(crate) fn missing() -> Vec<&'static str> {
     candidates.into_iter().filter(|(here, _)| !here).map(|(_, text)| text).collect()
 }
 
+/// `out = a · b`, row-major.
+trait Multiply: FnMut(&[f32], &[f32], &mut [f32]) + 'static {}
+
+impl<F: FnMut(&[f32], &[f32], &mut [f32]) + 'static> Multiply for F {}
+
 /// Functions over slices, each for one shape. What a library does not have it leaves out.
 trait Library {
     fn name() -> String;
@@ -102,8 +107,7 @@ trait Library {
         None::<fn(&[f32], &[f32]) -> f32>
     }
 
-    /// `out = a · b`, row-major.
-    fn product(_: Product) -> Option<impl FnMut(&[f32], &[f32], &mut [f32]) + 'static> {
+    fn product(_: Product) -> Option<impl Multiply> {
         None::<fn(&[f32], &[f32], &mut [f32])>
     }
 

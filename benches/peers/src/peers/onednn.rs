@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use super::{Library, Product};
+use super::{Library, Multiply, Product};
 use crate::jobs::Along;
 
 #[repr(C)]
@@ -44,7 +44,7 @@ impl Library for OneDnn {
         format!("oneDNN {}.{}", version / 100, version % 100)
     }
 
-    fn product(of: Product) -> Option<impl FnMut(&[f32], &[f32], &mut [f32]) + 'static> {
+    fn product(of: Product) -> Option<impl Multiply> {
         let Product { m, n, k, strides: [row, col] } = of;
         let [m, n, k, row, col] = [m, n, k, row, col].map(|size| size as i64);
         // SAFETY: it only takes numbers.

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int};
 
 use cblas_sys::{CblasNoTrans, CblasRowMajor, CblasTrans, cblas_sdot, cblas_sgemm, cblas_sgemv};
 
-use super::{Library, Product};
+use super::{Library, Multiply, Product};
 
 unsafe extern "C" {
     fn openblas_set_num_threads(count: c_int);
@@ -30,7 +30,7 @@ impl Library for OpenBlas {
     }
 
     /// One row is a product with a vector, for which BLAS has a function of its own.
-    fn product(of: Product) -> Option<impl FnMut(&[f32], &[f32], &mut [f32]) + 'static> {
+    fn product(of: Product) -> Option<impl Multiply> {
         // SAFETY: nothing else runs.
         unsafe { openblas_set_num_threads(1) };
         let Product { m, n, k, strides: [row, col] } = of;

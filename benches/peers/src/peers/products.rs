@@ -7,7 +7,7 @@ use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB};
 use rten_simd::SimdOp;
 use rten_tensor::NdTensorView;
 
-use super::{Library, Product};
+use super::{Library, Multiply, Product};
 use crate::jobs::Along;
 
 /// `gemm`, the product of faer and candle.
@@ -18,7 +18,7 @@ impl Library for Gemm {
         "gemm".into()
     }
 
-    fn product(of: Product) -> Option<impl FnMut(&[f32], &[f32], &mut [f32]) + 'static> {
+    fn product(of: Product) -> Option<impl Multiply> {
         Some(move |a: &[f32], b: &[f32], out: &mut [f32]| {
             let Product { m, n, k, strides: [row, col] } = of;
             of.check(a, b, out);
@@ -57,7 +57,7 @@ impl Library for MatrixMultiply {
         "matrixmultiply".into()
     }
 
-    fn product(of: Product) -> Option<impl FnMut(&[f32], &[f32], &mut [f32]) + 'static> {
+    fn product(of: Product) -> Option<impl Multiply> {
         Some(move |a: &[f32], b: &[f32], out: &mut [f32]| {
             let Product { m, n, k, strides } = of;
             let [row, col] = strides.map(|stride| stride as isize);
@@ -85,7 +85,7 @@ impl Library for NdArray {
         Some(|a: &[f32], b: &[f32]| ArrayView1::from(a).dot(&ArrayView1::from(b)))
     }
 
-    fn product(of: Product) -> Option<impl FnMut(&[f32], &[f32], &mut [f32]) + 'static> {
+    fn product(of: Product) -> Option<impl Multiply> {
         Some(move |a: &[f32], b: &[f32], out: &mut [f32]| {
             let Product { m, n, k, strides: [row, col] } = of;
             let a = ArrayView2::from_shape((m, k), a).expect("sizes agree");
@@ -104,7 +104,7 @@ impl Library for Rten {
         "rten".into()
     }
 
-    fn product(of: Product) -> Option<impl FnMut(&[f32], &[f32], &mut [f32]) + 'static> {
+    fn product(of: Product) -> Option<impl Multiply> {
         let gemm: GemmExecutor<f32, f32, f32> = GemmExecutor::new();
         Some(move |a: &[f32], b: &[f32], out: &mut [f32]| {
             let Product { m, n, k, strides } = of;
