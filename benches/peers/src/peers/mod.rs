@@ -65,7 +65,6 @@ pub(crate) fn peers() -> Vec<Box<dyn Peer>> {
         of::<products::NdArray>(),
         of::<products::Rten>(),
         of::<slices::SimSimd>(),
-        of::<slices::NumKong>(),
         of::<slices::Iterator>(),
         of::<loops::Loops>(),
     ];

@@ -45,16 +45,3 @@ impl Library for SimSimd {
         })
     }
 }
-
-/// It adds up in f64.
-pub(super) struct NumKong;
-
-impl Library for NumKong {
-    fn name() -> String {
-        "numkong".into()
-    }
-
-    fn dot() -> Option<impl FnMut(&[f32], &[f32]) -> f32 + 'static> {
-        Some(|a: &[f32], b: &[f32]| <f32 as numkong::Dot>::dot(a, b).unwrap_or(f64::NAN) as f32)
-    }
-}
