@@ -193,8 +193,8 @@ fn group_of(group: &[Comparison], (x, y): (f64, f64)) -> Group {
             drawn = drawn.add(bar((first, y + 11.0), width, 10.0, "other"));
             // Beside a short bar, and inside a long one.
             drawn = drawn.add(match width < 0.6 * full {
-                true => text((first + width + 4.0, y + 20.0), "small faint", Anchor::Start, name),
-                false => text((first + width - 4.0, y + 20.0), "small ink", Anchor::End, name),
+                true => text((first + width + 4.0, y + 19.5), "small faint", Anchor::Start, name),
+                false => text((first + width - 4.0, y + 19.5), "small ink", Anchor::End, name),
             });
         }
         if let Some(ours) = ours {
@@ -247,7 +247,7 @@ pub(crate) fn scaling(scaling: &Scaling) -> String {
     let notes = [
         (&time, 0.87, "ink", "● measured".into()),
         (&time, 0.80, "faint", "- - in proportion to tokens²".into()),
-        (&memory, 0.87, "faint", "- - a grid of scores, which is never stored".into()),
+        (&memory, 0.92, "faint", "- - a grid of scores, which is never stored".into()),
         (
             &memory,
             0.12,
