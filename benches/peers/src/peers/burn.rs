@@ -59,7 +59,7 @@ fn copied<'a>(out: &'a mut [f32], job: impl Fn() -> FlexTensor + 'a) -> Call<'a>
         let result = job();
         if is_first {
             is_first = false;
-            let floats = result.into_data().to_vec::<f32>().expect("floats");
+            let floats = result.into_data().try_to_vec::<f32>().expect("floats");
             out.copy_from_slice(&floats);
         } else {
             black_box(result);
