@@ -37,6 +37,9 @@ impl Dot<'_> {
     /// With [`DOT_GROUPS`] groups of partial sums.
     #[inline(always)]
     fn many_groups<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
+        if self.a.len() <= G * L {
+            return self.first_group::<L, G, V>(token);
+        }
         let mut sums = [[V::splat(token, 0.0); G]; DOT_GROUPS];
         let ((a, a_tail), (b, b_tail)) = (steps(self.a), steps(self.b));
         strip::for_each_pair(
@@ -66,6 +69,18 @@ impl Dot<'_> {
             );
         }
         order::sum(token, order::groups(sums))
+    }
+
+    /// At most one group of elements. The other groups are 0: adding one of them turns a sum of −0 into +0, and
+    /// adding more changes nothing.
+    #[inline(always)]
+    fn first_group<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
+        let zero = V::splat(token, 0.0);
+        let sums: [V; G] = array!(|g| {
+            let a: V = load_tail(token, self.a, g * L);
+            a.mul_add(load_tail(token, self.b, g * L), zero) + zero
+        });
+        order::sum(token, sums)
     }
 
     /// With one group of partial sums.
