@@ -156,6 +156,11 @@ impl Backend {
             // SAFETY: the token proves that AVX, AVX2 and FMA are supported.
             Token::Avx2(token) => unsafe { avx2(kernel, token) },
             #[cfg(target_feature = "sse2")]
+            Token::Avx512(token) if kernel.fits_8_lanes() => {
+                // SAFETY: the token proves that AVX, AVX2 and FMA are supported too. The family is the same.
+                unsafe { avx2(kernel, token.avx2()) }
+            }
+            #[cfg(target_feature = "sse2")]
             // SAFETY: the token proves that AVX-512F and AVX-512BW are supported.
             Token::Avx512(token) => unsafe { avx512(kernel, token) },
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]

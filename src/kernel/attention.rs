@@ -46,6 +46,7 @@ use super::{
     Kernel,
     exp::Shift,
     mask::{Blocks, KEY_BLOCK, Queries, ScoreMod, VisibleKeys},
+    tile::ONE_VECTOR_ROWS,
 };
 use crate::{
     matrix::{HeadsMut, HeadsRef, MatrixMut, MatrixRef},
@@ -142,6 +143,13 @@ macro_rules! run_tile {
 impl Kernel for FlashAttention<'_> {
     type Output = ();
 
+    /// Up to 4 queries take 8 lanes of keys and of value columns: more chains in flight than with 16 lanes, and
+    /// fewer keys in a last vector.
+    #[inline(always)]
+    fn fits_8_lanes(&self) -> bool {
+        self.queries_per_kv_head <= 4
+    }
+
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
         mut self,
@@ -205,10 +213,6 @@ impl Kernel for FlashAttention<'_> {
         }
     }
 }
-
-/// Rows of a tile that is one vector wide: 8 chains hide the latency of a multiply-add (4
-/// cycles) on two ports.
-const ONE_VECTOR_ROWS: usize = 8;
 
 /// The layout of a tile of queries and a block of keys in lanes, and the steps of the online softmax on it.
 trait LaneLayout {

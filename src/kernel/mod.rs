@@ -31,4 +31,11 @@ pub(crate) trait Kernel {
         self,
         token: V::Token,
     ) -> Self::Output;
+
+    /// Whether the kernel has at most 8 results side by side. Sixteen lanes would be half empty, and 512-bit
+    /// instructions take twice the time of 256-bit ones on some cores; on the other cores they take as long.
+    #[inline(always)]
+    fn fits_8_lanes(&self) -> bool {
+        false
+    }
 }

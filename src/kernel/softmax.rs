@@ -378,6 +378,11 @@ impl Kernel for Columns<'_> {
     type Output = ();
 
     #[inline(always)]
+    fn fits_8_lanes(&self) -> bool {
+        self.matrix.shape().1 <= 8
+    }
+
+    #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
         self,
         token: V::Token,

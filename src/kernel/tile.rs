@@ -44,9 +44,13 @@ use crate::{
     },
 };
 
-/// The number of `k` in a panel. With `C * L` of 8 to 32 floats a panel takes 2 to 8 KiB of stack, a fraction
-/// of any first-level cache; 1 KiB on a microcontroller.
-const PANEL: usize = 64;
+/// The number of `k` in a panel. With `C * L` of 8 to 32 floats a panel takes 4 to 16 KiB of stack, at most half of
+/// a first-level cache: the sums of a head of 128 are loaded and stored once. 1 KiB on a microcontroller.
+const PANEL: usize = if cfg!(microcontroller) { 64 } else { 128 };
+
+/// Rows of a tile that is one vector wide: 8 chains hide the latency of a multiply-add (4
+/// cycles) on two ports.
+pub(super) const ONE_VECTOR_ROWS: usize = 8;
 
 /// `out = (left_scale * left) · (right_scale * right) + bias`. All shapes agree.
 pub(crate) struct Product<'a> {
@@ -65,11 +69,16 @@ impl Kernel for Product<'_> {
     type Output = ();
 
     #[inline(always)]
+    fn fits_8_lanes(&self) -> bool {
+        (if self.is_transposed() { self.out.rows() } else { self.out.cols() }) <= 8
+    }
+
+    #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
         mut self,
         token: V::Token,
     ) {
-        if self.out.row_stride() == 1 && self.out.col_stride() != 1 {
+        if self.is_transposed() {
             self = self.t();
         }
         let cols = if self.out.is_empty() { 0 } else { self.out.cols() };
@@ -81,7 +90,9 @@ impl Kernel for Product<'_> {
                 col += C * L;
             }
         }
-        if col < cols {
+        if col < cols && const { L > 1 } {
+            self.columns::<L, ONE_VECTOR_ROWS, 1, V>(token, col, &mut Panel::new());
+        } else if col < cols {
             self.columns::<L, R, 1, V>(token, col, &mut Panel::new());
         }
     }
@@ -91,6 +102,12 @@ impl Kernel for Product<'_> {
 type Panel<const L: usize, const C: usize> = Vec<[[f32; L]; C], PANEL>;
 
 impl Product<'_> {
+    /// Whether the lanes of a tile are rows of `out`, because those are contiguous.
+    #[inline(always)]
+    fn is_transposed(&self) -> bool {
+        self.out.row_stride() == 1 && self.out.col_stride() != 1
+    }
+
     /// The transposed product, with its operands exchanged. Every sum keeps its bits.
     #[inline(always)]
     fn t(self) -> Self {
@@ -169,8 +186,8 @@ impl Product<'_> {
         let mut row = 0;
         while row < rows {
             let rest = rows - row;
-            // A last tile of 6 rows would leave up to 5 of them empty; 8 rows are two tiles of 4.
-            row += if const { R == 6 } && (rest <= 4 || rest == 8) {
+            // A last tile of 6 or 8 rows would leave half of them empty; 8 rows are two tiles of 4.
+            row += if const { R > 4 } && (rest <= 4 || (R == 6 && rest == 8)) {
                 self.tile::<L, 4, C, V>(token, row, col, panel.clone(), right, &mut scaled)
             } else {
                 self.tile::<L, R, C, V>(token, row, col, panel.clone(), right, &mut scaled)

@@ -6,13 +6,13 @@ use core::arch::x86::*;
 use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
 
-use super::Vector;
+use super::{Vector, array};
 
 cpufeatures::new!(detected, "avx", "avx2", "fma");
 
 /// Proof that this machine has AVX, AVX2 and FMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2(pub(super) ());
 
 impl Avx2 {
     /// Returns the token if the CPU and the operating system support these instructions.
@@ -186,43 +186,47 @@ impl Vector<8> for F32x8 {
         })
     }
 
-    /// Transposes pairs of lanes, then pairs of pairs, then the halves.
+    /// Transposes squares of 4 × 4 lanes, then exchanges halves.
     #[inline(always)]
-    fn transpose(rows: [Self; 8]) -> [Self; 8] {
-        let [Self(a), Self(b), Self(c), Self(d), Self(e), Self(f), Self(g), Self(h)] = rows;
+    fn transpose([a, b, c, d, e, f, g, h]: [Self; 8]) -> [Self; 8] {
+        // Lanes i and i + 4 of four rows.
+        let upper = transpose_halves([a, b, c, d]);
+        let lower = transpose_halves([e, f, g, h]);
         // SAFETY: AVX is available: each row is the proof.
-        unsafe {
-            let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-            let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-            let (ef_low, ef_high) = (_mm256_unpacklo_ps(e, f), _mm256_unpackhi_ps(e, f));
-            let (gh_low, gh_high) = (_mm256_unpacklo_ps(g, h), _mm256_unpackhi_ps(g, h));
-            // Lanes i and i + 4 of four rows.
-            const LOW: i32 = 0b01_00_01_00;
-            const HIGH: i32 = 0b11_10_11_10;
-            let upper = [
-                _mm256_shuffle_ps::<LOW>(ab_low, cd_low),
-                _mm256_shuffle_ps::<HIGH>(ab_low, cd_low),
-                _mm256_shuffle_ps::<LOW>(ab_high, cd_high),
-                _mm256_shuffle_ps::<HIGH>(ab_high, cd_high),
-            ];
-            let lower = [
-                _mm256_shuffle_ps::<LOW>(ef_low, gh_low),
-                _mm256_shuffle_ps::<HIGH>(ef_low, gh_low),
-                _mm256_shuffle_ps::<LOW>(ef_high, gh_high),
-                _mm256_shuffle_ps::<HIGH>(ef_high, gh_high),
-            ];
-            let [a, b, c, d] = upper;
-            let [e, f, g, h] = lower;
-            [
-                Self(_mm256_permute2f128_ps::<0x20>(a, e)),
-                Self(_mm256_permute2f128_ps::<0x20>(b, f)),
-                Self(_mm256_permute2f128_ps::<0x20>(c, g)),
-                Self(_mm256_permute2f128_ps::<0x20>(d, h)),
-                Self(_mm256_permute2f128_ps::<0x31>(a, e)),
-                Self(_mm256_permute2f128_ps::<0x31>(b, f)),
-                Self(_mm256_permute2f128_ps::<0x31>(c, g)),
-                Self(_mm256_permute2f128_ps::<0x31>(d, h)),
-            ]
-        }
+        let low =
+            |i: usize| Self(unsafe { _mm256_permute2f128_ps::<0x20>(upper[i].0, lower[i].0) });
+        // SAFETY: as above.
+        let high =
+            |i: usize| Self(unsafe { _mm256_permute2f128_ps::<0x31>(upper[i].0, lower[i].0) });
+        [low(0), low(1), low(2), low(3), high(0), high(1), high(2), high(3)]
+    }
+
+    #[inline(always)]
+    fn load_columns(_: Avx2, rows: [&[f32; 4]; 8]) -> [Self; 4] {
+        transpose_halves(array!(|i| {
+            // SAFETY: AVX is available: the token is the proof; each row is 4 floats.
+            Self(unsafe {
+                let low = _mm256_castps128_ps256(_mm_loadu_ps(rows[i].as_ptr()));
+                _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(rows[i + 4].as_ptr()))
+            })
+        }))
+    }
+}
+
+/// Transposes the square of 4 × 4 lanes in each half: pairs of lanes, then pairs of pairs.
+#[inline(always)]
+fn transpose_halves([F32x8(a), F32x8(b), F32x8(c), F32x8(d)]: [F32x8; 4]) -> [F32x8; 4] {
+    const LOW: i32 = 0b01_00_01_00;
+    const HIGH: i32 = 0b11_10_11_10;
+    // SAFETY: AVX is available: each row is the proof.
+    unsafe {
+        let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        [
+            F32x8(_mm256_shuffle_ps::<LOW>(ab_low, cd_low)),
+            F32x8(_mm256_shuffle_ps::<HIGH>(ab_low, cd_low)),
+            F32x8(_mm256_shuffle_ps::<LOW>(ab_high, cd_high)),
+            F32x8(_mm256_shuffle_ps::<HIGH>(ab_high, cd_high)),
+        ]
     }
 }

@@ -7,11 +7,11 @@ use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
 
 use super::{
-    Vector,
+    Vector, array,
     avx2::{Avx2, F32x8},
 };
 
-cpufeatures::new!(detected, "avx512f", "avx512bw");
+cpufeatures::new!(detected, "avx", "avx2", "fma", "avx512f", "avx512bw");
 
 /// Proof that this machine has AVX-512F and AVX-512BW, and what [`Avx2`] proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +21,14 @@ impl Avx512 {
     /// Returns the token if the CPU and the operating system support these instructions.
     #[inline]
     pub(crate) fn detect() -> Option<Self> {
-        Avx2::detect().filter(|_| detected::get()).map(Self)
+        // One test of all features: `Backend::best` makes it in every call.
+        detected::get().then_some(Self(Avx2(())))
+    }
+
+    /// The token of half as many lanes.
+    #[inline(always)]
+    pub(crate) fn avx2(self) -> Avx2 {
+        self.0
     }
 }
 
@@ -178,25 +185,17 @@ impl Vector<16> for F32x16 {
         /// Lanes of 128 bits: 0 and 2 of each operand, 1 and 3 of each.
         const EVEN: i32 = 0b10_00_10_00;
         const ODD: i32 = 0b11_01_11_01;
-        /// Pairs of lanes: the lower of each operand, the upper of each.
-        const LOW: i32 = 0b01_00_01_00;
-        const HIGH: i32 = 0b11_10_11_10;
-        // SAFETY: AVX-512F is available: each row is the proof.
-        unsafe {
-            for i in 0..4 {
-                let [Self(a), Self(b), Self(c), Self(d)] =
-                    [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]];
-                let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-                let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-                rows[4 * i] = Self(_mm512_shuffle_ps::<LOW>(ab_low, cd_low));
-                rows[4 * i + 1] = Self(_mm512_shuffle_ps::<HIGH>(ab_low, cd_low));
-                rows[4 * i + 2] = Self(_mm512_shuffle_ps::<LOW>(ab_high, cd_high));
-                rows[4 * i + 3] = Self(_mm512_shuffle_ps::<HIGH>(ab_high, cd_high));
-            }
-            // Vector i + 4 j has lane i + 4 k of the rows 4 j .. 4 j + 4 in its k-th 128 bits.
-            for i in 0..4 {
-                let [Self(a), Self(b), Self(c), Self(d)] =
-                    [rows[i], rows[i + 4], rows[i + 8], rows[i + 12]];
+        for i in 0..4 {
+            let fours = [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]];
+            [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]] =
+                transpose_quarters(fours);
+        }
+        // Vector i + 4 j has lane i + 4 k of the rows 4 j .. 4 j + 4 in its k-th 128 bits.
+        for i in 0..4 {
+            let [Self(a), Self(b), Self(c), Self(d)] =
+                [rows[i], rows[i + 4], rows[i + 8], rows[i + 12]];
+            // SAFETY: AVX-512F is available: each row is the proof.
+            unsafe {
                 let ab_even = _mm512_shuffle_f32x4::<EVEN>(a, b);
                 let ab_odd = _mm512_shuffle_f32x4::<ODD>(a, b);
                 let cd_even = _mm512_shuffle_f32x4::<EVEN>(c, d);
@@ -208,5 +207,37 @@ impl Vector<16> for F32x16 {
             }
         }
         rows
+    }
+
+    #[inline(always)]
+    fn load_columns(_: Avx512, rows: [&[f32; 4]; 16]) -> [Self; 4] {
+        transpose_quarters(array!(|i| {
+            // SAFETY: AVX-512F is available: the token is the proof; each row is 4 floats.
+            Self(unsafe {
+                let quarter = |k: usize| _mm_loadu_ps(rows[i + 4 * k].as_ptr());
+                let first = _mm512_castps128_ps512(quarter(0));
+                let second = _mm512_insertf32x4::<1>(first, quarter(1));
+                let third = _mm512_insertf32x4::<2>(second, quarter(2));
+                _mm512_insertf32x4::<3>(third, quarter(3))
+            })
+        }))
+    }
+}
+
+/// Transposes the square of 4 × 4 lanes in each 128 bits: pairs of lanes, then pairs of pairs.
+#[inline(always)]
+fn transpose_quarters([F32x16(a), F32x16(b), F32x16(c), F32x16(d)]: [F32x16; 4]) -> [F32x16; 4] {
+    const LOW: i32 = 0b01_00_01_00;
+    const HIGH: i32 = 0b11_10_11_10;
+    // SAFETY: AVX-512F is available: each row is the proof.
+    unsafe {
+        let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        [
+            F32x16(_mm512_shuffle_ps::<LOW>(ab_low, cd_low)),
+            F32x16(_mm512_shuffle_ps::<HIGH>(ab_low, cd_low)),
+            F32x16(_mm512_shuffle_ps::<LOW>(ab_high, cd_high)),
+            F32x16(_mm512_shuffle_ps::<HIGH>(ab_high, cd_high)),
+        ]
     }
 }

@@ -55,6 +55,7 @@ impl Kernel for Laws {
         bits_move_into_the_exponent::<L, V>(token);
         lanes_are_folded_in_half::<L, V>(token);
         squares_are_transposed::<L, V>(token);
+        columns_are_loaded::<L, V>(token);
     }
 }
 
@@ -158,6 +159,16 @@ fn squares_are_transposed<const L: usize, V: Vector<L>>(token: V::Token) {
         for (row, got) in vector.to_array().into_iter().enumerate() {
             assert_eq!(got, square[row][col]);
         }
+    }
+}
+
+#[inline(always)]
+fn columns_are_loaded<const L: usize, V: Vector<L>>(token: V::Token) {
+    let rows: [[f32; 4]; L] =
+        core::array::from_fn(|row| core::array::from_fn(|col| (100 * row + col) as f32));
+    let columns = V::load_columns(token, rows.each_ref());
+    for (col, vector) in columns.into_iter().enumerate() {
+        assert_eq!(vector.to_array(), rows.map(|row| row[col]));
     }
 }
 

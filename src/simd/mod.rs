@@ -182,6 +182,15 @@ pub(crate) trait Vector<const L: usize>:
 
     /// Lane `j` of vector `i` becomes lane `i` of vector `j`.
     fn transpose(rows: [Self; L]) -> [Self; L];
+
+    /// Four columns of `L` rows: element `j` of row `i` becomes lane `i` of vector `j`.
+    ///
+    /// On wide vectors this takes a third of the shuffles of [`transpose`](Self::transpose): the loads bring rows
+    /// to their 128 bits.
+    #[inline(always)]
+    fn load_columns(token: Self::Token, rows: [&[f32; 4]; L]) -> [Self; 4] {
+        array!(|j| Self::load(token, &array!(|i| rows[i][j])))
+    }
 }
 
 /// Combines each lane with its partner in the other half, until all lanes are equal.

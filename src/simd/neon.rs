@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 use core::ops::{Add, Div, Mul, Sub};
 
-use super::Vector;
+use super::{Vector, array};
 
 /// This file is compiled only where NEON is part of the build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,5 +118,10 @@ impl Vector<4> for F32x4 {
                 high(ab_odd, cd_odd),
             ]
         }
+    }
+
+    #[inline(always)]
+    fn load_columns(token: Neon, rows: [&[f32; 4]; 4]) -> [Self; 4] {
+        Self::transpose(array!(|i| Self::load(token, rows[i])))
     }
 }

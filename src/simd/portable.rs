@@ -5,7 +5,7 @@ use core::ops::{Add, Div, Mul, Sub};
 
 use wide::{f32x4, u16x8, u32x4};
 
-use super::Vector;
+use super::{Vector, array};
 
 /// Every machine has this back end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,5 +98,10 @@ impl Vector<4> for F32x4 {
         let [Self(a), Self(b), Self(c), Self(d)] = rows;
         let [a, b, c, d] = f32x4::transpose([a, b, c, d]);
         [Self(a), Self(b), Self(c), Self(d)]
+    }
+
+    #[inline(always)]
+    fn load_columns(token: Portable, rows: [&[f32; 4]; 4]) -> [Self; 4] {
+        Self::transpose(array!(|i| Self::load(token, rows[i])))
     }
 }

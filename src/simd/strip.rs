@@ -11,7 +11,7 @@
 //!  r+1 [ lanes    ]
 //! ```
 
-use core::{hint::black_box, marker::PhantomData};
+use core::{hint::black_box, marker::PhantomData, ops::Range};
 
 use super::{Vector, array, broadcast::BroadcastColumns, each, scalar_row::ScalarRow};
 use crate::{
@@ -488,6 +488,91 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
             let [vector] = read(token, view, row + i, col);
             vector
         })
+    }
+}
+
+/// Calls `f` with every four columns of `N` vectors of rows from `row` on: with what `prepare` returns for the index
+/// of the four, with the index of the vector, and with the columns. `view` has contiguous rows, at least `row + 1`;
+/// rows past the last repeat it. A tail of up to three columns is left out.
+///
+/// Rows a multiple of 1 KiB apart share a few sets of the first-level cache: `N * L` of them evict each other
+/// before the next four columns are read. There, a vector of rows reads whole cache lines before the next one.
+#[inline(always)]
+#[expect(
+    clippy::redundant_closure,
+    reason = "core calls `&mut f` by a function that may not be inlined"
+)]
+pub(crate) fn for_each_four_columns<const L: usize, const N: usize, V: Vector<L>, P: Copy>(
+    token: V::Token,
+    view: MatrixRef<'_>,
+    row: usize,
+    prepare: impl Fn(usize) -> P + Copy,
+    mut f: impl FnMut(P, usize, [V; 4]),
+) {
+    let fours = if view.col_stride() == 1 { view.cols() / 4 } else { 0 };
+    if view.rows().saturating_sub(row) < N * L {
+        return fours_in_turn::<L, N, 1, false, V, P>(token, view, row, 0..fours, prepare, f);
+    }
+    let mut in_turn = 0;
+    if N > 1 && view.row_stride() % 256 == 0 {
+        in_turn = fours - fours % 4;
+        fours_in_turn::<L, N, 4, true, V, P>(
+            token,
+            view,
+            row,
+            0..in_turn,
+            prepare,
+            #[inline(always)]
+            |prepared, n, columns| f(prepared, n, columns),
+        );
+    }
+    fours_in_turn::<L, N, 1, true, V, P>(token, view, row, in_turn..fours, prepare, f);
+}
+
+/// [`for_each_four_columns`], where each vector of rows reads `T` fours in its turn. The number of `fours` is a
+/// multiple of `T`, and they exist. `FULL` requires all rows.
+#[inline(always)]
+fn fours_in_turn<
+    const L: usize,
+    const N: usize,
+    const T: usize,
+    const FULL: bool,
+    V: Vector<L>,
+    P: Copy,
+>(
+    token: V::Token,
+    view: MatrixRef<'_>,
+    row: usize,
+    fours: Range<usize>,
+    prepare: impl Fn(usize) -> P,
+    mut f: impl FnMut(P, usize, [V; 4]),
+) {
+    let (stride, last) = (view.row_stride(), view.rows().saturating_sub(1));
+    for first in fours.step_by(T) {
+        let prepared: [P; T] = array!(|t| prepare(first + t));
+        // `black_box` as in `read_rows`.
+        let at = black_box(view.at(row, 4 * first));
+        each::<N>(
+            #[inline(always)]
+            |n| {
+                let at = at.wrapping_add(stride.wrapping_mul(n * L));
+                each::<T>(
+                    #[inline(always)]
+                    |t| {
+                        let columns = array!(|i| {
+                            let four = if FULL {
+                                at.wrapping_add(stride.wrapping_mul(i)).wrapping_add(4 * t)
+                            } else {
+                                view.at((row + n * L + i).min(last), 4 * (first + t))
+                            };
+                            // SAFETY: this row exists, with these four contiguous columns.
+                            unsafe { &*four.cast() }
+                        });
+                        f(prepared[t], n, V::load_columns(token, columns));
+                    },
+                );
+            },
+        );
     }
 }
 

@@ -96,7 +96,11 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         let mut prefetcher = Prefetcher::<L1>::new(next);
         self.keys = keys.rows();
         if keys.row_stride() != 1 {
-            return self.score_squares(keys, &mut prefetcher);
+            return if const { R == 1 } && keys.col_stride() == 1 {
+                self.score_rows(keys, &mut prefetcher);
+            } else {
+                self.score_squares(keys, &mut prefetcher);
+            };
         }
         let mut first = 0;
         while first < self.keys {
@@ -145,6 +149,67 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
             #[inline(always)]
             |(this, keys, next)| this.score_block::<L1>(keys, next),
         );
+    }
+
+    /// Computes the scores of one query and keys with contiguous rows, four columns at a time.
+    #[inline(always)]
+    fn score_rows<const L1: bool>(
+        &mut self,
+        keys: MatrixRef<'_>,
+        prefetcher: &mut Prefetcher<'_, L1>,
+    ) {
+        let mut first = 0;
+        while first < self.keys {
+            // Each vector of keys is one chain of multiply-adds: four of them hide their latency.
+            let rest = self.keys - first;
+            first += if rest >= 4 * L {
+                self.score_row_vectors::<4, L1>(keys, first, prefetcher)
+            } else if rest >= 2 * L {
+                self.score_row_vectors::<2, L1>(keys, first, prefetcher)
+            } else {
+                self.score_row_vectors::<1, L1>(keys, first, prefetcher)
+            };
+        }
+    }
+
+    /// Computes the scores of `N` vectors of keys from `first` on. Returns the number of keys.
+    #[inline(always)]
+    fn score_row_vectors<const N: usize, const L1: bool>(
+        &mut self,
+        keys: MatrixRef<'_>,
+        first: usize,
+        prefetcher: &mut Prefetcher<'_, L1>,
+    ) -> usize {
+        let token = self.token;
+        let (fours, rest) = self.queries.row(0).unwrap_or_default().as_chunks::<4>();
+        let mut sums = [V::splat(token, 0.0); N];
+        strip::for_each_four_columns::<L, N, V, _>(
+            token,
+            keys,
+            first,
+            #[inline(always)]
+            |i| {
+                let query = fours.get(i).copied().unwrap_or_default();
+                array!(|i| V::splat(token, query[i]))
+            },
+            #[inline(always)]
+            |query: [V; 4], n, columns: [V; 4]| {
+                prefetcher.fetch(4 * L);
+                each::<4>(
+                    #[inline(always)]
+                    |i| sums[n] = query[i].mul_add(columns[i], sums[n]),
+                );
+            },
+        );
+        for (col, query) in (4 * fours.len()..).zip(rest) {
+            let columns: [V; N] = strip::read(token, keys.t(), col, first);
+            each::<N>(
+                #[inline(always)]
+                |n| [sums[n]] = multiply_add(token, [*query], columns[n], [sums[n]]),
+            );
+        }
+        self.write_scores(first, [sums; R]);
+        N * L
     }
 
     /// Computes the scores of keys with contiguous rows: squares of `L` keys × `L` elements are transposed
@@ -260,14 +325,18 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
     #[inline(always)]
     fn weigh(&mut self) {
         let (token, keys) = (self.token, self.keys);
+        // Whole vectors: scores of −∞ fill up the last one. They change no maximum, and their weights no sum.
+        let end = keys.next_multiple_of(L);
         let [m] = self.state.m;
         let mut largest = m.to_array();
-        for (scores, largest) in self.scores.chunks(KEY_BLOCK).zip(&mut largest) {
-            let mut m = V::splat(token, *largest);
-            for x in scores.get(..keys).unwrap_or_default().chunks(L) {
-                m = V::load_partial(token, x, f32::NEG_INFINITY).max(m);
+        for (scores, largest) in self.scores.chunks_mut(KEY_BLOCK).zip(&mut largest) {
+            scores.get_mut(keys..end).unwrap_or_default().fill(f32::NEG_INFINITY);
+            let vectors = scores.get(..end).unwrap_or_default().as_chunks::<L>().0;
+            let mut maxima = [V::splat(token, *largest); 2];
+            for (i, x) in vectors.iter().enumerate() {
+                maxima[i % 2] = V::load(token, x).max(maxima[i % 2]);
             }
-            for x in m.to_array() {
+            for x in maxima[0].max(maxima[1]).to_array() {
                 *largest = if x > *largest { x } else { *largest };
             }
         }
@@ -281,23 +350,19 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         for (i, ((scores, m), sum)) in queries.enumerate() {
             let shift = shift.lane(token, i);
             let m = V::splat(token, m);
-            let Some(scores) = scores.get_mut(..keys) else { return };
-            for x in scores.chunks_mut(L) {
-                let mut s = V::load_partial(token, x, f32::NEG_INFINITY);
+            let vectors = scores.get_mut(..end).unwrap_or_default().as_chunks_mut::<L>().0;
+            for x in &mut *vectors {
+                let mut s = V::load(token, x);
                 if has_infinity {
                     s = share_at_infinity(token, m, s);
                 }
-                shift.weight(token, s).store_partial(x);
+                shift.weight(token, s).store(x);
             }
             let mut partial_sums = [0.0; PARTIAL_SUMS];
-            let (rows, rest) = scores.as_chunks::<PARTIAL_SUMS>();
-            for row in rows {
+            for row in vectors.as_flattened().as_chunks::<PARTIAL_SUMS>().0 {
                 for part in 0..PARTIAL_SUMS {
                     partial_sums[part] += row[part];
                 }
-            }
-            for (part, w) in partial_sums.iter_mut().zip(rest) {
-                *part += w;
             }
             *sum = fold(partial_sums);
         }
