@@ -10,7 +10,7 @@ use crate::common::{
     grid::{Grid, GuardedMatrix},
     reference::Reference,
 };
-use sdpa::Backend;
+use sdpa::{Backend, MatrixMut, MatrixRef};
 
 suite! {
     dot,
@@ -21,6 +21,7 @@ suite! {
     softmax_whose_sum_is_a_tie,
     softmax_rows,
     softmax_columns,
+    softmax_columns_2_kib_apart,
     project,
     scores,
     weighted_sum,
@@ -168,6 +169,36 @@ fn softmax_columns(backend: Backend) {
         let mut out = GuardedMatrix::of(&x.grid(), Layout::of_output(&mut rng, rows, cols));
         backend.softmax_columns_in_place(out.view_mut());
         assert_same_bits(&format!("in place: {what}"), &out.checked(&what).data, &want.data);
+    }
+}
+
+/// Rows a multiple of 2 KiB apart: strips of columns take turns of a few rows.
+fn softmax_columns_2_kib_apart(backend: Backend) {
+    let reference = Reference::of(backend.family());
+    let mut rng = Rng::new(12);
+    for rows in [63, 64, 65, 72, 73, 130] {
+        for cols in [1, 8, 9, 31, 33, 127, 300, 512, 513] {
+            let kind = rng.pick(&Kind::ALL);
+            let x = Grid::random(&mut rng, kind, rows, cols);
+            let stride = cols.next_multiple_of(512);
+            let what = format!("softmax of {cols} columns of {rows}, {stride} apart, {kind:?}");
+            let want = reference.softmax_columns(&x);
+            let mut strided = vec![7.0; rows * stride];
+            for row in 0..rows {
+                strided[row * stride..][..cols].copy_from_slice(x.row(row));
+            }
+            let view = MatrixRef::with_strides(&strided, rows, cols, stride, 1).unwrap();
+            let mut out = Grid::zeros(rows, cols);
+            backend.softmax_columns(view, out.view_mut()).unwrap();
+            assert_same_bits(&what, &out.data, &want.data);
+            let view = MatrixMut::with_strides(&mut strided, rows, cols, stride, 1).unwrap();
+            backend.softmax_columns_in_place(view);
+            for row in 0..rows {
+                let (got, between) = strided[row * stride..][..stride].split_at(cols);
+                assert_same_bits(&format!("in place: {what}, row {row}"), got, want.row(row));
+                assert!(between.iter().all(|x| *x == 7.0), "{what}: written past row {row}");
+            }
+        }
     }
 }
 

@@ -163,7 +163,7 @@ impl<V> Normaliser<V> {
     }
 }
 
-/// The largest element in each lane; −∞ where there is none. Where an element is NaN the result is
+/// The largest of `m` and the elements in each lane. Where an element is NaN the result is
 /// unspecified: the sum is NaN under any shift.
 ///
 /// This order of the operands of `max` lets x86 read the element from memory as part of the instruction.
@@ -171,8 +171,8 @@ impl<V> Normaliser<V> {
 fn maximum<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     strip: Source<'_>,
+    mut m: [V; G],
 ) -> [V; G] {
-    let mut m = [V::splat(token, f32::NEG_INFINITY); G];
     strip.for_each(
         token,
         f32::NEG_INFINITY,
@@ -213,14 +213,14 @@ impl<V> ColumnShift<V> {
     }
 }
 
-/// Writes the weights of a strip. Returns their sums.
+/// Writes the weights of a strip. Returns `sums` with them added.
 #[inline(always)]
 fn weigh<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     strip: &mut Strip<'_>,
     shift: [ColumnShift<V>; G],
+    mut sums: [Sum<V>; G],
 ) -> [Sum<V>; G] {
-    let mut sums = [Sum::new(token); G];
     strip.map(
         token,
         f32::NEG_INFINITY,
@@ -250,17 +250,34 @@ pub(super) fn share_at_infinity<const L: usize, V: Vector<L>>(token: V::Token, m
     m.select_gt(largest, share, x)
 }
 
-/// Bounds the maxima `m` of a strip by ±[`LARGE_MAXIMUM`]. If one is larger, a pass of its own subtracts the
-/// large ones from their columns, and later passes run in place. The subtraction is exact where the weight is
-/// not 0. Where a maximum is +∞ the pass applies [`share_at_infinity`] instead. Returns the new maxima and the
-/// new `sinks`.
+/// Maxima of which one is beyond ±[`LARGE_MAXIMUM`], and what is subtracted from the elements under each.
+#[derive(Clone, Copy)]
+struct LargeMaxima<const G: usize, V> {
+    m: [V; G],
+    base: [V; G],
+}
+
+impl<const G: usize, V> LargeMaxima<G, V> {
+    /// Subtracts the large maxima from the elements `x` under them. This is exact where the weight is not 0. Where
+    /// a maximum is +∞ it is [`share_at_infinity`] instead.
+    #[inline(always)]
+    fn subtract<const L: usize>(self, token: V::Token, x: [V; G]) -> [V; G]
+    where
+        V: Vector<L>,
+    {
+        array!(|g| share_at_infinity(token, self.m[g], x[g]) - self.base[g])
+    }
+}
+
+/// Bounds the maxima `m` by ±[`LARGE_MAXIMUM`]. If one is larger, `pass` subtracts them from all elements. Returns
+/// the new maxima, the new `sinks`, and whether there was such a pass.
 #[inline(always)]
 fn bound_maxima<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
-    strip: &mut Strip<'_>,
     m: [V; G],
     sinks: [V; G],
-) -> ([V; G], [V; G]) {
+    pass: impl FnOnce(LargeMaxima<G, V>),
+) -> ([V; G], [V; G], bool) {
     let constant = |c| V::splat(token, c);
     let zero = constant(0.0);
     // For a maximum of −∞ every weight is +0 under any shift.
@@ -273,21 +290,14 @@ fn bound_maxima<const L: usize, const G: usize, V: Vector<L>>(
     for large in large {
         any_large |= large.to_array() != [0.0; L];
     }
-    if any_large {
-        let base: [V; G] = array!(|g| large[g].select_gt(constant(f32::MAX), zero, large[g]));
-        strip.map(
-            token,
-            f32::NEG_INFINITY,
-            #[inline(always)]
-            |x: [V; G]| array!(|g| share_at_infinity(token, m[g], x[g]) - base[g]),
-        );
-        strip.read_from_output();
-        return (
-            array!(|g| large[g].select_gt(constant(f32::MAX), zero, m[g] - base[g])),
-            array!(|g| share_at_infinity(token, m[g], sinks[g]) - base[g]),
-        );
+    if !any_large {
+        return (m, sinks, false);
     }
-    (m, sinks)
+    let base: [V; G] = array!(|g| large[g].select_gt(constant(f32::MAX), zero, large[g]));
+    let large_maxima = LargeMaxima { m, base };
+    pass(large_maxima);
+    let bounded = array!(|g| large[g].select_gt(constant(f32::MAX), zero, m[g] - base[g]));
+    (bounded, large_maxima.subtract(token, sinks), true)
 }
 
 /// Divides the weights of a strip by their sums.
@@ -393,34 +403,102 @@ impl Kernel for Columns<'_> {
         let cols = if rows == 0 { 0 } else { cols };
         // With one lane, four columns at a time take 9 % less time than one, in five times the code.
         let vectors = if cfg!(small) && L == 1 { 1 } else { C };
-        for col in (0..cols).step_by(vectors * L) {
+        let mut col = 0;
+        if const { !cfg!(microcontroller) } && rows > FEW_ROWS && matrix.rows_share_sets() {
+            while cols > col + vectors * L {
+                panel::<L, C, STRIPS, V>(token, &mut matrix, col, sink, PANEL_ROWS);
+                col += STRIPS * vectors * L;
+            }
+        }
+        for col in (col..cols).step_by(vectors * L) {
             if vectors > 1 && cols - col > L {
-                columns::<L, C, V>(token, &mut matrix, col, sink);
+                panel::<L, C, 1, V>(token, &mut matrix, col, sink, rows);
             } else {
-                columns::<L, 1, V>(token, &mut matrix, col, sink);
+                panel::<L, 1, 1, V>(token, &mut matrix, col, sink, rows);
             }
         }
     }
 }
 
-/// Softmax of `C` vectors of columns from `col` on.
+/// The number of strips of a panel: 16 strips of 2 vectors read 512 B to 2 KiB of each row.
+const STRIPS: usize = 16;
+
+/// The number of rows that a strip takes in its turn: its state is loaded and stored once for them, and their lines
+/// fit into the ways of one set of a first-level cache.
+const PANEL_ROWS: usize = 8;
+
+/// So many lines of a strip fit into the ways of the sets that they share.
+const FEW_ROWS: usize = 64;
+
+/// Softmax of `STRIPS` strips, of `C` vectors of columns each, from column `col` on.
+///
+/// A strip at a time reads its columns three times, from cache where they fit. Rows a multiple of 2 KiB apart do not
+/// fit, however large the cache is: there the strips of a panel take turns of a few rows, so that each pass reads the
+/// rows of the panel in sequence.
 #[inline(always)]
-fn columns<const L: usize, const C: usize, V: Vector<L>>(
+fn panel<const L: usize, const C: usize, const STRIPS: usize, V: Vector<L>>(
     token: V::Token,
     matrix: &mut InOut<'_>,
     col: usize,
     sink: V,
+    rows_in_turn: usize,
 ) {
-    let mut strip = matrix.columns(col, C * L);
-    let m: [V; C] = maximum(token, strip.source());
-    let m: [V; C] = array!(|c| sink.max(m[c]));
-    let (m, sinks) = bound_maxima(token, &mut strip, m, [sink; C]);
-    let shifts: [ColumnShift<V>; C] = array!(|c| ColumnShift::new(token, m[c]));
-    let mut sums = weigh(token, &mut strip, shifts);
-    for c in 0..C {
-        sums[c].add(shifts[c].weight(token, sinks[c]));
+    let (rows, cols) = matrix.shape();
+    let strips = STRIPS.min((cols - col).div_ceil(C * L));
+    let turns = || (0..rows).step_by(rows_in_turn).map(|row| row..rows.min(row + rows_in_turn));
+    let col_of = |strip: usize| col + strip * C * L;
+
+    let mut m = [[sink; C]; STRIPS];
+    for turn in turns() {
+        for (strip, m) in m.iter_mut().enumerate().take(strips) {
+            let block = matrix.block(turn.clone(), col_of(strip), C * L);
+            *m = maximum(token, block.source(), *m);
+        }
     }
-    let normalisers: [Normaliser<V>; C] =
-        array!(|c| Normaliser::new(token, sums[c].unbiased(token), sums[c].e));
-    normalise(token, strip, normalisers);
+
+    let mut in_place = [false; STRIPS];
+    let mut shifts = [[ColumnShift::new(token, sink); C]; STRIPS];
+    let mut sums = [[Sum::new(token); C]; STRIPS];
+    let mut sinks = [[sink; C]; STRIPS];
+    for strip in 0..strips {
+        (m[strip], sinks[strip], in_place[strip]) = bound_maxima(
+            token,
+            m[strip],
+            [sink; C],
+            #[inline(always)]
+            |large: LargeMaxima<C, V>| {
+                matrix.columns(col_of(strip), C * L).map(
+                    token,
+                    f32::NEG_INFINITY,
+                    #[inline(always)]
+                    |x: [V; C]| large.subtract(token, x),
+                );
+            },
+        );
+        shifts[strip] = array!(|c| ColumnShift::new(token, m[strip][c]));
+    }
+    for turn in turns() {
+        for strip in 0..strips {
+            let mut block = matrix.block(turn.clone(), col_of(strip), C * L);
+            if in_place[strip] {
+                block.read_from_output();
+            }
+            sums[strip] = weigh(token, &mut block, shifts[strip], sums[strip]);
+        }
+    }
+
+    let mut normalisers = [[Normaliser { cutoff: sink, factor: sink }; C]; STRIPS];
+    for strip in 0..strips {
+        for c in 0..C {
+            sums[strip][c].add(shifts[strip][c].weight(token, sinks[strip][c]));
+            let sum = sums[strip][c];
+            normalisers[strip][c] = Normaliser::new(token, sum.unbiased(token), sum.e);
+        }
+    }
+    for turn in turns() {
+        for strip in 0..strips {
+            let block = matrix.block(turn.clone(), col_of(strip), C * L);
+            normalise(token, block, normalisers[strip]);
+        }
+    }
 }

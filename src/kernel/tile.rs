@@ -11,7 +11,7 @@
 //! ```text
 //! for each C vectors of columns
 //!   for each PANEL of k
-//!     pack scale * right[k][columns] into a panel      (not for a single tile of rows)
+//!     pack scale * right[k][columns] into a panel      (a single tile of rows needs none)
 //!     for each R rows
 //!       tile = k is the first ? 0 : out
 //!       for k in the panel: tile += broadcast(left[rows][k]) * panel[k]
@@ -135,6 +135,16 @@ impl Product<'_> {
         if is_one_tile && right.col_stride() == 1 && left_scale == 1.0 && right_scale == 1.0 {
             let columns = Source::columns(right, col, C * L);
             self.tiles::<L, R, C, V>(token, col, 0..depth, columns);
+        } else if const { C == 1 && L > 1 }
+            && is_one_tile
+            && right.row_stride() == 1
+            && left_scale == 1.0
+        {
+            if self.out.rows() <= 4 {
+                self.squares::<L, 4, V>(token, col);
+            } else {
+                self.squares::<L, R, V>(token, col);
+            }
         } else {
             self.panels::<L, R, C, V>(token, col, panel);
         }
@@ -146,6 +156,33 @@ impl Product<'_> {
                 strip::write(&mut self.out, row, col, [sums]);
             }
         }
+    }
+
+    /// Computes one vector of columns from `col` on of a single tile, without the bias. Squares of `right` are
+    /// transposed and consumed in registers: packed, they would be read once.
+    #[inline(always)]
+    fn squares<const L: usize, const R: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        col: usize,
+    ) {
+        let scale = V::splat(token, self.right_scale);
+        let mut sums = [[V::splat(token, 0.0)]; R];
+        for k in (0..self.right.rows()).step_by(L) {
+            let square = V::transpose(strip::read_rows(token, self.right.t(), col, k));
+            let left = BroadcastRows::<R>::new(self.left, 0, k);
+            if let Some(left) = left.columns::<L>() {
+                each::<L>(
+                    #[inline(always)]
+                    |i| sums = step(token, left[i], [square[i] * scale], sums),
+                );
+            } else {
+                for (left, right) in left.zip(square) {
+                    sums = step(token, left, [right * scale], sums);
+                }
+            }
+        }
+        strip::write(&mut self.out, 0, col, sums);
     }
 
     /// Computes `C` vectors of columns from `col` on, without the bias, panel by panel.

@@ -319,6 +319,21 @@ impl<'a> InOut<'a> {
         self.to.shape()
     }
 
+    /// The input.
+    #[inline(always)]
+    pub(crate) fn input(&self) -> MatrixRef<'_> {
+        let (rows, cols) = self.to.shape();
+        let strides = (self.from_row_stride, self.from_col_stride);
+        // SAFETY: the shape and strides of the input that was checked; nothing writes it during this borrow.
+        unsafe { MatrixRef::from_checked_parts(self.from, rows, cols, strides.0, strides.1) }
+    }
+
+    /// The output.
+    #[inline(always)]
+    pub(crate) fn output(&mut self) -> &mut MatrixMut<'a> {
+        &mut self.to
+    }
+
     /// Row `row` as single floats; empty if out of range.
     #[inline(always)]
     pub(crate) fn scalar_row(&mut self, row: usize) -> ScalarRow<'_> {
@@ -332,26 +347,41 @@ impl<'a> InOut<'a> {
         }
     }
 
-    /// Up to `width` columns from `col` on, one position per row.
+    /// Up to `width` columns from `col` on of these rows, one position per row.
     #[inline(always)]
-    pub(crate) fn columns(&mut self, col: usize, width: usize) -> Strip<'_> {
-        let (rows, cols) = self.to.shape();
-        let lanes = cols.saturating_sub(col).min(width);
+    pub(crate) fn block(&mut self, rows: Range<usize>, col: usize, width: usize) -> Strip<'_> {
+        let lanes = self.to.cols().saturating_sub(col).min(width);
+        let from = self.from.wrapping_add(self.from_row_stride.wrapping_mul(rows.start));
+        let end = rows.end.min(self.to.rows());
         Strip {
             from: Source {
-                first: self.from.wrapping_add(self.from_col_stride.wrapping_mul(col)),
+                first: from.wrapping_add(self.from_col_stride.wrapping_mul(col)),
                 step: self.from_row_stride,
                 stride: self.from_col_stride,
-                extent: Extent::uniform(rows, lanes),
+                extent: Extent::uniform(end.saturating_sub(rows.start), lanes),
                 borrow: PhantomData,
             },
             to: Destination {
-                first: self.to.at(0, col),
+                first: self.to.at(rows.start, col),
                 step: self.to.row_stride(),
                 stride: self.to.col_stride(),
                 borrow: PhantomData,
             },
         }
+    }
+
+    /// [`block`](Self::block) of all rows.
+    #[inline(always)]
+    pub(crate) fn columns(&mut self, col: usize, width: usize) -> Strip<'_> {
+        self.block(0..self.to.rows(), col, width)
+    }
+
+    /// Whether the rows of either matrix are a multiple of 2 KiB apart, so that a strip of columns lies in a
+    /// few sets of each cache.
+    #[inline(always)]
+    pub(crate) fn rows_share_sets(&self) -> bool {
+        let share = |stride: usize| stride.is_multiple_of(512);
+        share(self.from_row_stride) || share(self.to.row_stride())
     }
 
     /// Whether the rows of both matrices are contiguous.
@@ -514,7 +544,7 @@ pub(crate) fn for_each_four_columns<const L: usize, const N: usize, V: Vector<L>
         return fours_in_turn::<L, N, 1, false, V, P>(token, view, row, 0..fours, prepare, f);
     }
     let mut in_turn = 0;
-    if N > 1 && view.row_stride() % 256 == 0 {
+    if N > 1 && view.row_stride().is_multiple_of(256) {
         in_turn = fours - fours % 4;
         fours_in_turn::<L, N, 4, true, V, P>(
             token,

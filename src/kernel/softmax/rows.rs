@@ -1,6 +1,9 @@
 //! Softmax of every row. The lanes of a vector are elements of the same row.
 
-use super::{Normaliser, SUM_BIAS, Sum, normalise, one_lane, share_at_infinity};
+use super::{
+    ColumnShift, LargeMaxima, Normaliser, SUM_BIAS, Sum, bound_maxima, normalise, one_lane,
+    share_at_infinity,
+};
 use crate::{
     kernel::{
         Kernel,
@@ -10,7 +13,7 @@ use crate::{
     simd::{
         Vector, array, each,
         scalar::{F32x1, Scalar},
-        strip::{InOut, Row},
+        strip::{self, InOut, Row},
     },
 };
 
@@ -19,6 +22,13 @@ pub(crate) struct Rows<'a>(pub(crate) InOut<'a>);
 
 impl Kernel for Rows<'_> {
     type Output = ();
+
+    /// Whether the rows go [side by side](side_by_side) and either they or their elements fill up to 8 lanes.
+    #[inline(always)]
+    fn fits_8_lanes(&self) -> bool {
+        let (rows, cols) = self.0.shape();
+        rows > 1 && (cols <= 8 || (rows <= 8 && cols <= 16))
+    }
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
@@ -39,8 +49,13 @@ impl Kernel for Rows<'_> {
             }
             return;
         }
-        if matrix.shape().1 <= G * L {
-            return groups::<L, G, V>(token, matrix);
+        let (count, cols) = matrix.shape();
+        if cols <= G * L {
+            return match (count > 1, cols <= L) {
+                (true, true) => side_by_side::<L, 1, V>(token, matrix),
+                (true, false) => side_by_side::<L, G, V>(token, matrix),
+                (false, _) => groups::<L, G, V>(token, matrix),
+            };
         }
         // 8 vectors per iteration, whose dependency chains an out-of-order core overlaps, then one or two
         // rounds of the sum per iteration. A round is 16 vectors where `G` is 4.
@@ -85,7 +100,76 @@ fn rows<
     }
 }
 
-/// Softmax of rows that fit in one group of vectors each: a row stays in registers.
+/// Softmax of rows of at most `S * L` elements, of which each has a partial sum of its own: `L` rows side by side,
+/// one in each lane. Alone, a row waits for one result after another; here the steps of `S * L` elements overlap.
+#[inline(always)]
+fn side_by_side<const L: usize, const S: usize, V: Vector<L>>(
+    token: V::Token,
+    mut matrix: InOut<'_>,
+) {
+    const { assert!(S * L <= if V::FMA { 16 } else { 4 }) };
+    let (rows, cols) = matrix.shape();
+    let lowest = V::splat(token, f32::NEG_INFINITY);
+    for row in (0..if cols == 0 { 0 } else { rows }).step_by(L) {
+        // Element `s * L + i` of each row.
+        let mut x: [[V; L]; S] = array!(|s| {
+            let square = V::transpose(strip::read_rows(token, matrix.input(), row, s * L));
+            array!(|i| if s * L + i < cols { square[i] } else { lowest })
+        });
+        let m = fold(x, V::max);
+        let ([m], _, _) = bound_maxima(
+            token,
+            [m],
+            [lowest],
+            #[inline(always)]
+            |large: LargeMaxima<1, V>| {
+                for x in x.as_flattened_mut() {
+                    [*x] = large.subtract(token, [*x]);
+                }
+            },
+        );
+        let shift = ColumnShift::new(token, m);
+        let w: [[V; L]; S] = array!(|s| array!(|i| shift.weight(token, x[s][i])));
+        let sums: [[Sum<V>; L]; S] = array!(|s| array!(|i| {
+            let mut sum = Sum::new(token);
+            sum.add(w[s][i]);
+            sum
+        }));
+        let a: [[V; L]; S] = array!(|s| array!(|i| sums[s][i].unbiased(token)));
+        let e: [[V; L]; S] = array!(|s| array!(|i| sums[s][i].e));
+        let normaliser = Normaliser::new(token, sum(a), sum(e));
+        for (s, w) in w.into_iter().enumerate() {
+            let square: [V; L] = V::transpose(array!(|i| normaliser.apply(w[i])));
+            strip::write::<L, 1, L, V>(matrix.output(), row, s * L, array!(|i| [square[i]]));
+        }
+    }
+}
+
+/// Folds vectors in half until one is left: the tree of [`order`], where each lane is a sum of its own.
+#[inline(always)]
+fn fold<const L: usize, const S: usize, V: Vector<L>>(
+    vectors: [[V; L]; S],
+    join: impl Fn(V, V) -> V + Copy,
+) -> V {
+    let halves: [V; L] = order::fold_in_half(
+        vectors,
+        #[inline(always)]
+        |a, b| array!(|i| join(a[i], b[i])),
+    );
+    order::fold_in_half(halves, join)
+}
+
+/// The sum of vectors, folded in half.
+#[inline(always)]
+fn sum<const L: usize, const S: usize, V: Vector<L>>(vectors: [[V; L]; S]) -> V {
+    fold(
+        vectors,
+        #[inline(always)]
+        |a, b| a + b,
+    )
+}
+
+/// Softmax of a row that fits in one group of vectors: it stays in registers.
 #[inline(always)]
 fn groups<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut matrix: InOut<'_>) {
     let (rows, cols) = matrix.shape();
