@@ -41,17 +41,20 @@ const FOLDER: &str = "SDPA_FOLDER";
 /// Makes a benchmark of each line, and the limits of its counts.
 macro_rules! counts {
     ($($operation:ident $name:ident
-        | scalar $s8:literal $s64:literal $s1024:literal
-        | portable $p8:literal $p64:literal $p1024:literal
-        | avx2 $a8:literal $a64:literal $a1024:literal;)+) => {
+        | scalar $s8:literal $s16:literal $s64:literal $s1024:literal
+        | portable $p8:literal $p16:literal $p64:literal $p1024:literal
+        | avx2 $a8:literal $a16:literal $a64:literal $a1024:literal;)+) => {
         $(#[library_benchmark]
         #[bench::scalar_8(args = (prepared(common::$operation, "scalar", 8)), config = limit($s8))]
+        #[bench::scalar_16(args = (prepared(common::$operation, "scalar", 16)), config = limit($s16))]
         #[bench::scalar_64(args = (prepared(common::$operation, "scalar", 64)), config = limit($s64))]
         #[bench::scalar_1024(args = (prepared(common::$operation, "scalar", 1024)), config = limit($s1024))]
         #[bench::portable_8(args = (prepared(common::$operation, "portable", 8)), config = limit($p8))]
+        #[bench::portable_16(args = (prepared(common::$operation, "portable", 16)), config = limit($p16))]
         #[bench::portable_64(args = (prepared(common::$operation, "portable", 64)), config = limit($p64))]
         #[bench::portable_1024(args = (prepared(common::$operation, "portable", 1024)), config = limit($p1024))]
         #[bench::avx2_8(args = (prepared(common::$operation, "avx2", 8)), config = limit($a8))]
+        #[bench::avx2_16(args = (prepared(common::$operation, "avx2", 16)), config = limit($a16))]
         #[bench::avx2_64(args = (prepared(common::$operation, "avx2", 64)), config = limit($a64))]
         #[bench::avx2_1024(args = (prepared(common::$operation, "avx2", 1024)), config = limit($a1024))]
         fn $name(mut call: Call<'static>) -> Call<'static> {
@@ -63,20 +66,20 @@ macro_rules! counts {
     };
 }
 
-// Instructions at 8, 64 and 1024: the length of a slice, or 8 × 8 × 8, 64 × 64 × 64 and
-// 1024 × 8 × 64 keys, queries and dim; of attention 8 × 8 × 64, 64 × 64 × 64, and one query over 256
-// keys of 64. `benches/limits.sh` writes what is between the marks.
+// Instructions at 8, 16, 64 and 1024: the length of a slice, or 8 × 8 × 8, 8 × 8 × 64, 64 × 64 × 64 and
+// 1024 × 8 × 64 keys, queries and dim; of attention 8 × 8 × 64, 16 × 16 × 64, 64 × 64 × 64, and one query over
+// 256 keys of 64. `benches/limits.sh` writes what is between the marks.
 counts! {
     // counted
-    DOT              dot              | scalar 278 173 1313 | portable 173 155 1295 | avx2 193 112 397;
-    SOFTMAX          softmax          | scalar 386 1072 15154 | portable 456 969 12969 | avx2 247 434 4259;
-    SOFTMAX_ROWS     softmax_rows     | scalar 3695 68439 113039 | portable 3328 58088 100824 | avx2 1812 23796 33428;
-    SOFTMAX_COLUMNS  softmax_columns  | scalar 2441 110815 212245 | portable 1419 59071 112417 | avx2 753 20150 37456;
-    SCORES           scores           | scalar 2363 460597 851775 | portable 1473 304706 572471 | avx2 948 93618 208033;
-    PROJECT          project          | scalar 2158 447288 850114 | portable 1363 299094 571773 | avx2 972 91381 208239;
-    WEIGHTED_SUM     weighted_sum     | scalar 2139 447269 1253477 | portable 1344 299075 811379 | avx2 953 91362 251510;
-    ATTENTION        attention        | scalar 23166 944282 107722 | portable 18432 663797 106972 | avx2 7017 179334 40278;
-    ATTENTION_CACHED attention_cached | scalar 23630 960944 74112 | portable 18618 664123 46688 | avx2 7197 179632 17050;
+    DOT              dot              | scalar 278 116 173 1313 | portable 173 98 155 1295 | avx2 114 145 114 399;
+    SOFTMAX          softmax          | scalar 387 425 1073 15155 | portable 456 371 969 12969 | avx2 247 183 434 4259;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3748 3748 68828 113124 | portable 3328 3328 57968 100816 | avx2 759 759 23929 33449;
+    SOFTMAX_COLUMNS  softmax_columns  | scalar 2615 2615 112837 214463 | portable 1533 1533 60522 114574 | avx2 873 873 21144 38604;
+    SCORES           scores           | scalar 2371 11947 459625 851671 | portable 1504 7916 305374 572812 | avx2 586 2588 93622 196366;
+    PROJECT          project          | scalar 2154 10274 446304 849998 | portable 1375 7143 299253 572039 | avx2 596 1926 91893 196560;
+    WEIGHTED_SUM     weighted_sum     | scalar 2139 15369 446289 1167777 | portable 1360 9102 299238 773878 | avx2 550 3750 91878 243754;
+    ATTENTION        attention        | scalar 23127 73087 943879 103604 | portable 18507 55196 664082 60693 | avx2 7005 16900 179391 27371;
+    ATTENTION_CACHED attention_cached | scalar 23591 74353 960541 74318 | portable 18696 55408 664432 43381 | avx2 7189 17116 179693 15863;
     // end
 }
 
@@ -94,6 +97,7 @@ fn prepared(operation: Operation, backend: &str, size: usize) -> Call<'static> {
         _ if operation.of_slices => Shape::slice(size),
         1024.. if is_attention => Shape::new(size / 4, 1, 64),
         1024.. => Shape::new(size, 8, 64),
+        16..64 if !is_attention => Shape::new(8, 8, 4 * size),
         ..64 if is_attention => Shape::new(size, size, 64),
         _ => Shape::new(size, size, size),
     };

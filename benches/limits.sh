@@ -19,7 +19,7 @@ table=$(awk '
         rows[kernel] = rows[kernel] " " counts[1]
     }
     END {
-        if (!n || seen != 9 * n) exit 1
+        if (!n || seen != 12 * n) exit 1
         for (i = 1; i <= n; i++)
             printf "    %-16s %-16s%s;\n", toupper(kernels[i]), kernels[i], rows[kernels[i]]
     }

@@ -19,6 +19,8 @@
 //! With weights within 1 ULP, a sum within 2 ULP and two roundings, a result is within 6 ULP. Hill-climbing
 //! searches found 4.8 ULP at worst.
 
+use core::ops::Range;
+
 use super::{
     Kernel,
     exp::{
@@ -269,15 +271,14 @@ impl<const G: usize, V> LargeMaxima<G, V> {
     }
 }
 
-/// Bounds the maxima `m` by ±[`LARGE_MAXIMUM`]. If one is larger, `pass` subtracts them from all elements. Returns
-/// the new maxima, the new `sinks`, and whether there was such a pass.
+/// Bounds the maxima `m` by ±[`LARGE_MAXIMUM`]. Returns the new maxima, the new `sinks`, and if one was larger, what
+/// to subtract from the elements.
 #[inline(always)]
 fn bound_maxima<const L: usize, const G: usize, V: Vector<L>>(
     token: V::Token,
     m: [V; G],
     sinks: [V; G],
-    pass: impl FnOnce(LargeMaxima<G, V>),
-) -> ([V; G], [V; G], bool) {
+) -> ([V; G], [V; G], Option<LargeMaxima<G, V>>) {
     let constant = |c| V::splat(token, c);
     let zero = constant(0.0);
     // For a maximum of −∞ every weight is +0 under any shift.
@@ -291,13 +292,12 @@ fn bound_maxima<const L: usize, const G: usize, V: Vector<L>>(
         any_large |= large.to_array() != [0.0; L];
     }
     if !any_large {
-        return (m, sinks, false);
+        return (m, sinks, None);
     }
     let base: [V; G] = array!(|g| large[g].select_gt(constant(f32::MAX), zero, large[g]));
-    let large_maxima = LargeMaxima { m, base };
-    pass(large_maxima);
     let bounded = array!(|g| large[g].select_gt(constant(f32::MAX), zero, m[g] - base[g]));
-    (bounded, large_maxima.subtract(token, sinks), true)
+    let large = LargeMaxima { m, base };
+    (bounded, large.subtract(token, sinks), Some(large))
 }
 
 /// Divides the weights of a strip by their sums.
@@ -404,17 +404,23 @@ impl Kernel for Columns<'_> {
         // With one lane, four columns at a time take 9 % less time than one, in five times the code.
         let vectors = if cfg!(small) && L == 1 { 1 } else { C };
         let mut col = 0;
-        if const { !cfg!(microcontroller) } && rows > FEW_ROWS && matrix.rows_share_sets() {
-            while cols > col + vectors * L {
-                panel::<L, C, STRIPS, V>(token, &mut matrix, col, sink, PANEL_ROWS);
-                col += STRIPS * vectors * L;
+        if const { L > 1 } && rows > FEW_ROWS && matrix.rows_share_sets() {
+            while cols > col + C * L {
+                // A function of its own, because it needs all registers.
+                V::outlined(
+                    token,
+                    (&mut matrix, col, sink),
+                    #[inline(always)]
+                    |(matrix, col, sink)| panel::<L, C, V>(token, matrix, col, sink),
+                );
+                col += STRIPS * C * L;
             }
         }
         for col in (col..cols).step_by(vectors * L) {
             if vectors > 1 && cols - col > L {
-                panel::<L, C, 1, V>(token, &mut matrix, col, sink, rows);
+                columns::<L, C, V>(token, &mut matrix, col, sink);
             } else {
-                panel::<L, 1, 1, V>(token, &mut matrix, col, sink, rows);
+                columns::<L, 1, V>(token, &mut matrix, col, sink);
             }
         }
     }
@@ -423,82 +429,127 @@ impl Kernel for Columns<'_> {
 /// The number of strips of a panel: 16 strips of 2 vectors read 512 B to 2 KiB of each row.
 const STRIPS: usize = 16;
 
-/// The number of rows that a strip takes in its turn: its state is loaded and stored once for them, and their lines
+/// The number of rows of a turn: the state of a strip is loaded and stored once for them, and their lines
 /// fit into the ways of one set of a first-level cache.
-const PANEL_ROWS: usize = 8;
+const TURN: usize = 8;
 
 /// So many lines of a strip fit into the ways of the sets that they share.
 const FEW_ROWS: usize = 64;
 
-/// Softmax of `STRIPS` strips, of `C` vectors of columns each, from column `col` on.
-///
-/// A strip at a time reads its columns three times, from cache where they fit. Rows a multiple of 2 KiB apart do not
-/// fit, however large the cache is: there the strips of a panel take turns of a few rows, so that each pass reads the
-/// rows of the panel in sequence.
+/// Softmax of `C` vectors of columns from `col` on, whose state stays in registers.
 #[inline(always)]
-fn panel<const L: usize, const C: usize, const STRIPS: usize, V: Vector<L>>(
+fn columns<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     matrix: &mut InOut<'_>,
     col: usize,
     sink: V,
-    rows_in_turn: usize,
+) {
+    let rows = matrix.shape().0;
+    let mut strip = matrix.block(0..rows, col, C * L);
+    let m: [V; C] = maximum(token, strip.source(), [V::splat(token, f32::NEG_INFINITY); C]);
+    let m: [V; C] = array!(|c| sink.max(m[c]));
+    let (m, sinks, large) = bound_maxima(token, m, [sink; C]);
+    if let Some(large) = large {
+        strip.map(
+            token,
+            f32::NEG_INFINITY,
+            #[inline(always)]
+            |x: [V; C]| large.subtract(token, x),
+        );
+        strip.read_from_output();
+    }
+    let shifts: [ColumnShift<V>; C] = array!(|c| ColumnShift::new(token, m[c]));
+    let sums = weigh(token, &mut strip, shifts, [Sum::new(token); C]);
+    let normalisers: [Normaliser<V>; C] =
+        array!(|c| column_normaliser(token, sums[c], shifts[c], sinks[c]));
+    normalise(token, strip, normalisers);
+}
+
+/// Softmax of [`STRIPS`] strips, of `C` vectors of columns each, from column `col` on.
+///
+/// [`columns`] reads a strip three times, from cache where it fits. Rows a multiple of 2 KiB apart do not fit, however
+/// large the cache is: here the strips of a panel take turns of a few rows, so that each pass reads the rows of the
+/// panel in sequence.
+#[inline(always)]
+fn panel<const L: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    matrix: &mut InOut<'_>,
+    col: usize,
+    sink: V,
 ) {
     let (rows, cols) = matrix.shape();
     let strips = STRIPS.min((cols - col).div_ceil(C * L));
-    let turns = || (0..rows).step_by(rows_in_turn).map(|row| row..rows.min(row + rows_in_turn));
     let col_of = |strip: usize| col + strip * C * L;
 
     let mut m = [[sink; C]; STRIPS];
-    for turn in turns() {
-        for (strip, m) in m.iter_mut().enumerate().take(strips) {
-            let block = matrix.block(turn.clone(), col_of(strip), C * L);
-            *m = maximum(token, block.source(), *m);
+    for_each_turn(
+        rows,
+        strips,
+        #[inline(always)]
+        |turn, strip| {
+            let block = matrix.block(turn, col_of(strip), C * L);
+            m[strip] = maximum(token, block.source(), m[strip]);
+        },
+    );
+
+    let mut any_large = false;
+    let mut shifts = [[ColumnShift::new(token, sink); C]; STRIPS];
+    for strip in 0..strips {
+        let (m, _, large) = bound_maxima(token, m[strip], [sink; C]);
+        any_large |= large.is_some();
+        shifts[strip] = array!(|c| ColumnShift::new(token, m[c]));
+    }
+    if any_large {
+        for strip in 0..strips {
+            columns::<L, C, V>(token, matrix, col_of(strip), sink);
         }
+        return;
     }
 
-    let mut in_place = [false; STRIPS];
-    let mut shifts = [[ColumnShift::new(token, sink); C]; STRIPS];
     let mut sums = [[Sum::new(token); C]; STRIPS];
-    let mut sinks = [[sink; C]; STRIPS];
-    for strip in 0..strips {
-        (m[strip], sinks[strip], in_place[strip]) = bound_maxima(
-            token,
-            m[strip],
-            [sink; C],
-            #[inline(always)]
-            |large: LargeMaxima<C, V>| {
-                matrix.columns(col_of(strip), C * L).map(
-                    token,
-                    f32::NEG_INFINITY,
-                    #[inline(always)]
-                    |x: [V; C]| large.subtract(token, x),
-                );
-            },
-        );
-        shifts[strip] = array!(|c| ColumnShift::new(token, m[strip][c]));
-    }
-    for turn in turns() {
-        for strip in 0..strips {
-            let mut block = matrix.block(turn.clone(), col_of(strip), C * L);
-            if in_place[strip] {
-                block.read_from_output();
-            }
+    for_each_turn(
+        rows,
+        strips,
+        #[inline(always)]
+        |turn, strip| {
+            let mut block = matrix.block(turn, col_of(strip), C * L);
             sums[strip] = weigh(token, &mut block, shifts[strip], sums[strip]);
-        }
-    }
+        },
+    );
 
     let mut normalisers = [[Normaliser { cutoff: sink, factor: sink }; C]; STRIPS];
     for strip in 0..strips {
-        for c in 0..C {
-            sums[strip][c].add(shifts[strip][c].weight(token, sinks[strip][c]));
-            let sum = sums[strip][c];
-            normalisers[strip][c] = Normaliser::new(token, sum.unbiased(token), sum.e);
-        }
+        let (sums, shifts) = (sums[strip], shifts[strip]);
+        normalisers[strip] = array!(|c| column_normaliser(token, sums[c], shifts[c], sink));
     }
-    for turn in turns() {
+    for_each_turn(
+        rows,
+        strips,
+        #[inline(always)]
+        |turn, strip| {
+            normalise(token, matrix.block(turn, col_of(strip), C * L), normalisers[strip]);
+        },
+    );
+}
+
+/// The normaliser of columns with these sums and sinks.
+#[inline(always)]
+fn column_normaliser<const L: usize, V: Vector<L>>(
+    token: V::Token,
+    mut sum: Sum<V>,
+    shift: ColumnShift<V>,
+    sink: V,
+) -> Normaliser<V> {
+    sum.add(shift.weight(token, sink));
+    Normaliser::new(token, sum.unbiased(token), sum.e)
+}
+
+/// Calls `f` with the rows of each turn and with each strip.
+#[inline(always)]
+fn for_each_turn(rows: usize, strips: usize, mut f: impl FnMut(Range<usize>, usize)) {
+    for row in (0..rows).step_by(TURN) {
         for strip in 0..strips {
-            let block = matrix.block(turn.clone(), col_of(strip), C * L);
-            normalise(token, block, normalisers[strip]);
+            f(row..rows.min(row + TURN), strip);
         }
     }
 }

@@ -370,12 +370,6 @@ impl<'a> InOut<'a> {
         }
     }
 
-    /// [`block`](Self::block) of all rows.
-    #[inline(always)]
-    pub(crate) fn columns(&mut self, col: usize, width: usize) -> Strip<'_> {
-        self.block(0..self.to.rows(), col, width)
-    }
-
     /// Whether the rows of either matrix are a multiple of 2 KiB apart, so that a strip of columns lies in a
     /// few sets of each cache.
     #[inline(always)]

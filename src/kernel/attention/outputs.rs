@@ -172,7 +172,8 @@ fn scale_columns<const L: usize, const N: usize, V: Vector<L>>(
 ) -> usize {
     let zero = V::splat(token, 0.0);
     let mut factors = factors.iter();
-    matrix.columns(col, N * L).map(
+    let rows = matrix.shape().0;
+    matrix.block(0..rows, col, N * L).map(
         token,
         0.0,
         #[inline(always)]

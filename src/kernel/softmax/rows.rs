@@ -1,8 +1,7 @@
 //! Softmax of every row. The lanes of a vector are elements of the same row.
 
 use super::{
-    ColumnShift, LargeMaxima, Normaliser, SUM_BIAS, Sum, bound_maxima, normalise, one_lane,
-    share_at_infinity,
+    ColumnShift, Normaliser, SUM_BIAS, Sum, bound_maxima, normalise, one_lane, share_at_infinity,
 };
 use crate::{
     kernel::{
@@ -117,17 +116,12 @@ fn side_by_side<const L: usize, const S: usize, V: Vector<L>>(
             array!(|i| if s * L + i < cols { square[i] } else { lowest })
         });
         let m = fold(x, V::max);
-        let ([m], _, _) = bound_maxima(
-            token,
-            [m],
-            [lowest],
-            #[inline(always)]
-            |large: LargeMaxima<1, V>| {
-                for x in x.as_flattened_mut() {
-                    [*x] = large.subtract(token, [*x]);
-                }
-            },
-        );
+        let ([m], _, large) = bound_maxima(token, [m], [lowest]);
+        if let Some(large) = large {
+            for x in x.as_flattened_mut() {
+                [*x] = large.subtract(token, [*x]);
+            }
+        }
         let shift = ColumnShift::new(token, m);
         let w: [[V; L]; S] = array!(|s| array!(|i| shift.weight(token, x[s][i])));
         let sums: [[Sum<V>; L]; S] = array!(|s| array!(|i| {
