@@ -110,12 +110,12 @@ pub(crate) struct FlashAttention<'a> {
     pub(crate) workspace: &'a mut [f32],
 }
 
-/// Runs a tile of `$count` queries from `$first` on with the lane layout `$lanes`, and returns `$count`.
-/// `$outlined` is a token of `V`, `$token` one of the vectors of `$lanes`.
+/// Runs a tile of `$count` queries from `$first` on with the lane layout `$lanes`, in the function `$name`, and
+/// returns `$count`. `$outlined` is a token of `V`, `$token` one of the vectors of `$lanes`.
 macro_rules! run_tile {
-    ($attention:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
+    ($name:ident, $attention:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
         let count = $count;
-        V::outlined(
+        V::$name(
             $outlined,
             (&mut $attention, $first),
             #[inline(always)]
@@ -154,6 +154,7 @@ impl Kernel for FlashAttention<'_> {
                 self.queries_per_kv_head - first.checked_rem(self.queries_per_kv_head).unwrap_or(0);
             first += if const { L == 1 } {
                 run_tile!(
+                    one_query,
                     self,
                     OneLane<'_>,
                     token,
@@ -163,6 +164,7 @@ impl Kernel for FlashAttention<'_> {
                 )
             } else if remaining > L {
                 run_tile!(
+                    two_vectors,
                     self,
                     QueryLanes<'_, L, R, C, V>,
                     token,
@@ -171,9 +173,10 @@ impl Kernel for FlashAttention<'_> {
                     remaining.min(C * L)
                 )
             } else if remaining == 1 {
-                run_tile!(self, KeyLanes<'_, L, 1, V>, token, token, first, remaining)
+                run_tile!(one_query, self, KeyLanes<'_, L, 1, V>, token, token, first, remaining)
             } else if 2 * remaining > L {
                 run_tile!(
+                    one_vector,
                     self,
                     QueryLanes<'_, L, ONE_VECTOR_ROWS, 1, V>,
                     token,
@@ -182,9 +185,10 @@ impl Kernel for FlashAttention<'_> {
                     remaining
                 )
             } else if 2 * remaining < L && remaining <= R {
-                run_tile!(self, KeyLanes<'_, L, R, V>, token, token, first, remaining)
+                run_tile!(few_queries, self, KeyLanes<'_, L, R, V>, token, token, first, remaining)
             } else if const { L > 8 } {
                 run_tile!(
+                    half_vector,
                     self,
                     HalfVector<'_, L, ONE_VECTOR_ROWS, 8, V>,
                     token,
@@ -194,6 +198,7 @@ impl Kernel for FlashAttention<'_> {
                 )
             } else {
                 run_tile!(
+                    half_vector,
                     self,
                     HalfVector<'_, L, ONE_VECTOR_ROWS, 4, V>,
                     token,
