@@ -43,7 +43,7 @@ use core::ops::Range;
 use heapless::Vec;
 
 use super::{
-    Kernel,
+    Kernel, Name,
     exp::Shift,
     mask::{Blocks, KEY_BLOCK, Queries, ScoreMod, VisibleKeys},
 };
@@ -141,6 +141,8 @@ macro_rules! run_tile {
 
 impl Kernel for FlashAttention<'_> {
     type Output = ();
+
+    const NAME: Name = Name::Attention;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(

@@ -20,7 +20,7 @@
 //! searches found 4.8 ULP at worst.
 
 use super::{
-    Kernel,
+    Kernel, Name,
     exp::{
         Shift, WEIGHT_BIAS,
         overlap::{DeferredShift, LARGE_MAXIMUM},
@@ -313,6 +313,8 @@ pub(crate) struct Exp<'a>(pub(crate) InOut<'a>);
 impl Kernel for Exp<'_> {
     type Output = ();
 
+    const NAME: Name = Name::Exp;
+
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
         self,
@@ -353,6 +355,8 @@ pub(crate) struct Slice<'a> {
 impl Kernel for Slice<'_> {
     type Output = ();
 
+    const NAME: Name = Name::Softmax;
+
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
         self,
@@ -376,6 +380,8 @@ impl Kernel for Slice<'_> {
 
 impl Kernel for Columns<'_> {
     type Output = ();
+
+    const NAME: Name = Name::SoftmaxColumns;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(

@@ -81,7 +81,7 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
 {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, _next: MatrixRef<'_>) {
-        V::half_vector_products(
+        V::one_vector_products(
             self.scores.token,
             (self, keys),
             #[inline(always)]
@@ -101,7 +101,7 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
 
     #[inline(always)]
     fn weigh(&mut self) {
-        V::half_vector_softmax(
+        V::one_vector_softmax(
             self.scores.token,
             self,
             #[inline(always)]

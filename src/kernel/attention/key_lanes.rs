@@ -322,21 +322,12 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
 
     #[inline(always)]
     fn weigh(&mut self) {
-        if const { R == 1 } {
-            V::one_query_softmax(
-                self.token,
-                self,
-                #[inline(always)]
-                |operands| Self::softmax(operands),
-            );
-        } else {
-            V::few_queries_softmax(
-                self.token,
-                self,
-                #[inline(always)]
-                |operands| Self::softmax(operands),
-            );
-        }
+        V::few_queries_softmax(
+            self.token,
+            self,
+            #[inline(always)]
+            |operands| Self::softmax(operands),
+        );
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use super::{Normaliser, SUM_BIAS, Sum, normalise, one_lane, share_at_infinity};
 use crate::{
     kernel::{
-        Kernel,
+        Kernel, Name,
         exp::overlap::{CENTRAL_MAXIMUM, LARGE_MAXIMUM, RowShift},
         order,
     },
@@ -19,6 +19,8 @@ pub(crate) struct Rows<'a>(pub(crate) InOut<'a>);
 
 impl Kernel for Rows<'_> {
     type Output = ();
+
+    const NAME: Name = Name::SoftmaxRows;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
