@@ -37,7 +37,7 @@ use report::{Measured, Row};
 use roofs::Roofs;
 use sdpa::Backend;
 
-/// Runs one operation again and again, for a profiler, and measures it against what this core can do.
+/// Runs one operation again and again, for a profiler, and measures it against what this core can do
 #[derive(Parser)]
 #[command(name = "hot_loop")]
 struct Args {

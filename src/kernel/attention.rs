@@ -156,7 +156,7 @@ impl Kernel for FlashAttention<'_> {
                 self.queries_per_kv_head - first.checked_rem(self.queries_per_kv_head).unwrap_or(0);
             first += if const { L == 1 } {
                 run_tile!(
-                    one_query,
+                    one_query_tile,
                     self,
                     OneLane<'_>,
                     token,
@@ -166,7 +166,7 @@ impl Kernel for FlashAttention<'_> {
                 )
             } else if remaining > L {
                 run_tile!(
-                    two_vectors,
+                    two_vectors_tile,
                     self,
                     QueryLanes<'_, L, R, C, V>,
                     token,
@@ -175,10 +175,18 @@ impl Kernel for FlashAttention<'_> {
                     remaining.min(C * L)
                 )
             } else if remaining == 1 {
-                run_tile!(one_query, self, KeyLanes<'_, L, 1, V>, token, token, first, remaining)
+                run_tile!(
+                    one_query_tile,
+                    self,
+                    KeyLanes<'_, L, 1, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
             } else if 2 * remaining > L {
                 run_tile!(
-                    one_vector,
+                    one_vector_tile,
                     self,
                     QueryLanes<'_, L, ONE_VECTOR_ROWS, 1, V>,
                     token,
@@ -187,10 +195,18 @@ impl Kernel for FlashAttention<'_> {
                     remaining
                 )
             } else if 2 * remaining < L && remaining <= R {
-                run_tile!(few_queries, self, KeyLanes<'_, L, R, V>, token, token, first, remaining)
+                run_tile!(
+                    few_queries_tile,
+                    self,
+                    KeyLanes<'_, L, R, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
             } else if const { L > 8 } {
                 run_tile!(
-                    half_vector,
+                    half_vector_tile,
                     self,
                     HalfVector<'_, L, ONE_VECTOR_ROWS, 8, V>,
                     token,
@@ -200,7 +216,7 @@ impl Kernel for FlashAttention<'_> {
                 )
             } else {
                 run_tile!(
-                    half_vector,
+                    half_vector_tile,
                     self,
                     HalfVector<'_, L, ONE_VECTOR_ROWS, 4, V>,
                     token,

@@ -3,7 +3,8 @@
 //!
 //! A kernel names the function in which a part of it runs, so that a symbol tells back end, kind and stage, also
 //! where the mangling leaves out generic arguments: `sdpa::simd::avx2::attention::one_query_values`.
-//! Stages that are the same code share a name, as the compiler may make one function of them.
+//! Stages that are the same code share a name, as the compiler may make one function of them. No name begins with
+//! another, as tools take a part of a name.
 //! `docs/profiling.md` lists the names, and `.ci/symbols` looks each of them up.
 //!
 //! This also splits long kernels: compile time grows faster than the size of a function, and all code of a
@@ -14,13 +15,13 @@ macro_rules! with_names {
     ($macro:ident! { $($arguments:tt)* }) => {
         $macro! {
             { $($arguments)* }
-            two_vectors two_vectors_products two_vectors_softmax two_vectors_values
-            one_vector one_vector_products one_vector_softmax one_vector_values
-            half_vector half_vector_values
-            few_queries few_queries_products few_queries_products_l2
-            few_queries_softmax few_queries_values few_queries_values_l2
-            one_query one_query_products one_query_products_l2
-            one_query_values one_query_values_l2
+            two_vectors_tile two_vectors_products two_vectors_softmax two_vectors_values
+            one_vector_tile one_vector_products one_vector_softmax one_vector_values
+            half_vector_tile half_vector_values
+            few_queries_tile few_queries_products few_queries_l2_products
+            few_queries_softmax few_queries_values few_queries_l2_values
+            one_query_tile one_query_products one_query_l2_products
+            one_query_values one_query_l2_values
         }
     };
 }

@@ -281,7 +281,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
                 |operands| Self::products::<true>(operands),
             );
         } else if const { R == 1 } {
-            V::one_query_products_l2(
+            V::one_query_l2_products(
                 token,
                 operands,
                 #[inline(always)]
@@ -295,7 +295,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
                 |operands| Self::products::<true>(operands),
             );
         } else {
-            V::few_queries_products_l2(
+            V::few_queries_l2_products(
                 token,
                 operands,
                 #[inline(always)]
@@ -341,7 +341,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
                 |operands| Self::values::<true>(operands),
             );
         } else if const { R == 1 } {
-            V::one_query_values_l2(
+            V::one_query_l2_values(
                 token,
                 operands,
                 #[inline(always)]
@@ -355,7 +355,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
                 |operands| Self::values::<true>(operands),
             );
         } else {
-            V::few_queries_values_l2(
+            V::few_queries_l2_values(
                 token,
                 operands,
                 #[inline(always)]
