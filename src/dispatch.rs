@@ -10,7 +10,7 @@ use crate::simd::{
     avx512::{Avx512, F32x16},
 };
 use crate::{
-    kernel::Kernel,
+    kernel::{Kernel, Name},
     simd::{
         flags::Flags,
         scalar::{F32x1, Scalar},
@@ -21,7 +21,7 @@ use crate::{
 use crate::simd::portable::{F32x4, Portable};
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-use crate::simd::neon::{self, Neon};
+use crate::simd::neon::{F32x4 as NeonF32x4, Neon};
 
 /// How a back end computes `a * b + c`: with one rounding or two.
 ///
@@ -149,22 +149,18 @@ impl Backend {
     #[inline(always)]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
-            Token::Scalar(token) => scalar(kernel, token),
+            Token::Scalar(token) => one_lane(kernel, token),
             #[cfg(portable)]
-            Token::Portable(token) => portable(kernel, token),
+            Token::Portable(token) => portable::run(kernel, token),
             #[cfg(target_feature = "sse2")]
-            // SAFETY: the token proves that AVX, AVX2 and FMA are supported.
-            Token::Avx2(token) => unsafe { avx2(kernel, token) },
+            Token::Avx2(token) => avx2::run(kernel, token),
             #[cfg(target_feature = "sse2")]
-            Token::Avx512(token) if kernel.fits_8_lanes() => {
-                // SAFETY: the token proves that AVX, AVX2 and FMA are supported too. The family is the same.
-                unsafe { avx2(kernel, token.avx2()) }
-            }
+            // The family is the same, and so are the bits.
+            Token::Avx512(token) if kernel.fits_8_lanes() => avx2::run(kernel, token.avx2()),
             #[cfg(target_feature = "sse2")]
-            // SAFETY: the token proves that AVX-512F and AVX-512BW are supported.
-            Token::Avx512(token) => unsafe { avx512(kernel, token) },
+            Token::Avx512(token) => avx512::run(kernel, token),
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-            Token::Neon(token) => neon(kernel, token),
+            Token::Neon(token) => neon::run(kernel, token),
         }
     }
 }
@@ -182,60 +178,102 @@ impl defmt::Format for Backend {
     }
 }
 
-// One function per back end, which enables its instructions. On targets with several back ends they are never
-// inlined: their callers stay small enough to be inlined, and operands are written to memory once, where the
-// kernel reads them. The const arguments are the lanes, the vectors in a group of partial sums, and the rows
-// and vectors of a tile. Each comment counts the registers of a tile: its sums, and its operands from `right`
-// and `left`.
+// One function per back end and kernel, which enables the instructions; a profile shows its name. On targets with
+// several back ends they are never inlined: their callers stay small enough to be inlined, and operands are written
+// to memory once, where the kernel reads them. The const arguments are the lanes, the vectors in a group of partial
+// sums, and the rows and vectors of a tile. Each comment counts the registers of a tile: its sums, and its operands
+// from `right` and `left`.
 
-/// [`one_lane`], and the flags that it may not raise.
+/// Makes a module of a back end: its functions, and `run`, which chooses by the kernel's name. Generic functions, as
+/// a kernel that is inlined into its caller's crate is compiled there.
+macro_rules! functions {
+    ($($back_end:tt)+) => {
+        functions_of! { { $($back_end)+ }
+            Attention attention
+            Bias bias
+            Dot dot
+            Exp exp
+            LogSumExp log_sum_exp
+            Merge merge
+            Product product
+            Softcap softcap
+            Softmax softmax
+            SoftmaxColumns softmax_columns
+            SoftmaxRows softmax_rows
+        }
+    };
+}
+
+macro_rules! functions_of {
+    ({
+        $backend:ident($token:ty) #$attribute:tt
+        run::<$l:literal, $g:literal, $r:literal, $c:literal, $vector:ident>
+    } $($name:ident $function:ident)+) => {
+        mod $backend {
+            use super::*;
+
+            $(#$attribute
+            fn $function<K: Kernel>(kernel: K, token: $token) -> K::Output {
+                kernel.run::<$l, $g, $r, $c, $vector>(token)
+            })+
+
+            /// Those of tests.
+            #$attribute
+            fn other<K: Kernel>(kernel: K, token: $token) -> K::Output {
+                kernel.run::<$l, $g, $r, $c, $vector>(token)
+            }
+
+            #[inline(always)]
+            #[allow(unused_unsafe, reason = "safe without features")]
+            pub(super) fn run<K: Kernel>(kernel: K, token: $token) -> K::Output {
+                // SAFETY: the token proves that the instructions of the attribute are supported.
+                unsafe {
+                    $(if const { matches!(K::NAME, Name::$name) } {
+                        return $function(kernel, token);
+                    })+
+                    other(kernel, token)
+                }
+            }
+        }
+    };
+}
+
+/// Runs `kernel` on one lane, and restores the flags that it may not raise.
 #[cfg_attr(portable, inline(never))]
 #[cfg_attr(not(portable), inline(always))]
-fn scalar<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
+fn one_lane<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
     // On other targets the compiler vectorises this code, and lanes without an element may raise flags.
     let flags = (!cfg!(microcontroller)).then(Flags::read);
-    let output = one_lane(kernel, token);
+    // A function of its own: in one that reads the flags LLVM forms vectors half as long for `dot`.
+    let output = scalar::run(kernel, token);
     if let Some(flags) = flags {
         flags.restore();
     }
     output
 }
 
-/// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
-// A function of its own: in one that reads the flags LLVM forms vectors half as long for `dot`.
-#[cfg_attr(portable, inline(never))]
-#[cfg_attr(not(portable), inline(always))]
-fn one_lane<K: Kernel>(kernel: K, token: Scalar) -> K::Output {
-    kernel.run::<1, 4, 4, 4, F32x1>(token)
-}
-
-/// 4 × 2 sums, 2 of `right`, 1 of `left` and 1 product: 12 of SSE2's 16 registers.
+// 4 × 4 sums, 4 of `right` and 1 of `left`: 21 of a Cortex-M4F's 32 registers.
 #[cfg(portable)]
-#[inline(never)]
-fn portable<K: Kernel>(kernel: K, token: Portable) -> K::Output {
-    kernel.run::<4, 1, 4, 2, F32x4>(token)
-}
+functions! { scalar(Scalar) #[inline(never)] run::<1, 4, 4, 4, F32x1> }
+#[cfg(not(portable))]
+functions! { scalar(Scalar) #[inline(always)] run::<1, 4, 4, 4, F32x1> }
 
-/// 6 × 2 sums, 2 of `right` and 1 of `left`: 15 of 16 registers. 12 sums hide
-/// 4 cycles of latency on 2 ports; 8 loads per `k` stay under 2 per cycle.
+// 4 × 2 sums, 2 of `right`, 1 of `left` and 1 product: 12 of SSE2's 16 registers.
+#[cfg(portable)]
+functions! { portable(Portable) #[inline(never)] run::<4, 1, 4, 2, F32x4> }
+
+// 6 × 2 sums, 2 of `right` and 1 of `left`: 15 of 16 registers. 12 sums hide
+// 4 cycles of latency on 2 ports; 8 loads per `k` stay under 2 per cycle.
 #[cfg(target_feature = "sse2")]
-#[target_feature(enable = "avx,avx2,fma")]
-fn avx2<K: Kernel>(kernel: K, token: Avx2) -> K::Output {
-    kernel.run::<8, 2, 6, 2, F32x8>(token)
-}
+functions! { avx2(Avx2) #[target_feature(enable = "avx,avx2,fma")] run::<8, 2, 6, 2, F32x8> }
 
-/// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers. 16 sums hide 4
-/// cycles of latency on 2 ports twice over. More rows or more vectors would leave more of the tile unused on
-/// small matrices.
+// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers. 16 sums hide 4
+// cycles of latency on 2 ports twice over. More rows or more vectors would leave more of the tile unused on
+// small matrices.
 #[cfg(target_feature = "sse2")]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn avx512<K: Kernel>(kernel: K, token: Avx512) -> K::Output {
-    kernel.run::<16, 1, 8, 2, F32x16>(token)
-}
+functions! { avx512(Avx512) #[target_feature(enable = "avx512f,avx512bw")] run::<16, 1, 8, 2, F32x16> }
 
-/// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers. 16 sums hide 4
-/// cycles of latency on 4 ports.
+// 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers. 16 sums hide 4
+// cycles of latency on 4 ports.
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
-fn neon<K: Kernel>(kernel: K, token: Neon) -> K::Output {
-    kernel.run::<4, 4, 8, 2, neon::F32x4>(token)
-}
+functions! { neon(Neon) #[inline(never)] run::<4, 4, 8, 2, NeonF32x4> }

@@ -14,28 +14,9 @@ use sdpa::{Backend, MatrixMut, MatrixRef};
 
 const WORDS: [&str; 8] = ["a", "fluffy", "blue", "creature", "roamed", "the", "verdant", "forest"];
 
-/// Builds the example and returns its path. `cargo test --test all` builds no examples, and the target
-/// directory may be anywhere: cargo builds the current version and reports the path.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--example", "attention_pattern", "--message-format=json"]);
-        build.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
-        build.arg("--target-dir").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join(".."));
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let built = build.output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        String::from_utf8(built.stdout)
-            .unwrap()
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "attention_pattern")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .unwrap()
-    })
+    PROGRAM.get_or_init(|| crate::examples::build("attention_pattern"))
 }
 
 /// A folder for one test, empty at the start.

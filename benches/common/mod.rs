@@ -1,15 +1,19 @@
-//! Shared by the benches: each operation with its data, its f64 check and its amount of work.
+//! Shared by the benches and the example `hot_loop`: each operation with its data, its f64 check and its amount
+//! of work.
 
-// Each bench is a separate crate, and none uses all of this.
+// Each is a separate crate, and none uses all of this.
 #![allow(dead_code)]
 
 #[allow(unused_macros, reason = "the suite of the tests")]
 #[path = "../../tests/common/mod.rs"]
 mod tests;
 
-use std::fmt;
+use std::{env, fmt};
 
-use sdpa::{Attention, Backend, CachePositions, KEY_BLOCK, KvCacheMut, KvCacheRef};
+use sdpa::{
+    Attention, Backend, CachePositions, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut,
+    KvCacheRef, MatrixRef,
+};
 
 use tests::{
     cases::{Kind, Rng},
@@ -18,17 +22,32 @@ use tests::{
     oracle::{self, Sum},
 };
 
-/// The number of keys, of queries, and the width of both.
+/// The number of keys, of queries, and the width of both, in each head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(crate) keys: usize,
     pub(crate) queries: usize,
     pub(crate) dim: usize,
+    /// 1 where the operation takes no heads.
+    pub(crate) heads: usize,
+    pub(crate) layout: Layout,
+    /// Whether keys are stored as dim × keys.
+    pub(crate) keys_transposed: bool,
+}
+
+/// How heads lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// `[heads][tokens][dim]`
+    Stacked,
+    /// `[tokens][heads][dim]`
+    Interleaved,
 }
 
 impl Shape {
     pub(crate) const fn new(keys: usize, queries: usize, dim: usize) -> Self {
-        Self { keys, queries, dim }
+        let (heads, layout) = (1, Layout::Stacked);
+        Self { keys, queries, dim, heads, layout, keys_transposed: false }
     }
 
     /// `n` floats, for an operation on slices.
@@ -38,17 +57,52 @@ impl Shape {
 
     /// Returns the floating-point operations of a matrix product.
     const fn flops(self) -> usize {
-        2 * self.keys * self.queries * self.dim
+        2 * self.scores() * self.dim
     }
 
-    const fn scores(self) -> usize {
-        self.keys * self.queries
+    /// Returns the number of pairs of a key and a query.
+    pub(crate) const fn scores(self) -> usize {
+        self.keys * self.queries * self.heads
+    }
+
+    /// The size of what has `rows` rows in each head.
+    const fn of_heads(self, rows: usize, cols: usize) -> Size {
+        (self.heads * rows, cols)
+    }
+
+    const fn keys_size(self) -> Size {
+        if self.keys_transposed {
+            self.of_heads(self.dim, self.keys)
+        } else {
+            self.of_heads(self.keys, self.dim)
+        }
+    }
+
+    /// The row of `grid` that is row `row` of `head`.
+    fn row_of(self, grid: &Grid, head: usize, row: usize) -> usize {
+        match self.layout {
+            Layout::Stacked => head * (grid.rows / self.heads) + row,
+            Layout::Interleaved => row * self.heads + head,
+        }
+    }
+
+    /// The matrix of one head.
+    fn head_of(self, grid: &Grid, head: usize) -> Grid {
+        Grid::from_fn(grid.rows / self.heads, grid.cols, |row, col| {
+            grid.at(self.row_of(grid, head, row), col)
+        })
+    }
+
+    /// The keys of one head.
+    fn keys_of(self, grid: &Grid, head: usize) -> Grid {
+        let keys = self.head_of(grid, head);
+        if self.keys_transposed { keys.t() } else { keys }
     }
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { keys, queries, dim } = self;
+        let Self { keys, queries, dim, .. } = self;
         match (queries, dim) {
             (1, 1) => write!(f, "{keys}"),
             _ => write!(f, "{keys}x{queries}x{dim}"),
@@ -68,8 +122,12 @@ pub(crate) struct Operation {
     pub(crate) name: &'static str,
     /// Whether it takes slices, of `keys` floats.
     pub(crate) of_slices: bool,
-    /// The sizes of its two inputs (softmax leaves the second empty) and its output.
-    sizes: fn(Shape) -> [Size; 3],
+    /// Whether it takes heads.
+    pub(crate) of_heads: bool,
+    /// Whether its keys may be transposed.
+    pub(crate) of_keys: bool,
+    /// The sizes of its inputs, of which some are empty, and of its output.
+    sizes: fn(Shape) -> [Size; 4],
     prepare: for<'a> fn(Backend, &'a Inputs, &'a mut Grid) -> Call<'a>,
     truth: fn(&Inputs) -> Grid<Sum>,
     /// Returns floating-point operations, or the number of weights for a softmax.
@@ -78,9 +136,21 @@ pub(crate) struct Operation {
 
 /// The inputs of an operation.
 pub(crate) struct Inputs {
+    shape: Shape,
     left: Grid,
     right: Grid,
+    values: Grid,
 }
+
+impl Inputs {
+    /// The keys of an operation without heads.
+    fn keys(&self) -> MatrixRef<'_> {
+        if self.shape.keys_transposed { self.right.view().t() } else { self.right.view() }
+    }
+}
+
+/// Set, one float of each answer is wrong, which shows that the check can fail.
+const WRONG: &str = "SDPA_WRONG";
 
 /// An operation's data, and the back end that it runs on.
 pub(crate) struct Case {
@@ -92,15 +162,34 @@ pub(crate) struct Case {
 
 impl Case {
     /// Creates random data, and checks the result of the operation against plain f64.
+    ///
+    /// # Panics
+    ///
+    /// If the result is wrong.
     pub(crate) fn checked(operation: Operation, backend: Backend, shape: Shape) -> Self {
-        let [left, right, out] = (operation.sizes)(shape);
+        Self::new(operation, backend, shape).unwrap_or_else(|wrong| panic!("{wrong}"))
+    }
+
+    /// [`checked`](Self::checked), with the reason as an error.
+    pub(crate) fn new(
+        operation: Operation,
+        backend: Backend,
+        shape: Shape,
+    ) -> Result<Self, String> {
+        let [left, right, values, out] = (operation.sizes)(shape);
         let mut rng = Rng::new(1);
         let mut random = |(rows, cols)| Grid::random(&mut rng, Kind::Ordinary, rows, cols);
-        let inputs = Inputs { left: random(left), right: random(right) };
+        let inputs =
+            Inputs { shape, left: random(left), right: random(right), values: random(values) };
         let mut case = Self { operation, backend, inputs, out: Grid::zeros(out.0, out.1) };
         case.call()();
-        case.check();
-        case
+        case.check().map(|()| case)
+    }
+
+    /// The bytes of all inputs and the output.
+    pub(crate) fn bytes(&self) -> usize {
+        let Inputs { left, right, values, .. } = &self.inputs;
+        [left, right, values, &self.out].map(|grid| size_of_val(&grid.data[..])).iter().sum()
     }
 
     /// Returns the call with its arguments prepared.
@@ -109,14 +198,22 @@ impl Case {
     }
 
     /// Coarser than the bounds of the tests: only checks that the work is done.
-    fn check(&self) {
-        let truths = (self.operation.truth)(&self.inputs);
-        assert_eq!(self.out.data.len(), truths.data.len());
-        for (&got, truth) in self.out.data.iter().zip(&truths.data) {
-            let error = (f64::from(got) - truth.value).abs();
-            let name = self.operation.name;
-            assert!(error <= 1e-5 * truth.magnitude, "{name}: {got} is not {truth:?}");
+    fn check(&mut self) -> Result<(), String> {
+        if let (Some(_), Some(first)) = (env::var_os(WRONG), self.out.data.first_mut()) {
+            *first = 1.01 * *first + 0.1;
         }
+        let (name, backend) = (self.operation.name, self.backend.name());
+        let truths = (self.operation.truth)(&self.inputs).data;
+        if self.out.data.len() != truths.len() {
+            return Err(format!("WRONG: {name} on {backend} has {} floats", self.out.data.len()));
+        }
+        for (&got, truth) in self.out.data.iter().zip(&truths) {
+            let error = (f64::from(got) - truth.value).abs();
+            if error.is_nan() || error > 1e-5 * truth.magnitude {
+                return Err(format!("WRONG: {name} on {backend}: {got} is not {truth:?}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -149,12 +246,14 @@ pub(crate) const OPERATIONS: [Operation; 14] = [
 pub(crate) const DOT: Operation = Operation {
     name: "dot",
     of_slices: true,
-    sizes: |shape| [(1, shape.keys), (1, shape.keys), (1, 1)],
-    prepare: |backend, Inputs { left, right }, out| {
+    of_heads: false,
+    of_keys: false,
+    sizes: |shape| [(1, shape.keys), (1, shape.keys), (0, 0), (1, 1)],
+    prepare: |backend, Inputs { left, right, .. }, out| {
         let (a, b, out) = (&left.data[..], &right.data[..], &mut out.data[0]);
         Box::new(move || *out = backend.dot(a, b).expect("one length"))
     },
-    truth: |Inputs { left, right }| {
+    truth: |Inputs { left, right, .. }| {
         Grid::from_fn(1, 1, |_, _| oracle::dot(&left.data, &right.data))
     },
     work: Shape::flops,
@@ -163,6 +262,8 @@ pub(crate) const DOT: Operation = Operation {
 pub(crate) const SOFTMAX: Operation = Operation {
     name: "softmax",
     of_slices: true,
+    of_heads: false,
+    of_keys: false,
     sizes: |shape| of_softmax((1, shape.keys)),
     prepare: |backend, Inputs { left, .. }, out| {
         let (x, out) = (&left.data[..], &mut out.data[..]);
@@ -210,6 +311,8 @@ pub(crate) const SOFTMAX_ROWS_IN_PLACE: Operation = Operation {
 pub(crate) const SOFTMAX_COLUMNS: Operation = Operation {
     name: "softmax_columns",
     of_slices: false,
+    of_heads: false,
+    of_keys: false,
     sizes: |shape| of_softmax((shape.keys, shape.queries)),
     prepare: |backend, Inputs { left, .. }, out| {
         let (x, mut out) = (left.view(), out.view_mut());
@@ -234,24 +337,33 @@ pub(crate) const SOFTMAX_COLUMNS_IN_PLACE: Operation = Operation {
 pub(crate) const PROJECT: Operation = Operation {
     name: "project",
     of_slices: false,
-    sizes: |Shape { keys, queries, dim }| [(keys, dim), (dim, queries), (keys, queries)],
-    prepare: |backend, Inputs { left, right }, out| {
+    of_heads: false,
+    of_keys: false,
+    sizes: |Shape { keys, queries, dim, .. }| {
+        [(keys, dim), (dim, queries), (0, 0), (keys, queries)]
+    },
+    prepare: |backend, Inputs { left, right, .. }, out| {
         let (x, w, mut out) = (left.view(), right.view(), out.view_mut());
         Box::new(move || backend.project(x, w, None, out.view_mut()).expect("sizes agree"))
     },
-    truth: |Inputs { left, right }| oracle::project(left, right, None),
+    truth: |Inputs { left, right, .. }| oracle::project(left, right, None),
     work: Shape::flops,
 };
 
 pub(crate) const SCORES: Operation = Operation {
     name: "scores",
     of_slices: false,
-    sizes: |Shape { keys, queries, dim }| [(keys, dim), (queries, dim), (keys, queries)],
-    prepare: |backend, Inputs { left, right }, out| {
-        let (keys, queries, mut out) = (left.view(), right.view(), out.view_mut());
+    of_heads: false,
+    of_keys: true,
+    sizes: |shape| {
+        let Shape { keys, queries, dim, .. } = shape;
+        [(queries, dim), shape.keys_size(), (0, 0), (keys, queries)]
+    },
+    prepare: |backend, inputs, out| {
+        let (keys, queries, mut out) = (inputs.keys(), inputs.left.view(), out.view_mut());
         Box::new(move || backend.scores(keys, queries, None, out.view_mut()).expect("sizes agree"))
     },
-    truth: |Inputs { left, right }| oracle::scores(left, right, None),
+    truth: |Inputs { shape, left, right, .. }| oracle::scores(&shape.keys_of(right, 0), left, None),
     work: Shape::flops,
 };
 
@@ -259,22 +371,30 @@ pub(crate) const SCORES: Operation = Operation {
 pub(crate) const WEIGHTED_SUM: Operation = Operation {
     name: "weighted_sum",
     of_slices: false,
-    sizes: |Shape { keys, queries, dim }| [(keys, queries), (keys, dim), (queries, dim)],
-    prepare: |backend, Inputs { left, right }, out| {
-        let (pattern, values, mut out) = (left.view(), right.view(), out.view_mut());
+    of_heads: false,
+    of_keys: false,
+    sizes: |Shape { keys, queries, dim, .. }| {
+        [(keys, queries), (0, 0), (keys, dim), (queries, dim)]
+    },
+    prepare: |backend, Inputs { left, values, .. }, out| {
+        let (pattern, values, mut out) = (left.view(), values.view(), out.view_mut());
         Box::new(move || {
             backend.weighted_sum(pattern, values, out.view_mut()).expect("sizes agree")
         })
     },
-    truth: |Inputs { left, right }| oracle::weighted_sum(left, right),
+    truth: |Inputs { left, values, .. }| oracle::weighted_sum(left, values),
     work: Shape::flops,
 };
 
-/// The values are the keys.
 pub(crate) const ATTENTION: Operation = Operation {
     name: "attention",
     of_slices: false,
-    sizes: |Shape { keys, queries, dim }| [(queries, dim), (keys, dim), (queries, dim)],
+    of_heads: true,
+    of_keys: true,
+    sizes: |shape| {
+        let queries = shape.of_heads(shape.queries, shape.dim);
+        [queries, shape.keys_size(), shape.of_heads(shape.keys, shape.dim), queries]
+    },
     prepare: |backend, inputs, out| attend(Attention::new().on(backend), inputs, out),
     truth: |inputs| of_attention(&Options::new(), inputs),
     work: |shape| 2 * shape.flops(),
@@ -288,61 +408,157 @@ pub(crate) const ATTENTION_CAUSAL: Operation = Operation {
     ..ATTENTION
 };
 
-/// Attention over a cache that is filled beforehand.
+/// Attention over caches that are filled beforehand, one a head.
 pub(crate) const ATTENTION_CACHED: Operation = Operation {
     name: "attention_cached",
-    prepare: |backend, Inputs { left, right }, out| {
-        let dim = left.cols;
-        let room = right.rows.next_multiple_of(KEY_BLOCK) * dim;
-        let (mut keys, mut values) = (vec![0.0; room], vec![0.0; room]);
-        let mut span = CachePositions::default();
-        KvCacheMut::new(&mut keys, &mut values, dim, dim, &mut span)
-            .and_then(|mut cache| cache.append(right.view(), right.view()))
-            .expect("room");
+    of_keys: false,
+    prepare: |backend, Inputs { shape, left, right, values }, out| {
+        let Shape { dim, heads, .. } = *shape;
+        let mut caches: Vec<Cache> = (0..heads)
+            .map(|head| Cache::new(&shape.head_of(right, head), &shape.head_of(values, head)))
+            .collect();
         let mut workspace = vec![0.0; Attention::workspace(dim, dim)];
         let attention = Attention::new().on(backend);
-        let (queries, mut out) = (left.view(), out.view_mut());
+        if heads == 1 {
+            let cache = caches.remove(0);
+            let (queries, mut out) = (left.view(), out.view_mut());
+            return Box::new(move || {
+                let out = out.view_mut();
+                cache
+                    .view()
+                    .and_then(|cache| cache.attend(&attention, queries, out, &mut workspace))
+                    .expect("sizes agree");
+            });
+        }
+        let queries = heads_of(*shape, left, false).expect("sizes agree");
+        let mut out = heads_of_mut(*shape, out).expect("sizes agree");
         Box::new(move || {
-            KvCacheRef::new(&keys, &values, dim, dim, span)
-                .and_then(|cache| cache.attend(&attention, queries, out.view_mut(), &mut workspace))
-                .expect("sizes agree");
+            for (head, cache) in caches.iter().enumerate() {
+                let queries = queries.head(head).expect("a head");
+                let out = out.head_mut(head).expect("a head");
+                cache
+                    .view()
+                    .and_then(|cache| cache.attend(&attention, queries, out, &mut workspace))
+                    .expect("sizes agree");
+            }
         })
     },
     ..ATTENTION
 };
 
+/// The storage of a cache.
+struct Cache {
+    dim: usize,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    span: CachePositions,
+}
+
+impl Cache {
+    fn new(keys: &Grid, values: &Grid) -> Self {
+        let dim = keys.cols;
+        let room = keys.rows.next_multiple_of(KEY_BLOCK) * dim;
+        let (from, mut span) = ((keys.view(), values.view()), CachePositions::default());
+        let (mut keys, mut values) = (vec![0.0; room], vec![0.0; room]);
+        KvCacheMut::new(&mut keys, &mut values, dim, dim, &mut span)
+            .and_then(|mut cache| cache.append(from.0, from.1))
+            .expect("room");
+        Self { dim, keys, values, span }
+    }
+
+    fn view(&self) -> Result<KvCacheRef<'_>, Error> {
+        KvCacheRef::new(&self.keys, &self.values, self.dim, self.dim, self.span)
+    }
+}
+
 /// The attention pattern, including the scores.
 pub(crate) const PATTERN: Operation = Operation {
     name: "pattern",
-    sizes: |Shape { keys, queries, dim }| [(queries, dim), (keys, dim), (keys, queries)],
-    prepare: |backend, Inputs { left, right }, out| {
-        let (queries, keys, mut out) = (left.view(), right.view(), out.view_mut());
+    of_heads: false,
+    sizes: |shape| {
+        let Shape { keys, queries, dim, .. } = shape;
+        [(queries, dim), shape.keys_size(), (0, 0), (keys, queries)]
+    },
+    prepare: |backend, inputs, out| {
+        let (queries, keys, mut out) = (inputs.left.view(), inputs.keys(), out.view_mut());
         let attention = Attention::new().on(backend);
         Box::new(move || attention.pattern(queries, keys, out.view_mut()).expect("sizes agree"))
     },
-    truth: |Inputs { left, right }| {
-        let answer = oracle::attention::attention(&Options::new(), 0, [left, right, right]);
-        Grid::from_fn(right.rows, left.rows, |key, query| answer.pattern.at(key, query).sum)
+    truth: |Inputs { shape, left, right, .. }| {
+        let keys = shape.keys_of(right, 0);
+        let answer = oracle::attention::attention(&Options::new(), 0, [left, &keys, &keys]);
+        Grid::from_fn(keys.rows, left.rows, |key, query| answer.pattern.at(key, query).sum)
     },
     work: Shape::flops,
     ..ATTENTION
 };
 
 fn attend<'a>(attention: Attention<'static>, inputs: &'a Inputs, out: &'a mut Grid) -> Call<'a> {
-    let (queries, keys, mut out) = (inputs.left.view(), inputs.right.view(), out.view_mut());
-    let mut workspace = vec![0.0; Attention::workspace(queries.cols(), keys.cols())];
+    let Inputs { shape, left, right, values } = inputs;
+    let mut workspace = vec![0.0; Attention::workspace(shape.dim, shape.dim)];
+    if shape.heads == 1 {
+        let (queries, keys) = (left.view(), inputs.keys());
+        let (values, mut out) = (values.view(), out.view_mut());
+        return Box::new(move || {
+            attention
+                .run(queries, keys, values, out.view_mut(), &mut workspace)
+                .expect("sizes agree");
+        });
+    }
+    let [queries, keys, values] = [(left, false), (right, shape.keys_transposed), (values, false)]
+        .map(|(grid, transposed)| heads_of(*shape, grid, transposed).expect("sizes agree"));
+    let mut out = heads_of_mut(*shape, out).expect("sizes agree");
     Box::new(move || {
-        attention.run(queries, keys, keys, out.view_mut(), &mut workspace).expect("sizes agree");
+        attention.run(queries, keys, values, out.view_mut(), &mut workspace).expect("sizes agree");
     })
 }
 
-fn of_attention(options: &Options, Inputs { left, right }: &Inputs) -> Grid<Sum> {
-    let answer = oracle::attention::attention(options, 0, [left, right, right]);
-    Grid::from_fn(left.rows, right.cols, |query, col| answer.out.at(query, col).sum)
+/// The sizes and strides of the heads in a grid of their rows.
+fn strides(shape: Shape, grid: &Grid, transposed: bool) -> ([usize; 3], [usize; 3]) {
+    let (rows, cols) = (grid.rows / shape.heads, grid.cols);
+    let (head, row) = match shape.layout {
+        Layout::Stacked => (rows * cols, cols),
+        Layout::Interleaved => (cols, shape.heads * cols),
+    };
+    if transposed {
+        ([shape.heads, cols, rows], [head, 1, row])
+    } else {
+        ([shape.heads, rows, cols], [head, row, 1])
+    }
 }
 
-const fn of_softmax(size: Size) -> [Size; 3] {
-    [size, (0, 0), size]
+fn heads_of(shape: Shape, grid: &Grid, transposed: bool) -> Result<HeadsRef<'_>, Error> {
+    let (sizes, strides) = strides(shape, grid, transposed);
+    HeadsRef::with_strides(&grid.data, sizes, strides)
+}
+
+fn heads_of_mut(shape: Shape, grid: &mut Grid) -> Result<HeadsMut<'_>, Error> {
+    let (sizes, strides) = strides(shape, grid, false);
+    HeadsMut::with_strides(&mut grid.data, sizes, strides)
+}
+
+fn of_attention(options: &Options, Inputs { shape, left, right, values }: &Inputs) -> Grid<Sum> {
+    let mut truth = Grid::from_fn(left.rows, values.cols, |_, _| Sum {
+        value: 0.0,
+        magnitude: 0.0,
+        underflow: 0.0,
+    });
+    for head in 0..shape.heads {
+        let (queries, values) = (shape.head_of(left, head), shape.head_of(values, head));
+        let keys = shape.keys_of(right, head);
+        let answer = oracle::attention::attention(options, head, [&queries, &keys, &values]);
+        for query in 0..queries.rows {
+            let row = shape.row_of(left, head, query);
+            for col in 0..values.cols {
+                truth.data[row * values.cols + col] = answer.out.at(query, col).sum;
+            }
+        }
+    }
+    truth
+}
+
+const fn of_softmax(size: Size) -> [Size; 4] {
+    [size, (0, 0), (0, 0), size]
 }
 
 /// The tolerance of a weight is relative to the weight.

@@ -89,13 +89,50 @@ fn load_both_avx512(a: &[f32], b: &[f32]) {
     core::arch::x86_64::_mm256_zeroupper();
 }
 
-/// The FLOP of one call of [`peak`]: 1200 multiply-adds of 16 lanes, or 2400 of 8.
+/// The FLOP of one call of [`peak`]: 1200 multiply-adds of 16 lanes, or 2400 of 8, 4800 of 4, 19200 of 1.
 pub(crate) const PEAK_FLOP: f64 = 2.0 * 1200.0 * 16.0;
 
-/// Multiply-adds in registers: twelve chains, which hide any latency.
+/// Multiply-adds in registers, with the vectors of a back end: twelve chains, which hide any latency. In the
+/// non-FMA family a multiplication, then an addition.
 pub(crate) fn peak(backend: Backend) {
-    // SAFETY: `backend` was detected, so the machine has its instructions.
-    unsafe { if backend.name() == "avx512" { peak_avx512() } else { peak_avx2() } }
+    match backend.name() {
+        "scalar" => peak_scalar(),
+        "portable" => peak_sse2(),
+        // SAFETY: `backend` was detected, so the machine has its instructions.
+        "avx512" => unsafe { peak_avx512() },
+        // SAFETY: as above: the other back ends of x86-64 are those before, and AVX2 with FMA.
+        _ => unsafe { peak_avx2() },
+    }
+}
+
+fn peak_scalar() {
+    use core::arch::x86_64::*;
+    // SAFETY: every x86-64 has SSE.
+    let one = |x| unsafe { _mm_set_ss(x) };
+    let (x, y) = (one(black_box(0.5)), one(black_box(0.25)));
+    let mut chains = [y; 12].map(black_box);
+    for _ in 0..1600 {
+        for chain in &mut chains {
+            // SAFETY: as above.
+            *chain = unsafe { _mm_add_ss(_mm_mul_ss(*chain, x), y) };
+        }
+    }
+    black_box(chains);
+}
+
+fn peak_sse2() {
+    use core::arch::x86_64::*;
+    // SAFETY: every x86-64 has SSE.
+    let all = |x| unsafe { _mm_set1_ps(x) };
+    let (x, y) = (all(black_box(0.5)), all(black_box(0.25)));
+    let mut chains = [y; 12].map(black_box);
+    for _ in 0..400 {
+        for chain in &mut chains {
+            // SAFETY: as above.
+            *chain = unsafe { _mm_add_ps(_mm_mul_ps(*chain, x), y) };
+        }
+    }
+    black_box(chains);
 }
 
 #[target_feature(enable = "avx2,fma")]

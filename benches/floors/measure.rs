@@ -65,20 +65,25 @@ pub(crate) fn yardstick_and_call(yardstick: &mut dyn FnMut(), call: &mut dyn FnM
 /// Each turn of each is as long as the longest call: a core's clock is a tenth faster for 50 microseconds now
 /// and then than it ever is for the 30 milliseconds of a long call, and the least time finds those.
 pub(crate) fn times<const N: usize>(mut functions: [&mut dyn FnMut(); N]) -> [f64; N] {
+    let mut least = [f64::INFINITY; N];
+    times_into(&mut functions, &mut least);
+    least
+}
+
+/// [`times`] of any number of functions.
+pub(crate) fn times_into(functions: &mut [&mut dyn FnMut()], least: &mut [f64]) {
     let longest = functions.iter_mut().map(|function| once(function)).fold(0.0, f64::max);
     let turn = longest.max(SHORTEST_TURN);
     let repeats: Vec<u32> = functions.iter_mut().map(|function| repeats(function, turn)).collect();
-    let mut least = [f64::INFINITY; N];
     let begin = Instant::now();
     for round in 0..400 {
         if round >= 20 && begin.elapsed().as_secs_f64() > 1.0 {
             break;
         }
-        for ((function, &repeats), least) in functions.iter_mut().zip(&repeats).zip(&mut least) {
+        for ((function, &repeats), least) in functions.iter_mut().zip(&repeats).zip(&mut *least) {
             *least = least.min(time_of(function, repeats) / f64::from(repeats));
         }
     }
-    least
 }
 
 pub(crate) fn time(function: &mut dyn FnMut()) -> f64 {
@@ -90,14 +95,14 @@ pub(crate) fn time(function: &mut dyn FnMut()) -> f64 {
 const SHORTEST_TURN: f64 = 50e-6;
 
 /// The time of one call, in seconds.
-fn once(function: &mut dyn FnMut()) -> f64 {
+pub(crate) fn once(function: &mut dyn FnMut()) -> f64 {
     // The first calls meet pages and caches that the others find in place.
     time_of(function, 3);
     (0..3).map(|_| time_of(function, 1)).fold(f64::INFINITY, f64::min)
 }
 
 /// How many calls take some `turn` seconds.
-fn repeats(function: &mut dyn FnMut(), turn: f64) -> u32 {
+pub(crate) fn repeats(function: &mut dyn FnMut(), turn: f64) -> u32 {
     let mut repeats = 1;
     while (0..3).any(|_| time_of(function, repeats) < 0.7 * turn) {
         repeats *= 2;
@@ -105,7 +110,7 @@ fn repeats(function: &mut dyn FnMut(), turn: f64) -> u32 {
     repeats
 }
 
-fn time_of(function: &mut dyn FnMut(), repeats: u32) -> f64 {
+pub(crate) fn time_of(function: &mut dyn FnMut(), repeats: u32) -> f64 {
     let begin = Instant::now();
     for _ in 0..repeats {
         function();

@@ -43,7 +43,7 @@ use core::ops::Range;
 use heapless::Vec;
 
 use super::{
-    Kernel,
+    Kernel, Name,
     exp::Shift,
     mask::{Blocks, KEY_BLOCK, Queries, ScoreMod, VisibleKeys},
     tile::ONE_VECTOR_ROWS,
@@ -111,12 +111,12 @@ pub(crate) struct FlashAttention<'a> {
     pub(crate) workspace: &'a mut [f32],
 }
 
-/// Runs a tile of `$count` queries from `$first` on with the lane layout `$lanes`, and returns `$count`.
-/// `$outlined` is a token of `V`, `$token` one of the vectors of `$lanes`.
+/// Runs a tile of `$count` queries from `$first` on with the lane layout `$lanes`, in the function `$name`, and
+/// returns `$count`. `$outlined` is a token of `V`, `$token` one of the vectors of `$lanes`.
 macro_rules! run_tile {
-    ($attention:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
+    ($name:ident, $attention:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
         let count = $count;
-        V::outlined(
+        V::$name(
             $outlined,
             (&mut $attention, $first),
             #[inline(always)]
@@ -143,6 +143,8 @@ macro_rules! run_tile {
 impl Kernel for FlashAttention<'_> {
     type Output = ();
 
+    const NAME: Name = Name::Attention;
+
     /// Up to 4 queries take 8 lanes of keys and of value columns: more chains in flight than with 16 lanes, and
     /// fewer keys in a last vector.
     #[inline(always)]
@@ -162,6 +164,7 @@ impl Kernel for FlashAttention<'_> {
                 self.queries_per_kv_head - first.checked_rem(self.queries_per_kv_head).unwrap_or(0);
             first += if const { L == 1 } {
                 run_tile!(
+                    one_query_tile,
                     self,
                     OneLane<'_>,
                     token,
@@ -171,6 +174,7 @@ impl Kernel for FlashAttention<'_> {
                 )
             } else if remaining > L {
                 run_tile!(
+                    two_vectors_tile,
                     self,
                     QueryLanes<'_, L, R, C, V>,
                     token,
@@ -179,9 +183,18 @@ impl Kernel for FlashAttention<'_> {
                     remaining.min(C * L)
                 )
             } else if remaining == 1 {
-                run_tile!(self, KeyLanes<'_, L, 1, V>, token, token, first, remaining)
+                run_tile!(
+                    one_query_tile,
+                    self,
+                    KeyLanes<'_, L, 1, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
             } else if 2 * remaining > L {
                 run_tile!(
+                    one_vector_tile,
                     self,
                     QueryLanes<'_, L, ONE_VECTOR_ROWS, 1, V>,
                     token,
@@ -190,9 +203,18 @@ impl Kernel for FlashAttention<'_> {
                     remaining
                 )
             } else if 2 * remaining < L && remaining <= R {
-                run_tile!(self, KeyLanes<'_, L, R, V>, token, token, first, remaining)
+                run_tile!(
+                    few_queries_tile,
+                    self,
+                    KeyLanes<'_, L, R, V>,
+                    token,
+                    token,
+                    first,
+                    remaining
+                )
             } else if const { L > 8 } {
                 run_tile!(
+                    half_vector_tile,
                     self,
                     HalfVector<'_, L, ONE_VECTOR_ROWS, 8, V>,
                     token,
@@ -202,6 +224,7 @@ impl Kernel for FlashAttention<'_> {
                 )
             } else {
                 run_tile!(
+                    half_vector_tile,
                     self,
                     HalfVector<'_, L, ONE_VECTOR_ROWS, 4, V>,
                     token,

@@ -10,7 +10,7 @@
 //! the non-FMA family all of them are added to the same one.
 
 use super::{
-    Kernel,
+    Kernel, Name,
     order::{self, DOT_GROUPS},
 };
 use crate::simd::{Vector, array, each, strip};
@@ -23,6 +23,8 @@ pub(crate) struct Dot<'a> {
 
 impl Kernel for Dot<'_> {
     type Output = f32;
+
+    const NAME: Name = Name::Dot;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(

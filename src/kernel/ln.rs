@@ -19,7 +19,7 @@
 //!    refitted after each, and then improved by a search among neighbouring floats.
 //! 5. Exponents are extracted lane by lane: there is one logarithm per query.
 
-use super::{Kernel, attention::LogSumExpParts, exp::ln2};
+use super::{Kernel, Name, attention::LogSumExpParts, exp::ln2};
 use crate::simd::{Vector, array};
 
 #[cfg(test)]
@@ -81,6 +81,8 @@ pub(crate) struct LogSumExp<'a> {
 
 impl Kernel for LogSumExp<'_> {
     type Output = ();
+
+    const NAME: Name = Name::LogSumExp;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(

@@ -14,7 +14,7 @@
 //! 3. If one log-sum-exp is +∞, its state has the weight 1 and the other 0. If both are, the weights are not
 //!    determined: NaN.
 
-use super::{Kernel, exp::Shift, ln::ln, softmax::share_at_infinity};
+use super::{Kernel, Name, exp::Shift, ln::ln, softmax::share_at_infinity};
 use crate::{
     matrix::{MatrixMut, MatrixRef},
     simd::{Vector, array, strip},
@@ -30,6 +30,8 @@ pub(crate) struct Merge<'a> {
 
 impl Kernel for Merge<'_> {
     type Output = ();
+
+    const NAME: Name = Name::Merge;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(

@@ -23,6 +23,9 @@ pub(crate) trait Kernel {
     /// The result.
     type Output;
 
+    /// The name of its functions in `dispatch`, which a profile shows.
+    const NAME: Name;
+
     /// Runs on vectors of `L` lanes. Each back end also chooses:
     ///
     /// * `G`: the number of vectors in a [group](order) of partial sums;
@@ -38,4 +41,21 @@ pub(crate) trait Kernel {
     fn fits_8_lanes(&self) -> bool {
         false
     }
+}
+
+/// The name of a kernel's functions.
+pub(crate) enum Name {
+    Attention,
+    Bias,
+    Dot,
+    Exp,
+    LogSumExp,
+    Merge,
+    Product,
+    Softcap,
+    Softmax,
+    SoftmaxColumns,
+    SoftmaxRows,
+    #[cfg(test)]
+    OfTests,
 }

@@ -1,6 +1,6 @@
 //! The elementwise score modifications: softcap and bias (additive mask).
 
-use super::{Kernel, tanh::tanh};
+use super::{Kernel, Name, tanh::tanh};
 use crate::{
     matrix::{MatrixMut, MatrixRef},
     simd::{Vector, strip},
@@ -14,6 +14,8 @@ pub(crate) struct Softcap<'a> {
 
 impl Kernel for Softcap<'_> {
     type Output = ();
+
+    const NAME: Name = Name::Softcap;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
@@ -41,6 +43,8 @@ pub(crate) struct AddBias<'a> {
 
 impl Kernel for AddBias<'_> {
     type Output = ();
+
+    const NAME: Name = Name::Bias;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(

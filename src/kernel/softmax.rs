@@ -22,7 +22,7 @@
 use core::ops::Range;
 
 use super::{
-    Kernel,
+    Kernel, Name,
     exp::{
         Shift, WEIGHT_BIAS,
         overlap::{DeferredShift, LARGE_MAXIMUM},
@@ -323,6 +323,8 @@ pub(crate) struct Exp<'a>(pub(crate) InOut<'a>);
 impl Kernel for Exp<'_> {
     type Output = ();
 
+    const NAME: Name = Name::Exp;
+
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
         self,
@@ -363,6 +365,8 @@ pub(crate) struct Slice<'a> {
 impl Kernel for Slice<'_> {
     type Output = ();
 
+    const NAME: Name = Name::Softmax;
+
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
         self,
@@ -387,6 +391,8 @@ impl Kernel for Slice<'_> {
 impl Kernel for Columns<'_> {
     type Output = ();
 
+    const NAME: Name = Name::SoftmaxColumns;
+
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {
         self.matrix.shape().1 <= 8
@@ -407,7 +413,7 @@ impl Kernel for Columns<'_> {
         if const { L > 1 } && rows > FEW_ROWS && matrix.rows_share_sets() {
             while cols > col + C * L {
                 // A function of its own, because it needs all registers.
-                V::outlined(
+                V::columns_panel(
                     token,
                     (&mut matrix, col, sink),
                     #[inline(always)]

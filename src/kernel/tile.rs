@@ -33,7 +33,7 @@ use core::ops::Range;
 
 use heapless::Vec;
 
-use super::Kernel;
+use super::{Kernel, Name};
 use crate::{
     matrix::{MatrixMut, MatrixRef},
     simd::{
@@ -67,6 +67,8 @@ pub(crate) struct Product<'a> {
 
 impl Kernel for Product<'_> {
     type Output = ();
+
+    const NAME: Name = Name::Product;
 
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {

@@ -6,7 +6,10 @@ use core::arch::x86::*;
 use core::arch::x86_64::*;
 use core::ops::{Add, Div, Mul, Sub};
 
-use super::{Vector, array};
+use super::{
+    Vector, array,
+    outlined::{separate, with_names},
+};
 
 cpufeatures::new!(detected, "avx", "avx2", "fma");
 
@@ -65,21 +68,12 @@ fn first_lanes(_: Avx2, n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(begin.cast()) }
 }
 
+with_names! { separate! { Avx2, F32x8, [target_feature(enable = "avx,avx2,fma")] } }
+
 impl Vector<8> for F32x8 {
     type Token = Avx2;
 
     const FMA: bool = true;
-
-    #[inline(always)]
-    fn outlined<T, O>(_: Avx2, operands: T, f: impl FnOnce(T) -> O) -> O {
-        #[target_feature(enable = "avx,avx2,fma")]
-        #[inline(never)]
-        fn call<T, O>(operands: T, f: impl FnOnce(T) -> O) -> O {
-            f(operands)
-        }
-        // SAFETY: AVX, AVX2 and FMA are available: the token is the proof.
-        unsafe { call(operands, f) }
-    }
 
     #[inline(always)]
     fn splat(_: Avx2, x: f32) -> Self {

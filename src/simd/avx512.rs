@@ -9,6 +9,7 @@ use core::ops::{Add, Div, Mul, Sub};
 use super::{
     Vector, array,
     avx2::{Avx2, F32x8},
+    outlined::{separate, with_names},
 };
 
 cpufeatures::new!(detected, "avx", "avx2", "fma", "avx512f", "avx512bw");
@@ -71,21 +72,12 @@ fn first_lanes(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
 }
 
+with_names! { separate! { Avx512, F32x16, [target_feature(enable = "avx512f,avx512bw")] } }
+
 impl Vector<16> for F32x16 {
     type Token = Avx512;
 
     const FMA: bool = true;
-
-    #[inline(always)]
-    fn outlined<T, O>(_: Avx512, operands: T, f: impl FnOnce(T) -> O) -> O {
-        #[target_feature(enable = "avx512f,avx512bw")]
-        #[inline(never)]
-        fn call<T, O>(operands: T, f: impl FnOnce(T) -> O) -> O {
-            f(operands)
-        }
-        // SAFETY: AVX-512F and BW are available: the token is the proof.
-        unsafe { call(operands, f) }
-    }
 
     #[inline(always)]
     fn splat(_: Avx512, x: f32) -> Self {

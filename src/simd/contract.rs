@@ -7,7 +7,7 @@ use std::{vec, vec::Vec};
 use super::Vector;
 use crate::{
     dispatch::{Backend, Family},
-    kernel::Kernel,
+    kernel::{Kernel, Name},
 };
 
 /// Values at which rounding, range or NaN handling goes wrong.
@@ -43,6 +43,8 @@ struct Laws(Family);
 
 impl Kernel for Laws {
     type Output = ();
+
+    const NAME: Name = Name::OfTests;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(

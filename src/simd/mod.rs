@@ -17,6 +17,7 @@ pub(crate) mod broadcast;
 pub(crate) mod flags;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) mod neon;
+pub(crate) mod outlined;
 #[cfg(portable)]
 pub(crate) mod portable;
 pub(crate) mod prefetch;
@@ -27,6 +28,8 @@ pub(crate) mod strip;
 
 #[cfg(test)]
 mod contract;
+
+use outlined::Outlined;
 
 /// `array!(|i| …)`: the array of the values at 0, 1, …; always inlined.
 ///
@@ -77,23 +80,18 @@ pub(crate) fn each<const N: usize>(mut f: impl FnMut(usize)) {
 /// `+ - * /` round each lane to nearest, ties to even, and keep subnormals.
 /// The sign and payload of a NaN are free. `contract.rs` tests each law.
 pub(crate) trait Vector<const L: usize>:
-    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+    Copy
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Outlined<Self::Token>
 {
     /// Proof that the CPU has the instructions.
     type Token: Copy;
 
     /// Whether [`mul_add`](Self::mul_add) rounds once.
     const FMA: bool;
-
-    /// Returns `f(operands)`, computed in a separate function that has the instructions enabled. `f` is a
-    /// closure marked `#[inline(always)]`.
-    ///
-    /// This splits long kernels: compile time grows faster than the size of a function, and all code of a
-    /// function competes for its registers.
-    #[inline(never)]
-    fn outlined<T, O>(_token: Self::Token, operands: T, f: impl FnOnce(T) -> O) -> O {
-        f(operands)
-    }
 
     /// `x` in each lane.
     fn splat(token: Self::Token, x: f32) -> Self;

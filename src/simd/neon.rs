@@ -3,7 +3,10 @@
 use core::arch::aarch64::*;
 use core::ops::{Add, Div, Mul, Sub};
 
-use super::{Vector, array};
+use super::{
+    Vector, array,
+    outlined::{separate, with_names},
+};
 
 /// This file is compiled only where NEON is part of the build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +33,8 @@ operator!(Add, add, vaddq_f32);
 operator!(Sub, sub, vsubq_f32);
 operator!(Mul, mul, vmulq_f32);
 operator!(Div, div, vdivq_f32);
+
+with_names! { separate! { Neon, F32x4, [doc = "With the instructions of the build."] } }
 
 impl Vector<4> for F32x4 {
     type Token = Neon;

@@ -5,7 +5,10 @@ use core::ops::{Add, Div, Mul, Sub};
 
 use wide::{f32x4, u16x8, u32x4};
 
-use super::{Vector, array};
+use super::{
+    Vector, array,
+    outlined::{separate, with_names},
+};
 
 /// Every machine has this back end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,6 +34,8 @@ operator!(Add, add, +);
 operator!(Sub, sub, -);
 operator!(Mul, mul, *);
 operator!(Div, div, /);
+
+with_names! { separate! { Portable, F32x4, [doc = "With the instructions of the build."] } }
 
 impl Vector<4> for F32x4 {
     type Token = Portable;

@@ -3,7 +3,10 @@
 
 use core::ops::{Add, Div, Mul, Sub};
 
-use super::Vector;
+use super::{
+    Vector,
+    outlined::{inlined, with_names},
+};
 
 /// Every machine has this back end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,16 +57,12 @@ operator!(Sub, sub, -);
 operator!(Mul, mul, *);
 operator!(Div, div, /);
 
+with_names! { inlined! { Scalar, F32x1 } }
+
 impl Vector<1> for F32x1 {
     type Token = Scalar;
 
     const FMA: bool = false;
-
-    // One-lane kernels call this once: a separate function would only cost a stack frame.
-    #[inline(always)]
-    fn outlined<T, O>(_: Scalar, operands: T, f: impl FnOnce(T) -> O) -> O {
-        f(operands)
-    }
 
     #[inline(always)]
     fn splat(_: Scalar, x: f32) -> Self {

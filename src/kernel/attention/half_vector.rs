@@ -37,6 +37,35 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> HalfVecto
         Self { scores, outputs }
     }
 
+    /// The stage of the scores.
+    #[inline(always)]
+    fn products((this, keys): (&mut Self, MatrixRef<'_>)) {
+        this.scores.score(keys, None);
+    }
+
+    /// The stage of the weights.
+    #[inline(always)]
+    fn softmax(this: &mut Self) {
+        this.scores.weigh();
+    }
+
+    /// The stage of the weighted values.
+    #[inline(always)]
+    fn values((this, values): (&mut Self, MatrixRef<'_>)) {
+        let Ok(weights) = MatrixRef::new(this.scores.weights(), values.rows(), L) else { return };
+        let [factors] = this.scores.factors.map(V::to_array);
+        // Cannot fail: a row of weights has L lanes, and Q is at most L.
+        let Some(weights) = AdjacentRows::<Q>::new(weights.t(), 0) else { return };
+        this.outputs.add_values(
+            #[inline(always)]
+            || weights,
+            values,
+            &factors,
+            #[inline(always)]
+            |_| (),
+        );
+    }
+
     /// Writes the outputs and the parts of the log-sum-exps.
     #[inline(always)]
     pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
@@ -52,7 +81,12 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
 {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, _next: MatrixRef<'_>) {
-        self.scores.score(keys, None);
+        V::one_vector_products(
+            self.scores.token,
+            (self, keys),
+            #[inline(always)]
+            |operands| Self::products(operands),
+        );
     }
 
     #[inline(always)]
@@ -67,22 +101,21 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
 
     #[inline(always)]
     fn weigh(&mut self) {
-        self.scores.weigh();
+        V::one_vector_softmax(
+            self.scores.token,
+            self,
+            #[inline(always)]
+            |operands| Self::softmax(operands),
+        );
     }
 
     #[inline(always)]
     fn add_values(&mut self, values: MatrixRef<'_>, _next: MatrixRef<'_>) {
-        let Ok(weights) = MatrixRef::new(self.scores.weights(), values.rows(), L) else { return };
-        let [factors] = self.scores.factors.map(V::to_array);
-        // Cannot fail: a row of weights has L lanes, and Q is at most L.
-        let Some(weights) = AdjacentRows::<Q>::new(weights.t(), 0) else { return };
-        self.outputs.add_values(
+        V::half_vector_values(
+            self.scores.token,
+            (self, values),
             #[inline(always)]
-            || weights,
-            values,
-            &factors,
-            #[inline(always)]
-            |_| (),
+            |operands| Self::values(operands),
         );
     }
 

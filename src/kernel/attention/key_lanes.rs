@@ -90,30 +90,30 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         }
     }
 
-    /// Computes the scores of a block.
+    /// The stage of the scores.
     #[inline(always)]
-    fn score_block<const L1: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
+    fn products<const L1: bool>((this, keys, next): (&mut Self, MatrixRef<'_>, MatrixRef<'_>)) {
         let mut prefetcher = Prefetcher::<L1>::new(next);
-        self.keys = keys.rows();
+        this.keys = keys.rows();
         if keys.row_stride() != 1 {
             return if const { R == 1 } && keys.col_stride() == 1 {
-                self.score_rows(keys, &mut prefetcher);
+                this.score_rows(keys, &mut prefetcher);
             } else {
-                self.score_squares(keys, &mut prefetcher);
+                this.score_squares(keys, &mut prefetcher);
             };
         }
         let mut first = 0;
-        while first < self.keys {
+        while first < this.keys {
             // The same widths as in `Outputs::add_values`, and for the same reason.
-            let vectors = (self.keys - first).div_ceil(L);
+            let vectors = (this.keys - first).div_ceil(L);
             first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
-                self.score_vectors::<8, L1>(keys, first, &mut prefetcher)
+                this.score_vectors::<8, L1>(keys, first, &mut prefetcher)
             } else if const { R == 1 } && vectors >= 4 {
-                self.score_vectors::<4, L1>(keys, first, &mut prefetcher)
+                this.score_vectors::<4, L1>(keys, first, &mut prefetcher)
             } else if vectors >= 2 {
-                self.score_vectors::<2, L1>(keys, first, &mut prefetcher)
+                this.score_vectors::<2, L1>(keys, first, &mut prefetcher)
             } else {
-                self.score_vectors::<1, L1>(keys, first, &mut prefetcher)
+                this.score_vectors::<1, L1>(keys, first, &mut prefetcher)
             };
         }
     }
@@ -138,17 +138,6 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         );
         self.write_scores(first, sums);
         N * L
-    }
-
-    /// [`score_block`](Self::score_block) as a function of its own, because it needs all registers.
-    #[inline(always)]
-    fn score_block_outlined<const L1: bool>(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        V::outlined(
-            self.token,
-            (self, keys, next),
-            #[inline(always)]
-            |(this, keys, next)| this.score_block::<L1>(keys, next),
-        );
     }
 
     /// Computes the scores of one query and keys with contiguous rows, four columns at a time.
@@ -250,18 +239,67 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         }
     }
 
-    /// Adds the weighted values of a block.
+    /// The stage of the weights.
     #[inline(always)]
-    fn add_block<const L1: bool>(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
-        let queries = self.queries.rows();
-        let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
+    fn softmax(this: &mut Self) {
+        let (token, keys) = (this.token, this.keys);
+        // Whole vectors: scores of −∞ fill up the last one. They change no maximum, and their weights no sum.
+        let end = keys.next_multiple_of(L);
+        let [m] = this.state.m;
+        let mut largest = m.to_array();
+        for (scores, largest) in this.scores.chunks_mut(KEY_BLOCK).zip(&mut largest) {
+            scores.get_mut(keys..end).unwrap_or_default().fill(f32::NEG_INFINITY);
+            let vectors = scores.get(..end).unwrap_or_default().as_chunks::<L>().0;
+            let mut maxima = [V::splat(token, *largest); 2];
+            for (i, x) in vectors.iter().enumerate() {
+                maxima[i % 2] = V::load(token, x).max(maxima[i % 2]);
+            }
+            for x in maxima[0].max(maxima[1]).to_array() {
+                *largest = if x > *largest { x } else { *largest };
+            }
+        }
+        let m = [V::load(token, &largest)];
+        let has_infinity = State::has_infinity(m);
+        let [factors] = this.state.raise_maximum(token, m);
+        this.factors = factors.to_array();
+        let [shift] = this.state.shift;
+        let mut sums = [0.0; L];
+        let queries = this.scores.chunks_mut(KEY_BLOCK).zip(largest).zip(&mut sums);
+        for (i, ((scores, m), sum)) in queries.enumerate() {
+            let shift = shift.lane(token, i);
+            let m = V::splat(token, m);
+            let vectors = scores.get_mut(..end).unwrap_or_default().as_chunks_mut::<L>().0;
+            for x in &mut *vectors {
+                let mut s = V::load(token, x);
+                if has_infinity {
+                    s = share_at_infinity(token, m, s);
+                }
+                shift.weight(token, s).store(x);
+            }
+            let mut partial_sums = [0.0; PARTIAL_SUMS];
+            for row in vectors.as_flattened().as_chunks::<PARTIAL_SUMS>().0 {
+                for part in 0..PARTIAL_SUMS {
+                    partial_sums[part] += row[part];
+                }
+            }
+            *sum = fold(partial_sums);
+        }
+        let [sum] = this.state.sum;
+        this.state.sum = [sum.mul_add(factors, V::load(token, &sums))];
+    }
+
+    /// The stage of the weighted values.
+    #[inline(always)]
+    fn values<const L1: bool>((this, values, next): (&mut Self, MatrixRef<'_>, MatrixRef<'_>)) {
+        let queries = this.queries.rows();
+        let weights = MatrixRef::with_strides(this.scores, queries, this.keys, KEY_BLOCK, 1);
         let weights = weights.unwrap_or(MatrixRef::EMPTY);
         let mut prefetcher = Prefetcher::<L1>::new(next);
-        self.outputs.add_values(
+        this.outputs.add_values(
             #[inline(always)]
             || BroadcastRows::<R>::new(weights, 0, 0),
             values,
-            &self.factors,
+            &this.factors,
             #[inline(always)]
             |floats| prefetcher.fetch(floats),
         );
@@ -299,10 +337,35 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
         // With several queries and at most 4 lanes, L2 is fast enough: both variants would double the code.
-        if const { R == 1 || L > 4 } && fit_in_l1(keys, next) {
-            self.score_block_outlined::<true>(keys, next);
+        let (token, operands) = (self.token, (self, keys, next));
+        if const { R == 1 } && fit_in_l1(keys, next) {
+            V::one_query_products(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::products::<true>(operands),
+            );
+        } else if const { R == 1 } {
+            V::one_query_l2_products(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::products::<false>(operands),
+            );
+        } else if const { L > 4 } && fit_in_l1(keys, next) {
+            V::few_queries_products(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::products::<true>(operands),
+            );
         } else {
-            self.score_block_outlined::<false>(keys, next);
+            V::few_queries_l2_products(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::products::<false>(operands),
+            );
         }
     }
 
@@ -324,58 +387,45 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
 
     #[inline(always)]
     fn weigh(&mut self) {
-        let (token, keys) = (self.token, self.keys);
-        // Whole vectors: scores of −∞ fill up the last one. They change no maximum, and their weights no sum.
-        let end = keys.next_multiple_of(L);
-        let [m] = self.state.m;
-        let mut largest = m.to_array();
-        for (scores, largest) in self.scores.chunks_mut(KEY_BLOCK).zip(&mut largest) {
-            scores.get_mut(keys..end).unwrap_or_default().fill(f32::NEG_INFINITY);
-            let vectors = scores.get(..end).unwrap_or_default().as_chunks::<L>().0;
-            let mut maxima = [V::splat(token, *largest); 2];
-            for (i, x) in vectors.iter().enumerate() {
-                maxima[i % 2] = V::load(token, x).max(maxima[i % 2]);
-            }
-            for x in maxima[0].max(maxima[1]).to_array() {
-                *largest = if x > *largest { x } else { *largest };
-            }
-        }
-        let m = [V::load(token, &largest)];
-        let has_infinity = State::has_infinity(m);
-        let [factors] = self.state.raise_maximum(token, m);
-        self.factors = factors.to_array();
-        let [shift] = self.state.shift;
-        let mut sums = [0.0; L];
-        let queries = self.scores.chunks_mut(KEY_BLOCK).zip(largest).zip(&mut sums);
-        for (i, ((scores, m), sum)) in queries.enumerate() {
-            let shift = shift.lane(token, i);
-            let m = V::splat(token, m);
-            let vectors = scores.get_mut(..end).unwrap_or_default().as_chunks_mut::<L>().0;
-            for x in &mut *vectors {
-                let mut s = V::load(token, x);
-                if has_infinity {
-                    s = share_at_infinity(token, m, s);
-                }
-                shift.weight(token, s).store(x);
-            }
-            let mut partial_sums = [0.0; PARTIAL_SUMS];
-            for row in vectors.as_flattened().as_chunks::<PARTIAL_SUMS>().0 {
-                for part in 0..PARTIAL_SUMS {
-                    partial_sums[part] += row[part];
-                }
-            }
-            *sum = fold(partial_sums);
-        }
-        let [sum] = self.state.sum;
-        self.state.sum = [sum.mul_add(factors, V::load(token, &sums))];
+        V::few_queries_softmax(
+            self.token,
+            self,
+            #[inline(always)]
+            |operands| Self::softmax(operands),
+        );
     }
 
     #[inline(always)]
     fn add_values(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
-        if const { R == 1 || L > 4 } && fit_in_l1(values, next) {
-            self.add_block::<true>(values, next);
+        let (token, operands) = (self.token, (self, values, next));
+        if const { R == 1 } && fit_in_l1(values, next) {
+            V::one_query_values(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::values::<true>(operands),
+            );
+        } else if const { R == 1 } {
+            V::one_query_l2_values(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::values::<false>(operands),
+            );
+        } else if const { L > 4 } && fit_in_l1(values, next) {
+            V::few_queries_values(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::values::<true>(operands),
+            );
         } else {
-            self.add_block::<false>(values, next);
+            V::few_queries_l2_values(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::values::<false>(operands),
+            );
         }
     }
 

@@ -53,6 +53,39 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
         if const { C * L > 8 } { Prefetcher::beyond_l1(now, next) } else { None }
     }
 
+    /// The stage of the scores.
+    #[inline(always)]
+    fn products((this, keys, next): (&mut Self, MatrixRef<'_>, MatrixRef<'_>)) {
+        this.scores.score(keys, Self::prefetcher(keys, next));
+    }
+
+    /// The stage of the weights.
+    #[inline(always)]
+    fn softmax(this: &mut Self) {
+        this.scores.weigh();
+    }
+
+    /// The stage of the weighted values.
+    #[inline(always)]
+    fn values((this, values, next): (&mut Self, MatrixRef<'_>, MatrixRef<'_>)) {
+        let Self { scores, acc, acc_is_zero } = this;
+        let token = scores.token;
+        let before = (scores.factors, core::mem::take(acc_is_zero));
+        let right = Source::dense(scores.weights(), C * L);
+        let mut prefetcher = Self::prefetcher(values, next);
+        let mut col = 0;
+        for rows in acc.chunks_mut(R * C * L) {
+            if let Some(prefetcher) = &mut prefetcher {
+                prefetcher.fetch(R * values.rows());
+            }
+            col += if const { R == 6 } && rows.len() <= 4 * C * L {
+                add_columns::<L, 4, C, V>(token, values, col, right, before, rows)
+            } else {
+                add_columns::<L, R, C, V>(token, values, col, right, before, rows)
+            };
+        }
+    }
+
     /// Writes the outputs and the parts of the log-sum-exps.
     #[inline(always)]
     pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
@@ -97,7 +130,22 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
 {
     #[inline(always)]
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>) {
-        self.scores.score(keys, Self::prefetcher(keys, next));
+        let (token, operands) = (self.scores.token, (self, keys, next));
+        if const { C == 1 } {
+            V::one_vector_products(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::products(operands),
+            );
+        } else {
+            V::two_vectors_products(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::products(operands),
+            );
+        }
     }
 
     #[inline(always)]
@@ -112,26 +160,41 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
 
     #[inline(always)]
     fn weigh(&mut self) {
-        self.scores.weigh();
+        let token = self.scores.token;
+        if const { C == 1 } {
+            V::one_vector_softmax(
+                token,
+                self,
+                #[inline(always)]
+                |operands| Self::softmax(operands),
+            );
+        } else {
+            V::two_vectors_softmax(
+                token,
+                self,
+                #[inline(always)]
+                |operands| Self::softmax(operands),
+            );
+        }
     }
 
     #[inline(always)]
     fn add_values(&mut self, values: MatrixRef<'_>, next: MatrixRef<'_>) {
-        let Self { scores, acc, acc_is_zero } = self;
-        let token = scores.token;
-        let before = (scores.factors, core::mem::take(acc_is_zero));
-        let right = Source::dense(scores.weights(), C * L);
-        let mut prefetcher = Self::prefetcher(values, next);
-        let mut col = 0;
-        for rows in acc.chunks_mut(R * C * L) {
-            if let Some(prefetcher) = &mut prefetcher {
-                prefetcher.fetch(R * values.rows());
-            }
-            col += if const { R == 6 } && rows.len() <= 4 * C * L {
-                add_columns::<L, 4, C, V>(token, values, col, right, before, rows)
-            } else {
-                add_columns::<L, R, C, V>(token, values, col, right, before, rows)
-            };
+        let (token, operands) = (self.scores.token, (self, values, next));
+        if const { C == 1 } {
+            V::one_vector_values(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::values(operands),
+            );
+        } else {
+            V::two_vectors_values(
+                token,
+                operands,
+                #[inline(always)]
+                |operands| Self::values(operands),
+            );
         }
     }
 

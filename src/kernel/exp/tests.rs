@@ -7,7 +7,7 @@ use std::{println, vec, vec::Vec};
 use super::{MAGIC, Shift, WEIGHT_BIAS, bias};
 use crate::{
     dispatch::Backend,
-    kernel::{Kernel, exhaustive},
+    kernel::{Kernel, Name, exhaustive},
     simd::Vector,
 };
 
@@ -22,6 +22,8 @@ struct Weights<'a> {
 
 impl Kernel for Weights<'_> {
     type Output = ();
+
+    const NAME: Name = Name::OfTests;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(

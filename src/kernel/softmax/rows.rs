@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     kernel::{
-        Kernel,
+        Kernel, Name,
         exp::overlap::{CENTRAL_MAXIMUM, LARGE_MAXIMUM, RowShift},
         order,
     },
@@ -21,6 +21,8 @@ pub(crate) struct Rows<'a>(pub(crate) InOut<'a>);
 
 impl Kernel for Rows<'_> {
     type Output = ();
+
+    const NAME: Name = Name::SoftmaxRows;
 
     /// Whether the rows go [side by side](side_by_side) and either they or their elements fill up to 8 lanes.
     #[inline(always)]

@@ -7,7 +7,7 @@ use std::{vec, vec::Vec};
 use super::tanh;
 use crate::{
     dispatch::Backend,
-    kernel::{Kernel, exhaustive},
+    kernel::{Kernel, Name, exhaustive},
     simd::Vector,
 };
 
@@ -18,6 +18,8 @@ struct Tanh<'a> {
 
 impl Kernel for Tanh<'_> {
     type Output = ();
+
+    const NAME: Name = Name::OfTests;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
