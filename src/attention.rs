@@ -6,7 +6,7 @@ use crate::{
     dispatch::Backend,
     error::Error,
     kernel::{
-        attention::{self, FlashAttention, LogSumExpParts},
+        attention::{self, FlashAttention, Sums},
         ln::LogSumExp,
         mask::{Blocks, Queries, ScoreMod, VisibleKeys},
         scale::default_scale,
@@ -390,8 +390,9 @@ impl<'a> Attention<'a> {
         let score_mods = ScoreMods { options: self, backend, first: held[0] };
         let flags = self.may_mask(held[0]).then(Flags::read);
         let mut write_log_sum_exp = log_sum_exp.map(|(out, logarithm)| {
-            move |at: usize, parts: LogSumExpParts<'_>| {
-                logarithm(backend, parts, out.get_mut(at..).unwrap_or_default())
+            move |at: usize, sums: Sums<'_>| {
+                let end = at.saturating_add(sums.sum.len());
+                logarithm(backend, sums, out.get_mut(at..end).unwrap_or_default());
             }
         });
         backend.run(FlashAttention {
@@ -404,7 +405,8 @@ impl<'a> Attention<'a> {
             sink: self.sink,
             sinks: self.sinks.unwrap_or_default(),
             out: out.view_mut(),
-            log_sum_exp: write_log_sum_exp.as_mut().map(|f| f as _),
+            normalise: true,
+            sums: write_log_sum_exp.as_mut().map(|f| f as _),
             workspace,
         });
         if let Some(flags) = flags {
@@ -464,9 +466,9 @@ const fn are_sinks(mut sinks: &[f32]) -> bool {
 
 /// Computes log-sum-exps. A function pointer, like those of the options: an image that never asks for the
 /// log-sum-exp does not link the code.
-pub(crate) type Logarithm = fn(Backend, LogSumExpParts<'_>, &mut [f32]);
+pub(crate) type Logarithm = fn(Backend, Sums<'_>, &mut [f32]);
 
-pub(crate) const LOGARITHM: Logarithm = |backend, parts, out| backend.run(LogSumExp { parts, out });
+pub(crate) const LOGARITHM: Logarithm = |backend, sums, out| backend.run(LogSumExp { sums, out });
 
 /// Softcap, bias and keep as the score modification of a kernel.
 struct ScoreMods<'a> {

@@ -53,6 +53,9 @@ impl CachePositions {
 /// [`KEY_BLOCK`] in the type of positions.
 const BLOCK: u64 = KEY_BLOCK as u64;
 
+/// The number of blocks in a span, in the type of positions.
+const SPAN_BLOCKS: u64 = mask::SPAN_BLOCKS as u64;
+
 /// The slot of `block` in a ring of `blocks` slots: `block % blocks`.
 fn slot(block: u64, blocks: usize) -> usize {
     if let Ok(block) = usize::try_from(block) {
@@ -501,7 +504,12 @@ impl<'a> KvCacheRef<'a> {
         let index = |position: u64| (position - first_block * BLOCK) as usize;
         let CachePositions { appended, dropped } = self.positions;
         let held = [index(dropped), index(appended)];
-        let ring = Ring { blocks, first: slot(first_block, blocks), keys: held };
+        let ring = Ring {
+            blocks,
+            first: slot(first_block, blocks),
+            keys: held,
+            blocks_before: (first_block % SPAN_BLOCKS) as usize,
+        };
         let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: Some(&ring) };
         attention.run_call(queries, &blocks, out, log_sum_exp, workspace)
     }
