@@ -18,6 +18,9 @@ use crate::{
 
 #[cfg(feature = "defmt")]
 mod format;
+mod spans;
+
+pub use spans::SPAN;
 
 /// Scaled dot-product attention: a builder of options, and the functions that compute it.
 ///
@@ -362,29 +365,16 @@ impl<'a> Attention<'a> {
         log_sum_exp: Option<(&mut [f32], Logarithm)>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let (heads, tokens, dim) = (queries.heads(), queries.rows(), queries.cols());
-        let (keys, values) = (blocks.keys, blocks.values);
-        let (key_heads, value_dim) = (keys.heads(), values.cols());
-        // The cache has checked the shapes of a ring.
-        let agree = blocks.ring.is_some()
-            || (keys.rows(), keys.cols(), key_heads) == (values.rows(), dim, values.heads());
-        let agree = agree
-            && heads.checked_rem(key_heads) == Some(0)
-            && (out.heads(), out.rows(), out.cols()) == (heads, tokens, value_dim)
+        let (heads, tokens) = (queries.heads(), queries.rows());
+        let agree = (out.heads(), out.rows(), out.cols()) == (heads, tokens, blocks.values.cols())
             && log_sum_exp.as_ref().is_none_or(|(out, _)| {
                 heads.checked_mul(tokens).is_some_and(|queries| out.len() == queries)
             });
-        if !agree || dim == 0 || value_dim == 0 {
-            return Err(Error::Shape);
-        }
-        let held = blocks.ring.map_or([0, keys.rows()], |ring| ring.keys);
-        let backend = self.check(held[1] - held[0], tokens, heads)?;
-        if workspace.len() < Self::workspace(dim, value_dim) {
-            return Err(Error::Workspace);
-        }
+        let backend = self.check_call(queries, blocks, agree, workspace)?;
         if tokens == 0 {
             return Ok(()); // any number of heads
         }
+        let held = blocks.held();
         // With a cache, the last query has the position of the newest key.
         let origin = if blocks.ring.is_some() { [held[1], tokens] } else { [0, 0] };
         let score_mods = ScoreMods { options: self, backend, first: held[0] };
@@ -398,8 +388,8 @@ impl<'a> Attention<'a> {
         backend.run(FlashAttention {
             queries,
             blocks,
-            queries_per_kv_head: heads / key_heads.max(1) * tokens,
-            scale: self.scale.unwrap_or_else(|| default_scale(dim)),
+            queries_per_kv_head: heads / blocks.keys.heads().max(1) * tokens,
+            scale: self.scale.unwrap_or_else(|| default_scale(queries.cols())),
             visible: self.visible(held, origin),
             score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
             sink: self.sink,
@@ -413,6 +403,33 @@ impl<'a> Attention<'a> {
             flags.restore();
         }
         Ok(())
+    }
+
+    /// Checks all arguments of a call but its output, whose shape is right if `agree`, and returns the back end.
+    fn check_call(
+        &self,
+        queries: &HeadsRef<'_>,
+        blocks: &Blocks<'_>,
+        agree: bool,
+        workspace: &[f32],
+    ) -> Result<Backend, Error> {
+        let (heads, dim) = (queries.heads(), queries.cols());
+        let (keys, values) = (blocks.keys, blocks.values);
+        let (key_heads, value_dim) = (keys.heads(), values.cols());
+        // The cache has checked the shapes of a ring.
+        let agree = agree
+            && (blocks.ring.is_some()
+                || (keys.rows(), keys.cols(), key_heads) == (values.rows(), dim, values.heads()))
+            && heads.checked_rem(key_heads) == Some(0);
+        if !agree || dim == 0 || value_dim == 0 {
+            return Err(Error::Shape);
+        }
+        let [first, end] = blocks.held();
+        let backend = self.check(end - first, queries.rows(), heads)?;
+        if workspace.len() < Self::workspace(dim, value_dim) {
+            return Err(Error::Workspace);
+        }
+        Ok(backend)
     }
 
     /// [`Self::invalid`] after `option` is set.

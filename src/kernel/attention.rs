@@ -62,6 +62,7 @@ use one_lane::OneLane;
 use query_lanes::QueryLanes;
 
 mod half_vector;
+pub(crate) mod join;
 mod key_lanes;
 mod one_lane;
 mod outputs;

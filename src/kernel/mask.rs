@@ -127,6 +127,18 @@ pub(crate) struct Ring {
 }
 
 impl<'a> Blocks<'a> {
+    /// The first key and the end of all keys.
+    #[inline(always)]
+    pub(crate) fn held(&self) -> [usize; 2] {
+        self.ring.map_or([0, self.keys.rows()], |ring| ring.keys)
+    }
+
+    /// The number of keys of the span of key 0 that lie before it.
+    #[inline(always)]
+    pub(crate) fn keys_before(&self) -> usize {
+        self.ring.map_or(0, |ring| ring.blocks_before) * KEY_BLOCK
+    }
+
     /// The span of block `block`, counted from the span of block 0.
     #[inline(always)]
     pub(crate) fn span_of(&self, block: usize) -> usize {
