@@ -193,6 +193,7 @@ macro_rules! functions {
             Bias bias
             Dot dot
             Exp exp
+            JoinStates join_states
             LogSumExp log_sum_exp
             Merge merge
             Product product

@@ -49,6 +49,7 @@ pub(crate) enum Name {
     Bias,
     Dot,
     Exp,
+    JoinStates,
     LogSumExp,
     Merge,
     Product,
