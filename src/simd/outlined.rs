@@ -41,6 +41,7 @@ with_names! { declare! {} }
 
 /// With `Token, Vector, [target_feature(…)]`: one function a name, in a module `attention` of the back end. The
 /// token proves that the CPU has the instructions of the attribute.
+#[cfg(portable)]
 macro_rules! separate {
     ({ $token:ty, $vector:ty, $attribute:tt } $($name:ident)+) => {
         mod attention {
@@ -81,4 +82,6 @@ macro_rules! inlined {
     };
 }
 
-pub(crate) use {inlined, separate, with_names};
+#[cfg(portable)]
+pub(crate) use separate;
+pub(crate) use {inlined, with_names};
