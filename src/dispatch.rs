@@ -200,6 +200,7 @@ macro_rules! functions {
             Softcap softcap
             Softmax softmax
             SoftmaxColumns softmax_columns
+            SoftmaxPanels softmax_panels
             SoftmaxRows softmax_rows
         }
     };

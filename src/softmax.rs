@@ -3,7 +3,7 @@
 use crate::{
     dispatch::Backend,
     error::Error,
-    kernel::softmax::{Columns, Exp, Rows, Slice},
+    kernel::softmax::{Columns, Exp, Panels, Rows, Slice},
     matrix::{MatrixMut, MatrixRef},
     simd::strip::InOut,
 };
@@ -138,18 +138,26 @@ impl Backend {
     ///
     /// Those of [`softmax_columns`].
     pub fn softmax_columns(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
-        self.run(Columns::new(InOut::new(x, out)?));
+        self.run_columns(Columns::new(InOut::new(x, out)?));
         Ok(())
     }
 
     /// [`softmax_columns_in_place`] on this back end.
     pub fn softmax_columns_in_place(self, x: MatrixMut<'_>) {
-        self.run(Columns::new(InOut::in_place(x)));
+        self.run_columns(Columns::new(InOut::in_place(x)));
     }
 
     /// [`softmax_columns_in_place`] with a sink: one more score in the denominator of each column, whose
     /// weight is not written.
     pub(crate) fn softmax_columns_with_sink(self, sink: f32, x: MatrixMut<'_>) {
-        self.run(Columns { sink, ..Columns::new(InOut::in_place(x)) });
+        self.run_columns(Columns { sink, ..Columns::new(InOut::in_place(x)) });
+    }
+
+    fn run_columns(self, columns: Columns<'_>) {
+        if columns.want_panels() {
+            self.run(Panels(columns));
+        } else {
+            self.run(columns);
+        }
     }
 }

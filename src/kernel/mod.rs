@@ -56,6 +56,7 @@ pub(crate) enum Name {
     Softcap,
     Softmax,
     SoftmaxColumns,
+    SoftmaxPanels,
     SoftmaxRows,
     #[cfg(test)]
     OfTests,

@@ -409,20 +409,7 @@ impl Kernel for Columns<'_> {
         let cols = if rows == 0 { 0 } else { cols };
         // With one lane, four columns at a time take 9 % less time than one, in five times the code.
         let vectors = if cfg!(small) && L == 1 { 1 } else { C };
-        let mut col = 0;
-        if const { L > 1 } && rows > FEW_ROWS && matrix.rows_share_sets() {
-            while cols > col + C * L {
-                // A function of its own, because it needs all registers.
-                V::columns_panel(
-                    token,
-                    (&mut matrix, col, sink),
-                    #[inline(always)]
-                    |(matrix, col, sink)| panel::<L, C, V>(token, matrix, col, sink),
-                );
-                col += STRIPS * C * L;
-            }
-        }
-        for col in (col..cols).step_by(vectors * L) {
+        for col in (0..cols).step_by(vectors * L) {
             if vectors > 1 && cols - col > L {
                 columns::<L, C, V>(token, &mut matrix, col, sink);
             } else {
@@ -431,6 +418,42 @@ impl Kernel for Columns<'_> {
         }
     }
 }
+
+impl Columns<'_> {
+    /// Whether [`Panels`] are faster.
+    #[inline(always)]
+    pub(crate) fn want_panels(&self) -> bool {
+        let (rows, cols) = self.matrix.shape();
+        !cfg!(microcontroller)
+            && rows > FEW_ROWS
+            && cols > FEW_COLUMNS
+            && self.matrix.rows_share_sets()
+    }
+}
+
+/// [`Columns`] whose strips of columns take turns: see [`panel`].
+pub(crate) struct Panels<'a>(pub(crate) Columns<'a>);
+
+impl Kernel for Panels<'_> {
+    type Output = ();
+
+    const NAME: Name = Name::SoftmaxPanels;
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let Self(Columns { mut matrix, sink }) = self;
+        let sink = V::splat(token, sink);
+        for col in (0..matrix.shape().1).step_by(STRIPS * C * L) {
+            panel::<L, C, V>(token, &mut matrix, col, sink);
+        }
+    }
+}
+
+/// Fewer columns are one strip or two.
+const FEW_COLUMNS: usize = 32;
 
 /// The number of strips of a panel: 16 strips of 2 vectors read 512 B to 2 KiB of each row.
 const STRIPS: usize = 16;

@@ -22,8 +22,7 @@ macro_rules! with_names {
             few_queries_softmax few_queries_values few_queries_l2_values
             one_query_tile one_query_products one_query_l2_products
             one_query_values one_query_l2_values
-            vectors_end_of_span half_vector_end_of_span few_queries_end_of_span
-            columns_panel
+            vectors_end_of_span outputs_end_of_span
         }
     };
 }

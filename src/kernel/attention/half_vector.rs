@@ -126,7 +126,7 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
     #[inline(always)]
     fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
         let Self { scores, outputs } = self;
-        V::half_vector_end_of_span(
+        V::outputs_end_of_span(
             scores.token,
             (outputs, &mut scores.states, attention, tile, last),
             #[inline(always)]

@@ -431,7 +431,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
 
     #[inline(always)]
     fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
-        V::few_queries_end_of_span(
+        V::outputs_end_of_span(
             self.token,
             (&mut self.outputs, &mut self.states, attention, tile, last),
             #[inline(always)]
