@@ -37,6 +37,7 @@ pub(crate) trait Kernel {
 
     /// Whether the kernel has at most 8 results side by side. Sixteen lanes would be half empty, and 512-bit
     /// instructions take twice the time of 256-bit ones on some cores; on the other cores they take as long.
+    #[cfg_attr(not(target_feature = "sse2"), expect(dead_code, reason = "for the back end avx512"))]
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {
         false
