@@ -6,7 +6,7 @@ use crate::{
     dispatch::Backend,
     error::Error,
     kernel::{
-        attention::{self, FlashAttention, LogSumExpParts},
+        attention::{self, FlashAttention, Sums},
         ln::LogSumExp,
         mask::{Blocks, Queries, ScoreMod, VisibleKeys},
         scale::default_scale,
@@ -18,6 +18,9 @@ use crate::{
 
 #[cfg(feature = "defmt")]
 mod format;
+mod spans;
+
+pub use spans::SPAN;
 
 /// Scaled dot-product attention: a builder of options, and the functions that compute it.
 ///
@@ -362,55 +365,71 @@ impl<'a> Attention<'a> {
         log_sum_exp: Option<(&mut [f32], Logarithm)>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let (heads, tokens, dim) = (queries.heads(), queries.rows(), queries.cols());
-        let (keys, values) = (blocks.keys, blocks.values);
-        let (key_heads, value_dim) = (keys.heads(), values.cols());
-        // The cache has checked the shapes of a ring.
-        let agree = blocks.ring.is_some()
-            || (keys.rows(), keys.cols(), key_heads) == (values.rows(), dim, values.heads());
-        let agree = agree
-            && heads.checked_rem(key_heads) == Some(0)
-            && (out.heads(), out.rows(), out.cols()) == (heads, tokens, value_dim)
+        let (heads, tokens) = (queries.heads(), queries.rows());
+        let agree = (out.heads(), out.rows(), out.cols()) == (heads, tokens, blocks.values.cols())
             && log_sum_exp.as_ref().is_none_or(|(out, _)| {
                 heads.checked_mul(tokens).is_some_and(|queries| out.len() == queries)
             });
-        if !agree || dim == 0 || value_dim == 0 {
-            return Err(Error::Shape);
-        }
-        let held = blocks.ring.map_or([0, keys.rows()], |ring| ring.keys);
-        let backend = self.check(held[1] - held[0], tokens, heads)?;
-        if workspace.len() < Self::workspace(dim, value_dim) {
-            return Err(Error::Workspace);
-        }
+        let backend = self.check_call(queries, blocks, agree, workspace)?;
         if tokens == 0 {
             return Ok(()); // any number of heads
         }
+        let held = blocks.held();
         // With a cache, the last query has the position of the newest key.
         let origin = if blocks.ring.is_some() { [held[1], tokens] } else { [0, 0] };
         let score_mods = ScoreMods { options: self, backend, first: held[0] };
         let flags = self.may_mask(held[0]).then(Flags::read);
         let mut write_log_sum_exp = log_sum_exp.map(|(out, logarithm)| {
-            move |at: usize, parts: LogSumExpParts<'_>| {
-                logarithm(backend, parts, out.get_mut(at..).unwrap_or_default())
+            move |at: usize, sums: Sums<'_>| {
+                let end = at.saturating_add(sums.sum.len());
+                logarithm(backend, sums, out.get_mut(at..end).unwrap_or_default());
             }
         });
         backend.run(FlashAttention {
             queries,
             blocks,
-            queries_per_kv_head: heads / key_heads.max(1) * tokens,
-            scale: self.scale.unwrap_or_else(|| default_scale(dim)),
+            queries_per_kv_head: heads / blocks.keys.heads().max(1) * tokens,
+            scale: self.scale.unwrap_or_else(|| default_scale(queries.cols())),
             visible: self.visible(held, origin),
             score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
             sink: self.sink,
             sinks: self.sinks.unwrap_or_default(),
             out: out.view_mut(),
-            log_sum_exp: write_log_sum_exp.as_mut().map(|f| f as _),
+            normalise: true,
+            sums: write_log_sum_exp.as_mut().map(|f| f as _),
             workspace,
         });
         if let Some(flags) = flags {
             flags.restore();
         }
         Ok(())
+    }
+
+    /// Checks all arguments of a call but its output, whose shape is right if `agree`, and returns the back end.
+    fn check_call(
+        &self,
+        queries: &HeadsRef<'_>,
+        blocks: &Blocks<'_>,
+        agree: bool,
+        workspace: &[f32],
+    ) -> Result<Backend, Error> {
+        let (heads, dim) = (queries.heads(), queries.cols());
+        let (keys, values) = (blocks.keys, blocks.values);
+        let (key_heads, value_dim) = (keys.heads(), values.cols());
+        // The cache has checked the shapes of a ring.
+        let agree = agree
+            && (blocks.ring.is_some()
+                || (keys.rows(), keys.cols(), key_heads) == (values.rows(), dim, values.heads()))
+            && heads.checked_rem(key_heads) == Some(0);
+        if !agree || dim == 0 || value_dim == 0 {
+            return Err(Error::Shape);
+        }
+        let [first, end] = blocks.held();
+        let backend = self.check(end - first, queries.rows(), heads)?;
+        if workspace.len() < Self::workspace(dim, value_dim) {
+            return Err(Error::Workspace);
+        }
+        Ok(backend)
     }
 
     /// [`Self::invalid`] after `option` is set.
@@ -464,9 +483,9 @@ const fn are_sinks(mut sinks: &[f32]) -> bool {
 
 /// Computes log-sum-exps. A function pointer, like those of the options: an image that never asks for the
 /// log-sum-exp does not link the code.
-pub(crate) type Logarithm = fn(Backend, LogSumExpParts<'_>, &mut [f32]);
+pub(crate) type Logarithm = fn(Backend, Sums<'_>, &mut [f32]);
 
-pub(crate) const LOGARITHM: Logarithm = |backend, parts, out| backend.run(LogSumExp { parts, out });
+pub(crate) const LOGARITHM: Logarithm = |backend, sums, out| backend.run(LogSumExp { sums, out });
 
 /// Softcap, bias and keep as the score modification of a kernel.
 struct ScoreMods<'a> {

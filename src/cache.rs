@@ -44,6 +44,12 @@ impl CachePositions {
         (self.appended - self.dropped) as usize
     }
 
+    /// The number of spans with keys held. The cast is exact like that of [`len`](Self::len).
+    const fn spans(self) -> usize {
+        let Self { appended, dropped } = self;
+        if appended == dropped { 0 } else { (appended.div_ceil(SPAN) - dropped / SPAN) as usize }
+    }
+
     /// The block of the oldest key held, counted from position 0.
     const fn first_block(self) -> u64 {
         self.dropped / BLOCK
@@ -52,6 +58,9 @@ impl CachePositions {
 
 /// [`KEY_BLOCK`] in the type of positions.
 const BLOCK: u64 = KEY_BLOCK as u64;
+
+/// The number of keys in a span, in the type of positions.
+const SPAN: u64 = mask::SPAN as u64;
 
 /// The slot of `block` in a ring of `blocks` slots: `block % blocks`.
 fn slot(block: u64, blocks: usize) -> usize {
@@ -88,10 +97,16 @@ macro_rules! position_getters {
             self.$positions.appended
         }
 
-        /// The number of oldest keys dropped: the position of the oldest key held.
+        /// The position of the oldest key held: the number of keys dropped and of those before the cache began.
         #[inline]
         pub const fn dropped(&self) -> u64 {
             self.$positions.dropped
+        }
+
+        /// The number of spans in which this cache holds keys: see [`run_spans`](KvCache::run_spans).
+        #[inline]
+        pub const fn spans(&self) -> usize {
+            self.$positions.spans()
         }
     };
 }
@@ -154,6 +169,14 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     /// Creates an empty cache.
     pub const fn new() -> Self {
         Self::EMPTY
+    }
+
+    /// Creates an empty cache that begins at a position: the first key appended has this position. For a machine
+    /// that holds a later part of the keys.
+    pub const fn starting_at(position: u64) -> Self {
+        let mut cache = Self::EMPTY;
+        cache.positions = CachePositions { appended: position, dropped: position };
+        cache
     }
 
     position_getters!(positions);
@@ -240,6 +263,25 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         self.view().attend_with_log_sum_exp(attention, queries, out, log_sum_exp, workspace)
+    }
+
+    /// Computes the states of the spans in which this cache holds keys: [`Attention::run_spans`] from a cache.
+    ///
+    /// `states` is spans × query heads × queries × [`Attention::state_floats`]`(VALUE_DIM)`, with
+    /// [`spans`](Self::spans) spans; keys that a span lacks count as masked. Queries are positioned as in
+    /// [`attend`](Self::attend): where the newest keys are elsewhere, `query_offset` is their number.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Attention::run_spans`].
+    pub fn run_spans<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        states: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.view().run_spans(attention, queries, states, workspace)
     }
 
     /// A read-only view of the cache.
@@ -481,6 +523,36 @@ impl<'a> KvCacheRef<'a> {
         self.run(attention, queries, out, log_sum_exp, workspace)
     }
 
+    /// See [`KvCache::run_spans`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KvCache::run_spans`].
+    pub fn run_spans<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        states: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.run_spans_views(attention, &queries.into(), states, workspace)
+    }
+
+    /// See [`Attention::run_views`].
+    #[doc(hidden)]
+    pub fn run_spans_views(
+        &self,
+        attention: &Attention<'_>,
+        queries: &HeadsRef<'_>,
+        states: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let first_key = self.positions.first_block() * BLOCK;
+        self.with_blocks(queries, |blocks| {
+            attention.run_spans_call(queries, blocks, first_key, states, workspace)
+        })
+    }
+
     fn run(
         &self,
         attention: &Attention<'_>,
@@ -488,6 +560,18 @@ impl<'a> KvCacheRef<'a> {
         out: &mut HeadsMut<'_>,
         log_sum_exp: Option<(&mut [f32], Logarithm)>,
         workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.with_blocks(queries, |blocks| {
+            attention.run_call(queries, blocks, out, log_sum_exp, workspace)
+        })
+    }
+
+    /// Calls `run` with the blocks of this cache.
+    #[inline(always)]
+    fn with_blocks(
+        &self,
+        queries: &HeadsRef<'_>,
+        run: impl FnOnce(&Blocks<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Sizes { dim, value_dim, blocks } = self.sizes;
         let keys = MatrixRef::new(self.keys, self.keys.len() / KEY_BLOCK, KEY_BLOCK)?;
@@ -501,8 +585,13 @@ impl<'a> KvCacheRef<'a> {
         let index = |position: u64| (position - first_block * BLOCK) as usize;
         let CachePositions { appended, dropped } = self.positions;
         let held = [index(dropped), index(appended)];
-        let ring = Ring { blocks, first: slot(first_block, blocks), keys: held };
+        let ring = Ring {
+            blocks,
+            first: slot(first_block, blocks),
+            keys: held,
+            blocks_before: (first_block % (SPAN / BLOCK)) as usize,
+        };
         let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: Some(&ring) };
-        attention.run_call(queries, &blocks, out, log_sum_exp, workspace)
+        run(&blocks)
     }
 }

@@ -78,7 +78,7 @@ mod simd;
 mod softmax;
 mod weighted_sum;
 
-pub use attention::Attention;
+pub use attention::{Attention, SPAN};
 pub use cache::{CachePositions, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
 pub use dispatch::{Backend, Family};
 pub use dot::dot;

@@ -66,7 +66,15 @@ impl Backend {
         // A row stride of 0 repeats the biases for every token.
         let bias = bias.map(|bias| MatrixRef::with_strides(bias, x.rows(), outputs, 0, 1));
         let bias = bias.transpose()?;
-        self.run(Product { left: x, right: w, left_scale: 1.0, right_scale: 1.0, bias, out });
+        self.run(Product {
+            left: x,
+            right: w,
+            left_scale: 1.0,
+            right_scale: 1.0,
+            blocked: false,
+            bias,
+            out,
+        });
         Ok(())
     }
 }

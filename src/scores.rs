@@ -68,8 +68,15 @@ impl Backend {
             return Err(Error::Option);
         }
         let right = queries.t();
-        let product =
-            Product { left: keys, right, left_scale: 1.0, right_scale: scale, bias: None, out };
+        let product = Product {
+            left: keys,
+            right,
+            left_scale: 1.0,
+            right_scale: scale,
+            blocked: false,
+            bias: None,
+            out,
+        };
         self.run(product);
         Ok(())
     }

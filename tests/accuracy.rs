@@ -15,6 +15,7 @@ suite! {
     scores,
     scores_by_dim,
     weighted_sum,
+    long_weighted_sums,
     softmax,
     softmax_columns,
     tiny_weights,
@@ -109,6 +110,25 @@ fn weighted_sum(backend: Backend) {
         check_all(&mut worst, backend, keys, &out, &oracle::weighted_sum(&p, &v));
     }
     worst.finish(backend.name());
+}
+
+/// One chain over a million keys would be off by 0.9 %.
+fn long_weighted_sums(backend: Backend) {
+    let mut rng = Rng::new(105);
+    for keys in [65, 1000, 1_000_000] {
+        let ones = Grid::from_fn(keys, 1, |_, _| 1.0);
+        let weights = Grid::from_fn(keys, 1, |_, _| 1e-6);
+        let mut out = Grid::zeros(1, 1);
+        backend.weighted_sum(weights.view(), ones.view(), out.view_mut()).unwrap();
+        let truth = keys as f32 * 1e-6;
+        assert!((out.data[0] - truth).abs() <= 1e-4 * truth, "{keys} keys: {}", out.data[0]);
+        let kind = rng.pick(&[Kind::Ordinary, Kind::Wide]);
+        let [p, v] = [5, 9].map(|cols| Grid::random(&mut rng, kind, keys.min(3000), cols));
+        let mut out = Grid::zeros(5, 9);
+        backend.weighted_sum(p.view(), v.view(), out.view_mut()).unwrap();
+        let mut worst = Worst::new(&bounds::WEIGHTED_SUM);
+        check_all(&mut worst, backend, p.rows, &out, &oracle::weighted_sum(&p, &v));
+    }
 }
 
 /// Checks weights against every bound on them.

@@ -35,11 +35,12 @@ struct Case {
     what: String,
 }
 
-/// A number of keys, often near a multiple of the block size.
+/// A number of keys, often near a multiple of the size of a block or of a span.
 fn key_count(rng: &mut Rng) -> usize {
     let near = (64 * rng.below(4) + rng.below(3)).saturating_sub(1);
     let any = cases::size(rng);
-    rng.pick(&[near, near, any])
+    let long = 1024 * (1 + rng.below(3)) + rng.pick(&[0, 1, 63, 300, 1023]);
+    rng.pick(&[near, near, near, any, any, long])
 }
 
 impl Case {
@@ -432,7 +433,9 @@ fn hidden_blocks_change_no_bit(backend: Backend) {
             case.options.keep = Some(Grid::from_fn(keys, tokens, |_, _| 1));
         }
         let want = case.run(backend, &mut rng).remove(0);
-        let (before, behind) = (64 * rng.below(3), rng.below(150));
+        // Whole spans before, or blocks that leave all keys in one span.
+        let blocks = if keys <= 1024 - 128 { rng.below(3) } else { 0 };
+        let (before, behind) = (rng.pick(&[64 * blocks, 1024]), rng.below(150));
         let garbage = rng.pick(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.0]);
         let pad = |grid: &Grid| padded(grid, [before, behind], garbage);
         let options = &mut case.options;

@@ -31,6 +31,7 @@ mod onnx_attention;
 mod ranges;
 mod regressions;
 mod semantics;
+mod spans;
 mod threads;
 
 use std::{fs, path::Path};

@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! for each tile of queries
-//!   m = −∞ or the sink, sum, acc = 0
-//!   for each block of keys that is visible to at least one of them
-//!     s = key · (scale · query)
-//!     s = softcap, bias, masks of s: −∞ where masked
-//!     m' = max(m, s),  f = e^(m − m'), a power of two
-//!     w = e^(s − m')
-//!     sum = sum · f + Σ w
-//!     acc = acc · f + Σ w · value
-//!   out = acc / sum
+//!   total = the sink or nothing
+//!   for each span of keys
+//!     m = −∞, sum, acc = 0
+//!     for each block of the span that is visible to at least one of the queries
+//!       s = key · (scale · query)
+//!       s = softcap, bias, masks of s: −∞ where masked
+//!       m' = max(m, s),  f = e^(m − m'), a power of two
+//!       w = e^(s − m')
+//!       sum = sum · f + Σ w
+//!       acc = acc · f + Σ w · value
+//!     total = the lesser of total and (m, sum, acc), rescaled, + the larger
+//!   out = acc / sum of the total
 //! ```
 //!
 //! Both products are [`tile`](super::tile)s. The number of queries in a tile decides what the lanes of
@@ -37,6 +40,8 @@
 //!    contains such a value, masked weights are set to −1 and their products are skipped one by one.
 //! 5. As soon as a score is +∞, the weights of its query are 1 for the scores of +∞ and 0 for all
 //!    others, in this and every later block.
+//! 6. The accumulators of the total are in the output, whose rows are read only once they are written. The
+//!    state of a single span becomes the output directly.
 
 use core::ops::Range;
 
@@ -57,6 +62,7 @@ use one_lane::OneLane;
 use query_lanes::QueryLanes;
 
 mod half_vector;
+pub(crate) mod join;
 mod key_lanes;
 mod one_lane;
 mod outputs;
@@ -77,18 +83,16 @@ pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
     dim.saturating_add(value_dim).saturating_add(KEY_BLOCK + state).saturating_mul(QUERY_BLOCK)
 }
 
-/// The parts of the log-sum-exp of consecutive queries: `base + ln (sum · 2^n)`. `base` and `n` are those
-/// of the shift, except that `base` is +∞ where a score is. For a query without visible keys and sink, `sum`
-/// is 0 and `n` is any number.
+/// The largest scores of consecutive queries, and the sums of their weights under the [`Shift`]s of these
+/// scores. For a query without visible keys and sink they are −∞ and 0.
 #[derive(Clone, Copy)]
-pub(crate) struct LogSumExpParts<'a> {
-    pub(crate) base: &'a [f32],
-    pub(crate) n: &'a [f32],
+pub(crate) struct Sums<'a> {
+    pub(crate) max: &'a [f32],
     pub(crate) sum: &'a [f32],
 }
 
-/// Receives the index of the first of some consecutive queries, and the parts of their log-sum-exps.
-pub(crate) type WriteLogSumExp<'a> = &'a mut dyn FnMut(usize, LogSumExpParts<'_>);
+/// Receives the index of the first of some consecutive queries, and their sums.
+pub(crate) type WriteSums<'a> = &'a mut dyn FnMut(usize, Sums<'_>);
 
 /// The operands of one attention call, whose shapes agree. Queries are numbered over all heads, head after
 /// head.
@@ -105,7 +109,9 @@ pub(crate) struct FlashAttention<'a> {
     /// The sink of all heads, where `sinks` is empty.
     pub(crate) sink: f32,
     pub(crate) out: HeadsMut<'a>,
-    pub(crate) log_sum_exp: Option<WriteLogSumExp<'a>>,
+    /// Whether the outputs are divided by the sums of the weights.
+    pub(crate) normalise: bool,
+    pub(crate) sums: Option<WriteSums<'a>>,
     /// At least [`workspace`] floats.
     pub(crate) workspace: &'a mut [f32],
 }
@@ -130,7 +136,7 @@ macro_rules! run_tile {
                     let mut lanes = <$lanes>::new($token, attention, &tile, floats);
                     lanes.begin(attention, &tile);
                     attention.for_each_block(&tile, &mut lanes);
-                    lanes.finish(attention, &tile);
+                    lanes.end_span(attention, &tile, true);
                 }
                 attention.workspace = workspace;
             },
@@ -252,6 +258,10 @@ trait LaneLayout {
 
     /// Whether no value is NaN or infinite.
     fn are_finite(&self, values: MatrixRef<'_>) -> bool;
+
+    /// Joins the state with the total of the states before, whose accumulators are in the output, and begins
+    /// a new state. At the `last` span it writes the outputs and the sums instead.
+    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool);
 }
 
 /// The value of a masked score, or of a masked weight whose product is skipped.
@@ -293,8 +303,10 @@ impl<'a> Tile<'a> {
 
 impl FlashAttention<'_> {
     #[inline(always)]
-    fn for_each_block(&self, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
+    fn for_each_block(&mut self, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
         let queries = self.queries_of(tile);
+        // The span of the state; the sink is a state of its own.
+        let mut state_of = self.has_sinks().then_some(usize::MAX);
         let head = tile.first.checked_div(self.queries_per_kv_head).unwrap_or(0);
         for block in tile.any_visible.start / KEY_BLOCK..tile.any_visible.end.div_ceil(KEY_BLOCK) {
             let first = block * KEY_BLOCK;
@@ -314,6 +326,10 @@ impl FlashAttention<'_> {
             let Some([key_rows, values]) = self.blocks.block(head, block, count, dim) else {
                 continue;
             };
+            let span = self.blocks.span_of(block);
+            if state_of.replace(span).is_some_and(|before| before != span) {
+                lanes.end_span(self, tile, false);
+            }
             let next = self.visible.keys[1].saturating_sub(keys.end).min(KEY_BLOCK);
             let next = self.blocks.block(head, block + 1, next, dim);
             let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
@@ -360,6 +376,36 @@ impl FlashAttention<'_> {
         )
     }
 
+    /// Whether the queries of vector `c` of the tile are rows of one head, from `row` on.
+    #[inline(always)]
+    fn is_one_head<const L: usize>(&self, tile: &Tile<'_>, c: usize, row: usize) -> bool {
+        // Lanes without a query are after the last row of the head.
+        row + L.min(tile.visible.len().saturating_sub(c * L)) <= self.queries.rows()
+    }
+
+    /// Reads the rows of the queries of vector `c` of the tile: the `i`th `L` columns of each.
+    #[inline(always)]
+    fn read_rows<const L: usize, const Q: usize, V: Vector<L>>(
+        &self,
+        token: V::Token,
+        from: HeadsRef<'_>,
+        tile: &Tile<'_>,
+        c: usize,
+        i: usize,
+    ) -> [V; Q] {
+        let first = tile.first + c * L;
+        let (head, row) = self.locate(first);
+        let of_head = |head| from.head(head).unwrap_or(MatrixRef::EMPTY);
+        if self.is_one_head::<L>(tile, c, row) {
+            return strip::read_rows(token, of_head(head), row, i * L);
+        }
+        array!(|lane| {
+            let (head, row) = self.locate(first + lane);
+            let [vector] = strip::read(token, of_head(head), row, i * L);
+            vector
+        })
+    }
+
     #[inline(always)]
     fn queries_of(&self, tile: &Tile<'_>) -> Queries {
         Queries { first: tile.first, count: tile.visible.len(), tokens: self.queries.rows() }
@@ -402,6 +448,11 @@ impl FlashAttention<'_> {
         }
     }
 
+    #[inline(always)]
+    fn has_sinks(&self) -> bool {
+        !self.sinks.is_empty() || self.sink > f32::NEG_INFINITY
+    }
+
     /// The sink of query `i`.
     #[inline(always)]
     fn sink_of(&self, i: usize) -> f32 {
@@ -422,7 +473,7 @@ impl FlashAttention<'_> {
                 V::load(token, &lanes)
             }));
         }
-        (self.sink > f32::NEG_INFINITY).then(|| [V::splat(token, self.sink); C])
+        self.has_sinks().then(|| [V::splat(token, self.sink); C])
     }
 }
 
@@ -486,38 +537,134 @@ impl<const C: usize, V> State<C, V> {
         self.m = m;
         factors
     }
+}
 
-    /// The final factors of the accumulators: the reciprocals of the sums.
+/// The states of `C` vectors of queries: of the current span, and of the spans before it.
+#[derive(Clone, Copy)]
+struct States<const C: usize, V> {
+    span: State<C, V>,
+    /// The total of the states before; its accumulators are in the output. `None` if there are none.
+    total: Option<State<C, V>>,
+}
+
+/// How the accumulators of a span join those of the total: `lesser · factor + larger`.
+#[derive(Clone, Copy)]
+struct Join<const C: usize, V> {
+    /// The maxima of the span and of the total: the larger one has the larger accumulators.
+    m: [[V; C]; 2],
+    factors: [V; C],
+}
+
+impl<const C: usize, V> States<C, V> {
     #[inline(always)]
-    fn normalisers<const L: usize>(&self, token: V::Token) -> [V; C]
+    fn new<const L: usize>(token: V::Token, sinks: Option<[V; C]>) -> Self
     where
         V: Vector<L>,
     {
-        array!(|c| normaliser(token, self.sum[c]))
+        Self { span: State::new(token, sinks), total: None }
     }
 
-    /// Calls `write` with the log-sum-exp parts of `count` queries from `first` on.
+    /// Ends a span: its state becomes part of the total. Returns how its accumulators join, unless it is the
+    /// first state, and the final factors of the accumulators: the reciprocals of the sums if they are to be
+    /// `normalised`, else 1.
     #[inline(always)]
-    fn write_log_sum_exp<const L: usize>(
-        &self,
+    fn end_span<const L: usize>(
+        &mut self,
         token: V::Token,
-        first: usize,
-        count: usize,
-        write: WriteLogSumExp<'_>,
-    ) where
+        normalised: bool,
+    ) -> (Option<Join<C, V>>, [V; C])
+    where
         V: Vector<L>,
     {
+        let (state, join) = match self.total {
+            None => (self.span, None),
+            Some(total) => {
+                let (state, join) = self.span.join(token, total);
+                (state, Some(join))
+            }
+        };
+        *self = Self { span: State::new(token, None), total: Some(state) };
+        let one = V::splat(token, 1.0);
+        (join, if normalised { array!(|c| normaliser(token, state.sum[c])) } else { [one; C] })
+    }
+
+    /// Writes the sums of the total.
+    #[inline(always)]
+    fn write_sums<const L: usize>(&self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>)
+    where
+        V: Vector<L>,
+    {
+        let (Some(write), Some(total)) = (&mut attention.sums, self.total) else { return };
         for c in 0..C {
-            let [base, n] = Shift::base_and_n(token, self.shift[c].base_and_magic());
-            let base = self.m[c].select_gt(V::splat(token, f32::MAX), self.m[c], base);
-            let lanes = count.saturating_sub(c * L).min(L);
-            let [base, n, sum] = [base, n, self.sum[c]].map(V::to_array);
-            if let (Some(base), Some(n), Some(sum)) =
-                (base.get(..lanes), n.get(..lanes), sum.get(..lanes))
-            {
-                write(first + c * L, LogSumExpParts { base, n, sum });
+            let lanes = tile.visible.len().saturating_sub(c * L).min(L);
+            let [max, sum] = [total.m[c], total.sum[c]].map(V::to_array);
+            if let (Some(max), Some(sum)) = (max.get(..lanes), sum.get(..lanes)) {
+                write(tile.first + c * L, Sums { max, sum });
             }
         }
+    }
+}
+
+impl<const C: usize, V> State<C, V> {
+    /// Joins the state of a span with the total of those before it.
+    #[inline(always)]
+    fn join<const L: usize>(self, token: V::Token, total: Self) -> (Self, Join<C, V>)
+    where
+        V: Vector<L>,
+    {
+        let mut join = Join { m: [self.m, total.m], factors: self.m };
+        let larger: [V; C] = array!(|c| join.select(c, self.m[c], total.m[c]));
+        let mut state = Self {
+            m: array!(|c| join.select(c, total.m[c], self.m[c])),
+            shift: array!(|c| Shift::select(
+                #[inline(always)]
+                |a, b| join.select(c, a, b),
+                total.shift[c],
+                self.shift[c]
+            )),
+            sum: array!(|c| join.select(c, total.sum[c], self.sum[c])),
+        };
+        join.factors = state.raise_maximum(token, larger);
+        state.sum = array!(|c| {
+            let larger = join.select(c, self.sum[c], total.sum[c]);
+            state.sum[c].mul_add(join.factors[c], larger)
+        });
+        (state, join)
+    }
+}
+
+impl<V: Copy> Join<1, V> {
+    /// The join of the query in lane `lane`, in every lane.
+    #[inline(always)]
+    fn lane<const L: usize>(self, token: V::Token, lane: usize) -> Self
+    where
+        V: Vector<L>,
+    {
+        let splat = |x: V| V::splat(token, x.to_array().get(lane).copied().unwrap_or(0.0));
+        let [[of_span], [of_total]] = self.m;
+        let [factor] = self.factors;
+        Self { m: [[splat(of_span)], [splat(of_total)]], factors: [splat(factor)] }
+    }
+}
+
+impl<const C: usize, V: Copy> Join<C, V> {
+    /// In each lane of vector `c`: `a` where the maximum of the span is the larger one, else `b`.
+    #[inline(always)]
+    fn select<const L: usize>(&self, c: usize, a: V, b: V) -> V
+    where
+        V: Vector<L>,
+    {
+        self.m[0][c].select_gt(self.m[1][c], a, b)
+    }
+
+    /// Joins accumulators of vector `c` of the queries.
+    #[inline(always)]
+    fn apply<const L: usize>(&self, c: usize, span: V, total: V) -> V
+    where
+        V: Vector<L>,
+    {
+        let (lesser, larger) = (self.select(c, total, span), self.select(c, span, total));
+        lesser.mul_add(self.factors[c], larger)
     }
 }
 

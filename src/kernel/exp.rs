@@ -254,6 +254,16 @@ impl<V: Copy> Shift<V, true> {
         (Self { base: other.base, lowest, magic: constant(MAGIC) + k }, base)
     }
 
+    /// The shift whose floats `select` returns, of those of `a` and `b`.
+    #[inline(always)]
+    pub(crate) fn select(select: impl Fn(V, V) -> V, a: Self, b: Self) -> Self {
+        Self {
+            base: select(a.base, b.base),
+            lowest: select(a.lowest, b.lowest),
+            magic: select(a.magic, b.magic),
+        }
+    }
+
     /// Broadcasts the shift of lane `lane`.
     #[inline(always)]
     pub(crate) fn lane<const L: usize>(self, token: V::Token, lane: usize) -> Self

@@ -19,7 +19,11 @@
 //!    refitted after each, and then improved by a search among neighbouring floats.
 //! 5. Exponents are extracted lane by lane: there is one logarithm per query.
 
-use super::{Kernel, attention::LogSumExpParts, exp::ln2};
+use super::{
+    Kernel,
+    attention::Sums,
+    exp::{Shift, ln2},
+};
 use crate::simd::{Vector, array};
 
 #[cfg(test)]
@@ -69,13 +73,14 @@ pub(super) fn ln<const L: usize, V: Vector<L>>(token: V::Token, x: V, n: V) -> V
 
 const LARGEST_SUBNORMAL: f32 = f32::from_bits(0x007f_ffff);
 
-/// The log-sum-exp of each query: `base + ln (sum · 2^n)`.
+/// The log-sum-exp of each query: `base + ln (sum · 2^n)`, with the `base` and `n` of the shift of its largest
+/// score.
 ///
 /// `base` is 0 and the logarithm is within 2 ULP, except where a maximum is beyond ±2²⁰. There `n` is 0, and
 /// the addition of `base` has the largest error. A relative error of the sum becomes an absolute error of its
 /// logarithm.
 pub(crate) struct LogSumExp<'a> {
-    pub(crate) parts: LogSumExpParts<'a>,
+    pub(crate) sums: Sums<'a>,
     pub(crate) out: &'a mut [f32],
 }
 
@@ -87,11 +92,17 @@ impl Kernel for LogSumExp<'_> {
         self,
         token: V::Token,
     ) {
-        let LogSumExpParts { base, n, sum } = self.parts;
-        for first in (0..sum.len()).step_by(L) {
-            let [base, n, sum]: [V; 3] = [base, n, sum].map(|floats| load(token, floats, first));
+        let constant = |c| V::splat(token, c);
+        let largest = constant(f32::MAX);
+        for first in (0..self.out.len()).step_by(L) {
+            let [m, sum]: [V; 2] =
+                [self.sums.max, self.sums.sum].map(|floats| load(token, floats, first));
+            let infinite = m.select_gt(largest, m, constant(0.0));
+            let finite = m.select_gt(largest, constant(0.0), constant(f32::MIN).max(m));
+            let shift: Shift<V, true> = Shift::new(token, finite);
+            let [base, n] = Shift::base_and_n(token, shift.base_and_magic());
             let out = self.out.get_mut(first..).unwrap_or_default();
-            (base + ln(token, sum, n)).store_partial(out);
+            (base + infinite + ln(token, sum, n)).store_partial(out);
         }
     }
 }

@@ -8,6 +8,12 @@ use crate::matrix::{HeadsRef, MatrixMut, MatrixRef};
 /// size, because it affects the bits of the result.
 pub(crate) const KEY_BLOCK: usize = 64;
 
+/// The number of keys in a span, counted like blocks from absolute key 0. It affects the bits too.
+pub(crate) const SPAN: usize = 1024;
+
+/// The number of blocks in a span.
+pub(crate) const SPAN_BLOCKS: usize = SPAN / KEY_BLOCK;
+
 /// The visible keys of each token: the causal mask, the window, and the keys that the cache still holds.
 ///
 /// Positions may be negative, and every position is exact: the amounts added to and subtracted from a
@@ -116,9 +122,29 @@ pub(crate) struct Ring {
     pub(crate) first: usize,
     /// The first key that the ring holds, and the end.
     pub(crate) keys: [usize; 2],
+    /// The number of blocks of the first span that lie before block 0.
+    pub(crate) blocks_before: usize,
 }
 
 impl<'a> Blocks<'a> {
+    /// The first key and the end of all keys.
+    #[inline(always)]
+    pub(crate) fn held(&self) -> [usize; 2] {
+        self.ring.map_or([0, self.keys.rows()], |ring| ring.keys)
+    }
+
+    /// The number of keys of the span of key 0 that lie before it.
+    #[inline(always)]
+    pub(crate) fn keys_before(&self) -> usize {
+        self.ring.map_or(0, |ring| ring.blocks_before) * KEY_BLOCK
+    }
+
+    /// The span of block `block`, counted from the span of block 0.
+    #[inline(always)]
+    pub(crate) fn span_of(&self, block: usize) -> usize {
+        (self.ring.map_or(0, |ring| ring.blocks_before) + block) / SPAN_BLOCKS
+    }
+
     /// The `count` keys (keys × dim) and values of block `block` of the KV head `head`.
     #[inline(always)]
     pub(crate) fn block(

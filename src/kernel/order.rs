@@ -12,14 +12,17 @@
 //! * a score: `s = 0`, then `s = mul_add(key[i], scale * query[i], s)` for `i = 0, 1, …`; the product
 //!   `scale * query[i]` is rounded first;
 //! * a projection: `s = 0`, then `s = mul_add(x[i], w[i], s)` for `i = 0, 1, …`, and finally `s + bias`;
-//! * an output: `s = 0`, then `s = mul_add(weight[key], value[key], s)` for `key = 0, 1, …`;
+//! * an output of `weighted_sum`: `s = 0`, then `s = s + c` for each block of [`KEY_BLOCK`](super::mask::KEY_BLOCK)
+//!   keys, with `c = 0` and then `c = mul_add(weight[key], value[key], c)` for each `key` of the block;
 //! * the sum of a column of weights: one [compensated](super::softmax) sum, key by key.
 //!
-//! # Attention: blocks of keys
+//! # Attention: blocks and spans of keys
 //!
 //! A score is the chain above, then `cap * tanh(s / cap)`, then `s + bias`, then −∞ where it is masked. Keys
-//! are split into blocks of [`KEY_BLOCK`](super::mask::KEY_BLOCK), counted from absolute key 0. For each
-//! block with at least one key that the query sees, in ascending order:
+//! are split into spans of [`SPAN`](super::mask::SPAN) and these into blocks of
+//! [`KEY_BLOCK`](super::mask::KEY_BLOCK), counted from absolute key 0. Each span has a state of its own: the
+//! largest score `m`, its whole number `N`, `sum` and `acc`. It begins with `m = −∞` and sums of 0. For each
+//! block of the span with at least one key that the query sees, in ascending order:
 //!
 //! * `m` is the largest score so far; a whole number `N` is computed from it ([`exp`](super::exp)). `f` is
 //!   2^(previous N − N), or 0 for the first block; a weight is `e^(s − N · ln 2)`;
@@ -28,9 +31,19 @@
 //! * `c` is an output's sum over the block: one chain `c = mul_add(weight, value, c)`, which starts at 0;
 //!   then `acc = mul_add(acc, f, c)`.
 //!
+//! Then the states join, in ascending order of their spans. The first becomes the total. The sink is a state
+//! before all spans: its `m` is the sink, its `sum` the weight of the sink, its `acc` 0. For each later state:
+//!
+//! * the lesser of the state and the total is the one with the smaller `m` (with equal ones either); `f` is
+//!   2^(N of the lesser − N of the larger), or 0 where the lesser has no key;
+//! * `sum` and every `acc` become `mul_add(lesser, f, larger)`, and `m` and `N` those of the larger.
+//!
+//! `f` is a power of two except where a maximum was subtracted ([`exp`](super::exp)): there it is a rounded
+//! exponential. If one `m` is +∞ the other state has `f = 0`; if both are, `f = 1`.
+//!
 //! Finally `out = mul_add(acc, 1 / sum, +0)`. A masked key changes no sum: the +0 of its weight changes at
-//! most the sign of a zero, which the last step removes. The sink is the initial `m`, and its weight the
-//! initial `sum`.
+//! most the sign of a zero, which the last step removes. For the same reason neither does a span without a
+//! visible key.
 //!
 //! The log-sum-exp is `base + ln(sum · 2^N)`: `N`, a whole number, is added to the exponent of the sum.
 //! `base` is the largest score where the shift subtracted it, and 0 otherwise. [`ln`](super::ln) and

@@ -1,7 +1,7 @@
 //! Matrix product: the kernel of projections, scores and weighted sums.
 //!
 //! ```text
-//! out[r][c] = Σ left[r][k] · right[k][c]       k = 0, 1, …, one chain
+//! out[r][c] = Σ left[r][k] · right[k][c]       k = 0, 1, …, one chain, or a chain per block
 //! ```
 //!
 //! A **tile** is `R` rows by `C` vectors of the output, held in registers. For each `k` it loads `C` vectors
@@ -22,7 +22,8 @@
 //!    first-level cache what many tiles read. It is skipped if there is one tile of rows, the rows of `right`
 //!    are contiguous and there is no scale.
 //! 2. Between panels a tile is stored in `out`. This loses nothing, because its elements are floats; so
-//!    `PANEL`, `R` and `C` do not change any bit.
+//!    `PANEL`, `R` and `C` do not change any bit, except where sums are [`blocked`](Product::blocked): there a
+//!    panel is a block.
 //! 3. If `out` is transposed (row stride 1), the operands are exchanged, so that lanes are contiguous in
 //!    `out`. A scale then applies to `left`: its scaled rows are written to a buffer before they are
 //!    broadcast.
@@ -33,7 +34,10 @@ use core::ops::Range;
 
 use heapless::Vec;
 
-use super::Kernel;
+use super::{
+    Kernel,
+    mask::{self, KEY_BLOCK},
+};
 use crate::{
     matrix::{MatrixMut, MatrixRef},
     simd::{
@@ -46,7 +50,7 @@ use crate::{
 
 /// The number of `k` in a panel. With `C * L` of 8 to 32 floats a panel takes 2 to 8 KiB of stack, a fraction
 /// of any first-level cache; 1 KiB on a microcontroller.
-const PANEL: usize = 64;
+const PANEL: usize = KEY_BLOCK;
 
 /// `out = (left_scale * left) · (right_scale * right) + bias`. All shapes agree.
 pub(crate) struct Product<'a> {
@@ -56,6 +60,8 @@ pub(crate) struct Product<'a> {
     pub(crate) left_scale: f32,
     /// Multiplies each element of `right` first; the product is rounded.
     pub(crate) right_scale: f32,
+    /// Whether each block of [`KEY_BLOCK`] `k` has a chain of its own, which is then added to `out`.
+    pub(crate) blocked: bool,
     /// Added last; has the shape of `out`.
     pub(crate) bias: Option<MatrixRef<'a>>,
     pub(crate) out: MatrixMut<'a>,
@@ -99,6 +105,7 @@ impl Product<'_> {
             right: self.left.t(),
             left_scale: self.right_scale,
             right_scale: self.left_scale,
+            blocked: self.blocked,
             bias: self.bias.map(MatrixRef::t),
             out: self.out.t(),
         }
@@ -116,8 +123,18 @@ impl Product<'_> {
         let depth = right.rows();
         let is_one_tile = self.out.rows() <= R;
         if is_one_tile && right.col_stride() == 1 && left_scale == 1.0 && right_scale == 1.0 {
-            let columns = Source::columns(right, col, C * L);
-            self.tiles::<L, R, C, V>(token, col, 0..depth, columns);
+            let step = if self.blocked { PANEL } else { depth };
+            let mut begin = 0;
+            loop {
+                let end = depth.min(begin + step);
+                let rows = mask::rows(right, begin, end - begin).unwrap_or(MatrixRef::EMPTY);
+                let columns = Source::columns(rows, col, C * L);
+                self.tiles::<L, R, C, V>(token, col, begin..end, columns);
+                begin = end;
+                if begin == depth {
+                    break;
+                }
+            }
         } else {
             self.panels::<L, R, C, V>(token, col, panel);
         }
@@ -189,11 +206,13 @@ impl Product<'_> {
         right: Source<'_>,
         scaled: &mut Option<impl AsMut<[[f32; PANEL]]>>,
     ) -> usize {
-        let mut sums: [[V; C]; R] = if panel.start == 0 {
-            [[V::splat(token, 0.0); C]; R]
+        let zeros = [[V::splat(token, 0.0); C]; R];
+        let before: [[V; C]; R] = if panel.start == 0 {
+            zeros
         } else {
             array!(|r| strip::read(token, self.out.view(), row + r, col))
         };
+        let mut sums = if self.blocked { zeros } else { before };
         let (left, first, begin) = if let Some(scaled) = scaled {
             let scaled = scaled.as_mut();
             self.scale_left::<L, V>(token, row, panel, scaled);
@@ -203,6 +222,9 @@ impl Product<'_> {
         };
         let left = BroadcastRows::<R>::new(left, first, begin);
         sums = accumulate::<L, R, C, V>(token, left, right, sums);
+        if self.blocked {
+            sums = array!(|r| array!(|c| before[r][c] + sums[r][c]));
+        }
         strip::write(&mut self.out, row, col, sums);
         R
     }

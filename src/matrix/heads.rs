@@ -318,6 +318,13 @@ impl<'a> HeadsMut<'a> {
 
     heads_getters!();
 
+    /// Splits every head into its first `at` columns and the remaining columns.
+    pub(crate) fn split_columns(self, at: usize) -> Result<(Self, Self), Error> {
+        let (left, right) = self.first.split_columns(at)?;
+        let Self { heads, stride, .. } = self;
+        Ok((Self { first: left, heads, stride }, Self { first: right, heads, stride }))
+    }
+
     /// Returns head `head` for writing, or `None` if it is out of range.
     #[inline]
     pub fn head_mut(&mut self, head: usize) -> Option<MatrixMut<'_>> {

@@ -231,6 +231,17 @@ impl<'a> ScalarRow<'a> {
         }
     }
 
+    /// Writes `f` of each float of the input and of the output.
+    #[inline(always)]
+    pub(crate) fn combine(&mut self, f: impl Fn(f32, f32) -> f32) {
+        let (mut from, mut to) = (self.from, self.to);
+        for _ in 0..self.len {
+            // SAFETY: `len` floats of the input may be read, and as many of the output read and written.
+            unsafe { *to = f(*from, *to) };
+            (from, to) = (from.wrapping_add(self.from_step), to.wrapping_add(self.to_step));
+        }
+    }
+
     /// For each round of 16 floats and each `j` from 0 to 3, calls `quarter` with `j` and the floats at `j`,
     /// `j + 4`, `j + 8` and `j + 12` of the round. Missing floats of the last round are 0.
     #[inline(always)]

@@ -26,7 +26,7 @@ pub(crate) const DIGESTS: [(Operation, u64, u64); 12] = [
     (Operation::SoftmaxColumnsInPlace, 0xdf26_5440_7617_992b, 0x84e1_2f41_9ed9_ccc7),
     (Operation::Project,               0x340a_5b54_a787_5a12, 0x0766_da31_8c2e_4e4d),
     (Operation::Scores,                0xd7ef_00ca_8155_ba27, 0x33bd_d755_e26a_1b6e),
-    (Operation::WeightedSum,           0xbb72_0e84_495b_e24d, 0x7d46_32cb_b1da_e605),
+    (Operation::WeightedSum,           0x3443_decb_179f_a2ac, 0xbf91_32e9_fba2_3d98),
     (Operation::Attention,             0x0247_efda_7733_1448, 0xd6e8_fa60_ead0_5ec3),
     (Operation::Merge,                 0xafd2_5915_2ea8_7898, 0x6aba_ed57_0b0a_7dac),
 ];

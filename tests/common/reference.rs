@@ -78,7 +78,10 @@ impl Reference {
 
     pub(crate) fn weighted_sum(self, pattern: &Grid, values: &Grid) -> Grid {
         Grid::from_fn(pattern.cols, values.cols, |query, col| {
-            self.chain((0..values.rows).map(|key| (pattern.at(key, query), values.at(key, col))))
+            (0..values.rows).step_by(64).fold(0.0, |sum, first| {
+                let block = first..values.rows.min(first + 64);
+                sum + self.chain(block.map(|key| (pattern.at(key, query), values.at(key, col))))
+            })
         })
     }
 

@@ -36,15 +36,6 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> HalfVecto
         let outputs = Outputs::new(token, acc, tile.visible.len(), attention.out.cols());
         Self { scores, outputs }
     }
-
-    /// Writes the outputs and the parts of the log-sum-exps.
-    #[inline(always)]
-    pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
-        let Self { scores, mut outputs } = self;
-        let [factors] = scores.state.normalisers(scores.token).map(V::to_array);
-        outputs.finish(attention, tile, factors);
-        scores.write_log_sum_exp(attention, tile);
-    }
 }
 
 impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
@@ -97,5 +88,18 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
     #[inline(always)]
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
         are_finite::<L, V>(self.scores.token, values)
+    }
+
+    #[inline(always)]
+    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+        let Self { scores, outputs } = self;
+        V::outlined(
+            scores.token,
+            (outputs, &mut scores.states, attention, tile, last),
+            #[inline(always)]
+            |(outputs, states, attention, tile, last)| {
+                outputs.end_span(states, attention, tile, last)
+            },
+        );
     }
 }

@@ -14,7 +14,7 @@ use core::ops::Range;
 use heapless::Vec;
 
 use super::{
-    FlashAttention, KEY_BLOCK, LaneLayout, PARTIAL_SUMS, State, Tile, are_finite, fold,
+    FlashAttention, KEY_BLOCK, LaneLayout, PARTIAL_SUMS, State, States, Tile, are_finite, fold,
     masked_fill, outputs::Outputs,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(super) struct KeyLanes<'a, const L: usize, const R: usize, V: Vector<L>> {
     /// The number of keys in this block.
     keys: usize,
     outputs: Outputs<'a, L, V>,
-    state: State<1, V>,
+    states: States<1, V>,
     factors: [f32; L],
 }
 
@@ -74,19 +74,8 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
             scores,
             keys: 0,
             outputs: Outputs::new(token, acc, count, attention.out.cols()),
-            state: State::new(token, attention.sinks_from(token, tile.first)),
+            states: States::new(token, attention.sinks_from(token, tile.first)),
             factors: [0.0; L],
-        }
-    }
-
-    /// Writes the outputs and the parts of the log-sum-exps.
-    #[inline(always)]
-    pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
-        let Self { token, mut outputs, state, .. } = self;
-        let [factors] = state.normalisers(token).map(V::to_array);
-        outputs.finish(attention, tile, factors);
-        if let Some(write) = &mut attention.log_sum_exp {
-            state.write_log_sum_exp(token, tile.first, tile.visible.len(), write);
         }
     }
 
@@ -260,7 +249,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
     #[inline(always)]
     fn weigh(&mut self) {
         let (token, keys) = (self.token, self.keys);
-        let [m] = self.state.m;
+        let [m] = self.states.span.m;
         let mut largest = m.to_array();
         for (scores, largest) in self.scores.chunks(KEY_BLOCK).zip(&mut largest) {
             let mut m = V::splat(token, *largest);
@@ -273,9 +262,9 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         }
         let m = [V::load(token, &largest)];
         let has_infinity = State::has_infinity(m);
-        let [factors] = self.state.raise_maximum(token, m);
+        let [factors] = self.states.span.raise_maximum(token, m);
         self.factors = factors.to_array();
-        let [shift] = self.state.shift;
+        let [shift] = self.states.span.shift;
         let mut sums = [0.0; L];
         let queries = self.scores.chunks_mut(KEY_BLOCK).zip(largest).zip(&mut sums);
         for (i, ((scores, m), sum)) in queries.enumerate() {
@@ -301,8 +290,8 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
             }
             *sum = fold(partial_sums);
         }
-        let [sum] = self.state.sum;
-        self.state.sum = [sum.mul_add(factors, V::load(token, &sums))];
+        let [sum] = self.states.span.sum;
+        self.states.span.sum = [sum.mul_add(factors, V::load(token, &sums))];
     }
 
     #[inline(always)]
@@ -323,5 +312,17 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
     #[inline(always)]
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
         are_finite::<L, V>(self.token, values)
+    }
+
+    #[inline(always)]
+    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+        V::outlined(
+            self.token,
+            (&mut self.outputs, &mut self.states, attention, tile, last),
+            #[inline(always)]
+            |(outputs, states, attention, tile, last)| {
+                outputs.end_span(states, attention, tile, last)
+            },
+        );
     }
 }

@@ -8,8 +8,7 @@
 use core::{ops::Range, slice};
 
 use super::{
-    FlashAttention, KEY_BLOCK, LaneLayout, LogSumExpParts, PARTIAL_SUMS, Tile, fold, masked_fill,
-    normaliser,
+    FlashAttention, KEY_BLOCK, LaneLayout, PARTIAL_SUMS, Sums, Tile, fold, masked_fill, normaliser,
 };
 use crate::{
     kernel::{
@@ -56,14 +55,21 @@ pub(super) struct OneLane<'a> {
     acc_is_zero: bool,
     /// One per query.
     states: &'a mut [State],
+    /// The total of the states before, one per query.
+    totals: &'a mut [State],
+    /// Whether there are states before: their accumulators are in the output.
+    has_total: bool,
 }
 
 /// The online-softmax state of a query: running maximum, sum of weights, the factor that rescales the
 /// accumulators, and [`Shift::base_and_magic`].
 type State = [f32; 5];
 
-/// The number of floats of workspace for the state of a query.
-pub(super) const STATE_FLOATS: usize = size_of::<State>() / size_of::<f32>();
+/// The number of floats of workspace for the states of a query.
+pub(super) const STATE_FLOATS: usize = 2 * size_of::<State>() / size_of::<f32>();
+
+/// The state before the first key, whose shift is any: the logarithm of a sum of 0 is −∞ with all.
+const EMPTY: State = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
 
 impl<'a> OneLane<'a> {
     /// The lengths of the workspace's parts.
@@ -84,34 +90,73 @@ impl<'a> OneLane<'a> {
         let (states, acc) =
             states_and_acc.split_at_mut_checked(STATE_FLOATS * width).unwrap_or_default();
         let (states, _) = states.as_chunks_mut();
-        Self { width, packed, scores, keys: 0, acc, acc_is_zero: true, states }
+        let (states, totals) = states.split_at_mut_checked(width).unwrap_or_default();
+        Self {
+            width,
+            packed,
+            scores,
+            keys: 0,
+            acc,
+            acc_is_zero: true,
+            states,
+            totals,
+            has_total: false,
+        }
     }
 
-    /// Writes the outputs and the parts of the log-sum-exps.
-    #[inline(always)]
-    pub(super) fn finish(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
+    // Not inlined: one copy for its two callers, and the registers it saves do not enlarge their frame.
+    #[inline(never)]
+    fn join_and_write(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
         if self.acc_is_zero {
             // Empty sums: writes zeros.
             product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
         }
+        self.acc_is_zero = true;
+        let has_total = core::mem::replace(&mut self.has_total, true);
         // `take` hides from the compiler that there are at most four queries: it would unroll a short loop.
-        for (i, [m, sum, _, base, magic]) in self.states.iter().enumerate().take(tile.visible.len())
-        {
+        let states = self.states.iter_mut().zip(&mut *self.totals);
+        for (i, (state, total)) in states.enumerate().take(tile.visible.len()) {
             let (head, row) = attention.locate(tile.first + i);
             let Some(mut out) = attention.out.head_mut(head) else { return };
-            let F32x1(factor) = normaliser(Scalar, F32x1(*sum));
+            if has_total {
+                let to = ScalarRow::into_column(out.view(), row, self.acc, i, self.width);
+                join(state, total, to);
+            }
+            *total = core::mem::replace(state, EMPTY);
+            let [m, sum, ..] = total;
+            let normalise = last && attention.normalise;
+            let F32x1(factor) =
+                if normalise { normaliser(Scalar, F32x1(*sum)) } else { F32x1(1.0) };
             scale(ScalarRow::from_column(self.acc, i, self.width, &mut out, row), factor, false);
-            if let Some(write) = &mut attention.log_sum_exp {
-                let base_and_magic = [*base, *magic].map(F32x1);
-                let [F32x1(base), F32x1(n)] = Shift::base_and_n(Scalar, base_and_magic);
-                let base = if *m == f32::INFINITY { *m } else { base };
-                write(
-                    tile.first + i,
-                    LogSumExpParts { base: &[base], n: &[n], sum: slice::from_ref(sum) },
-                );
+            if last && let Some(write) = &mut attention.sums {
+                let (max, sum) = (slice::from_ref(m), slice::from_ref(sum));
+                write(tile.first + i, Sums { max, sum });
             }
         }
     }
+}
+
+/// Joins the state of a span and `total` in `state`, and the accumulators of the total (input) with those of
+/// the span (output).
+///
+/// The factor of the lesser state is what [`weigh`] returns for the larger maximum as its next score.
+fn join(state: &mut State, total: &mut State, mut acc: ScalarRow<'_>) {
+    let [[of_span, span_sum, ..], [of_total, total_sum, ..]] = [*state, *total];
+    let is_span_larger = of_span > of_total;
+    let (lesser, mut larger, sums) = if is_span_larger {
+        (total, [of_span], [total_sum, span_sum])
+    } else {
+        (&mut *state, [of_total], [span_sum, total_sum])
+    };
+    weigh(&mut larger, slice::from_mut(lesser));
+    let [m, _, factor, base, magic] = *lesser;
+    *state = [m, mul_add(sums[0], factor, sums[1]), factor, base, magic];
+    acc.combine(
+        #[inline(always)]
+        |total, span| {
+            if is_span_larger { mul_add(total, factor, span) } else { mul_add(span, factor, total) }
+        },
+    );
 }
 
 /// Multiplies a row by `factor` and turns −0 into +0. When queries are `packed` it keeps −0, which does not
@@ -334,8 +379,8 @@ impl LaneLayout for OneLane<'_> {
     #[inline(always)]
     fn begin(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>) {
         for (i, state) in self.states.iter_mut().enumerate() {
-            // If no key is visible this state stays: the sum is 0, whose logarithm is −∞ with any shift.
-            *state = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
+            // Stays if no key is visible.
+            *state = EMPTY;
             // A lane without a query packs a copy of the last query, so that no unwritten memory is read.
             let query = i.min(tile.visible.len().saturating_sub(1));
             let (head, row) = attention.locate(tile.first + query);
@@ -396,5 +441,10 @@ impl LaneLayout for OneLane<'_> {
     #[inline(always)]
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
         are_finite(values)
+    }
+
+    #[inline(always)]
+    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+        self.join_and_write(attention, tile, last);
     }
 }

@@ -1,6 +1,6 @@
 //! Outputs with value columns in the lanes: rows are written without a transposition.
 
-use super::{FlashAttention, Tile};
+use super::{FlashAttention, Join, States, Tile};
 use crate::{
     kernel::{mask, tile::accumulate_with},
     matrix::{MatrixMut, MatrixRef},
@@ -132,15 +132,48 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         self.acc_is_zero = false;
     }
 
-    /// Writes the outputs: the accumulators times one factor per query.
+    /// See [`LaneLayout::end_span`](super::LaneLayout::end_span).
     #[inline(always)]
-    pub(super) fn finish(
+    pub(super) fn end_span(
         &mut self,
+        states: &mut States<1, V>,
         attention: &mut FlashAttention<'_>,
         tile: &Tile<'_>,
-        factors: [f32; L],
+        last: bool,
     ) {
         self.clear();
+        let (join, [factors]) = states.end_span(self.token, last && attention.normalise);
+        if let Some(join) = join {
+            self.join(attention, tile, join);
+        }
+        self.write(attention, tile, factors.to_array());
+        if last {
+            states.write_sums(attention, tile);
+        }
+        self.acc_is_zero = true;
+    }
+
+    /// Adds the accumulators in the output to those of the span.
+    #[inline(always)]
+    fn join(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>, join: Join<1, V>) {
+        let token = self.token;
+        for (lane, (head, row)) in
+            attention.locations_from(tile.first).enumerate().take(tile.visible.len())
+        {
+            let out = attention.out.view().head(head).unwrap_or(MatrixRef::EMPTY);
+            let join = join.lane(token, lane);
+            for col in (0..self.acc.cols()).step_by(L) {
+                let [span]: [V; 1] = strip::read(token, self.acc.view(), lane, col);
+                let [total]: [V; 1] = strip::read(token, out, row, col);
+                let joined = join.apply(0, span, total);
+                strip::write::<L, 1, 1, V>(&mut self.acc, lane, col, [[joined]]);
+            }
+        }
+    }
+
+    /// Writes the accumulators to the output, times one factor per query.
+    #[inline(always)]
+    fn write(&self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, factors: [f32; L]) {
         for (head, first, tokens) in attention.heads(tile) {
             let of_head = factors.get(first..).unwrap_or_default();
             let sums = mask::rows(self.acc.view(), first, tokens.len());

@@ -7,7 +7,9 @@
 
 use core::ops::Range;
 
-use super::{FlashAttention, KEY_BLOCK, LaneLayout, Tile, are_finite, query_scores::QueryScores};
+use super::{
+    FlashAttention, Join, KEY_BLOCK, LaneLayout, Tile, are_finite, query_scores::QueryScores,
+};
 use crate::{
     kernel::tile::accumulate,
     matrix::{MatrixMut, MatrixRef},
@@ -53,22 +55,39 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
         if const { C * L > 8 } { Prefetcher::beyond_l1(now, next) } else { None }
     }
 
-    /// Writes the outputs and the parts of the log-sum-exps.
+    /// Adds the accumulators in the output to those of the span.
     #[inline(always)]
-    pub(super) fn finish(self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
-        let Self { scores, acc, .. } = self;
-        let token = scores.token;
-        if self.acc_is_zero {
-            acc.fill(0.0);
+    fn join(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>, join: Join<C, V>) {
+        let token = self.scores.token;
+        for c in 0..C {
+            for (i, chunk) in self.acc.chunks_mut(L * C * L).enumerate() {
+                let rows: [V; L] = attention.read_rows(token, attention.out.view(), tile, c, i);
+                let columns = V::transpose(rows);
+                for (rows, total) in chunk.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(columns) {
+                    if let Some(span) = rows.get_mut(c) {
+                        join.apply(c, V::load(token, span), total).store(span);
+                    }
+                }
+            }
         }
-        let (zero, factors) = (V::splat(token, 0.0), scores.state.normalisers(token));
+    }
+
+    #[inline(always)]
+    fn join_and_write(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+        let token = self.scores.token;
+        if core::mem::replace(&mut self.acc_is_zero, true) {
+            self.acc.fill(0.0);
+        }
+        let (join, factors) = self.scores.states.end_span(token, last && attention.normalise);
+        if let Some(join) = join {
+            self.join(attention, tile, join);
+        }
+        let zero = V::splat(token, 0.0);
         for c in 0..C {
             let first = tile.first + c * L;
             let (head, row) = attention.locate(first);
-            // Lanes without a query are after the last row of the head, where nothing is written.
-            let is_one_head =
-                row + L.min(tile.visible.len().saturating_sub(c * L)) <= attention.queries.rows();
-            for (i, chunk) in acc.chunks(L * C * L).enumerate() {
+            let is_one_head = attention.is_one_head::<L>(tile, c, row);
+            for (i, chunk) in self.acc.chunks(L * C * L).enumerate() {
                 let rows = chunk.as_chunks::<L>().0;
                 let square = array!(|k| match rows.get(k * C + c) {
                     Some(row) => V::load(token, row).mul_add(factors[c], zero),
@@ -88,7 +107,9 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
                 }
             }
         }
-        scores.write_log_sum_exp(attention, tile);
+        if last {
+            self.scores.states.write_sums(attention, tile);
+        }
     }
 }
 
@@ -161,6 +182,16 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
     #[inline(always)]
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
         are_finite::<L, V>(self.scores.token, values)
+    }
+
+    #[inline(always)]
+    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+        V::outlined(
+            self.scores.token,
+            (self, attention, tile, last),
+            #[inline(always)]
+            |(this, attention, tile, last)| this.join_and_write(attention, tile, last),
+        );
     }
 }
 

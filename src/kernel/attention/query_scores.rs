@@ -7,7 +7,7 @@
 
 use core::ops::Range;
 
-use super::{FlashAttention, KEY_BLOCK, PARTIAL_SUMS, State, Tile, fold, masked_fill};
+use super::{FlashAttention, KEY_BLOCK, PARTIAL_SUMS, State, States, Tile, fold, masked_fill};
 use crate::{
     kernel::{
         exp::Shift,
@@ -15,12 +15,7 @@ use crate::{
         tile::{accumulate, store_square},
     },
     matrix::{MatrixMut, MatrixRef},
-    simd::{
-        Vector, array,
-        broadcast::BroadcastRows,
-        prefetch::Prefetcher,
-        strip::{self, Source},
-    },
+    simd::{Vector, array, broadcast::BroadcastRows, prefetch::Prefetcher, strip::Source},
 };
 
 /// The scores of `C` vectors of queries, computed for `R` keys at a time. At most `Q` lanes of a vector
@@ -40,7 +35,7 @@ pub(super) struct QueryScores<
     scores: &'a mut [f32],
     /// The length of the part of `scores` that this block uses.
     len: usize,
-    pub(super) state: State<C, V>,
+    pub(super) states: States<C, V>,
     pub(super) factors: [V; C],
 }
 
@@ -56,16 +51,8 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         [packed, scores]: [&'a mut [f32]; 2],
     ) -> Self {
         pack::<L, C, Q, V>(token, attention, tile, packed);
-        let state = State::new(token, attention.sinks_from(token, tile.first));
-        Self { token, packed, scores, len: 0, state, factors: [V::splat(token, 0.0); C] }
-    }
-
-    /// Writes the parts of the log-sum-exps.
-    #[inline(always)]
-    pub(super) fn write_log_sum_exp(&self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>) {
-        if let Some(write) = &mut attention.log_sum_exp {
-            self.state.write_log_sum_exp(self.token, tile.first, tile.visible.len(), write);
-        }
+        let states = States::new(token, attention.sinks_from(token, tile.first));
+        Self { token, packed, scores, len: 0, states, factors: [V::splat(token, 0.0); C] }
     }
 
     /// The weights of this block: keys × queries.
@@ -133,7 +120,8 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
         let token = self.token;
         let Some(scores) = self.scores.get_mut(..self.len) else { return };
         // PARTIAL_SUMS independent chains: in one chain each step would wait for the maximum before it.
-        let mut maxima = [self.state.m; PARTIAL_SUMS];
+        let state = &mut self.states.span;
+        let mut maxima = [state.m; PARTIAL_SUMS];
         let mut rows = scores.as_chunks::<L>().0.chunks_exact(PARTIAL_SUMS * C);
         for rows in rows.by_ref() {
             max_rows::<L, C, V>(token, rows, &mut maxima);
@@ -148,16 +136,16 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
                 }
             }
         }
-        self.factors = self.state.raise_maximum(token, m);
+        self.factors = state.raise_maximum(token, m);
         for c in 0..C {
             let mut partial_sums = [V::splat(token, 0.0); PARTIAL_SUMS];
             let mut rows = scores.as_chunks_mut::<L>().0.chunks_exact_mut(PARTIAL_SUMS * C);
             for rows in rows.by_ref() {
-                weigh_rows::<L, C, V>(token, self.state.shift[c], c, rows, &mut partial_sums);
+                weigh_rows::<L, C, V>(token, state.shift[c], c, rows, &mut partial_sums);
             }
             let rest = rows.into_remainder();
-            weigh_rows::<L, C, V>(token, self.state.shift[c], c, rest, &mut partial_sums);
-            self.state.sum[c] = self.state.sum[c].mul_add(self.factors[c], fold(partial_sums));
+            weigh_rows::<L, C, V>(token, state.shift[c], c, rest, &mut partial_sums);
+            state.sum[c] = state.sum[c].mul_add(self.factors[c], fold(partial_sums));
         }
     }
 }
@@ -192,22 +180,8 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
 ) {
     let scale = V::splat(token, attention.scale);
     for c in 0..C {
-        let first = tile.first + c * L;
-        let (head, row) = attention.locate(first);
-        let is_one_head =
-            row + L.min(tile.visible.len().saturating_sub(c * L)) <= attention.queries.rows();
-        let of_head = |head| attention.queries.head(head).unwrap_or(MatrixRef::EMPTY);
-        let queries = of_head(head);
         for (i, to) in packed.chunks_mut(L * C * L).enumerate() {
-            let square: [V; Q] = if is_one_head {
-                strip::read_rows(token, queries, row, i * L)
-            } else {
-                array!(|lane| {
-                    let (head, row) = attention.locate(first + lane);
-                    let [vector] = strip::read(token, of_head(head), row, i * L);
-                    vector
-                })
-            };
+            let square: [V; Q] = attention.read_rows(token, *attention.queries, tile, c, i);
             // Fill the vector with copies: the transposition then needs fewer moves than with zeros.
             let square = V::transpose(array!(|lane| square[lane % Q]));
             let rows = to.as_chunks_mut::<L>().0.as_chunks_mut::<C>().0;

@@ -4,12 +4,40 @@ extern crate std;
 
 use std::{println, vec, vec::Vec};
 
-use super::{LogSumExp, LogSumExpParts};
-use crate::{dispatch::Backend, kernel::exhaustive};
+use super::{ln as ln_of_lanes, load};
+use crate::{
+    dispatch::Backend,
+    kernel::{Kernel, exhaustive},
+    simd::Vector,
+};
+
+/// `base + ln (sum · 2^n)`.
+struct Logarithms<'a> {
+    base: &'a [f32],
+    n: &'a [f32],
+    sum: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for Logarithms<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        for (first, out) in (0..).step_by(L).zip(self.out.chunks_mut(L)) {
+            let [base, n, sum]: [V; 3] =
+                [self.base, self.n, self.sum].map(|floats| load(token, floats, first));
+            (base + ln_of_lanes(token, sum, n)).store_partial(out);
+        }
+    }
+}
 
 fn log_sum_exp(backend: Backend, base: &[f32], n: &[f32], sum: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; sum.len()];
-    backend.run(LogSumExp { parts: LogSumExpParts { base, n, sum }, out: &mut out });
+    backend.run(Logarithms { base, n, sum, out: &mut out });
     out
 }
 

@@ -4,6 +4,7 @@ use super::super::{grid::Grid, options::Options};
 use super::{Reference, Shift, score_under_infinity};
 
 const BLOCK: usize = 64;
+const SPAN: usize = 1024;
 
 /// The results of one head.
 #[derive(Clone, Debug)]
@@ -12,7 +13,8 @@ pub(crate) struct Answer {
     pub(crate) log_sum_exp: Vec<f32>,
 }
 
-/// The state of one query after some blocks: running maximum, sum of weights, output accumulators.
+/// The state of one query after some blocks or spans: running maximum, sum of weights, output accumulators.
+#[derive(Clone)]
 struct State {
     m: f32,
     shift: Shift,
@@ -42,19 +44,45 @@ impl Reference {
         Answer { out, log_sum_exp }
     }
 
-    /// Processes all blocks in which the query sees a key.
+    /// Joins the sink and all spans in which the query sees a key.
     fn walk(self, sink: f32, scores: &[f32], sees: &dyn Fn(usize) -> bool, values: &Grid) -> State {
-        let shift = self.wide_shift(sink);
-        let sum = self.weight(&shift, sink);
-        let mut state = State { m: sink, shift, sum, acc: vec![0.0; values.cols] };
-        for first in (0..scores.len()).step_by(BLOCK) {
-            let keys: Vec<usize> =
-                (first..scores.len().min(first + BLOCK)).filter(|&key| sees(key)).collect();
-            if !keys.is_empty() {
-                self.step(&mut state, scores, &keys, values);
+        let empty = |m| {
+            let shift = self.wide_shift(m);
+            State { m, shift, sum: self.weight(&shift, m), acc: vec![0.0; values.cols] }
+        };
+        let mut total = empty(sink);
+        for first in (0..scores.len()).step_by(SPAN) {
+            let mut state = empty(f32::NEG_INFINITY);
+            let mut is_visible = false;
+            for first in (first..scores.len().min(first + SPAN)).step_by(BLOCK) {
+                let keys: Vec<usize> =
+                    (first..scores.len().min(first + BLOCK)).filter(|&key| sees(key)).collect();
+                if !keys.is_empty() {
+                    self.step(&mut state, scores, &keys, values);
+                    is_visible = true;
+                }
+            }
+            if is_visible {
+                total = self.join(total, state);
             }
         }
-        state
+        total
+    }
+
+    /// Adds the lesser of two states, rescaled, to the larger.
+    fn join(self, total: State, span: State) -> State {
+        let (lesser, mut larger) = if span.m > total.m { (total, span) } else { (span, total) };
+        let factor = match (lesser.m, larger.m) {
+            (f32::NEG_INFINITY, _) => 0.0,
+            (f32::INFINITY, _) => 1.0,
+            (_, f32::INFINITY) => 0.0,
+            _ => self.factor(&lesser.shift, &larger.shift),
+        };
+        larger.sum = self.mul_add(lesser.sum, factor, larger.sum);
+        for (acc, lesser) in larger.acc.iter_mut().zip(lesser.acc) {
+            *acc = self.mul_add(lesser, factor, *acc);
+        }
+        larger
     }
 
     /// Processes one block, in which the query sees `keys`.

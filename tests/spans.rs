@@ -1,0 +1,447 @@
+//! States of spans: any split of the keys, computed and joined in any order, has the bits of one call.
+
+use crate::common::{
+    assert_same_bits,
+    cases::{self, Kind, Rng},
+    grid::{CANARY, Grid, is_untouched},
+    heads::{GuardedHeads, Workspace, guarded},
+    options::{self, Options},
+};
+use sdpa::{
+    Attention, Backend, CachePositions, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCache, KvCacheMut,
+    MatrixMut, MatrixRef, SPAN,
+};
+
+suite! {
+    any_split_gives_the_bits_of_one_call,
+    caches_give_the_bits_of_one_call,
+    windows_that_begin_within_a_span,
+    a_maximum_of_1e8_loses_nothing,
+    a_state_without_keys_changes_no_bit,
+    many_spans_in_any_order,
+    refused_states_write_nothing,
+    refused_joins_write_nothing,
+}
+
+/// A number of keys of up to five spans.
+fn key_count(rng: &mut Rng) -> usize {
+    let near = SPAN * rng.below(5) + rng.pick(&[0, 1, 2, 63, 64, 65, 700, 1022, 1023]);
+    let any = cases::size(rng);
+    rng.pick(&[near, near, near, any])
+}
+
+/// The heads of one call: KV heads, and query heads that share them.
+struct Case {
+    options: Options,
+    queries: Vec<Grid>,
+    keys: Vec<Grid>,
+    values: Vec<Grid>,
+    what: String,
+}
+
+impl Case {
+    fn random(rng: &mut Rng, key_heads: usize, keys: usize) -> Self {
+        let heads = key_heads * rng.pick(&[1, 1, 2, 3]);
+        let tokens = rng.pick(&[1, 1, 2, 5, 9, 17, 33]);
+        let most = ((1 << 18) / (heads * tokens * (keys + 1))).max(1);
+        let [dim, width] = [(); 2].map(|()| cases::size(rng).clamp(1, most));
+        let options = Options::random(rng, heads, keys, tokens);
+        let kinds = [Kind::any(rng), Kind::any(rng), Kind::any(rng)];
+        let mut grids = |heads, kind, rows, cols| -> Vec<Grid> {
+            (0..heads).map(|_| Grid::random(rng, kind, rows, cols)).collect()
+        };
+        let what = format!(
+            "{heads} heads of {tokens}, {key_heads} of {keys}, {dim}, {width}, {kinds:?}, \
+             sinks {:?}, causal {}, window {:?}, offset {}",
+            options.sinks, options.causal, options.window, options.offset
+        );
+        Self {
+            queries: grids(heads, kinds[0], tokens, dim),
+            keys: grids(key_heads, kinds[1], keys, dim),
+            values: grids(key_heads, kinds[2], keys, width),
+            options,
+            what,
+        }
+    }
+
+    fn sizes(&self) -> [usize; 4] {
+        let [queries, values] = [&self.queries[0], &self.values[0]];
+        [self.queries.len(), queries.rows, queries.cols, values.cols]
+    }
+
+    fn run(&self, backend: Backend, rng: &mut Rng) -> Vec<(Grid, Vec<f32>)> {
+        let [queries, keys, values] =
+            [&self.queries, &self.keys, &self.values].map(|grids| GuardedHeads::of(rng, grids));
+        let attention = self.options.attention(backend);
+        guarded(rng, &self.what, self.sizes(), |out, logarithms, workspace| {
+            let [queries, keys, values] = [&queries, &keys, &values].map(GuardedHeads::view);
+            attention.run_with_log_sum_exp(queries, keys, values, out, logarithms, workspace)
+        })
+    }
+
+    /// The states of the keys from `from` to `to`, one element per span.
+    fn states(&self, on: Backend, rng: &mut Rng, [from, to]: [usize; 2]) -> Vec<Vec<f32>> {
+        let [heads, tokens, dim, width] = self.sizes();
+        let part = |grids: &[Grid]| -> Vec<Grid> {
+            grids.iter().map(|grid| options::part(grid, [from, to], [0, grid.cols])).collect()
+        };
+        let queries = GuardedHeads::of(rng, &self.queries);
+        let keys = GuardedHeads::of(rng, &part(&self.keys));
+        let values = GuardedHeads::of(rng, &part(&self.values));
+        let options = self.options.part([from, to], [0, tokens]);
+        let attention = options.attention(on);
+        states(&self.what, [heads, tokens, dim, width], (to - from).div_ceil(SPAN), |states, ws| {
+            let (q, k, v) = (queries.view(), keys.view(), values.view());
+            attention.run_spans(q, k, v, from as u64, states, ws)
+        })
+    }
+
+    /// Whether a query sees one of these keys.
+    fn sees(&self, keys: std::ops::Range<usize>) -> bool {
+        let [_, tokens, ..] = self.sizes();
+        keys.into_iter().any(|key| (0..tokens).any(|token| self.options.sees(key, token)))
+    }
+
+    #[track_caller]
+    fn check_join(
+        &self,
+        on: Backend,
+        rng: &mut Rng,
+        mut states: Vec<Vec<f32>>,
+        want: &[(Grid, Vec<f32>)],
+    ) {
+        if !rng.one_in(4) {
+            for i in 0..states.len() {
+                let other = rng.below(states.len());
+                states.swap(i, other);
+            }
+        }
+        let attention = self.options.attention(on);
+        let with_logarithms = !rng.one_in(3);
+        let got = guarded(rng, &self.what, self.sizes(), |out, logarithms, _| {
+            attention.join(&states.concat(), out, with_logarithms.then_some(logarithms))
+        });
+        for ((got, logarithms), (want, want_logarithms)) in got.iter().zip(want) {
+            assert_same_bits(&self.what, &got.data, &want.data);
+            if with_logarithms {
+                assert_same_bits(&self.what, logarithms, want_logarithms);
+            }
+        }
+    }
+}
+
+/// Calls with canaries around the states and the workspace, and returns the states of each span.
+#[track_caller]
+fn states(
+    what: &str,
+    [heads, tokens, dim, width]: [usize; 4],
+    spans: usize,
+    call: impl FnOnce(&mut [f32], &mut [f32]) -> Result<(), Error>,
+) -> Vec<Vec<f32>> {
+    let len = heads * tokens * Attention::state_floats(width);
+    let mut floats = vec![CANARY; 16 + spans * len + 16];
+    let mut workspace = Workspace::new(dim, width);
+    let result = call(&mut floats[16..16 + spans * len], workspace.floats());
+    assert_eq!(result, Ok(()), "{what}");
+    let (before, rest) = floats.split_at(16);
+    let (states, after) = rest.split_at(spans * len);
+    assert!(is_untouched(before) && is_untouched(after) && workspace.is_guarded(), "{what}");
+    states.chunks(len.max(1)).map(<[f32]>::to_vec).collect()
+}
+
+/// A back end of the family of `backend`.
+fn kin(backend: Backend, rng: &mut Rng) -> Backend {
+    let all: Vec<_> =
+        Backend::available().filter(|other| other.family() == backend.family()).collect();
+    rng.pick(&all)
+}
+
+fn any_split_gives_the_bits_of_one_call(backend: Backend) {
+    let mut rng = Rng::new(61);
+    for _ in 0..1000 {
+        let (key_heads, keys) = (rng.pick(&[1, 1, 2]), key_count(&mut rng));
+        let case = Case::random(&mut rng, key_heads, keys);
+        let want = case.run(backend, &mut rng);
+        let mut states = Vec::new();
+        let mut from = 0;
+        while from < keys {
+            let to = keys.min(from + SPAN * (1 + rng.below(3)));
+            let on = kin(backend, &mut rng);
+            for (state, first) in
+                case.states(on, &mut rng, [from, to]).into_iter().zip((from..).step_by(SPAN))
+            {
+                if rng.one_in(2) || case.sees(first..to.min(first + SPAN)) {
+                    states.push(state);
+                }
+            }
+            from = to;
+        }
+        case.check_join(kin(backend, &mut rng), &mut rng, states, &want);
+    }
+}
+
+/// Keys at consecutive positions in caches that begin anywhere, of which the oldest are dropped.
+fn caches_give_the_bits_of_one_call(backend: Backend) {
+    let mut rng = Rng::new(62);
+    for _ in 0..400 {
+        let keys = key_count(&mut rng);
+        let mut case = Case::random(&mut rng, 1, keys);
+        let (tokens, any) = (case.queries[0].rows, rng.below(keys + 1));
+        let dropped = rng.pick(&[0, 0, any]);
+        // Dropped keys are masked in the call over all, and have no row in the masks of the cache.
+        let whole = case.options.keep.take().unwrap_or(Grid::from_fn(keys, tokens, |_, _| 1));
+        case.options.keep =
+            Some(Grid::from_fn(
+                keys,
+                tokens,
+                |key, token| {
+                    if key < dropped { 0 } else { whole.at(key, token) }
+                },
+            ));
+        let newest = keys as isize - tokens as isize;
+        let Some(offset) = case.options.offset.checked_sub(newest) else { continue };
+        let want = case.run(backend, &mut rng);
+        let [_, _, dim, width] = case.sizes();
+        // A cache for all keys, or two: the second begins where the first ends.
+        let cut = SPAN * rng.below(keys / SPAN + 1);
+        let mut all = Vec::new();
+        for [from, to] in [[0, cut], [cut, keys]] {
+            let blocks = (to - from) / KEY_BLOCK + 2;
+            let mut storage =
+                [vec![0.0; blocks * dim * KEY_BLOCK], vec![0.0; blocks * width * KEY_BLOCK]];
+            let [key_floats, value_floats] = &mut storage;
+            let mut positions = CachePositions::new(from as u64, from as u64).unwrap();
+            let mut cache =
+                KvCacheMut::new(key_floats, value_floats, dim, width, &mut positions).unwrap();
+            let [k, v] = [&case.keys[0], &case.values[0]]
+                .map(|grid| options::part(grid, [from, to], [0, grid.cols]));
+            cache.append(k.view(), v.view()).unwrap();
+            let dropped = dropped.clamp(from, to);
+            cache.slide(to - dropped);
+            let options = Options {
+                offset: offset.saturating_add(keys as isize - to as isize),
+                ..case.options.part([dropped, to], [0, tokens])
+            };
+            if offset.checked_add(keys as isize - to as isize).is_none() {
+                continue;
+            }
+            let attention = options.attention(kin(backend, &mut rng));
+            let queries = GuardedHeads::of(&mut rng, &case.queries);
+            let spans = cache.spans();
+            all.extend(states(&case.what, case.sizes(), spans, |states, workspace| {
+                cache.view().run_spans(&attention, queries.view(), states, workspace)
+            }));
+        }
+        case.check_join(kin(backend, &mut rng), &mut rng, all, &want);
+    }
+}
+
+fn windows_that_begin_within_a_span(backend: Backend) {
+    let mut rng = Rng::new(63);
+    for left in [1, 63, 500, 1023, 1024, 1025, 1600] {
+        let mut case = Case::random(&mut rng, 1, 3000);
+        case.options.causal = true;
+        case.options.window = [left, 0];
+        case.options.offset = 3000 - case.queries[0].rows as isize;
+        let want = case.run(backend, &mut rng);
+        let states = case.states(backend, &mut rng, [1024, 3000]);
+        let first = case.states(backend, &mut rng, [0, 1024]);
+        case.check_join(backend, &mut rng, [states, first].concat(), &want);
+    }
+}
+
+/// The log-sum-exps 1e8 and 1e8 + ln 3 are one float: `merge` would give ½.
+fn a_maximum_of_1e8_loses_nothing(backend: Backend) {
+    let (key, attention) = ([1e8], Attention::new().on(backend).scale(1.0));
+    let query = MatrixRef::from_row(&[1.0]);
+    let mut states = [0.0; 4 * 5];
+    let mut workspace = vec![0.0; Attention::workspace(1, 1)];
+    for (span, state) in states.chunks_mut(5).enumerate() {
+        let (keys, value) = (MatrixRef::from_row(&key), [f32::from(u8::from(span > 0))]);
+        let first_key = (span * SPAN) as u64;
+        attention
+            .run_spans(query, keys, MatrixRef::from_row(&value), first_key, state, &mut workspace)
+            .unwrap();
+    }
+    let mut out = [0.0];
+    attention.join(&states, MatrixMut::from_row(&mut out), None).unwrap();
+    assert_eq!(out, [0.75]);
+}
+
+fn a_state_without_keys_changes_no_bit(backend: Backend) {
+    let mut rng = Rng::new(64);
+    for _ in 0..100 {
+        let case = Case::random(&mut rng, 1, 100);
+        let want = case.run(backend, &mut rng);
+        let mut states = case.states(backend, &mut rng, [0, 100]);
+        let [_, tokens, ..] = case.sizes();
+        let hidden = Case {
+            options: Options {
+                keep: Some(Grid::from_fn(100, tokens, |_, _| 0)),
+                sinks: Vec::new(),
+                ..case.options.clone()
+            },
+            queries: case.queries.clone(),
+            keys: case.keys.clone(),
+            values: case.values.clone(),
+            what: case.what.clone(),
+        };
+        for (span, place) in [(1, 0), (1 << 24, 1), ((1 << 24) + 5, 2)] {
+            let mut state = hidden.states(backend, &mut rng, [0, 100]).remove(0);
+            for row in state.chunks_mut(Attention::state_floats(case.sizes()[3])) {
+                assert_eq!(row[..4], [0.0, 0.0, f32::NEG_INFINITY, 0.0]);
+                [row[0], row[1]] = [(span >> 24) as f32, (span & 0xff_ffff) as f32];
+            }
+            states.insert(place, state);
+        }
+        case.check_join(backend, &mut rng, states, &want);
+    }
+    // No state at all: +0 and −∞, or the sink.
+    for sink in [f32::NEG_INFINITY, 3.0] {
+        let (mut out, mut logarithm) = ([CANARY; 2], [CANARY]);
+        let attention = Attention::new().on(backend).sink(sink);
+        attention.join(&[], MatrixMut::from_row(&mut out), Some(&mut logarithm)).unwrap();
+        assert_eq!(out.map(f32::to_bits), [0, 0]);
+        assert_eq!(logarithm, [sink]);
+    }
+}
+
+/// More spans than one search finds.
+fn many_spans_in_any_order(backend: Backend) {
+    let mut rng = Rng::new(65);
+    let (spans, row) = (100, Attention::state_floats(3));
+    let mut sorted: Vec<Vec<f32>> = (0..spans)
+        .map(|span| {
+            let mut state = vec![0.0; 2 * row];
+            for row in state.chunks_mut(row) {
+                Kind::Wide.fill(&mut rng, row);
+                row[3] = row[3].abs();
+                [row[0], row[1]] = [(span / 7) as f32, (3 * span) as f32];
+            }
+            state
+        })
+        .collect();
+    let attention = Attention::new().on(backend).sink(0.5);
+    let join = |states: &[Vec<f32>]| {
+        let (mut out, mut logarithms) = ([0.0; 6], [0.0; 2]);
+        let heads = HeadsMut::stacked(&mut out, 1, 2, 3).unwrap();
+        attention.join(&states.concat(), heads, Some(&mut logarithms)).map(|()| (out, logarithms))
+    };
+    let want = join(&sorted).unwrap();
+    for _ in 0..20 {
+        for i in 0..spans {
+            sorted.swap(i, rng.below(spans));
+        }
+        assert_eq!(join(&sorted), Ok(want));
+        let twice = [&sorted[..], &sorted[rng.below(spans)..][..1]].concat();
+        assert_eq!(join(&twice), Err(Error::Position));
+    }
+}
+
+fn refused_states_write_nothing(backend: Backend) {
+    let attention = Attention::new().on(backend);
+    let floats = vec![0.5; 2100];
+    let query = MatrixRef::new(&floats, 2, 1).unwrap();
+    let keys = |rows| MatrixRef::new(&floats, rows, 1).unwrap();
+    let refused = |attention: Attention<'_>, rows, first_key, len, workspace, want| {
+        let mut states = vec![CANARY; len];
+        let mut workspace = vec![CANARY; workspace];
+        let (q, k) = (query, keys(rows));
+        let got = attention.run_spans(q, k, k, first_key, &mut states, &mut workspace);
+        assert_eq!(got, want, "{rows} keys from {first_key}, {len} floats");
+        assert!(want.is_ok() || (is_untouched(&states) && is_untouched(&workspace)));
+    };
+    let len = Attention::workspace(1, 1);
+    refused(attention, 2100, 0, 30, len, Ok(()));
+    refused(attention, 2100, 1024, 30, len, Ok(()));
+    refused(attention, 0, 0, 0, len, Ok(()));
+    refused(attention, 2100, 0, 29, len, Err(Error::Shape));
+    refused(attention, 2100, 0, 40, len, Err(Error::Shape));
+    refused(attention, 2100, 0, 30, len - 1, Err(Error::Workspace));
+    refused(attention.scale(f32::NAN), 2100, 0, 30, len, Err(Error::Option));
+    refused(attention.sink(f32::NAN), 2100, 0, 30, len, Err(Error::Option));
+    for first_key in [1, 64, 1023, 1025, u64::MAX, 1 << 63] {
+        refused(attention, 2100, first_key, 30, len, Err(Error::Position));
+    }
+    if let Ok(end) = isize::try_from(1u64 << 58) {
+        refused(attention, 2100, end as u64 - 3072, 30, len, Ok(()));
+        refused(attention, 2100, end as u64 - 2048, 30, len, Err(Error::Position));
+    }
+    let bias = MatrixRef::new(&floats, 1000, 2).unwrap();
+    refused(attention.bias(bias), 1001, 0, 10, len, Err(Error::Shape));
+    let values = HeadsRef::stacked(&floats, 2, 3, 1).unwrap();
+    let mut states = [CANARY; 10];
+    let mut workspace = vec![0.0; len];
+    let got = attention.run_spans(query, keys(3), values, 0, &mut states, &mut workspace);
+    assert_eq!(got, Err(Error::Shape));
+    assert!(is_untouched(&states));
+}
+
+fn refused_joins_write_nothing(backend: Backend) {
+    let state = |high: f32, low: f32| [high, low, 1.0, 1.0, 5.0, 6.0];
+    let refused = |attention: Attention<'_>, states: &[f32], want| {
+        let (mut out, mut logarithms) = ([CANARY; 2], [CANARY]);
+        let got = attention.on(backend).join(
+            states,
+            MatrixMut::from_row(&mut out),
+            Some(&mut logarithms),
+        );
+        assert_eq!(got, want, "{states:?}");
+        assert!(want.is_ok() || (is_untouched(&out) && is_untouched(&logarithms)));
+    };
+    let attention = Attention::new();
+    let join = |indices: &[[f32; 2]], want| {
+        let states: Vec<f32> = indices.iter().flat_map(|&[high, low]| state(high, low)).collect();
+        refused(attention, &states, want);
+    };
+    let wrong = Err(Error::Position);
+    let most = 16_777_215.0;
+    join(&[[0.0, 0.0], [0.0, 1.0], [most, most]], Ok(()));
+    join(&[[1.0, 0.0], [0.0, most]], Ok(()));
+    join(&[[0.0, 1.0], [0.0, 1.0]], wrong);
+    join(&[[0.0, 2.0], [0.0, 1.0], [0.0, 2.0]], wrong);
+    for part in [0.5, -1.0, f32::NAN, f32::INFINITY, most + 1.0, -0.5] {
+        join(&[[part, 0.0]], wrong);
+        join(&[[0.0, 3.0], [0.0, part]], wrong);
+    }
+    refused(attention, &[0.0; 5], Err(Error::Shape));
+    refused(attention, &[0.0; 7], Err(Error::Shape));
+    refused(attention.sink(f32::INFINITY), &state(0.0, 0.0), Err(Error::Option));
+    refused(attention.sinks(&[0.0; 2]), &state(0.0, 0.0), Err(Error::Shape));
+    // Of two queries of one span with different indices.
+    let mut out = [CANARY; 4];
+    let two = [state(0.0, 0.0), state(0.0, 1.0)];
+    let got = attention.on(backend).join(
+        two.as_flattened(),
+        MatrixMut::new(&mut out, 2, 2).unwrap(),
+        None,
+    );
+    assert_eq!(got, wrong);
+    let mut logarithms = [CANARY; 2];
+    let got = attention.on(backend).join(
+        &state(0.0, 0.0),
+        MatrixMut::from_row(&mut out[..2]),
+        Some(&mut logarithms),
+    );
+    assert_eq!(got, Err(Error::Shape));
+    let empty = MatrixMut::new(&mut [], 1, 0).unwrap();
+    assert_eq!(attention.on(backend).join(&[], empty, None), Err(Error::Shape));
+    assert!(is_untouched(&out) && is_untouched(&logarithms));
+}
+
+/// A cache that begins at a position, as a part of a longer one.
+#[test]
+fn a_cache_can_begin_at_a_position() {
+    let mut cache = KvCache::<1, 1, 2>::starting_at(1 << 40);
+    assert_eq!((cache.len(), cache.spans(), cache.appended()), (0, 0, 1 << 40));
+    cache.append(MatrixRef::from_row(&[1.0]), MatrixRef::from_row(&[2.0])).unwrap();
+    assert_eq!((cache.len(), cache.spans(), cache.dropped()), (1, 1, 1 << 40));
+    let query = MatrixRef::from_row(&[1.0]);
+    let mut state = [0.0; 5];
+    let mut workspace = [0.0; Attention::workspace(1, 1)];
+    cache.run_spans(&Attention::new(), query, &mut state, &mut workspace).unwrap();
+    assert_eq!(state[..2], [64.0, 0.0]);
+    let mut out = [0.0];
+    Attention::new().join(&state, MatrixMut::from_row(&mut out), None).unwrap();
+    assert_eq!(out, [2.0]);
+}
