@@ -64,7 +64,7 @@
  */
 #if defined(__arm__) || defined(_M_ARM) || (defined(__riscv) && __riscv_xlen == 32) || defined(__xtensa__)
 #define SDPA_QUERY_BLOCK 4
-#define SDPA_QUERY_STATE 5
+#define SDPA_QUERY_STATE 10
 #else
 #define SDPA_QUERY_BLOCK 32
 #define SDPA_QUERY_STATE 0
@@ -77,6 +77,12 @@
  */
 #define SDPA_ATTENTION_WORKSPACE(dim, value_dim)                                           \
     ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim) + SDPA_KEY_BLOCK + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK)
+
+/*
+ * The number of floats of a state, as a constant expression: see sdpa_attention_states. The number that
+ * sdpa_state_floats() returns, unless it overflows.
+ */
+#define SDPA_STATE_FLOATS(value_dim) (SDPA_SIZE(value_dim) + 4)
 
 /*
  * The number of floats of storage that a cache needs, as a constant expression: see sdpa_cache_init.
@@ -127,6 +133,12 @@ extern "C" {
  * Sliding window: a query at position p sees the keys from p - window_left to p + window_right.
  */
 #define SDPA_WINDOW 2
+
+/**
+ * The number of keys in a span: spans are counted from absolute key 0, and each has a state of its
+ * own.
+ */
+#define SDPA_SPAN 1024
 
 /**
  * The number of keys in a block of a cache.
@@ -350,7 +362,8 @@ typedef struct {
 #define SDPA_ERROR_POINTER 8
 
 /**
- * The cache does not hold that position or number of keys, or a position would exceed UINT64_MAX.
+ * The cache does not hold that position or number of keys, or a position would exceed UINT64_MAX; a
+ * first_key is no multiple of SDPA_SPAN; or a span is joined twice.
  */
 #define SDPA_ERROR_POSITION 9
 
@@ -408,6 +421,11 @@ typedef struct {
  * value_dim is 0.
  */
 #define SDPA_ERROR_SHAPE_VALUE_DIM 1102
+
+/**
+ * The length of states: see sdpa_attention_states and sdpa_join.
+ */
+#define SDPA_ERROR_SHAPE_STATES 1202
 
 /**
  * Returns the version of the library at run time, such as "0.1.0". Never NULL; do not free it.
@@ -687,6 +705,137 @@ sdpa_status sdpa_attention_heads_on(sdpa_backend_t backend,
                                     size_t workspace_len);
 
 /**
+ * Returns the number of floats of the state of one query and one span, value_dim + 4; SIZE_MAX if the
+ * number overflows. SDPA_STATE_FLOATS is the same number as a constant expression. The floats are:
+ * the index of the span (first key / SDPA_SPAN) as two whole numbers of 24 bits, the upper one first;
+ * the largest visible score, -INFINITY if there is none; the sum of the weights exp(score - N ln 2),
+ * with a whole number N chosen from that score; and the weighted sums of the value columns.
+ */
+size_t sdpa_state_floats(size_t value_dim);
+
+/**
+ * Computes the states of the spans that these keys fill, for sdpa_join: attention over a part of
+ * the keys, on any thread or machine. The keys are those at positions first_key, first_key + 1,
+ * ...; first_key is a multiple of SDPA_SPAN (else SDPA_ERROR_POSITION), and the last span may be
+ * short. Arguments are those of sdpa_attention, with states instead of out: as many floats as
+ * there are spans, (keys.rows + SDPA_SPAN - 1) / SDPA_SPAN, times queries.rows times
+ * sdpa_state_floats(width), in that order. states_len counts floats, exactly these (else
+ * SDPA_ERROR_SHAPE_STATES). Positions are absolute: query i is at query_offset + i. bias and keep
+ * have a row for each of these keys. A sink is not used here: sdpa_join reads it.
+ *
+ * Overlap: states and workspace must not overlap any input or each other. On failure both are
+ * unchanged.
+ */
+sdpa_status sdpa_attention_states(sdpa_matrix queries,
+                                  sdpa_matrix keys,
+                                  sdpa_matrix values,
+                                  const sdpa_options *options,
+                                  uint64_t first_key,
+                                  float *states,
+                                  size_t states_len,
+                                  float *workspace,
+                                  size_t workspace_len);
+
+/**
+ * sdpa_attention_states on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_attention_states_on(sdpa_backend_t backend,
+                                     sdpa_matrix queries,
+                                     sdpa_matrix keys,
+                                     sdpa_matrix values,
+                                     const sdpa_options *options,
+                                     uint64_t first_key,
+                                     float *states,
+                                     size_t states_len,
+                                     float *workspace,
+                                     size_t workspace_len);
+
+/**
+ * Computes sdpa_attention_states for each query head, with heads as in sdpa_attention_heads. states:
+ * spans * queries.heads * queries.rows * sdpa_state_floats(width) floats, in that order.
+ *
+ * Overlap: states and workspace must not overlap any input or each other. On failure both are
+ * unchanged.
+ */
+sdpa_status sdpa_attention_states_heads(sdpa_heads queries,
+                                        sdpa_heads keys,
+                                        sdpa_heads values,
+                                        const sdpa_options *options,
+                                        uint64_t first_key,
+                                        float *states,
+                                        size_t states_len,
+                                        float *workspace,
+                                        size_t workspace_len);
+
+/**
+ * sdpa_attention_states_heads on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_attention_states_heads_on(sdpa_backend_t backend,
+                                           sdpa_heads queries,
+                                           sdpa_heads keys,
+                                           sdpa_heads values,
+                                           const sdpa_options *options,
+                                           uint64_t first_key,
+                                           float *states,
+                                           size_t states_len,
+                                           float *workspace,
+                                           size_t workspace_len);
+
+/**
+ * Joins the states of spans into the output of each query, out: queries x width. The bits are
+ * those of one sdpa_attention over all the keys, if all states and this call have back ends of one
+ * family. states: those of one or several calls, one after another; states_len counts floats, a
+ * multiple of out.rows * sdpa_state_floats(out.cols) (else SDPA_ERROR_SHAPE_STATES). Spans may be
+ * in any order, and spans may be absent: their keys then count as masked. A span that is there
+ * twice, or an index that is none, is SDPA_ERROR_POSITION. options: NULL, or options of which only
+ * the sink is read. log_sum_exp: NULL, or receives out.rows floats, as sdpa_attention writes them.
+ * It needs no workspace.
+ *
+ * Overlap: out and log_sum_exp must not overlap any input or each other. On failure both are
+ * unchanged.
+ */
+sdpa_status sdpa_join(const float *states,
+                      size_t states_len,
+                      const sdpa_options *options,
+                      sdpa_matrix_mut out,
+                      float *log_sum_exp);
+
+/**
+ * sdpa_join on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_join_on(sdpa_backend_t backend,
+                         const float *states,
+                         size_t states_len,
+                         const sdpa_options *options,
+                         sdpa_matrix_mut out,
+                         float *log_sum_exp);
+
+/**
+ * Computes sdpa_join for several query heads: the states are those of sdpa_attention_states_heads.
+ * sinks and log_sum_exp are as in sdpa_attention_heads.
+ *
+ * Overlap: out and log_sum_exp must not overlap any input or each other. On failure both are
+ * unchanged.
+ */
+sdpa_status sdpa_join_heads(const float *states,
+                            size_t states_len,
+                            const sdpa_options *options,
+                            const float *sinks,
+                            sdpa_heads_mut out,
+                            float *log_sum_exp);
+
+/**
+ * sdpa_join_heads on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_join_heads_on(sdpa_backend_t backend,
+                               const float *states,
+                               size_t states_len,
+                               const sdpa_options *options,
+                               const float *sinks,
+                               sdpa_heads_mut out,
+                               float *log_sum_exp);
+
+/**
  * Returns the number of floats of storage that a cache of blocks blocks needs; SIZE_MAX if the
  * number overflows. SDPA_CACHE_FLOATS is the same number as a constant expression, for static
  * arrays.
@@ -705,6 +854,19 @@ sdpa_status sdpa_cache_init(sdpa_cache *cache,
                             size_t value_dim,
                             float *storage,
                             size_t storage_len);
+
+/**
+ * Initializes an empty cache that begins at a position: sdpa_cache_init, but the first key appended has
+ * that position. For a machine that holds a later part of the keys: see sdpa_cache_states.
+ *
+ * Overlap: cache must not overlap storage. On failure both are unchanged.
+ */
+sdpa_status sdpa_cache_init_at(sdpa_cache *cache,
+                               size_t dim,
+                               size_t value_dim,
+                               float *storage,
+                               size_t storage_len,
+                               uint64_t position);
 
 /**
  * Appends keys (keys x dim) and their values (keys x value_dim) to the cache, newest last.
@@ -795,6 +957,63 @@ sdpa_status sdpa_cache_attend_heads_on(sdpa_backend_t backend,
                                        const float *sinks,
                                        sdpa_heads_mut out,
                                        float *log_sum_exp,
+                                       float *workspace,
+                                       size_t workspace_len);
+
+/**
+ * Computes the states of the spans in which a cache holds keys: sdpa_attention_states over a cache.
+ * Query positions, bias and keep are as in sdpa_cache_attend; where newer keys are elsewhere, their
+ * number is the query_offset. There are
+ * (appended + SDPA_SPAN - 1) / SDPA_SPAN - dropped / SDPA_SPAN spans, none in an empty cache; the
+ * keys that a span lacks count as masked.
+ *
+ * Overlap: states and workspace must not overlap any input, the cache, its storage or each other.
+ * On failure both are unchanged. The cache is never changed.
+ */
+sdpa_status sdpa_cache_states(const sdpa_cache *cache,
+                              sdpa_matrix queries,
+                              const sdpa_options *options,
+                              float *states,
+                              size_t states_len,
+                              float *workspace,
+                              size_t workspace_len);
+
+/**
+ * sdpa_cache_states on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_cache_states_on(sdpa_backend_t backend,
+                                 const sdpa_cache *cache,
+                                 sdpa_matrix queries,
+                                 const sdpa_options *options,
+                                 float *states,
+                                 size_t states_len,
+                                 float *workspace,
+                                 size_t workspace_len);
+
+/**
+ * Computes sdpa_cache_states for several query heads that share the KV head of a cache. states:
+ * spans * queries.heads * queries.rows * sdpa_state_floats(value_dim) floats, in that order.
+ *
+ * Overlap: states and workspace must not overlap any input, the cache, its storage or each other.
+ * On failure both are unchanged. The cache is never changed.
+ */
+sdpa_status sdpa_cache_states_heads(const sdpa_cache *cache,
+                                    sdpa_heads queries,
+                                    const sdpa_options *options,
+                                    float *states,
+                                    size_t states_len,
+                                    float *workspace,
+                                    size_t workspace_len);
+
+/**
+ * sdpa_cache_states_heads on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_cache_states_heads_on(sdpa_backend_t backend,
+                                       const sdpa_cache *cache,
+                                       sdpa_heads queries,
+                                       const sdpa_options *options,
+                                       float *states,
+                                       size_t states_len,
                                        float *workspace,
                                        size_t workspace_len);
 

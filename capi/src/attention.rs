@@ -203,10 +203,10 @@ pub(crate) struct CommonArguments<'a> {
 }
 
 /// The arguments of attention over keys and values that are passed as matrices or heads.
-struct AttentionCall<'a> {
-    call: CommonArguments<'a>,
-    keys: In<'a>,
-    values: In<'a>,
+pub(crate) struct AttentionCall<'a> {
+    pub(crate) call: CommonArguments<'a>,
+    pub(crate) keys: In<'a>,
+    pub(crate) values: In<'a>,
 }
 
 impl AttentionCall<'_> {
@@ -230,7 +230,7 @@ impl AttentionCall<'_> {
     ///
     /// As [`attend`](Self::attend), before the views are made.
     #[inline(never)]
-    unsafe fn check(&mut self) -> Checked<()> {
+    pub(crate) unsafe fn check(&mut self) -> Checked<()> {
         // SAFETY: as the caller promises.
         unsafe {
             let (keys, values) = (self.keys.raw(), self.values.raw());
@@ -257,26 +257,37 @@ impl AttentionCall<'_> {
             attention.run_views(queries, [keys, values], out, log_sum_exp, workspace)
         };
         result.map_err(|error| {
-            Failure::of(error, || {
-                // SAFETY: as the caller promises.
-                let (queries, keys, values) =
-                    unsafe { (call.queries.view(), keys.view(), values.view()) };
-                if queries.cols() == 0 {
-                    SDPA_ERROR_SHAPE_QUERIES
-                } else if keys.cols() != queries.cols()
-                    || queries.heads().checked_rem(keys.heads()) != Some(0)
-                {
-                    SDPA_ERROR_SHAPE_KEYS
-                } else if (values.heads(), values.rows()) != (keys.heads(), keys.rows())
-                    || values.cols() == 0
-                {
-                    SDPA_ERROR_SHAPE_VALUES
-                } else {
-                    // SAFETY: as the caller promises.
-                    unsafe { call.shape_status(keys.rows(), values.cols()) }
-                }
+            // SAFETY: as the caller promises.
+            Failure::of(error, || unsafe {
+                let (rows, width) = (self.keys.view().rows(), self.values.view().cols());
+                let status = self.operand_status();
+                status.unwrap_or_else(|| self.call.shape_status(rows, width))
             })
         })
+    }
+
+    /// Returns the status that names the queries, keys or values as the argument of wrong shape.
+    ///
+    /// # Safety
+    ///
+    /// The call has been checked and its views made.
+    pub(crate) unsafe fn operand_status(&self) -> Option<sdpa_status> {
+        // SAFETY: as the caller promises.
+        let (queries, keys, values) =
+            unsafe { (self.call.queries.view(), self.keys.view(), self.values.view()) };
+        if queries.cols() == 0 {
+            Some(SDPA_ERROR_SHAPE_QUERIES)
+        } else if keys.cols() != queries.cols()
+            || queries.heads().checked_rem(keys.heads()) != Some(0)
+        {
+            Some(SDPA_ERROR_SHAPE_KEYS)
+        } else if (values.heads(), values.rows()) != (keys.heads(), keys.rows())
+            || values.cols() == 0
+        {
+            Some(SDPA_ERROR_SHAPE_VALUES)
+        } else {
+            None
+        }
     }
 }
 
@@ -358,7 +369,7 @@ impl CommonArguments<'_> {
     /// # Safety
     ///
     /// The call has been checked and its views made.
-    unsafe fn options<'b>(&self, keys: usize) -> Options<'b> {
+    pub(crate) unsafe fn options<'b>(&self, keys: usize) -> Options<'b> {
         // SAFETY: as the caller promises.
         unsafe {
             let queries = self.queries.view();

@@ -9,6 +9,7 @@ use crate::{
     library::{backend_of, operation, sdpa_backend_t},
     options::sdpa_options,
     region::{Region, Span, array},
+    states::arguments,
     status::{
         Checked, Failure, SDPA_ERROR_CAPACITY, SDPA_ERROR_SHAPE_CACHE, SDPA_ERROR_SHAPE_DIM,
         SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUE_DIM,
@@ -70,6 +71,23 @@ pub unsafe extern "C" fn sdpa_cache_init(
     storage: *mut f32,
     storage_len: usize,
 ) -> sdpa_status {
+    // SAFETY: as the caller promises.
+    unsafe { sdpa_cache_init_at(cache, dim, value_dim, storage, storage_len, 0) }
+}
+
+/// Initializes an empty cache that begins at a position: sdpa_cache_init, but the first key appended has
+/// that position. For a machine that holds a later part of the keys: see sdpa_cache_states.
+///
+/// Overlap: cache must not overlap storage. On failure both are unchanged.
+#[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
+pub unsafe extern "C" fn sdpa_cache_init_at(
+    cache: *mut sdpa_cache,
+    dim: usize,
+    value_dim: usize,
+    storage: *mut f32,
+    storage_len: usize,
+    position: u64,
+) -> sdpa_status {
     let call = || -> Checked<()> {
         let storage_span = array(storage.cast_const(), storage_len)?;
         array(cache.cast_const(), 1)?.check_disjoint(storage_span)?;
@@ -86,7 +104,8 @@ pub unsafe extern "C" fn sdpa_cache_init(
         // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
         unsafe {
             storage.write_bytes(0, sdpa_cache_floats(dim, value_dim, blocks));
-            cache.write(sdpa_cache { storage, dim, value_dim, blocks, appended: 0, dropped: 0 });
+            let (appended, dropped) = (position, position);
+            cache.write(sdpa_cache { storage, dim, value_dim, blocks, appended, dropped });
         }
         Ok(())
     };
@@ -206,6 +225,42 @@ operation! {
     }
 }
 
+operation! {
+    /// Computes the states of the spans in which a cache holds keys: sdpa_attention_states over a cache.
+    /// Query positions, bias and keep are as in sdpa_cache_attend; where newer keys are elsewhere, their
+    /// number is the query_offset. There are
+    /// (appended + SDPA_SPAN - 1) / SDPA_SPAN - dropped / SDPA_SPAN spans, none in an empty cache; the
+    /// keys that a span lacks count as masked.
+    ///
+    /// Overlap: states and workspace must not overlap any input, the cache, its storage or each other.
+    /// On failure both are unchanged. The cache is never changed.
+    fn sdpa_cache_states, sdpa_cache_states_on(
+        on, cache: *const sdpa_cache, queries: sdpa_matrix, options: *const sdpa_options,
+        states: *mut f32, states_len: usize, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let call =
+            arguments(queries.into(), options, [states, workspace], [states_len, workspace_len]);
+        // SAFETY: as the caller promises.
+        unsafe { compute_states(on, cache, call) }
+    }
+}
+
+operation! {
+    /// Computes sdpa_cache_states for several query heads that share the KV head of a cache. states:
+    /// spans * queries.heads * queries.rows * sdpa_state_floats(value_dim) floats, in that order.
+    ///
+    /// Overlap: states and workspace must not overlap any input, the cache, its storage or each other.
+    /// On failure both are unchanged. The cache is never changed.
+    fn sdpa_cache_states_heads, sdpa_cache_states_heads_on(
+        on, cache: *const sdpa_cache, queries: sdpa_heads, options: *const sdpa_options,
+        states: *mut f32, states_len: usize, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let call = arguments(queries, options, [states, workspace], [states_len, workspace_len]);
+        // SAFETY: as the caller promises.
+        unsafe { compute_states(on, cache, call) }
+    }
+}
+
 impl sdpa_cache {
     /// Returns the two parts of the storage: keys, then values.
     ///
@@ -216,6 +271,19 @@ impl sdpa_cache {
         let [keys, values] = self.lens();
         // SAFETY: as the caller promises.
         unsafe { [slice(self.storage, keys), slice(self.storage.wrapping_add(keys), values)] }
+    }
+
+    /// Returns the view of the cache.
+    ///
+    /// # Safety
+    ///
+    /// As [`slices`](Self::slices).
+    #[inline(always)]
+    unsafe fn view<'a>(&self) -> Checked<KvCacheRef<'a>> {
+        // SAFETY: as the caller promises.
+        let [keys, values] = unsafe { self.slices() };
+        KvCacheRef::new(keys, values, self.dim, self.value_dim, self.positions()?)
+            .map_err(cache_failure)
     }
 
     /// Returns the number of floats of the keys and of the values.
@@ -264,6 +332,25 @@ unsafe fn attend(
     }
 }
 
+/// The states of the spans in a cache.
+///
+/// # Safety
+///
+/// The arguments meet the requirements of the header; `call` is one of [`arguments`].
+#[inline(always)]
+unsafe fn compute_states(
+    on: Backend,
+    cache: *const sdpa_cache,
+    mut call: CommonArguments<'_>,
+) -> Checked<()> {
+    // SAFETY: as the caller promises; `check` comes before the view is made, and this before `run_states`.
+    unsafe {
+        check(cache, &mut call)?;
+        call.queries.make_view();
+        run_states(on, &*cache, &mut call)
+    }
+}
+
 /// Fails if an argument is invalid, or if an output overlaps another argument.
 ///
 /// # Safety
@@ -285,15 +372,40 @@ unsafe fn check(cache: *const sdpa_cache, call: &mut CommonArguments<'_>) -> Che
 
 /// # Safety
 ///
+/// As [`compute_states`], after [`check`], with the view of the queries made.
+#[inline(never)]
+unsafe fn run_states(
+    on: Backend,
+    cache: &sdpa_cache,
+    call: &mut CommonArguments<'_>,
+) -> Checked<()> {
+    // SAFETY: as the caller promises.
+    let result = unsafe {
+        let view = cache.view()?;
+        let attention = call.read_options(on, cache.len());
+        let (states, workspace) = call.state_slices();
+        view.run_spans_views(&attention, call.queries.view(), states, workspace)
+    };
+    // SAFETY: as the caller promises.
+    let shape_status = || unsafe {
+        if call.queries.view().cols() == cache.dim {
+            call.state_status(cache.len())
+        } else {
+            SDPA_ERROR_SHAPE_QUERIES
+        }
+    };
+    result.map_err(|error| Failure::of(error, shape_status))
+}
+
+/// # Safety
+///
 /// As [`attend`], after [`check`], with the views made.
 #[inline(never)]
 unsafe fn run(on: Backend, cache: &sdpa_cache, call: &mut CommonArguments<'_>) -> Checked<()> {
     let &sdpa_cache { dim, value_dim, .. } = cache;
     // SAFETY: as the caller promises.
     let result = unsafe {
-        let [keys, values] = cache.slices();
-        let view = KvCacheRef::new(keys, values, dim, value_dim, cache.positions()?)
-            .map_err(cache_failure)?;
+        let view = cache.view()?;
         let attention = call.read_options(on, cache.len());
         let (log_sum_exp, workspace) = call.slices();
         let (queries, out) = (call.queries.view(), call.out.view_mut());

@@ -31,6 +31,8 @@ mod options;
 
 mod attention;
 
+mod states;
+
 mod cache;
 
 pub use attention::*;
@@ -38,6 +40,7 @@ pub use cache::*;
 pub use library::*;
 pub use operations::*;
 pub use options::*;
+pub use states::*;
 pub use status::*;
 pub use views::{sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut};
 

@@ -179,6 +179,18 @@ impl<'a> Options<'a> {
         check_array(outputs, options.sink, usize::from(!options.sink.is_null()))
     }
 
+    /// [`check`](Self::check) of a call that reads nothing but the sinks.
+    pub(crate) fn check_sinks(&self, outputs: &[Region<'_>]) -> Checked<()> {
+        let (sinks, heads) = self.sinks;
+        check_array(outputs, sinks, heads)?;
+        let Some(options) = self.options else { return Ok(()) };
+        check_array(outputs, options, 1)?;
+        if !(options.sink.is_null() || sinks.is_null()) {
+            return Err(Failure(SDPA_ERROR_OPTION));
+        }
+        check_array(outputs, options.sink, usize::from(!options.sink.is_null()))
+    }
+
     /// Returns the status that names the argument of wrong shape: the bias, or the output of shape `out` that
     /// should have shape `want`.
     pub(crate) fn shape_status(&self, want: [usize; 3], out: [usize; 3]) -> sdpa_status {
@@ -192,42 +204,54 @@ impl<'a> Options<'a> {
         }
     }
 
+    /// Converts the sinks to options of the crate.
+    ///
+    /// # Safety
+    ///
+    /// The sinks have been checked; for `'a` they may be read and nobody writes them.
+    #[inline(always)]
+    pub(crate) unsafe fn read_sinks(&self, on: Backend) -> Attention<'a> {
+        let Self { options, sinks: (sinks, heads), .. } = *self;
+        let mut attention = Attention::new().on(on);
+        // SAFETY: as the caller promises.
+        let sink = options.and_then(|options| unsafe { options.sink.as_ref() });
+        if let Some(&sink) = sink {
+            attention = attention.sink(sink);
+        }
+        if !sinks.is_null() {
+            // SAFETY: as the caller promises.
+            attention = attention.sinks(unsafe { slice(sinks, heads) });
+        }
+        attention
+    }
+
     /// Converts the options to those of the crate.
     ///
     /// # Safety
     ///
     /// The options have been checked; for `'a` what they point to may be read and nobody writes it.
     pub(crate) unsafe fn read(&self, on: Backend) -> Attention<'a> {
-        let Self { options, sinks: (sinks, heads), grid } = *self;
-        let attention = Attention::new().on(on);
+        let Self { options, grid, .. } = *self;
         // SAFETY: as the caller promises.
-        let sinks = (!sinks.is_null()).then(|| unsafe { slice(sinks, heads) });
-        let Some(options) = options else {
-            return sinks.map_or(attention, |sinks| attention.sinks(sinks));
-        };
+        let mut attention = unsafe { self.read_sinks(on) };
+        let Some(options) = options else { return attention };
         // SAFETY: as the caller promises.
-        let (bias, keep, sink) = unsafe {
+        let (bias, keep) = unsafe {
             let bias = (!options.bias.data.is_null()).then(|| options.bias.view());
             let keep = (!options.keep.is_null()).then(|| options.keep(grid).view());
-            (bias, keep, options.sink.as_ref())
+            (bias, keep)
         };
         // Causal is a window that ends at the query's position.
         let has = |flag| options.flags & flag != 0;
         let (left, right) = (options.window_left, options.window_right);
         let [left, right] = if has(SDPA_WINDOW) { [left, right] } else { [usize::MAX; 2] };
         let right = if has(SDPA_CAUSAL) { 0 } else { right };
-        let mut attention = attention.window(left, right).query_offset(options.query_offset);
+        attention = attention.window(left, right).query_offset(options.query_offset);
         if options.scale != 0.0 {
             attention = attention.scale(options.scale);
         }
         if options.softcap != 0.0 {
             attention = attention.softcap(options.softcap);
-        }
-        if let Some(&sink) = sink {
-            attention = attention.sink(sink);
-        }
-        if let Some(sinks) = sinks {
-            attention = attention.sinks(sinks);
         }
         if let Some(bias) = bias {
             attention = attention.bias(bias);

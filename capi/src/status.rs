@@ -47,8 +47,9 @@ statuses! {
     SDPA_ERROR_OPTION = 7, c"an option is outside its range";
     /// A pointer is not aligned for its type.
     SDPA_ERROR_POINTER = 8, c"a pointer is not aligned for its type";
-    /// The cache does not hold that position or number of keys, or a position would exceed UINT64_MAX.
-    SDPA_ERROR_POSITION = 9, c"the cache does not hold that position";
+    /// The cache does not hold that position or number of keys, or a position would exceed UINT64_MAX; a
+    /// first_key is no multiple of SDPA_SPAN; or a span is joined twice.
+    SDPA_ERROR_POSITION = 9, c"a position that is not held, not possible, or there twice";
     /// The shape of queries: a size is 0 or disagrees with an earlier argument.
     SDPA_ERROR_SHAPE_QUERIES = 102, c"wrong shape: queries";
     /// The shape of keys.
@@ -71,6 +72,8 @@ statuses! {
     SDPA_ERROR_SHAPE_DIM = 1002, c"wrong shape: dim";
     /// value_dim is 0.
     SDPA_ERROR_SHAPE_VALUE_DIM = 1102, c"wrong shape: value_dim";
+    /// The length of states: see sdpa_attention_states and sdpa_join.
+    SDPA_ERROR_SHAPE_STATES = 1202, c"wrong shape: states";
 }
 
 /// Why a call fails.

@@ -582,3 +582,156 @@ fn caches() {
         }
     }
 }
+
+/// The states of the spans of two query heads: of keys in two calls and of a cache, and their join.
+#[test]
+fn states_of_spans() {
+    let mut rng = Rng::new(507);
+    for _ in 0..60 {
+        let on = On::any(&mut rng);
+        let (keys, tokens) = (1025 + rng.below(1500), 1 + rng.below(5));
+        let (dim, width) = (1 + rng.below(9), 1 + rng.below(9));
+        let mut options = Options::any(&mut rng, keys - 1024, tokens);
+        options.query_offset += 1024;
+        let sink = options.sink;
+        let [q, k, v] = [2 * tokens * dim, keys * dim, keys * width].map(|n| {
+            let mut values = vec![0.0; n];
+            Kind::any(&mut rng).fill(&mut rng, &mut values);
+            values
+        });
+        let row = Attention::state_floats(width);
+        assert_eq!(sdpa_state_floats(width), row);
+        let spans = keys.div_ceil(1024);
+        let mut workspace = vec![0.0; Attention::workspace(dim, width)];
+        let (len, space) = (workspace.len(), workspace.as_mut_ptr());
+        let matrix = |data: &[f32], rows, cols| {
+            let data = data.as_ptr();
+            sdpa_matrix { data, rows, cols, row_stride: 0, col_stride: 0 }
+        };
+        let of_heads = |matrix: sdpa_matrix, heads| {
+            let sdpa_matrix { data, rows, cols, .. } = matrix;
+            sdpa_heads { data, heads, rows, cols, head_stride: 0, row_stride: 0, col_stride: 0 }
+        };
+
+        // One head: the keys from the second span on.
+        let [mut got, mut want] = [0; 2].map(|_| vec![CANARY; (spans - 1) * tokens * row]);
+        let (rest, rest_values) = (&k[1024 * dim..], &v[1024 * width..]);
+        // SAFETY: pointers and sizes are those of these buffers.
+        let status = unsafe {
+            let (q, k) = (matrix(&q, tokens, dim), matrix(rest, keys - 1024, dim));
+            let (v, to, n) = (matrix(rest_values, keys - 1024, width), got.as_mut_ptr(), got.len());
+            call!(
+                on,
+                sdpa_attention_states,
+                sdpa_attention_states_on(q, k, v, &options.c(), 1024, to, n, space, len)
+            )
+        };
+        assert_eq!(status, SDPA_OK);
+        let attention = options.rust(on);
+        let [q_view, k_view, v_view] = [
+            MatrixRef::new(&q, tokens, dim),
+            MatrixRef::new(rest, keys - 1024, dim),
+            MatrixRef::new(rest_values, keys - 1024, width),
+        ]
+        .map(Result::unwrap);
+        let floats = &mut vec![0.0; len];
+        attention.run_spans(q_view, k_view, v_view, 1024, &mut want, floats).unwrap();
+        assert_same_bits("states", &got, &want);
+        let out = GuardedMatrix::output(&mut rng, tokens, width);
+        let [mut lse, mut want_lse] = [0; 2].map(|_| vec![CANARY; tokens]);
+        let at = lse.as_mut_ptr();
+        // SAFETY: pointers and sizes are those of these buffers.
+        let join = |to| unsafe {
+            let c = options.c();
+            call!(on, sdpa_join, sdpa_join_on(got.as_ptr(), got.len(), &c, to, at))
+        };
+        agree("join", &out, join, |to| attention.join(&want, to, Some(&mut want_lse)));
+        assert_same_bits("log-sum-exps of a join", &lse, &want_lse);
+
+        // Two heads, from arrays and from a cache that begins at the second span.
+        options = Options { bias: None, keep: None, sink: None, ..options };
+        let sinks = [sink.unwrap_or(0.5), f32::NEG_INFINITY];
+        let mut states = vec![CANARY; spans * 2 * tokens * row];
+        let (first, rest_states) = states.split_at_mut(2 * tokens * row);
+        let queries = of_heads(matrix(&q, tokens, dim), 2);
+        // SAFETY: pointers and sizes are those of these buffers.
+        let status = unsafe {
+            let k = of_heads(matrix(&k, 1024, dim), 1);
+            let v = of_heads(matrix(&v, 1024, width), 1);
+            let (to, n) = (rest_states.as_mut_ptr(), rest_states.len());
+            assert!(n >= first.len());
+            let c = options.c();
+            let mut storage = vec![CANARY; sdpa_cache_floats(dim, width, keys / 64)];
+            let mut cache = std::mem::zeroed();
+            let (at, size) = (storage.as_mut_ptr(), storage.len());
+            assert_eq!(sdpa_cache_init_at(&mut cache, dim, width, at, size, 1024), SDPA_OK);
+            let (rest, values) =
+                (matrix(rest, keys - 1024, dim), matrix(rest_values, keys - 1024, width));
+            assert_eq!(sdpa_cache_append(&mut cache, rest, values), SDPA_OK);
+            // The queries of a cache are at its newest positions.
+            let offset = options.query_offset - (keys - tokens) as isize;
+            let of_cache = sdpa_options { query_offset: offset, ..c };
+            let status = call!(
+                on,
+                sdpa_cache_states_heads,
+                sdpa_cache_states_heads_on(&cache, queries, &of_cache, to, n, space, len)
+            );
+            assert_eq!(status, SDPA_OK);
+            let one = sdpa_matrix {
+                data: queries.data,
+                rows: tokens,
+                cols: dim,
+                row_stride: 0,
+                col_stride: 0,
+            };
+            let mut alone = vec![CANARY; n / 2];
+            let (to, half) = (alone.as_mut_ptr(), n / 2);
+            let status = call!(
+                on,
+                sdpa_cache_states,
+                sdpa_cache_states_on(&cache, one, &of_cache, to, half, space, len)
+            );
+            assert_eq!(status, SDPA_OK);
+            for (span, alone) in alone.chunks(tokens * row).enumerate() {
+                assert_same_bits(
+                    "a head alone",
+                    alone,
+                    &rest_states[2 * span * tokens * row..][..alone.len()],
+                );
+            }
+            let (to, n) = (first.as_mut_ptr(), first.len());
+            call!(
+                on,
+                sdpa_attention_states_heads,
+                sdpa_attention_states_heads_on(queries, k, v, &c, 0, to, n, space, len)
+            )
+        };
+        assert_eq!(status, SDPA_OK);
+        let [mut got, mut want] = [0; 2].map(|_| vec![CANARY; 2 * tokens * width]);
+        let [mut lse, mut want_lse] = [0; 2].map(|_| vec![CANARY; 2 * tokens]);
+        let to = sdpa_heads_mut {
+            data: got.as_mut_ptr(),
+            heads: 2,
+            rows: tokens,
+            cols: width,
+            head_stride: width,
+            row_stride: 2 * width,
+            col_stride: 1,
+        };
+        // SAFETY: pointers and sizes are those of these buffers.
+        let status = unsafe {
+            let (states, n) = (states.as_ptr(), states.len());
+            let (c, sinks, lse) = (options.c(), sinks.as_ptr(), lse.as_mut_ptr());
+            call!(on, sdpa_join_heads, sdpa_join_heads_on(states, n, &c, sinks, to, lse))
+        };
+        assert_eq!(status, SDPA_OK);
+        let attention = options.rust(on).sinks(&sinks);
+        let q = HeadsRef::stacked(&q, 2, tokens, dim).unwrap();
+        let k = HeadsRef::stacked(&k, 1, keys, dim).unwrap();
+        let v = HeadsRef::stacked(&v, 1, keys, width).unwrap();
+        let to = HeadsMut::interleaved(&mut want, 2, tokens, width).unwrap();
+        attention.run_with_log_sum_exp(q, k, v, to, &mut want_lse, &mut workspace).unwrap();
+        assert_same_bits("heads, joined", &got, &want);
+        assert_same_bits("log-sum-exps, joined", &lse, &want_lse);
+    }
+}

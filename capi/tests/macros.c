@@ -15,7 +15,8 @@ size_t all(int i, size_t n, unsigned u) {
     return SDPA_ATTENTION_WORKSPACE(i, n) + SDPA_ATTENTION_WORKSPACE(n, u) + SDPA_CACHE_FLOATS(n, i, u) +
            SDPA_CACHE_FLOATS(n, n, n) + SDPA_COUNT(workspace) + SDPA_COUNT(storage) + SDPA_SIZE(i) +
            SDPA_QUERY_BLOCK + SDPA_QUERY_STATE + SDPA_KEY_BLOCK + SDPA_VERSION_MAJOR + SDPA_VERSION_MINOR +
-           SDPA_VERSION_PATCH + (version[0] == '0') + (options.sink != NULL);
+           SDPA_VERSION_PATCH + SDPA_SPAN + SDPA_STATE_FLOATS(i) + SDPA_STATE_FLOATS(n) + SDPA_STATE_FLOATS(u) +
+           (version[0] == '0') + (options.sink != NULL);
 }
 
 int is_shape(sdpa_status status);

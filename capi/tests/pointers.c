@@ -41,6 +41,7 @@ static void check(int is_right, int line) {
 #define BESIDE(pointer, name, ...) EACH(pointer, BOTH(SDPA_ERROR_POINTER, name, __VA_ARGS__))
 
 static float floats[N * N], weights[N * N], others[N * N], result[N * N], sums[N];
+static float span[N * SDPA_STATE_FLOATS(N)], *states = span;
 static float space[SDPA_ATTENTION_WORKSPACE(N, N)], storage[SDPA_CACHE_FLOATS(N, N, 1)];
 static const float three = 3;
 
@@ -135,10 +136,49 @@ static void of_attention(void) {
     BESIDE(sinks, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
 }
 
+/* The pointers that the calls with states share, with these arguments. */
+#define BESIDE_OF_STATES(queries, name, ...)                                        \
+    do {                                                                            \
+        BOTH(SDPA_OK, name, __VA_ARGS__);                                           \
+        BESIDE(queries.data, name, __VA_ARGS__);                                    \
+        BESIDE(states, name, __VA_ARGS__);                                          \
+        BESIDE(workspace, name, __VA_ARGS__);                                       \
+        BESIDE(options, name, __VA_ARGS__);                                         \
+        BESIDE(all.bias.data, name, __VA_ARGS__);                                   \
+        BESIDE(all.sink, name, __VA_ARGS__);                                        \
+    } while (0)
+#define STATES states, SDPA_COUNT(span)
+
+static void of_states(void) {
+    all.sink = &three;
+    BESIDE_OF_STATES(x, sdpa_attention_states, x, w, v, options, 0, STATES, workspace, len);
+    BESIDE(w.data, sdpa_attention_states, x, w, v, options, 0, STATES, workspace, len);
+    BESIDE(v.data, sdpa_attention_states, x, w, v, options, 0, STATES, workspace, len);
+    BESIDE_OF_STATES(q, sdpa_attention_states_heads, q, k, values, options, 0, STATES, workspace, len);
+    BESIDE(k.data, sdpa_attention_states_heads, q, k, values, options, 0, STATES, workspace, len);
+    BESIDE(values.data, sdpa_attention_states_heads, q, k, values, options, 0, STATES, workspace, len);
+
+    BOTH(SDPA_OK, sdpa_join, STATES, options, o, lse);
+    BESIDE(states, sdpa_join, STATES, options, o, lse);
+    BESIDE(options, sdpa_join, STATES, options, o, lse);
+    BESIDE(all.sink, sdpa_join, STATES, options, o, lse);
+    BESIDE(o.data, sdpa_join, STATES, options, o, lse);
+    BESIDE(lse, sdpa_join, STATES, options, o, lse);
+    all.sink = NULL;
+    BOTH(SDPA_OK, sdpa_join_heads, STATES, options, sinks, ho, lse);
+    BESIDE(states, sdpa_join_heads, STATES, options, sinks, ho, lse);
+    BESIDE(options, sdpa_join_heads, STATES, options, sinks, ho, lse);
+    BESIDE(sinks, sdpa_join_heads, STATES, options, sinks, ho, lse);
+    BESIDE(ho.data, sdpa_join_heads, STATES, options, sinks, ho, lse);
+    BESIDE(lse, sdpa_join_heads, STATES, options, sinks, ho, lse);
+}
+
 static float *held = storage;
 static sdpa_cache made, *cache = &made;
 
 static void of_caches(void) {
+    EACH(cache, CHECK(sdpa_cache_init_at(cache, N, N, held, SDPA_COUNT(storage), 9) == SDPA_ERROR_POINTER));
+    EACH(held, CHECK(sdpa_cache_init_at(cache, N, N, held, SDPA_COUNT(storage), 9) == SDPA_ERROR_POINTER));
     EACH(cache, CHECK(sdpa_cache_init(cache, N, N, held, SDPA_COUNT(storage)) == SDPA_ERROR_POINTER));
     EACH(held, CHECK(sdpa_cache_init(cache, N, N, held, SDPA_COUNT(storage)) == SDPA_ERROR_POINTER));
     CHECK(sdpa_cache_init(cache, N, N, held, SDPA_COUNT(storage)) == SDPA_OK);
@@ -163,12 +203,21 @@ static void of_caches(void) {
     BESIDE(cache, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
     BESIDE(made.storage, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
     BESIDE(sinks, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
+
+    all.sink = &three;
+    BESIDE_OF_STATES(x, sdpa_cache_states, cache, x, options, STATES, workspace, len);
+    BESIDE(cache, sdpa_cache_states, cache, x, options, STATES, workspace, len);
+    BESIDE(made.storage, sdpa_cache_states, cache, x, options, STATES, workspace, len);
+    BESIDE_OF_STATES(q, sdpa_cache_states_heads, cache, q, options, STATES, workspace, len);
+    BESIDE(cache, sdpa_cache_states_heads, cache, q, options, STATES, workspace, len);
+    BESIDE(made.storage, sdpa_cache_states_heads, cache, q, options, STATES, workspace, len);
 }
 
 int main(void) {
     of_slices();
     of_matrices();
     of_attention();
+    of_states();
     of_caches();
 #ifdef READ_NOWHERE /* the fault that the library does not make */
     failed = *(volatile const int *)NOWHERE;

@@ -4,7 +4,7 @@
 #include "sdpa.h"
 
 static float floats[SDPA_CACHE_FLOATS(4, 4, 1)], out[256];
-static float workspace[SDPA_ATTENTION_WORKSPACE(4, 4)];
+static float workspace[SDPA_ATTENTION_WORKSPACE(4, 4)], states[2 * 4 * SDPA_STATE_FLOATS(4)];
 volatile size_t zero = 0, two = 2, four = 4, wide = 7;
 volatile float quarter = 0.25f;
 volatile int differ;
@@ -48,6 +48,13 @@ int main(void) {
     BOTH(sdpa_merge, o, lse, m, floats);
     BOTH(sdpa_attention_heads, h, h, h, &options, floats, ho, lse, workspace,
                                    SDPA_COUNT(workspace));
+    BOTH(sdpa_attention_states, m, m, m, &options, zero, states, SDPA_COUNT(states) / 2, workspace,
+                                SDPA_COUNT(workspace));
+    BOTH(sdpa_join, states, SDPA_COUNT(states) / 2, &options, o, lse);
+    BOTH(sdpa_attention_states_heads, h, h, h, &options, zero, states, SDPA_COUNT(states), workspace,
+                                      SDPA_COUNT(workspace));
+    BOTH(sdpa_join_heads, states, SDPA_COUNT(states), &options, floats, ho, lse);
+    status |= sdpa_cache_init_at(&cache, four, four, storage, SDPA_COUNT(storage), two);
     status |= sdpa_cache_init(&cache, four, four, storage, SDPA_COUNT(storage));
     status |= sdpa_cache_append(&cache, m, m);
     status |= sdpa_cache_truncate(&cache, four);
@@ -56,10 +63,15 @@ int main(void) {
     BOTH(sdpa_cache_attend, &cache, m, &options, o, lse, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_cache_attend_heads, &cache, h, NULL, floats, ho, lse, workspace,
                                       SDPA_COUNT(workspace));
+    BOTH(sdpa_cache_states, &cache, m, &options, states, SDPA_COUNT(states) / 2, workspace,
+                            SDPA_COUNT(workspace));
+    BOTH(sdpa_cache_states_heads, &cache, h, NULL, states, SDPA_COUNT(states), workspace,
+                                  SDPA_COUNT(workspace));
 
     /* The macros agree with the functions on this target. */
     for (size_t dim = 0; dim < 9; dim++) {
         differ |= SDPA_ATTENTION_WORKSPACE(dim, wide) != sdpa_attention_workspace(dim, wide);
+        differ |= SDPA_STATE_FLOATS(dim) != sdpa_state_floats(dim);
         differ |= SDPA_CACHE_FLOATS(dim, wide, two) != sdpa_cache_floats(dim, wide, two);
     }
     differ |= sdpa_version()[0] != '0' || sdpa_backend()[0] == 0 || sdpa_status_string(status)[0] != 'o';

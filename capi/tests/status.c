@@ -444,6 +444,100 @@ static void caches(void) {
     REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_cache_attend(&odd, q(), NULL, o(), lse, workspace, w));
 }
 
+/* States go to `out`: QUERIES rows of WIDTH + 4 floats. */
+static void states(void) {
+    const size_t n = QUERIES * SDPA_STATE_FLOATS(WIDTH), w = SDPA_COUNT(workspace);
+    const sdpa_heads hq = heads_of(q(), 1), hk = heads_of(k(), 1), hv = heads_of(v(), 1);
+#define EITHER(status, queries, keys, values, ...)                                                          \
+    do {                                                                                                    \
+        REFUSED(status, sdpa_attention_states(queries, keys, values, __VA_ARGS__));                         \
+        REFUSED(status, sdpa_attention_states_heads(heads_of(queries, 1), heads_of(keys, 1),                \
+                                                    heads_of(values, 1), __VA_ARGS__));                     \
+    } while (0)
+    CHECK(sdpa_state_floats(WIDTH) == SDPA_STATE_FLOATS(WIDTH) && sdpa_state_floats(SIZE_MAX) == SIZE_MAX);
+    EITHER(SDPA_ERROR_NULL_POINTER, dense(NULL, QUERIES, DIM), k(), v(), NULL, 0, out, n, workspace, w);
+    EITHER(SDPA_ERROR_NULL_POINTER, q(), dense(NULL, KEYS, DIM), v(), NULL, 0, out, n, workspace, w);
+    EITHER(SDPA_ERROR_NULL_POINTER, q(), k(), dense(NULL, KEYS, WIDTH), NULL, 0, out, n, workspace, w);
+    EITHER(SDPA_ERROR_NULL_POINTER, q(), k(), v(), NULL, 0, NULL, n, workspace, w);
+    EITHER(SDPA_ERROR_NULL_POINTER, q(), k(), v(), NULL, 0, out, n, NULL, w);
+    EITHER(SDPA_ERROR_SHAPE_STATES, q(), k(), v(), NULL, 0, out, n - 1, workspace, w);
+    EITHER(SDPA_ERROR_SHAPE_STATES, q(), k(), v(), NULL, 0, out, 2 * n, workspace, w);
+    EITHER(SDPA_ERROR_SHAPE_STATES, q(), dense(keys, 0, DIM), dense(values, 0, WIDTH), NULL, 0, out, n,
+           workspace, w);
+    EITHER(SDPA_ERROR_SHAPE_QUERIES, dense(queries, QUERIES, 0), k(), v(), NULL, 0, out, n, workspace, w);
+    EITHER(SDPA_ERROR_SHAPE_KEYS, q(), dense(keys, KEYS, DIM - 1), v(), NULL, 0, out, n, workspace, w);
+    EITHER(SDPA_ERROR_SHAPE_VALUES, q(), k(), dense(values, KEYS - 1, WIDTH), NULL, 0, out, n, workspace, w);
+    EITHER(SDPA_ERROR_WORKSPACE, q(), k(), v(), NULL, 0, out, n, workspace, w - 1);
+    EITHER(SDPA_ERROR_POSITION, q(), k(), v(), NULL, 64, out, n, workspace, w);
+    EITHER(SDPA_ERROR_POSITION, q(), k(), v(), NULL, SDPA_SPAN + 1, out, n, workspace, w);
+    EITHER(SDPA_ERROR_POSITION, q(), k(), v(), NULL, UINT64_MAX, out, n, workspace, w);
+    EITHER(SDPA_ERROR_ALIAS, q(), k(), v(), NULL, 0, keys, n, workspace, w);
+    EITHER(SDPA_ERROR_ALIAS, q(), k(), v(), NULL, 0, values, n, workspace, w);
+    EITHER(SDPA_ERROR_ALIAS, q(), k(), v(), NULL, 0, workspace + 4, n, workspace, w);
+    sdpa_options options = {0};
+    options.bias = dense(keys, KEYS - 1, QUERIES);
+    EITHER(SDPA_ERROR_SHAPE_BIAS, q(), k(), v(), &options, 0, out, n, workspace, w);
+    options.bias.data = NULL;
+    options.scale = INFINITY;
+    EITHER(SDPA_ERROR_OPTION, q(), k(), v(), &options, 0, out, n, workspace, w);
+    CHECK(sdpa_attention_states(q(), k(), v(), NULL, 0, out, n, workspace, w) == SDPA_OK);
+    CHECK(sdpa_attention_states_heads(hq, hk, hv, NULL, SDPA_SPAN, out, n, workspace, w) == SDPA_OK);
+
+    sdpa_cache cache;
+    CHECK(sdpa_cache_init_at(&cache, DIM, WIDTH, storage, SDPA_COUNT(storage), 5 * SDPA_SPAN - 2) == SDPA_OK);
+    CHECK(cache.appended == 5 * SDPA_SPAN - 2 && cache.dropped == cache.appended);
+    CHECK(sdpa_cache_states(&cache, q(), NULL, NULL, 0, workspace, w) == SDPA_OK);
+    CHECK(sdpa_cache_append(&cache, k(), v()) == SDPA_OK);
+#define FROM_CACHE(status, cache, queries, ...)                                                             \
+    do {                                                                                                    \
+        REFUSED(status, sdpa_cache_states(cache, queries, __VA_ARGS__));                                    \
+        REFUSED(status, sdpa_cache_states_heads(cache, heads_of(queries, 1), __VA_ARGS__));                 \
+    } while (0)
+    FROM_CACHE(SDPA_ERROR_NULL_POINTER, NULL, q(), NULL, out, 2 * n, workspace, w);
+    FROM_CACHE(SDPA_ERROR_NULL_POINTER, &cache, q(), NULL, NULL, 2 * n, workspace, w);
+    FROM_CACHE(SDPA_ERROR_SHAPE_STATES, &cache, q(), NULL, out, n, workspace, w);
+    FROM_CACHE(SDPA_ERROR_SHAPE_QUERIES, &cache, dense(queries, QUERIES, DIM - 1), NULL, out, 2 * n, workspace, w);
+    FROM_CACHE(SDPA_ERROR_WORKSPACE, &cache, q(), NULL, out, 2 * n, workspace, w - 1);
+    FROM_CACHE(SDPA_ERROR_ALIAS, &cache, q(), NULL, storage, 2 * n, workspace, w);
+    FROM_CACHE(SDPA_ERROR_OPTION, &cache, q(), &options, out, 2 * n, workspace, w);
+    CHECK(sdpa_cache_states(&cache, q(), NULL, out, 2 * n, workspace, w) == SDPA_OK);
+    CHECK(out[1] == 4 && out[n + 1] == 5);
+
+    static float held[2 * QUERIES * SDPA_STATE_FLOATS(WIDTH)];
+    memcpy(held, out, sizeof held);
+    const sdpa_matrix_mut none = dense_mut(out, QUERIES, 0);
+    options.sink = &values[0]; /* the rest of the options is not read */
+#define JOINED(status, states, len, options, to, log_sum_exp)                                               \
+    do {                                                                                                    \
+        REFUSED(status, sdpa_join(states, len, options, to, log_sum_exp));                                  \
+        REFUSED(status, sdpa_join_heads(states, len, options, NULL, heads_mut_of(to, 1), log_sum_exp));     \
+    } while (0)
+    JOINED(SDPA_ERROR_NULL_POINTER, NULL, n, NULL, o(), lse);
+    JOINED(SDPA_ERROR_NULL_POINTER, held, n, NULL, dense_mut(NULL, QUERIES, WIDTH), lse);
+    JOINED(SDPA_ERROR_SHAPE_STATES, held, n - 1, NULL, o(), lse);
+    JOINED(SDPA_ERROR_SHAPE_STATES, held, 2 * n - QUERIES, NULL, o(), lse);
+    JOINED(SDPA_ERROR_SHAPE_OUT, held, n, NULL, none, lse);
+    JOINED(SDPA_ERROR_ALIAS, held, n, NULL, dense_mut(held + 2, QUERIES, WIDTH), lse);
+    JOINED(SDPA_ERROR_ALIAS, held, n, NULL, o(), held);
+    JOINED(SDPA_ERROR_ALIAS, held, n, NULL, o(), out + 1);
+    REFUSED(SDPA_ERROR_OPTION, sdpa_join_heads(held, n, &options, values, heads_mut_of(o(), 1), lse));
+    held[n + 1] = 4;
+    JOINED(SDPA_ERROR_POSITION, held, 2 * n, NULL, o(), lse);
+    held[n + 1] = 4.5f;
+    JOINED(SDPA_ERROR_POSITION, held, 2 * n, NULL, o(), lse);
+    for (size_t row = 0; row < QUERIES; row++) {
+        held[n + row * SDPA_STATE_FLOATS(WIDTH) + 1] = 3;
+    }
+    CHECK(sdpa_join(held, 2 * n, &options, o(), lse) == SDPA_OK);
+    CHECK(sdpa_join(NULL, 0, NULL, o(), lse) == SDPA_OK && out[0] == 0 && lse[0] == -INFINITY);
+    const float sink = NAN;
+    options.sink = &sink;
+    JOINED(SDPA_ERROR_OPTION, held, n, &options, o(), lse);
+#undef EITHER
+#undef FROM_CACHE
+#undef JOINED
+}
+
 /* An invalid handle. */
 static void back_ends(void) {
     size_t count = 0;
@@ -476,6 +570,16 @@ static void back_ends(void) {
         REFUSED(SDPA_ERROR_OPTION, sdpa_merge_on(on, o(), lse, dense(keys, QUERIES, WIDTH), values));
         REFUSED(SDPA_ERROR_OPTION,
                 sdpa_attention_heads_on(on, one_query, one_key, one_value, NULL, NULL, one_out, lse, workspace, n));
+        const size_t len = QUERIES * SDPA_STATE_FLOATS(WIDTH);
+        REFUSED(SDPA_ERROR_OPTION,
+                sdpa_attention_states_on(on, q(), k(), v(), NULL, 0, out, len, workspace, n));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_attention_states_heads_on(on, one_query, one_key, one_value, NULL, 0,
+                                                                  out, len, workspace, n));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_join_on(on, NULL, 0, NULL, o(), lse));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_join_heads_on(on, NULL, 0, NULL, NULL, one_out, lse));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_cache_states_on(on, &cache, q(), NULL, out, len, workspace, n));
+        REFUSED(SDPA_ERROR_OPTION,
+                sdpa_cache_states_heads_on(on, &cache, one_query, NULL, out, len, workspace, n));
         REFUSED(SDPA_ERROR_OPTION, sdpa_cache_attend_on(on, &cache, q(), NULL, o(), lse, workspace, n));
         REFUSED(SDPA_ERROR_OPTION,
                 sdpa_cache_attend_heads_on(on, &cache, one_query, NULL, NULL, one_out, lse, workspace, n));
@@ -490,6 +594,7 @@ int main(void) {
     workspaces();
     options();
     caches();
+    states();
     back_ends();
     if (failures == 0) {
         puts("status: passed");

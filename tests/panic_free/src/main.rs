@@ -64,6 +64,15 @@ extern "C" fn probe() {
             let (queries, keys) = (view(), view());
             attention.run_with_log_sum_exp(queries, keys, view(), out, &mut f, &mut workspace)
         }));
+        let (queries, keys, first_key) = (view(), view(), black_box(1024));
+        let mut states = black_box([0.0f32; 4096]);
+        let len = black_box(40);
+        let states = states.get_mut(..len).unwrap_or_default();
+        report(attention.run_spans(queries, keys, view(), first_key, states, &mut workspace));
+        report(
+            MatrixMut::new(&mut g, sizes[0], sizes[1])
+                .map(|out| attention.join(states, out, black_box(Some(&mut f)))),
+        );
         backend.softmax_rows_in_place(views.view_mut());
         backend.softmax_columns_in_place(views.view_mut());
         black_box((&a, &b, &c, &d, &e, &f, &g));
