@@ -40,7 +40,7 @@ static void check(sdpa_status status) {
 }
 
 static float *floats(size_t count) {
-    float *memory = malloc((count > 8 ? count : 8) * sizeof(float));
+    float *memory = calloc(count > 8 ? count : 8, sizeof(float));
     if (memory == NULL) {
         fail("out of memory");
     }
@@ -82,12 +82,13 @@ static sdpa_heads stacked(const float *data, size_t heads, size_t tokens) {
     return (sdpa_heads){data, heads, tokens, DIM, 0, 0, 0};
 }
 
-/* [tokens][HEADS][DIM]: the outputs of the ranks follow one another. */
+/* [tokens][HEADS][DIM]: the outputs of spans follow one another. */
 static sdpa_heads_mut interleaved(float *data, size_t tokens) {
     return (sdpa_heads_mut){data, HEADS, tokens, DIM, DIM, (size_t)HEADS * DIM, 1};
 }
 
-/* The tokens of a rank begin with a span; there are none where there are more ranks than spans. */
+/* The part of the cache that a rank holds: whole spans, but for the end of the last. With more ranks than spans some
+ * have none. */
 typedef struct {
     size_t first, tokens, first_span, spans;
 } share;
@@ -210,51 +211,80 @@ static void decode(size_t tokens) {
     free(q), free(k), free(v), free(counts), free(starts), free(states), free(local), free(out);
 }
 
+/* The spans of a prompt go to the ranks to and fro: 0, 1, 2, 2, 1, 0, 0, ... So the ranks have as much to do under the
+ * causal mask. */
+static int rank_of(size_t span) {
+    const size_t n = (size_t)ranks, at = span % (2 * n);
+    return (int)(at < n ? at : 2 * n - 1 - at);
+}
+
+static size_t spans_of(int of_rank, size_t spans) {
+    size_t count = 0;
+    for (size_t span = 0; span < spans; span++) {
+        count += rank_of(span) == of_rank;
+    }
+    return count;
+}
+
 /* A prompt of `tokens` tokens, causal. Each rank gets the outputs of its tokens. */
 static void prefill(size_t tokens) {
-    const share mine = share_of(rank, tokens);
-    const size_t state = (size_t)HEADS * mine.tokens * SDPA_STATE_FLOATS(DIM), visible = mine.first_span + mine.spans;
-    size_t longest = 0;
-    for (int r = 0; r < ranks; r++) {
-        const share other = share_of(r, tokens);
-        longest = other.tokens > longest ? other.tokens : longest;
+    const size_t spans = (tokens + SDPA_SPAN - 1) / SDPA_SPAN, last_rows = tokens - (spans - 1) * SDPA_SPAN;
+    const size_t mine = spans_of(rank, spans), most = (spans + (size_t)ranks - 1) / (size_t)ranks + 1;
+    /* Of one span: queries, [HEADS][rows][DIM], and keys, then values, both [KV_HEADS][rows][DIM]. */
+    const size_t q_len = (size_t)HEADS * SDPA_SPAN * DIM, k_len = (size_t)KV_HEADS * SDPA_SPAN * DIM, kv_len = 2 * k_len;
+    float *q = floats(mine * q_len), *out = floats(mine * q_len);
+    float *here = floats(most * kv_len), *arriving = floats(most * kv_len);
+    /* Of each span of this rank: the states of all spans up to it. */
+    float **states = malloc(sizeof(float *) * (mine + 1));
+    for (size_t span = 0, at = 0; span < spans; span++) {
+        if (rank_of(span) == rank) {
+            const size_t first = span * SDPA_SPAN, rows = span + 1 < spans ? SDPA_SPAN : last_rows;
+            project(q + at * q_len, QUERY, 0, HEADS, first, rows);
+            project(here + at * kv_len, KEY, 0, KV_HEADS, first, rows);
+            project(here + at * kv_len + k_len, VALUE, 0, KV_HEADS, first, rows);
+            states[at++] = floats((span + 1) * HEADS * rows * SDPA_STATE_FLOATS(DIM));
+        }
     }
-
-    /* Keys, then values, both [KV_HEADS][tokens][DIM]: those that are attended to, and those that arrive. */
-    float *q = floats(HEADS * mine.tokens * DIM), *states = floats(visible * state);
-    float *here = floats(2 * KV_HEADS * longest * DIM), *arriving = floats(2 * KV_HEADS * longest * DIM);
-    project(q, QUERY, 0, HEADS, mine.first, mine.tokens);
-    project(here, KEY, 0, KV_HEADS, mine.first, mine.tokens);
-    project(here + KV_HEADS * mine.tokens * DIM, VALUE, 0, KV_HEADS, mine.first, mine.tokens);
-    sdpa_options options = causal;
-    options.query_offset = (ptrdiff_t)mine.first;
 
     MPI_Barrier(MPI_COMM_WORLD);
     const double start = MPI_Wtime();
     for (int step = 0; step < ranks; step++) {
-        const int owner = (rank - step + ranks) % ranks, next = (rank + 1) % ranks, before = (rank - 1 + ranks) % ranks;
-        const share theirs = share_of(owner, tokens), coming = share_of((owner - 1 + ranks) % ranks, tokens);
+        /* This rank has the keys and values of `owner`; those of the rank before that arrive. */
+        const int owner = (rank - step + ranks) % ranks, coming = (owner - 1 + ranks) % ranks;
+        const int next = (rank + 1) % ranks, before = (rank - 1 + ranks) % ranks;
         break_bit("key", here);
         MPI_Request requests[2] = {MPI_REQUEST_NULL, MPI_REQUEST_NULL};
         MPI_Status statuses[2];
         if (step < ranks - 1) {
-            MPI_Irecv(arriving, count_of(2 * KV_HEADS * coming.tokens * DIM), MPI_FLOAT, before, step, MPI_COMM_WORLD,
+            MPI_Irecv(arriving, count_of(spans_of(coming, spans) * kv_len), MPI_FLOAT, before, step, MPI_COMM_WORLD,
                       &requests[0]);
-            MPI_Isend(here, count_of(2 * KV_HEADS * theirs.tokens * DIM), MPI_FLOAT, next, step, MPI_COMM_WORLD,
+            MPI_Isend(here, count_of(spans_of(owner, spans) * kv_len), MPI_FLOAT, next, step, MPI_COMM_WORLD,
                       &requests[1]);
         }
-        /* No query of this rank sees a later rank's keys. Their spans have no states. */
-        for (size_t span = 0; owner <= rank && span < theirs.spans && mine.tokens > 0; span++) {
-            const size_t from = span * SDPA_SPAN, rest = theirs.tokens - from;
-            const size_t rows = rest < SDPA_SPAN ? rest : SDPA_SPAN, head_stride = theirs.tokens * DIM;
-            const float *k = here + from * DIM, *v = k + KV_HEADS * head_stride;
-            check(sdpa_attention_states_heads(
-                stacked(q, HEADS, mine.tokens), (sdpa_heads){k, KV_HEADS, rows, DIM, head_stride, DIM, 1},
-                (sdpa_heads){v, KV_HEADS, rows, DIM, head_stride, DIM, 1}, &options, theirs.first + from,
-                states + (theirs.first_span + span) * state, state, workspace, SDPA_COUNT(workspace)));
-            /* MPI moves a long message only inside its calls. */
-            int arrived;
-            MPI_Testall(2, requests, &arrived, statuses);
+        for (size_t span = 0, at = 0; span < spans; span++) {
+            if (rank_of(span) != rank) {
+                continue;
+            }
+            /* No query sees the keys of a later span: it has no state. */
+            for (size_t key_span = 0, key_at = 0; key_span <= span; key_span++) {
+                if (rank_of(key_span) != owner) {
+                    continue;
+                }
+                const size_t rows = span + 1 < spans ? SDPA_SPAN : last_rows;
+                const size_t keys = key_span + 1 < spans ? SDPA_SPAN : last_rows;
+                const size_t state = HEADS * rows * SDPA_STATE_FLOATS(DIM);
+                const float *k = here + key_at++ * kv_len;
+                sdpa_options options = causal;
+                options.query_offset = (ptrdiff_t)(span * SDPA_SPAN);
+                check(sdpa_attention_states_heads(stacked(q + at * q_len, HEADS, rows), stacked(k, KV_HEADS, keys),
+                                                  stacked(k + k_len, KV_HEADS, keys), &options, key_span * SDPA_SPAN,
+                                                  states[at] + key_span * state, state, workspace,
+                                                  SDPA_COUNT(workspace)));
+                /* MPI moves a long message only inside its calls. */
+                int arrived;
+                MPI_Testall(2, requests, &arrived, statuses);
+            }
+            at++;
         }
         if (is_mode("die") && rank == ranks - 1) {
             exit(7);
@@ -263,22 +293,34 @@ static void prefill(size_t tokens) {
         float *swap = here;
         here = arriving, arriving = swap;
     }
-    const size_t outputs = mine.tokens * HEADS * DIM;
-    float *out = floats(outputs);
-    check(sdpa_join_heads(states, visible * state, NULL, NULL, interleaved(out, mine.tokens), NULL));
+    size_t outputs = 0;
+    for (size_t span = 0, at = 0; span < spans; span++) {
+        if (rank_of(span) == rank) {
+            const size_t rows = span + 1 < spans ? SDPA_SPAN : last_rows;
+            check(sdpa_join_heads(states[at], (span + 1) * HEADS * rows * SDPA_STATE_FLOATS(DIM), NULL, NULL,
+                                  interleaved(out + outputs, rows), NULL));
+            outputs += rows * HEADS * DIM;
+            free(states[at++]);
+        }
+    }
     print_time("prefill", MPI_Wtime() - start);
 
-    /* To check them, rank 0 gathers the outputs. */
-    const size_t all = tokens * HEADS * DIM, keys = KV_HEADS * tokens * DIM;
+    /* To check them, rank 0 gathers the outputs, span by span of each rank. */
+    const size_t all = tokens * HEADS * DIM;
     float *gathered = floats(rank == 0 ? all : 0);
-    int *counts = malloc(sizeof(int) * (size_t)ranks), *starts = malloc(sizeof(int) * (size_t)ranks);
-    for (int r = 0; r < ranks; r++) {
-        const share other = share_of(r, tokens);
-        counts[r] = count_of(other.tokens * HEADS * DIM);
-        starts[r] = count_of(other.first * HEADS * DIM);
+    MPI_Request sent = MPI_REQUEST_NULL;
+    for (size_t span = 0, at = 0; span < spans; span++) {
+        const int length = count_of((span + 1 < spans ? SDPA_SPAN : last_rows) * HEADS * DIM);
+        if (rank_of(span) == rank) {
+            MPI_Isend(out + at++ * q_len, length, MPI_FLOAT, 0, 0, MPI_COMM_WORLD, &sent);
+        }
+        if (rank == 0) {
+            MPI_Recv(gathered + span * q_len, length, MPI_FLOAT, rank_of(span), 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        }
+        MPI_Wait(&sent, MPI_STATUS_IGNORE);
     }
-    MPI_Gatherv(out, counts[rank], MPI_FLOAT, gathered, counts, starts, MPI_FLOAT, 0, MPI_COMM_WORLD);
     if (rank == 0) {
+        const size_t keys = KV_HEADS * tokens * DIM;
         float *all_q = floats(all), *all_k = floats(keys), *all_v = floats(keys), *one = floats(all);
         project(all_q, QUERY, 0, HEADS, 0, tokens);
         project(all_k, KEY, 0, KV_HEADS, 0, tokens);
@@ -293,7 +335,7 @@ static void prefill(size_t tokens) {
         compare("prefill", gathered, one, all);
         free(all_q), free(all_k), free(all_v), free(one);
     }
-    free(q), free(states), free(here), free(arriving), free(out), free(gathered), free(counts), free(starts);
+    free(q), free(out), free(here), free(arriving), free(states), free(gathered);
 }
 
 int main(int argc, char **argv) {
@@ -305,7 +347,9 @@ int main(int argc, char **argv) {
     }
     mode = argc > 2 ? argv[2] : "";
     decode(argc > 3 ? strtoul(argv[3], NULL, 10) : 9000);
-    prefill(argc > 4 ? strtoul(argv[4], NULL, 10) : 4500);
+    for (int repeat = 0; repeat < (is_mode("time") ? 5 : 1); repeat++) {
+        prefill(argc > 4 ? strtoul(argv[4], NULL, 10) : 4500);
+    }
     if (rank == 0) {
         printf("ok %d ranks\n", ranks);
     }
