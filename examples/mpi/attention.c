@@ -166,7 +166,7 @@ static void decode(size_t tokens) {
     sdpa_options options = causal;
     options.query_offset = (ptrdiff_t)(tokens - (mine.first + mine.tokens)); /* newer keys are elsewhere */
     double compute = 1e9, gather = 1e9, join = 1e9;
-    for (int repeat = 0; repeat < (is_mode("time") ? 20 : 1); repeat++) {
+    for (int repeat = 0; repeat < (is_mode("time") ? 100 : 1); repeat++) {
         MPI_Barrier(MPI_COMM_WORLD);
         const double start = MPI_Wtime();
         for (size_t h = 0; h < KV_HEADS; h++) {
@@ -177,8 +177,8 @@ static void decode(size_t tokens) {
         const double computed = MPI_Wtime();
         break_bit("state", &local[4]);
         for (size_t h = 0; h < KV_HEADS; h++) {
-            MPI_Allgatherv(local + h * mine.spans * head_state, counts[rank], MPI_FLOAT, states + h * spans * head_state,
-                           counts, starts, MPI_FLOAT, MPI_COMM_WORLD);
+            MPI_Allgatherv(local + h * mine.spans * head_state, counts[rank], MPI_FLOAT,
+                           states + h * spans * head_state, counts, starts, MPI_FLOAT, MPI_COMM_WORLD);
         }
         const double gathered = MPI_Wtime();
         for (size_t h = 0; h < KV_HEADS; h++) {
@@ -195,7 +195,8 @@ static void decode(size_t tokens) {
     print_time("decoding: join", join);
 
     if (rank == 0) {
-        float *all_k = floats(KV_HEADS * tokens * DIM), *all_v = floats(KV_HEADS * tokens * DIM), *one = floats(outputs);
+        const size_t keys = KV_HEADS * tokens * DIM;
+        float *all_k = floats(keys), *all_v = floats(keys), *one = floats(outputs);
         project(all_k, KEY, 0, KV_HEADS, 0, tokens);
         project(all_v, VALUE, 0, KV_HEADS, 0, tokens);
         options.query_offset = (ptrdiff_t)(tokens - QUERIES);
@@ -231,7 +232,8 @@ static void prefill(size_t tokens) {
     const size_t spans = (tokens + SDPA_SPAN - 1) / SDPA_SPAN, last_rows = tokens - (spans - 1) * SDPA_SPAN;
     const size_t mine = spans_of(rank, spans), most = (spans + (size_t)ranks - 1) / (size_t)ranks + 1;
     /* Of one span: queries, [HEADS][rows][DIM], and keys, then values, both [KV_HEADS][rows][DIM]. */
-    const size_t q_len = (size_t)HEADS * SDPA_SPAN * DIM, k_len = (size_t)KV_HEADS * SDPA_SPAN * DIM, kv_len = 2 * k_len;
+    const size_t q_len = (size_t)HEADS * SDPA_SPAN * DIM, k_len = (size_t)KV_HEADS * SDPA_SPAN * DIM;
+    const size_t kv_len = 2 * k_len;
     float *q = floats(mine * q_len), *out = floats(mine * q_len);
     float *here = floats(most * kv_len), *arriving = floats(most * kv_len);
     /* Of each span of this rank: the states of all spans up to it. */
@@ -347,7 +349,7 @@ int main(int argc, char **argv) {
     }
     mode = argc > 2 ? argv[2] : "";
     decode(argc > 3 ? strtoul(argv[3], NULL, 10) : 9000);
-    for (int repeat = 0; repeat < (is_mode("time") ? 5 : 1); repeat++) {
+    for (int repeat = 0; repeat < (is_mode("time") ? 15 : 1); repeat++) {
         prefill(argc > 4 ? strtoul(argv[4], NULL, 10) : 4500);
     }
     if (rank == 0) {

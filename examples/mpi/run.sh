@@ -3,7 +3,8 @@
 #
 #     examples/mpi/run.sh [--break state|key|die MPI]
 #
-# Wants Debian's mpich, libmpich-dev, openmpi-bin and libopenmpi-dev, pkg-config, and what docs/c.md builds the library with.
+# Wants Debian's mpich, libmpich-dev, openmpi-bin and libopenmpi-dev, pkg-config, and what docs/c.md builds the library
+# with.
 # --break: the last of three ranks changes a bit, or dies; the run must fail.
 set -euo pipefail
 cd "$(dirname "$0")"
