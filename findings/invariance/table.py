@@ -17,7 +17,7 @@ MEASURE = pathlib.Path(__file__).with_name("measure.py")
 NAMES = {"sdpa": "sdpa", "torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "jax": "JAX"}
 ROWS = {
     "queries": "1 query of a call, or 64",
-    "tile": "2 queries of a call, or 3 to 800",
+    "tile": "2 queries of a call, or 3 to 800 (other tiles)",
     "batch": "4 heads of a call, or 32",
     "chunks": "causal prefill whole, or in chunks of 32, 100 and 256",
     "decoding": "causal prefill, or decoding",
