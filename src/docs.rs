@@ -5,6 +5,8 @@
 macro_rules! pages {
     ($($page:ident)+) => {$(
         #[doc = "[`Attention`]: crate::Attention"]
+        #[doc = "[`Attention::join`]: crate::Attention::join"]
+        #[doc = "[`Attention::run_spans`]: crate::Attention::run_spans"]
         #[doc = "[`Backend`]: crate::Backend"]
         #[doc = "[`Error::Alias`]: crate::Error::Alias"]
         #[doc = "[`Error::Capacity`]: crate::Error::Capacity"]

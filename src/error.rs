@@ -21,7 +21,8 @@ pub enum Error {
     Workspace,
     /// A KV cache has no room for the keys.
     Capacity,
-    /// A position that a KV cache does not hold, or one that would exceed `u64::MAX`.
+    /// A position that a KV cache does not hold, or one that would exceed `u64::MAX`; a first key that begins no
+    /// span; or a span that is joined twice.
     Position,
     /// An option is out of range: a scale that is not finite, a softcap that is
     /// negative or not finite, a sink that is NaN or +∞.
@@ -36,7 +37,7 @@ impl fmt::Display for Error {
             Error::Alias => "elements of an output overlap",
             Error::Workspace => "the workspace is too short",
             Error::Capacity => "the cache is full",
-            Error::Position => "the cache does not hold that position",
+            Error::Position => "a position that is not held, not possible, or there twice",
             Error::Option => "an option is outside its range",
         })
     }

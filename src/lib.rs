@@ -41,6 +41,7 @@
 //!
 //! [`Attention`] computes the output without the grid, under causal masks, windows, boolean masks (`keep`), additive
 //! masks (`bias`), softcap and sinks, for one head or many; [`KvCache`] keeps the keys and values of past tokens.
+//! [`Attention::run_spans`] computes parts of the keys on other threads or machines, and [`Attention::join`] the output.
 //!
 //! # Documentation
 //!

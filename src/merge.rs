@@ -10,6 +10,10 @@ use crate::{
 /// Merges the attention outputs over two disjoint parts of the keys into the output over all of them
 /// (split-KV, FlashDecoding).
 ///
+/// For parts that other libraries computed, or that begin anywhere. Where this crate computes parts that begin at
+/// multiples of [`SPAN`](crate::SPAN), prefer [`Attention::run_spans`](crate::attention::Attention::run_spans) and
+/// [`join`](crate::attention::Attention::join): these lose nothing and give the bits of one call.
+///
 /// ```text
 /// w = e^a / (e^a + e^b)                          a, b: log-sum-exps
 /// out = w · out + (1 − w) · other_out

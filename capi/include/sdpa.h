@@ -33,7 +33,8 @@
  *   - Twice the sum of |value| over the visible keys is below 2^128. Otherwise an output may be an
  *     infinity or NaN: four values of 3e38 give +infinity.
  *   - The log-sum-exps given to sdpa_merge can represent the logarithm of a number of keys. Near
- *     1e8 they cannot, as the ULP is 8: there one key may get the weight of three.
+ *     1e8 they cannot, as the ULP is 8: there one key may get the weight of three. sdpa_join loses
+ *     nothing.
  *   - Rounding is to nearest, and subnormals are not flushed. In other rounding modes the softmax was
  *     measured within 300 ULP, with weights in [0, 1.0001]: tested, not promised.
  * The output of a query that sees one key is within 1 ULP of that key's value. Positions are
@@ -64,7 +65,7 @@
  */
 #if defined(__arm__) || defined(_M_ARM) || (defined(__riscv) && __riscv_xlen == 32) || defined(__xtensa__)
 #define SDPA_QUERY_BLOCK 4
-#define SDPA_QUERY_STATE 10
+#define SDPA_QUERY_STATE 7
 #else
 #define SDPA_QUERY_BLOCK 32
 #define SDPA_QUERY_STATE 0

@@ -135,8 +135,7 @@ macro_rules! run_tile {
                 if let Some(floats) = split_workspace::<L>(workspace, lengths) {
                     let mut lanes = <$lanes>::new($token, attention, &tile, floats);
                     lanes.begin(attention, &tile);
-                    attention.for_each_block(&tile, &mut lanes);
-                    lanes.end_span(attention, &tile, true);
+                    attention.for_each_span(&tile, &mut lanes);
                 }
                 attention.workspace = workspace;
             },
@@ -303,12 +302,27 @@ impl<'a> Tile<'a> {
 
 impl FlashAttention<'_> {
     #[inline(always)]
-    fn for_each_block(&mut self, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
+    fn for_each_span(&mut self, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
+        let end = tile.any_visible.end.div_ceil(KEY_BLOCK);
+        let mut from = tile.any_visible.start / KEY_BLOCK;
+        // The sink is a state of its own, without blocks.
+        let mut to = if self.has_sinks() { from } else { self.blocks.end_of_span(from) };
+        loop {
+            self.for_each_block(from..to.min(end), tile, lanes);
+            let is_last = to >= end;
+            lanes.end_span(self, tile, is_last);
+            if is_last {
+                return;
+            }
+            (from, to) = (to, self.blocks.end_of_span(to));
+        }
+    }
+
+    #[inline(always)]
+    fn for_each_block(&self, blocks: Range<usize>, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
         let queries = self.queries_of(tile);
-        // The span of the state; the sink is a state of its own.
-        let mut state_of = self.has_sinks().then_some(usize::MAX);
         let head = tile.first.checked_div(self.queries_per_kv_head).unwrap_or(0);
-        for block in tile.any_visible.start / KEY_BLOCK..tile.any_visible.end.div_ceil(KEY_BLOCK) {
+        for block in blocks {
             let first = block * KEY_BLOCK;
             // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
             let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK);
@@ -326,10 +340,6 @@ impl FlashAttention<'_> {
             let Some([key_rows, values]) = self.blocks.block(head, block, count, dim) else {
                 continue;
             };
-            let span = self.blocks.span_of(block);
-            if state_of.replace(span).is_some_and(|before| before != span) {
-                lanes.end_span(self, tile, false);
-            }
             let next = self.visible.keys[1].saturating_sub(keys.end).min(KEY_BLOCK);
             let next = self.blocks.block(head, block + 1, next, dim);
             let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);

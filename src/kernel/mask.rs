@@ -139,10 +139,11 @@ impl<'a> Blocks<'a> {
         self.ring.map_or(0, |ring| ring.blocks_before) * KEY_BLOCK
     }
 
-    /// The span of block `block`, counted from the span of block 0.
+    /// The end of the span of block `block`: the first block of the next one.
     #[inline(always)]
-    pub(crate) fn span_of(&self, block: usize) -> usize {
-        (self.ring.map_or(0, |ring| ring.blocks_before) + block) / SPAN_BLOCKS
+    pub(crate) fn end_of_span(&self, block: usize) -> usize {
+        let before = self.ring.map_or(0, |ring| ring.blocks_before);
+        ((block + before) / SPAN_BLOCKS + 1) * SPAN_BLOCKS - before
     }
 
     /// The `count` keys (keys × dim) and values of block `block` of the KV head `head`.

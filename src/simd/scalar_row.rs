@@ -6,7 +6,10 @@
 
 use core::marker::PhantomData;
 
-use super::{array, each};
+use super::{
+    array, each,
+    scalar::{F32x1, mul_add},
+};
 use crate::matrix::{MatrixMut, MatrixRef};
 
 /// An input row and an output row of `len` floats, which may be the same row.
@@ -231,15 +234,24 @@ impl<'a> ScalarRow<'a> {
         }
     }
 
-    /// Writes `f` of each float of the input and of the output.
+    /// Writes `input · factors[0] + output · factors[1]`, and makes the output the input. Returns the same sum of
+    /// `input` and `output`.
     #[inline(always)]
-    pub(crate) fn combine(&mut self, f: impl Fn(f32, f32) -> f32) {
-        let (mut from, mut to) = (self.from, self.to);
+    pub(crate) fn join(&mut self, input: f32, output: f32, [factor, other]: [f32; 2]) -> f32 {
+        let join = |a: f32, b: f32| mul_add(a, factor, (F32x1(b) * F32x1(other)).0);
+        let mut to = self.to;
         for _ in 0..self.len {
             // SAFETY: `len` floats of the input may be read, and as many of the output read and written.
-            unsafe { *to = f(*from, *to) };
-            (from, to) = (from.wrapping_add(self.from_step), to.wrapping_add(self.to_step));
+            unsafe { *to = join(*self.from, *to) };
+            (self.from, to) =
+                (self.from.wrapping_add(self.from_step), to.wrapping_add(self.to_step));
+            // A loop with two exits is not unrolled; compiled for size none is.
+            if !cfg!(small) && to.is_null() {
+                break;
+            }
         }
+        self.read_from_output();
+        join(input, output)
     }
 
     /// For each round of 16 floats and each `j` from 0 to 3, calls `quarter` with `j` and the floats at `j`,

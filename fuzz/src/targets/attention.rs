@@ -1,8 +1,8 @@
 //! Attention: against f64, over a cache, and in parts that are merged; with canaries around all outputs.
 //!
 //! ```text
-//! every back end    all heads in one call == each head alone == over a cache == others of its family,
-//!                   bit for bit
+//! every back end    all heads in one call == each head alone == over a cache == states of spans, joined ==
+//!                   others of its family, bit for bit
 //! each family       scores of `Attention::scores`, and outputs and pattern computed from these scores in
 //!                   f64: within their bounds
 //! two parts, merged within the bound of one call
@@ -13,7 +13,7 @@ mod truth;
 
 use sdpa::{
     Attention, Backend, CachePositions, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut,
-    MatrixMut, MatrixRef,
+    MatrixMut, MatrixRef, SPAN,
 };
 
 use self::{
@@ -124,7 +124,9 @@ pub(crate) fn check(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let heads = input.u8();
     let (key_heads, group) = (1 + usize::from(heads) % 2, 1 + usize::from(heads / 2) % 3);
-    let (queries, mut keys) = (input.size() % 41, usize::from(input.u8()) % 201);
+    let (queries, mut keys) = (input.size() % 41, usize::from(input.u8()));
+    // Up to 200 keys, or of one to three spans.
+    keys = if keys < 240 { keys % 201 } else { 900 + (keys - 240) * 130 };
     let (dim, width) = (input.size() % 25, input.size() % 25);
     while key_heads * group * queries * keys * (dim + width) > 1 << 15 {
         keys /= 2;
@@ -151,6 +153,7 @@ pub(crate) fn check(bytes: &[u8]) {
         case.heads_alone(backend, kind).assert_is("heads alone", &state);
         case.interleaved(backend).assert_is("interleaved", &state);
         case.check_cache(backend, kind);
+        case.in_spans(backend, kind).assert_is("spans, joined", &state);
     }
     for (backend, state) in families {
         let merged = case.in_parts(backend, cut);
@@ -203,6 +206,39 @@ impl Case {
         let (result, State { out, log_sum_exp }) = self.call(backend);
         assert_eq!(result, Err(error));
         assert!(is_untouched(&out) && is_untouched(&log_sum_exp), "an error wrote");
+    }
+
+    /// Computes the states of the spans one by one, from the last or the first on, and joins them.
+    fn in_spans(&self, backend: Backend, kind: u8) -> State {
+        let (heads, tokens, width) = (self.queries.heads, self.queries.tokens, self.values.dim);
+        let keys = self.keys.tokens;
+        let len = heads * tokens * Attention::state_floats(width);
+        let mut states = Guarded::new(len * keys.div_ceil(SPAN));
+        let order = |span: usize| {
+            if kind.is_multiple_of(2) { span } else { keys.div_ceil(SPAN) - 1 - span }
+        };
+        for (place, state) in states.inner().chunks_mut(len.max(1)).enumerate() {
+            let from = SPAN * order(place);
+            let to = keys.min(from + SPAN);
+            let options = Options { offset: self.options.offset, ..self.options.part(from, to) };
+            let (k, v) = (self.keys.rows(from, to), self.values.rows(from, to));
+            let workspace = &mut vec![CANARY; self.workspace()];
+            options
+                .attention(backend)
+                .run_spans(self.queries.view(), k.view(), v.view(), from as u64, state, workspace)
+                .expect("sizes agree");
+        }
+        let states = states.checked("states");
+        let (mut out, mut log_sum_exp) = self.outputs();
+        let heads = HeadsMut::stacked(out.inner(), heads, tokens, width).expect("dense");
+        self.options
+            .attention(backend)
+            .join(&states, heads, Some(log_sum_exp.inner()))
+            .expect("sizes agree");
+        State {
+            out: out.checked("join"),
+            log_sum_exp: log_sum_exp.checked("log-sum-exps of a join"),
+        }
     }
 
     /// Computes head after head, each in some layout; first with a workspace that is too short.
@@ -277,8 +313,9 @@ impl Case {
             let blocks = 1 + rng.below(4);
             let floats = |width: usize| Guarded::new(width * KEY_BLOCK * blocks);
             let (mut key_floats, mut value_floats) = (floats(dim), floats(width));
-            // Whole blocks before key 0 change no bit.
-            let base = KEY_BLOCK as u64 * [0, 1, 1 << 26, 1 << 57][rng.below(4)];
+            // Whole spans before key 0 change no bit, nor blocks that leave all keys in one span.
+            let blocks_before = if keys <= SPAN - KEY_BLOCK { 1 } else { 16 };
+            let base = KEY_BLOCK as u64 * [0, blocks_before, 1 << 26, 1 << 57][rng.below(4)];
             let mut span = CachePositions::new(base, base).expect("none dropped");
             let mut cache =
                 KvCacheMut::new(key_floats.inner(), value_floats.inner(), dim, width, &mut span)

@@ -55,21 +55,21 @@ pub(super) struct OneLane<'a> {
     acc_is_zero: bool,
     /// One per query.
     states: &'a mut [State],
-    /// The total of the states before, one per query.
-    totals: &'a mut [State],
-    /// Whether there are states before: their accumulators are in the output.
-    has_total: bool,
 }
 
 /// The online-softmax state of a query: running maximum, sum of weights, the factor that rescales the
-/// accumulators, and [`Shift::base_and_magic`].
-type State = [f32; 5];
+/// accumulators, and [`Shift::base_and_magic`]; then maximum and sum of the total of the states before, whose
+/// accumulators are in the output. Its maximum is [`NO_TOTAL`] where there are none.
+type State = [f32; 7];
 
-/// The number of floats of workspace for the states of a query.
-pub(super) const STATE_FLOATS: usize = 2 * size_of::<State>() / size_of::<f32>();
+/// The number of floats of workspace for the state of a query.
+pub(super) const STATE_FLOATS: usize = size_of::<State>() / size_of::<f32>();
 
-/// The state before the first key, whose shift is any: the logarithm of a sum of 0 is −∞ with all.
-const EMPTY: State = [f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.0];
+/// The bits of the maximum of no total: a NaN, with which a comparison takes the least code.
+const NO_TOTAL: u32 = u32::MAX;
+
+/// Maximum and sum before the first key. The shift is not read then.
+const EMPTY: [f32; 2] = [f32::NEG_INFINITY, 0.0];
 
 impl<'a> OneLane<'a> {
     /// The lengths of the workspace's parts.
@@ -90,73 +90,66 @@ impl<'a> OneLane<'a> {
         let (states, acc) =
             states_and_acc.split_at_mut_checked(STATE_FLOATS * width).unwrap_or_default();
         let (states, _) = states.as_chunks_mut();
-        let (states, totals) = states.split_at_mut_checked(width).unwrap_or_default();
-        Self {
-            width,
-            packed,
-            scores,
-            keys: 0,
-            acc,
-            acc_is_zero: true,
-            states,
-            totals,
-            has_total: false,
-        }
+        Self { width, packed, scores, keys: 0, acc, acc_is_zero: true, states }
     }
 
-    // Not inlined: one copy for its two callers, and the registers it saves do not enlarge their frame.
-    #[inline(never)]
+    /// See [`LaneLayout::end_span`].
+    #[inline(always)]
     fn join_and_write(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
         if self.acc_is_zero {
             // Empty sums: writes zeros.
             product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
         }
         self.acc_is_zero = true;
-        let has_total = core::mem::replace(&mut self.has_total, true);
         // `take` hides from the compiler that there are at most four queries: it would unroll a short loop.
-        let states = self.states.iter_mut().zip(&mut *self.totals);
-        for (i, (state, total)) in states.enumerate().take(tile.visible.len()) {
+        for (i, state) in self.states.iter_mut().enumerate().take(tile.visible.len()) {
             let (head, row) = attention.locate(tile.first + i);
             let Some(mut out) = attention.out.head_mut(head) else { return };
-            if has_total {
-                let to = ScalarRow::into_column(out.view(), row, self.acc, i, self.width);
-                join(state, total, to);
-            }
-            *total = core::mem::replace(state, EMPTY);
-            let [m, sum, ..] = total;
-            let normalise = last && attention.normalise;
-            let F32x1(factor) =
-                if normalise { normaliser(Scalar, F32x1(*sum)) } else { F32x1(1.0) };
-            scale(ScalarRow::from_column(self.acc, i, self.width, &mut out, row), factor, false);
+            let line = ScalarRow::from_column(self.acc, i, self.width, &mut out, row);
+            end_query(state, line, last && attention.normalise);
             if last && let Some(write) = &mut attention.sums {
-                let (max, sum) = (slice::from_ref(m), slice::from_ref(sum));
+                let [.., max, sum] = state;
+                let (max, sum) = (slice::from_ref(max), slice::from_ref(sum));
                 write(tile.first + i, Sums { max, sum });
             }
         }
     }
 }
 
-/// Joins the state of a span and `total` in `state`, and the accumulators of the total (input) with those of
-/// the span (output).
+/// Ends a span for one query: its state becomes the total, and its accumulators, the input of `line`, are written
+/// to the output, divided by the sum if `normalise`.
+// Compiled for size it is not inlined, so that the caller needs fewer registers.
+#[cfg_attr(small, inline(never))]
+#[cfg_attr(not(small), inline(always))]
+fn end_query(state: &mut State, mut line: ScalarRow<'_>, normalise: bool) {
+    if state[5].to_bits() != NO_TOTAL {
+        join(state, &mut line);
+    }
+    let [m, sum, ..] = *state;
+    [state[0], state[1]] = EMPTY;
+    [state[5], state[6]] = [m, sum];
+    let F32x1(factor) = if normalise { normaliser(Scalar, F32x1(sum)) } else { F32x1(1.0) };
+    scale(line, factor, false);
+}
+
+/// Joins the total with the state of a span, and the accumulators of the total, in the output, with those of the
+/// span, the input. The output becomes the input.
 ///
-/// The factor of the lesser state is what [`weigh`] returns for the larger maximum as its next score.
-fn join(state: &mut State, total: &mut State, mut acc: ScalarRow<'_>) {
-    let [[of_span, span_sum, ..], [of_total, total_sum, ..]] = [*state, *total];
-    let is_span_larger = of_span > of_total;
-    let (lesser, mut larger, sums) = if is_span_larger {
-        (total, [of_span], [total_sum, span_sum])
-    } else {
-        (&mut *state, [of_total], [span_sum, total_sum])
-    };
-    weigh(&mut larger, slice::from_mut(lesser));
-    let [m, _, factor, base, magic] = *lesser;
-    *state = [m, mul_add(sums[0], factor, sums[1]), factor, base, magic];
-    acc.combine(
-        #[inline(always)]
-        |total, span| {
-            if is_span_larger { mul_add(total, factor, span) } else { mul_add(span, factor, total) }
-        },
-    );
+/// One of two factors is 1. As products are rounded in this family, both states can be multiplied.
+// Compiled for size it is inlined in its caller, which is not.
+#[cfg_attr(small, inline(always))]
+#[cfg_attr(not(small), inline(never))]
+fn join(state: &mut State, line: &mut ScalarRow<'_>) {
+    let [m, sum, _, _, _, total_m, total_sum] = *state;
+    let is_span_larger = m > total_m;
+    let (lesser, larger) = if is_span_larger { (total_m, m) } else { (m, total_m) };
+    state[0] = f32::NEG_INFINITY;
+    // Scores in this order: the second one rescales the weight of the first by the factor.
+    weigh(&mut [lesser], slice::from_mut(state));
+    weigh(&mut [larger], slice::from_mut(state));
+    let factor = state[2];
+    let factors = if is_span_larger { [1.0, factor] } else { [factor, 1.0] };
+    state[1] = line.join(sum, total_sum, factors);
 }
 
 /// Multiplies a row by `factor` and turns −0 into +0. When queries are `packed` it keeps −0, which does not
@@ -195,7 +188,7 @@ fn weigh(scores: &mut [f32], states: &mut [State]) {
 
 #[inline(always)]
 fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
-    let [before, sum, _, base, magic] = *state;
+    let [before, sum, _, base, magic, ..] = *state;
     let mut m = F32x1(before);
     scores.visit(
         #[inline(always)]
@@ -240,7 +233,8 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
     }
     let [factor] = factor;
     let [F32x1(base), F32x1(magic)] = shift.base_and_magic();
-    *state = [m.0, mul_add(sum, factor, fold(partial_sums).0), factor, base, magic];
+    let sum = mul_add(sum, factor, fold(partial_sums).0);
+    [state[0], state[1], state[2], state[3], state[4]] = [m.0, sum, factor, base, magic];
 }
 
 /// `to = to · factors + left · right`, or `to = left · right` without states. `right` and `to` have rows of
@@ -366,13 +360,8 @@ fn mask(scores: &mut [f32], width: usize, first: usize, visible: &[Range<usize>]
 /// Whether no value is NaN or infinite.
 #[inline(never)]
 fn are_finite(values: MatrixRef<'_>) -> bool {
-    (0..values.rows()).all(|row| {
-        let mut zeros = 0.0;
-        for col in 0..values.cols() {
-            zeros += values.get(row, col).unwrap_or(0.0) * 0.0;
-        }
-        zeros == 0.0
-    })
+    (0..values.rows())
+        .all(|row| (0..values.cols()).all(|col| values.get(row, col).is_some_and(f32::is_finite)))
 }
 
 impl LaneLayout for OneLane<'_> {
@@ -380,7 +369,8 @@ impl LaneLayout for OneLane<'_> {
     fn begin(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>) {
         for (i, state) in self.states.iter_mut().enumerate() {
             // Stays if no key is visible.
-            *state = EMPTY;
+            [state[0], state[1]] = EMPTY;
+            state[5] = f32::from_bits(NO_TOTAL);
             // A lane without a query packs a copy of the last query, so that no unwritten memory is read.
             let query = i.min(tile.visible.len().saturating_sub(1));
             let (head, row) = attention.locate(tile.first + query);
