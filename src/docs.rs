@@ -21,6 +21,7 @@ macro_rules! pages {
         #[doc = "[`merge`]: crate::merge()"]
         #[doc = "[c]: crate::docs::c#windows-and-webassembly"]
         #[doc = "[conformance]: crate::docs::conformance"]
+        #[doc = "[distributed]: crate::docs::distributed"]
         #[doc = "[firmware]: crate::docs::firmware"]
         #[doc = "[how exact]: crate::docs::numerics#how-exact"]
         #[doc = "[one answer]: crate::docs::numerics#one-answer"]
@@ -32,4 +33,4 @@ macro_rules! pages {
     )+};
 }
 
-pages! { numerics conformance design firmware c profiling }
+pages! { numerics conformance design firmware c distributed profiling }
