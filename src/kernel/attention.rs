@@ -420,7 +420,8 @@ impl FlashAttention<'_> {
         row + L.min(tile.visible.len().saturating_sub(c * L)) <= self.queries.rows()
     }
 
-    /// Reads the rows of the queries of vector `c` of the tile: the `i`th `L` columns of each.
+    /// Reads the rows of the queries of vector `c` of the tile: the `i`th `L` columns of each. A lane without a
+    /// query is 0: the row of another tile may not be written yet.
     #[inline(always)]
     fn read_rows<const L: usize, const Q: usize, V: Vector<L>>(
         &self,
@@ -438,7 +439,9 @@ impl FlashAttention<'_> {
         }
         array!(|lane| {
             let (head, row) = self.locate(first + lane);
-            let [vector] = strip::read(token, of_head(head), row, i * L);
+            let is_query = c * L + lane < tile.visible.len();
+            let from = if is_query { of_head(head) } else { MatrixRef::EMPTY };
+            let [vector] = strip::read(token, from, row, i * L);
             vector
         })
     }
@@ -601,15 +604,14 @@ impl<const C: usize, V> States<C, V> {
         Self { span: State::new(token, sinks), total: None }
     }
 
-    /// Ends a span: its state becomes part of the total. Returns how its accumulators join, unless it is the
-    /// first state, and the final factors of the accumulators: the reciprocals of the sums if they are to be
-    /// `normalised`, else 1.
+    /// Ends a span: its state becomes part of the total, and unless it is the `last` a new one begins. Returns the
+    /// total, and how its accumulators join, unless it is the first state.
     #[inline(always)]
     fn end_span<const L: usize>(
         &mut self,
         token: V::Token,
-        normalised: bool,
-    ) -> (Option<Join<C, V>>, [V; C])
+        last: bool,
+    ) -> (State<C, V>, Option<Join<C, V>>)
     where
         V: Vector<L>,
     {
@@ -620,29 +622,40 @@ impl<const C: usize, V> States<C, V> {
                 (state, Some(join))
             }
         };
-        *self = Self { span: State::new(token, None), total: Some(state) };
+        if !last {
+            *self = Self { span: State::new(token, None), total: Some(state) };
+        }
+        (state, join)
+    }
+}
+
+impl<const C: usize, V> State<C, V> {
+    /// The final factors of the accumulators: the reciprocals of the sums if they are to be `normalised`, else 1.
+    #[inline(always)]
+    fn factors<const L: usize>(&self, token: V::Token, normalised: bool) -> [V; C]
+    where
+        V: Vector<L>,
+    {
         let one = V::splat(token, 1.0);
-        (join, if normalised { array!(|c| normaliser(token, state.sum[c])) } else { [one; C] })
+        if normalised { array!(|c| normaliser(token, self.sum[c])) } else { [one; C] }
     }
 
-    /// Writes the sums of the total.
+    /// Writes the sums.
     #[inline(always)]
     fn write_sums<const L: usize>(&self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>)
     where
         V: Vector<L>,
     {
-        let (Some(write), Some(total)) = (&mut attention.sums, self.total) else { return };
+        let Some(write) = &mut attention.sums else { return };
         for c in 0..C {
             let lanes = tile.visible.len().saturating_sub(c * L).min(L);
-            let [max, sum] = [total.m[c], total.sum[c]].map(V::to_array);
+            let [max, sum] = [self.m[c], self.sum[c]].map(V::to_array);
             if let (Some(max), Some(sum)) = (max.get(..lanes), sum.get(..lanes)) {
                 write(tile.first + c * L, Sums { max, sum });
             }
         }
     }
-}
 
-impl<const C: usize, V> State<C, V> {
     /// Joins the state of a span with the total of those before it.
     #[inline(always)]
     fn join<const L: usize>(self, token: V::Token, total: Self) -> (Self, Join<C, V>)

@@ -118,9 +118,8 @@ impl<'a> OneLane<'a> {
 
 /// Ends a span for one query: its state becomes the total, and its accumulators, the input of `line`, are written
 /// to the output, divided by the sum if `normalise`.
-// Compiled for size it is not inlined, so that the caller needs fewer registers.
-#[cfg_attr(small, inline(never))]
-#[cfg_attr(not(small), inline(always))]
+// Not inlined, so that the caller needs fewer registers.
+#[inline(never)]
 fn end_query(state: &mut State, mut line: ScalarRow<'_>, normalise: bool) {
     if state[5].to_bits() != NO_TOTAL {
         join(state, &mut line);

@@ -142,13 +142,14 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         last: bool,
     ) {
         self.clear();
-        let (join, [factors]) = states.end_span(self.token, last && attention.normalise);
+        let (state, join) = states.end_span(self.token, last);
+        let [factors] = state.factors(self.token, last && attention.normalise);
         if let Some(join) = join {
             self.join(attention, tile, join);
         }
         self.write(attention, tile, factors.to_array());
         if last {
-            states.write_sums(attention, tile);
+            state.write_sums(attention, tile);
         }
         self.acc_is_zero = true;
     }

@@ -111,7 +111,8 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
         if core::mem::replace(&mut self.acc_is_zero, true) {
             self.acc.fill(0.0);
         }
-        let (join, factors) = self.scores.states.end_span(token, last && attention.normalise);
+        let (state, join) = self.scores.states.end_span(token, last);
+        let factors = state.factors(token, last && attention.normalise);
         if let Some(join) = join {
             self.join(attention, tile, join);
         }
@@ -141,7 +142,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
             }
         }
         if last {
-            self.scores.states.write_sums(attention, tile);
+            state.write_sums(attention, tile);
         }
     }
 }

@@ -72,10 +72,10 @@ const LIMITS: &[Limit] = &[
     limit("standalone-s", "softmax", What::Flash, 900),
     limit("standalone", "attention", What::Instructions, 27_000),
     limit("standalone", "attention", What::Stack, 512),
-    limit("standalone", "attention", What::Flash, 7_440 + 512),
+    limit("standalone", "attention", What::Flash, 7_600 + 512),
     limit("standalone-s", "attention", What::Instructions, 27_000 * 3 / 2),
     limit("standalone-s", "attention", What::Stack, 512),
-    limit("standalone-s", "attention", What::Flash, 3_068 + 320),
+    limit("standalone-s", "attention", What::Flash, 3 * 1024 + 320),
     limit("standalone", "attention_with_all", What::Flash, 12 * 1024),
     limit("standalone-s", "attention_with_all", What::Flash, 6 * 1024 + 320),
 ];
