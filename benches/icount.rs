@@ -71,15 +71,15 @@ macro_rules! counts {
 // 256 keys of 64. `benches/limits.sh` writes what is between the marks.
 counts! {
     // counted
-    DOT              dot              | scalar 278 116 173 1313 | portable 173 98 155 1295 | avx2 114 145 114 399;
-    SOFTMAX          softmax          | scalar 387 425 1073 15155 | portable 456 371 969 12969 | avx2 247 183 434 4259;
-    SOFTMAX_ROWS     softmax_rows     | scalar 3748 3748 68828 113124 | portable 3328 3328 57968 100816 | avx2 759 759 23929 33449;
-    SOFTMAX_COLUMNS  softmax_columns  | scalar 2615 2615 112837 214463 | portable 1533 1533 60522 114574 | avx2 873 873 21144 38604;
-    SCORES           scores           | scalar 2371 11947 459625 851671 | portable 1504 7916 305374 572812 | avx2 586 2588 93622 196366;
-    PROJECT          project          | scalar 2154 10274 446304 849998 | portable 1375 7143 299253 572039 | avx2 596 1926 91893 196560;
-    WEIGHTED_SUM     weighted_sum     | scalar 2139 15369 446289 1167777 | portable 1360 9102 299238 773878 | avx2 550 3750 91878 243754;
-    ATTENTION        attention        | scalar 23127 73087 943879 103604 | portable 18507 55196 664082 60693 | avx2 7005 16900 179391 27371;
-    ATTENTION_CACHED attention_cached | scalar 23591 74353 960541 74318 | portable 18696 55408 664432 43381 | avx2 7189 17116 179693 15863;
+    DOT              dot              | scalar 278 116 173 1313 | portable 173 98 155 1295 | avx2 114 145 112 397;
+    SOFTMAX          softmax          | scalar 386 425 1072 15154 | portable 456 371 969 12969 | avx2 247 183 434 4259;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3695 3748 68439 113039 | portable 3328 3328 57968 100816 | avx2 759 759 23796 33428;
+    SOFTMAX_COLUMNS  softmax_columns  | scalar 2573 2573 115315 220505 | portable 1465 1465 61077 116527 | avx2 753 760 20135 36447;
+    SCORES           scores           | scalar 2422 11942 460597 851775 | portable 1555 7967 304706 572471 | avx2 604 2606 93618 205862;
+    PROJECT          project          | scalar 2205 10269 447288 850114 | portable 1428 7196 299094 571773 | avx2 681 1913 91381 206038;
+    WEIGHTED_SUM     weighted_sum     | scalar 2222 16082 447269 1253477 | portable 1445 9782 299075 811379 | avx2 672 4069 93745 257809;
+    ATTENTION        attention        | scalar 23166 73408 944282 103655 | portable 19016 56104 663797 60694 | avx2 7349 17511 179334 27285;
+    ATTENTION_CACHED attention_cached | scalar 23630 74695 960944 74112 | portable 19248 56385 664123 43414 | avx2 7568 17740 179632 15805;
     // end
 }
 

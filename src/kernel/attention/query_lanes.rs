@@ -116,27 +116,26 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
         if let Some(join) = join {
             self.join(attention, tile, join);
         }
-        let zero = V::splat(token, 0.0);
+        let (acc, queries) = (&*self.acc, tile.visible.len());
         for c in 0..C {
             let first = tile.first + c * L;
             let (head, row) = attention.locate(first);
-            let is_one_head = attention.is_one_head::<L>(tile, c, row);
-            for (i, chunk) in self.acc.chunks(L * C * L).enumerate() {
-                let rows = chunk.as_chunks::<L>().0;
-                let square = array!(|k| match rows.get(k * C + c) {
-                    Some(row) => V::load(token, row).mul_add(factors[c], zero),
-                    None => zero,
-                });
-                let square = V::transpose(square);
-                if is_one_head {
-                    let Some(mut out) = attention.out.head_mut(head) else { break };
+            let chunks = acc.chunks(L * C * L).enumerate();
+            if attention.is_one_head::<L>(tile, c, row) {
+                let Some(mut out) = attention.out.head_mut(head) else { return };
+                for (i, chunk) in chunks {
+                    let square = scaled_square::<L, C, V>(token, chunk, c, factors[c]);
                     strip::write::<L, 1, L, V>(&mut out, row, i * L, array!(|i| [square[i]]));
-                    continue;
                 }
-                let queries = tile.visible.len().saturating_sub(c * L);
-                for (lane, vector) in square.into_iter().enumerate().take(queries) {
+                continue;
+            }
+            for (i, chunk) in chunks {
+                let square = scaled_square::<L, C, V>(token, chunk, c, factors[c]);
+                for (lane, vector) in
+                    square.into_iter().enumerate().take(queries.saturating_sub(c * L))
+                {
                     let (head, row) = attention.locate(first + lane);
-                    let Some(mut out) = attention.out.head_mut(head) else { break };
+                    let Some(mut out) = attention.out.head_mut(head) else { return };
                     strip::write::<L, 1, 1, V>(&mut out, row, i * L, [[vector]]);
                 }
             }
@@ -257,6 +256,21 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
             |(this, attention, tile, last)| this.join_and_write(attention, tile, last),
         );
     }
+}
+
+/// `L` value columns of vector `c` of the queries, times the factor of each query; a query per vector.
+#[inline(always)]
+fn scaled_square<const L: usize, const C: usize, V: Vector<L>>(
+    token: V::Token,
+    columns: &[f32],
+    c: usize,
+    factors: V,
+) -> [V; L] {
+    let (columns, zero) = (columns.as_chunks::<L>().0, V::splat(token, 0.0));
+    V::transpose(array!(|k| match columns.get(k * C + c) {
+        Some(column) => V::load(token, column).mul_add(factors, zero),
+        None => zero,
+    }))
 }
 
 /// Rescales the accumulators of `R` value columns from `col` on, unless they are still zero, and adds the

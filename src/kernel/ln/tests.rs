@@ -7,7 +7,7 @@ use std::{println, vec, vec::Vec};
 use super::{ln as ln_of_lanes, load};
 use crate::{
     dispatch::Backend,
-    kernel::{Kernel, exhaustive},
+    kernel::{Kernel, Name, exhaustive},
     simd::Vector,
 };
 
@@ -21,6 +21,8 @@ struct Logarithms<'a> {
 
 impl Kernel for Logarithms<'_> {
     type Output = ();
+
+    const NAME: Name = Name::OfTests;
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
