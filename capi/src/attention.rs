@@ -229,7 +229,8 @@ impl AttentionCall<'_> {
     /// # Safety
     ///
     /// As [`attend`](Self::attend), before the views are made.
-    #[inline(never)]
+    // The frames of the two checks that it calls are not on the stack at the same time.
+    #[inline(always)]
     pub(crate) unsafe fn check(&mut self) -> Checked<()> {
         // SAFETY: as the caller promises.
         unsafe {

@@ -118,6 +118,8 @@ operation! {
 }
 
 /// The arguments of a call that writes states: an array in the place of the output.
+// Inlined, they are built where they stay: a stack frame has them once.
+#[inline(always)]
 pub(crate) fn arguments<'a>(
     queries: sdpa_heads,
     options: *const sdpa_options,

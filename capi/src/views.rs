@@ -280,7 +280,7 @@ impl Operand for sdpa_heads {}
 /// An output: no two elements have the same address.
 pub(crate) trait Output: Strided + Sized {
     /// Checks the pointer and the strides, and returns the region.
-    #[inline]
+    #[inline(always)]
     fn output(&self) -> Checked<Region<'_>> {
         let region = self.region()?;
         let ([heads, rows, cols], [head, row, col]) = (self.counts(), self.strides());
