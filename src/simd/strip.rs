@@ -516,8 +516,8 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
 }
 
 /// Calls `f` with every four columns of `N` vectors of rows from `row` on: with what `prepare` returns for the index
-/// of the four, with the index of the vector, and with the columns. `view` has contiguous rows, at least `row + 1`;
-/// rows past the last repeat it. A tail of up to three columns is left out.
+/// of the four, with the index of the vector, and with the columns. Rows past the last repeat it. A tail of up to
+/// three columns is left out, and so are all columns if rows are not contiguous.
 ///
 /// Rows a multiple of 1 KiB apart share a few sets of the first-level cache: `N * L` of them evict each other
 /// before the next four columns are read. There, a vector of rows reads whole cache lines before the next one.
@@ -533,30 +533,40 @@ pub(crate) fn for_each_four_columns<const L: usize, const N: usize, V: Vector<L>
     prepare: impl Fn(usize) -> P + Copy,
     mut f: impl FnMut(P, usize, [V; 4]),
 ) {
-    let fours = if view.col_stride() == 1 { view.cols() / 4 } else { 0 };
+    let fours = if view.col_stride() == 1 && view.rows() > 0 { view.cols() / 4 } else { 0 };
     if view.rows().saturating_sub(row) < N * L {
-        return fours_in_turn::<L, N, 1, false, V, P>(token, view, row, 0..fours, prepare, f);
+        // SAFETY: the view has rows, and these columns of contiguous rows.
+        unsafe { fours_in_turn::<L, N, 1, false, V, P>(token, view, row, 0..fours, prepare, f) };
+        return;
     }
     let mut in_turn = 0;
     if N > 1 && view.row_stride().is_multiple_of(256) {
         in_turn = fours - fours % 4;
-        fours_in_turn::<L, N, 4, true, V, P>(
-            token,
-            view,
-            row,
-            0..in_turn,
-            prepare,
-            #[inline(always)]
-            |prepared, n, columns| f(prepared, n, columns),
-        );
+        // SAFETY: `N * L` rows exist from `row` on, and these columns of contiguous rows.
+        unsafe {
+            fours_in_turn::<L, N, 4, true, V, P>(
+                token,
+                view,
+                row,
+                0..in_turn,
+                prepare,
+                #[inline(always)]
+                |prepared, n, columns| f(prepared, n, columns),
+            );
+        }
     }
-    fours_in_turn::<L, N, 1, true, V, P>(token, view, row, in_turn..fours, prepare, f);
+    // SAFETY: as above.
+    unsafe { fours_in_turn::<L, N, 1, true, V, P>(token, view, row, in_turn..fours, prepare, f) };
 }
 
-/// [`for_each_four_columns`], where each vector of rows reads `T` fours in its turn. The number of `fours` is a
-/// multiple of `T`, and they exist. `FULL` requires all rows.
+/// [`for_each_four_columns`], where each vector of rows reads `T` fours in its turn.
+///
+/// # Safety
+///
+/// The rows of `view` are contiguous, and it has the columns of `fours`, whose number is a multiple of `T`. If
+/// `FULL`, it has `N * L` rows from `row` on; otherwise it has a row.
 #[inline(always)]
-fn fours_in_turn<
+unsafe fn fours_in_turn<
     const L: usize,
     const N: usize,
     const T: usize,
@@ -589,7 +599,7 @@ fn fours_in_turn<
                             } else {
                                 view.at((row + n * L + i).min(last), 4 * (first + t))
                             };
-                            // SAFETY: this row exists, with these four contiguous columns.
+                            // SAFETY: this row and its four contiguous columns exist: the caller's promise.
                             unsafe { &*four.cast() }
                         });
                         f(prepared[t], n, V::load_columns(token, columns));
