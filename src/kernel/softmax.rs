@@ -452,7 +452,7 @@ impl Kernel for Panels<'_> {
     }
 }
 
-/// Fewer columns are one strip or two.
+/// So many columns are one strip of the widest vectors, which has no turns to take.
 const FEW_COLUMNS: usize = 32;
 
 /// The number of strips of a panel: 16 strips of 2 vectors read 512 B to 2 KiB of each row.
@@ -462,7 +462,8 @@ const STRIPS: usize = 16;
 /// fit into the ways of one set of a first-level cache.
 const TURN: usize = 8;
 
-/// So many lines of a strip fit into the ways of the sets that they share.
+/// A strip of so many rows stays in a second-level cache at any distance of the rows: 4 KiB apart they use 32 of 2048
+/// sets, of 8 lines or more each.
 const FEW_ROWS: usize = 64;
 
 /// Softmax of `C` vectors of columns from `col` on, whose state stays in registers.
@@ -496,8 +497,8 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
 
 /// Softmax of [`STRIPS`] strips, of `C` vectors of columns each, from column `col` on.
 ///
-/// [`columns`] reads a strip three times, from cache where it fits. Rows a multiple of 2 KiB apart do not fit, however
-/// large the cache is: here the strips of a panel take turns of a few rows, so that each pass reads the rows of the
+/// [`columns`] reads a strip three times, from cache where it fits. Rows a multiple of 2 KiB apart share a few
+/// sets, which hold a fraction of them: here the strips of a panel take turns of a few rows, so that each pass reads the rows of the
 /// panel in sequence.
 #[inline(always)]
 fn panel<const L: usize, const C: usize, V: Vector<L>>(

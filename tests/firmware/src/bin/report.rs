@@ -52,7 +52,7 @@ const LIMITS: &[Limit] = &[
     limit("cortex-m33", "softmax", What::Instructions, 44_000),
     limit("cortex-m55-mve", "softmax", What::Instructions, 16_000),
     limit("cortex-m4f-s", "softmax", What::Instructions, 60_000),
-    // Of 27000, a sixth is the transposition of queries and outputs between rows and tiles, an eighth the
+    // 27000 before spans: the end of a span is a call per query. Of these, a sixth is the transposition of queries and outputs between rows and tiles, an eighth the
     // weights. The vectors of the M55 are used by the products only, and by part of those.
     limit("cortex-m4f", "attention", What::Instructions, 27_400),
     limit("cortex-m7", "attention", What::Instructions, 27_400),
