@@ -40,7 +40,8 @@ wasm32-unknown-unknown)
     kinds=static
     environment= # it has no exception flags and one rounding mode
     compilers="__indirect_function_table\|__stack_pointer"
-    run() { node --no-warnings ../.ci/wasi.mjs "$@"; }
+    # Without fast calls, as in .ci/run.
+    run() { node --no-warnings --no-turbo-fast-api-calls ../.ci/wasi.mjs "$@"; }
     ;;
 *)
     fail "there are no tests for it"
