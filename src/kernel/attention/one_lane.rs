@@ -55,18 +55,17 @@ pub(super) struct OneLane<'a> {
     acc_is_zero: bool,
     /// One per query.
     states: &'a mut [State],
+    /// Whether there is a total of states before.
+    has_total: bool,
 }
 
 /// The online-softmax state of a query: running maximum, sum of weights, the factor that rescales the
 /// accumulators, and [`Shift::base_and_magic`]; then maximum and sum of the total of the states before, whose
-/// accumulators are in the output. Its maximum is [`NO_TOTAL`] where there are none.
+/// accumulators are in the output.
 type State = [f32; 7];
 
 /// The number of floats of workspace for the state of a query.
 pub(super) const STATE_FLOATS: usize = size_of::<State>() / size_of::<f32>();
-
-/// The bits of the maximum of no total: a NaN, with which a comparison takes the least code.
-const NO_TOTAL: u32 = u32::MAX;
 
 /// Maximum and sum before the first key. The shift is not read then.
 const EMPTY: [f32; 2] = [f32::NEG_INFINITY, 0.0];
@@ -90,7 +89,7 @@ impl<'a> OneLane<'a> {
         let (states, acc) =
             states_and_acc.split_at_mut_checked(STATE_FLOATS * width).unwrap_or_default();
         let (states, _) = states.as_chunks_mut();
-        Self { width, packed, scores, keys: 0, acc, acc_is_zero: true, states }
+        Self { width, packed, scores, keys: 0, acc, acc_is_zero: true, states, has_total: false }
     }
 
     /// See [`LaneLayout::end_span`].
@@ -100,44 +99,55 @@ impl<'a> OneLane<'a> {
             // Empty sums: writes zeros.
             product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
         }
-        self.acc_is_zero = true;
+        let normalise = last && attention.normalise;
+        let is_single = normalise && !self.has_total;
         // `take` hides from the compiler that there are at most four queries: it would unroll a short loop.
         for (i, state) in self.states.iter_mut().enumerate().take(tile.visible.len()) {
             let (head, row) = attention.locate(tile.first + i);
             let Some(mut out) = attention.out.head_mut(head) else { return };
-            let line = ScalarRow::from_column(self.acc, i, self.width, &mut out, row);
-            end_query(state, line, last && attention.normalise);
+            let mut line = ScalarRow::from_column(self.acc, i, self.width, &mut out, row);
+            let divisor = if is_single {
+                state[1]
+            } else {
+                add_to_total(state, &mut line, self.has_total, normalise)
+            };
+            scale(line, divisor, false);
             if last && let Some(write) = &mut attention.sums {
-                let [.., max, sum] = state;
+                let [max, sum, _, _, _, total_max, total_sum] = state;
+                let (max, sum) = if is_single { (max, sum) } else { (total_max, total_sum) };
                 let (max, sum) = (slice::from_ref(max), slice::from_ref(sum));
                 write(tile.first + i, Sums { max, sum });
             }
         }
+        (self.has_total, self.acc_is_zero) = (true, true);
     }
 }
 
-/// Ends a span for one query: its state becomes the total, and its accumulators, the input of `line`, are written
-/// to the output, divided by the sum if `normalise`.
-// Not inlined, so that the caller needs fewer registers.
+/// Makes the state of a span, [`join`]ed with the total if there is one, the total, and begins a new state. Returns
+/// the divisor of the accumulators: the sum if `normalise`, else 1.
+// Not inlined: most calls have a single span without a sink, and need no registers for this.
+#[cold]
 #[inline(never)]
-fn end_query(state: &mut State, mut line: ScalarRow<'_>, normalise: bool) {
-    if state[5].to_bits() != NO_TOTAL {
-        join(state, &mut line);
+fn add_to_total(
+    state: &mut State,
+    line: &mut ScalarRow<'_>,
+    has_total: bool,
+    normalise: bool,
+) -> f32 {
+    if has_total {
+        join(state, line);
     }
     let [m, sum, ..] = *state;
     [state[0], state[1]] = EMPTY;
     [state[5], state[6]] = [m, sum];
-    let F32x1(factor) = if normalise { normaliser(Scalar, F32x1(sum)) } else { F32x1(1.0) };
-    scale(line, factor, false);
+    if normalise { sum } else { 1.0 }
 }
 
 /// Joins the total with the state of a span, and the accumulators of the total, in the output, with those of the
 /// span, the input. The output becomes the input.
 ///
 /// One of two factors is 1. As products are rounded in this family, both states can be multiplied.
-// Compiled for size it is inlined in its caller, which is not.
-#[cfg_attr(small, inline(always))]
-#[cfg_attr(not(small), inline(never))]
+#[inline(always)]
 fn join(state: &mut State, line: &mut ScalarRow<'_>) {
     let [m, sum, _, _, _, total_m, total_sum] = *state;
     let is_span_larger = m > total_m;
@@ -151,11 +161,13 @@ fn join(state: &mut State, line: &mut ScalarRow<'_>) {
     state[1] = line.join(sum, total_sum, factors);
 }
 
-/// Multiplies a row by `factor` and turns −0 into +0. When queries are `packed` it keeps −0, which does not
-/// matter: a score's chain begins at +0 and loses the sign.
-// Not inlined: packing and the final scaling share one copy of the three loops.
+/// Multiplies a row by `by` if queries are `packed`, else by the [`normaliser`] of `by`, and turns −0 into +0. When
+/// queries are packed it keeps −0, which does not matter: a score's chain begins at +0 and loses the sign.
+// Not inlined: packing and the final scaling share one copy of the three loops. The normaliser is computed here,
+// so that the caller saves no register for its constants.
 #[inline(never)]
-fn scale(mut line: ScalarRow<'_>, factor: f32, packed: bool) {
+fn scale(mut line: ScalarRow<'_>, by: f32, packed: bool) {
+    let factor = if packed { by } else { normaliser(Scalar, F32x1(by)).0 };
     if packed && let Some(mut line) = line.with_steps::<1, TILE_QUERIES>() {
         line.map_one_by_one::<false>(|x| (F32x1(x) * F32x1(factor)).0);
     } else if let Some(mut line) = line.with_steps::<TILE_QUERIES, 1>() {
@@ -369,7 +381,6 @@ impl LaneLayout for OneLane<'_> {
         for (i, state) in self.states.iter_mut().enumerate() {
             // Stays if no key is visible.
             [state[0], state[1]] = EMPTY;
-            state[5] = f32::from_bits(NO_TOTAL);
             // A lane without a query packs a copy of the last query, so that no unwritten memory is read.
             let query = i.min(tile.visible.len().saturating_sub(1));
             let (head, row) = attention.locate(tile.first + query);
