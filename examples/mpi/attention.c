@@ -101,7 +101,11 @@ static share share_of(int of_rank, size_t tokens) {
     return (share){first, end - first, from, to - from};
 }
 
-/* Prints the digest of outputs (FNV-1a), and fails if those of one call differ. */
+/* Whether rank 0 has seen other bits than one call's. The job then goes on to its end: what is written before an
+   abort can be lost. */
+static int differs;
+
+/* Prints the digest of outputs (FNV-1a), and whether those of one call differ. */
 static void compare(const char *what, const float *out, const float *one_call, size_t count) {
     uint64_t hash = 0xcbf29ce484222325u;
     for (size_t i = 0; i < count; i++) {
@@ -112,7 +116,9 @@ static void compare(const char *what, const float *out, const float *one_call, s
     printf("%s %08x%08x\n", what, (unsigned)(hash >> 32), (unsigned)hash);
     fflush(stdout);
     if (memcmp(out, one_call, count * sizeof *out) != 0) {
-        fail("other bits than one call");
+        puts("other bits than one call");
+        fflush(stdout);
+        differs = 1;
     }
 }
 
@@ -352,9 +358,9 @@ int main(int argc, char **argv) {
     for (int repeat = 0; repeat < (is_mode("time") ? 15 : 1); repeat++) {
         prefill(argc > 4 ? strtoul(argv[4], NULL, 10) : 4500);
     }
-    if (rank == 0) {
+    if (rank == 0 && !differs) {
         printf("ok %d ranks\n", ranks);
     }
     MPI_Finalize();
-    return 0;
+    return differs;
 }
