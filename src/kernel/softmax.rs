@@ -498,8 +498,8 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
 /// Softmax of [`STRIPS`] strips, of `C` vectors of columns each, from column `col` on.
 ///
 /// [`columns`] reads a strip three times, from cache where it fits. Rows a multiple of 2 KiB apart share a few
-/// sets, which hold a fraction of them: here the strips of a panel take turns of a few rows, so that each pass reads the rows of the
-/// panel in sequence.
+/// sets, which hold a fraction of them: here the strips of a panel take turns of a few rows, so that each pass
+/// reads the rows of the panel in sequence.
 #[inline(always)]
 fn panel<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,

@@ -123,8 +123,8 @@ impl<'a> OneLane<'a> {
     }
 }
 
-/// Makes the state of a span, [`join`]ed with the total if there is one, the total, and begins a new state. Returns
-/// the divisor of the accumulators: the sum if `normalise`, else 1.
+/// Ends a span for one query: its state, [`join`]ed with the total if there is one, becomes the total, and a new state
+/// begins. Returns the divisor of the accumulators: the sum if `normalise`, else 1.
 // Not inlined: most calls have a single span without a sink, and need no registers for this.
 #[cold]
 #[inline(never)]
