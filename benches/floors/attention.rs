@@ -156,10 +156,10 @@ fn in_turns_of_one_by_one(backend: Backend) -> f64 {
     in_turns / apart
 }
 
-fn view(x: &Aligned, rows: usize, cols: usize) -> MatrixRef<'_> {
+pub(crate) fn view(x: &Aligned, rows: usize, cols: usize) -> MatrixRef<'_> {
     MatrixRef::new(black_box(x.floats()), rows, cols).expect("shape")
 }
 
-fn view_mut(x: &mut Aligned, rows: usize, cols: usize) -> MatrixMut<'_> {
+pub(crate) fn view_mut(x: &mut Aligned, rows: usize, cols: usize) -> MatrixMut<'_> {
     MatrixMut::new(black_box(x.floats_mut()), rows, cols).expect("shape")
 }

@@ -2,11 +2,12 @@
 
 use std::hint::black_box;
 
-use sdpa::{Backend, MatrixMut, MatrixRef};
+use sdpa::Backend;
 
 use crate::{
+    attention::{view, view_mut},
     limits::{Aligned, PEAK_FLOP, load_both, peak},
-    measure::{Floor, Limit, data, yardstick_and_call},
+    measure::{Floor, Limit, yardstick_and_call},
 };
 
 pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
@@ -67,19 +68,27 @@ fn softmax_of_exp(backend: Backend) -> f64 {
     softmax / exp
 }
 
+/// Of aligned floats: where the two rows begin elsewhere in a cache line, one of them may lose half of its
+/// speed to vectors that cross lines.
 fn underflow_of_ordinary(backend: Backend) -> f64 {
-    let (x, far) = (data(1024, 10.0), data(1024, 300.0));
-    let (mut out, mut far_out) = (vec![0.0; 1024], vec![0.0; 1024]);
+    let (x, far) = (Aligned::new(1024, 10.0), Aligned::new(1024, 300.0));
+    let [mut out, mut far_out] = [(); 2].map(|()| Aligned::new(1024, 0.0));
     let [ordinary, underflow] = yardstick_and_call(
-        &mut || backend.softmax(black_box(&x), black_box(&mut out)).expect("shape"),
-        &mut || backend.softmax(black_box(&far), black_box(&mut far_out)).expect("shape"),
+        &mut || {
+            let (x, out) = (black_box(x.floats()), black_box(out.floats_mut()));
+            backend.softmax(x, out).expect("shape");
+        },
+        &mut || {
+            let (x, out) = (black_box(far.floats()), black_box(far_out.floats_mut()));
+            backend.softmax(x, out).expect("shape");
+        },
     );
     underflow / ordinary
 }
 
 fn columns_of_rows(backend: Backend) -> f64 {
-    let x = data(64 * 64, 10.0);
-    let (mut rows, mut columns) = (vec![0.0; 64 * 64], vec![0.0; 64 * 64]);
+    let x = Aligned::new(64 * 64, 10.0);
+    let [mut rows, mut columns] = [(); 2].map(|()| Aligned::new(64 * 64, 0.0));
     let [rows, columns] = yardstick_and_call(
         &mut || backend.softmax_rows(view(&x, 64, 64), view_mut(&mut rows, 64, 64)).expect("shape"),
         &mut || {
@@ -92,19 +101,11 @@ fn columns_of_rows(backend: Backend) -> f64 {
 }
 
 fn scores_of_peak(backend: Backend) -> f64 {
-    let (keys, queries) = (data(128 * 64, 1.0), data(128 * 64, 1.0));
-    let mut out = vec![0.0; 128 * 128];
+    let (keys, queries) = (Aligned::new(128 * 64, 1.0), Aligned::new(128 * 64, 1.0));
+    let mut out = Aligned::new(128 * 128, 0.0);
     let [peak, scores] = yardstick_and_call(&mut || peak(backend), &mut || {
         let (keys, queries) = (view(&keys, 128, 64), view(&queries, 128, 64));
         backend.scores(keys, queries, None, view_mut(&mut out, 128, 128)).expect("shape");
     });
     (2.0 * 128.0 * 128.0 * 64.0 / scores) / (PEAK_FLOP / peak)
-}
-
-fn view(x: &[f32], rows: usize, cols: usize) -> MatrixRef<'_> {
-    MatrixRef::new(black_box(x), rows, cols).expect("shape")
-}
-
-fn view_mut(x: &mut [f32], rows: usize, cols: usize) -> MatrixMut<'_> {
-    MatrixMut::new(black_box(x), rows, cols).expect("shape")
 }
