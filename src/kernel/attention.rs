@@ -413,37 +413,45 @@ impl FlashAttention<'_> {
         )
     }
 
-    /// Whether the queries of vector `c` of the tile are rows of one head, from `row` on.
+    /// The head and the first row of the queries of vector `c` of the tile, if they are all rows of one head.
     #[inline(always)]
-    fn is_one_head<const L: usize>(&self, tile: &Tile<'_>, c: usize, row: usize) -> bool {
+    fn one_head<const L: usize>(&self, tile: &Tile<'_>, c: usize) -> Option<(usize, usize)> {
+        let (head, row) = self.locate(tile.first + c * L);
         // Lanes without a query are after the last row of the head.
-        row + L.min(tile.visible.len().saturating_sub(c * L)) <= self.queries.rows()
+        let queries = L.min(tile.visible.len().saturating_sub(c * L));
+        (row + queries <= self.queries.rows()).then_some((head, row))
     }
 
-    /// Reads the rows of the queries of vector `c` of the tile: the `i`th `L` columns of each. A lane without a
-    /// query is 0: the row of another tile may not be written yet.
+    /// Calls `f` with the rows of the queries of vector `c` of the tile, every `L` columns of them, and with what
+    /// `chunks` yields for those. A lane without a query is 0: the row of another tile may not be written yet.
     #[inline(always)]
-    fn read_rows<const L: usize, const Q: usize, V: Vector<L>>(
+    fn for_each_square<const L: usize, const Q: usize, V: Vector<L>, T>(
         &self,
         token: V::Token,
         from: HeadsRef<'_>,
         tile: &Tile<'_>,
         c: usize,
-        i: usize,
-    ) -> [V; Q] {
-        let first = tile.first + c * L;
-        let (head, row) = self.locate(first);
+        chunks: impl Iterator<Item = T>,
+        mut f: impl FnMut([V; Q], T),
+    ) {
         let of_head = |head| from.head(head).unwrap_or(MatrixRef::EMPTY);
-        if self.is_one_head::<L>(tile, c, row) {
-            return strip::read_rows(token, of_head(head), row, i * L);
+        if let Some((head, row)) = self.one_head::<L>(tile, c) {
+            let rows = of_head(head);
+            for (i, chunk) in chunks.enumerate() {
+                f(strip::read_rows(token, rows, row, i * L), chunk);
+            }
+            return;
         }
-        array!(|lane| {
-            let (head, row) = self.locate(first + lane);
-            let is_query = c * L + lane < tile.visible.len();
-            let from = if is_query { of_head(head) } else { MatrixRef::EMPTY };
-            let [vector] = strip::read(token, from, row, i * L);
-            vector
-        })
+        for (i, chunk) in chunks.enumerate() {
+            let rows = array!(|lane| {
+                let (head, row) = self.locate(tile.first + c * L + lane);
+                let is_query = c * L + lane < tile.visible.len();
+                let from = if is_query { of_head(head) } else { MatrixRef::EMPTY };
+                let [vector] = strip::read(token, from, row, i * L);
+                vector
+            });
+            f(rows, chunk);
+        }
     }
 
     #[inline(always)]

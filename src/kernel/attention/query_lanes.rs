@@ -93,15 +93,22 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
     fn join(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>, join: Join<C, V>) {
         let token = self.scores.token;
         for c in 0..C {
-            for (i, chunk) in self.acc.chunks_mut(L * C * L).enumerate() {
-                let rows: [V; L] = attention.read_rows(token, attention.out.view(), tile, c, i);
-                let columns = V::transpose(rows);
-                for (rows, total) in chunk.as_chunks_mut::<L>().0.chunks_exact_mut(C).zip(columns) {
-                    if let Some(span) = rows.get_mut(c) {
-                        join.apply(c, V::load(token, span), total).store(span);
+            attention.for_each_square(
+                token,
+                attention.out.view(),
+                tile,
+                c,
+                self.acc.chunks_mut(L * C * L),
+                #[inline(always)]
+                |square: [V; L], chunk| {
+                    let rows = chunk.as_chunks_mut::<L>().0.chunks_exact_mut(C);
+                    for (rows, total) in rows.zip(V::transpose(square)) {
+                        if let Some(span) = rows.get_mut(c) {
+                            join.apply(c, V::load(token, span), total).store(span);
+                        }
                     }
-                }
-            }
+                },
+            );
         }
     }
 
@@ -118,10 +125,8 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
         }
         let (acc, queries) = (&*self.acc, tile.visible.len());
         for c in 0..C {
-            let first = tile.first + c * L;
-            let (head, row) = attention.locate(first);
             let chunks = acc.chunks(L * C * L).enumerate();
-            if attention.is_one_head::<L>(tile, c, row) {
+            if let Some((head, row)) = attention.one_head::<L>(tile, c) {
                 let Some(mut out) = attention.out.head_mut(head) else { return };
                 for (i, chunk) in chunks {
                     let square = scaled_square::<L, C, V>(token, chunk, c, factors[c]);
@@ -134,7 +139,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
                 for (lane, vector) in
                     square.into_iter().enumerate().take(queries.saturating_sub(c * L))
                 {
-                    let (head, row) = attention.locate(first + lane);
+                    let (head, row) = attention.locate(tile.first + c * L + lane);
                     let Some(mut out) = attention.out.head_mut(head) else { return };
                     strip::write::<L, 1, 1, V>(&mut out, row, i * L, [[vector]]);
                 }
@@ -266,11 +271,15 @@ fn scaled_square<const L: usize, const C: usize, V: Vector<L>>(
     c: usize,
     factors: V,
 ) -> [V; L] {
-    let (columns, zero) = (columns.as_chunks::<L>().0, V::splat(token, 0.0));
-    V::transpose(array!(|k| match columns.get(k * C + c) {
-        Some(column) => V::load(token, column).mul_add(factors, zero),
-        None => zero,
-    }))
+    let (columns, zero) = (columns.as_chunks::<L>().0.as_chunks::<C>().0, V::splat(token, 0.0));
+    V::transpose(if let Some(columns) = columns.first_chunk::<L>() {
+        array!(|k| V::load(token, &columns[k][c]).mul_add(factors, zero))
+    } else {
+        array!(|k| match columns.get(k) {
+            Some(column) => V::load(token, &column[c]).mul_add(factors, zero),
+            None => zero,
+        })
+    })
 }
 
 /// Rescales the accumulators of `R` value columns from `col` on, unless they are still zero, and adds the

@@ -180,13 +180,20 @@ fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
 ) {
     let scale = V::splat(token, attention.scale);
     for c in 0..C {
-        for (i, to) in packed.chunks_mut(L * C * L).enumerate() {
-            let square: [V; Q] = attention.read_rows(token, *attention.queries, tile, c, i);
-            // Fill the vector with copies: the transposition then needs fewer moves than with zeros.
-            let square = V::transpose(array!(|lane| square[lane % Q]));
-            let rows = to.as_chunks_mut::<L>().0.as_chunks_mut::<C>().0;
-            store_square::<L, C, V>(square, scale, rows, c);
-        }
+        attention.for_each_square(
+            token,
+            *attention.queries,
+            tile,
+            c,
+            packed.chunks_mut(L * C * L),
+            #[inline(always)]
+            |square: [V; Q], to| {
+                // Fill the vector with copies: the transposition then needs fewer moves than with zeros.
+                let square = V::transpose(array!(|lane| square[lane % Q]));
+                let rows = to.as_chunks_mut::<L>().0.as_chunks_mut::<C>().0;
+                store_square::<L, C, V>(square, scale, rows, c);
+            },
+        );
     }
 }
 
