@@ -31,7 +31,7 @@ pub fn softmax(bytes: &[u8]) {
     targets::softmax::check(bytes);
 }
 
-/// Fuzzes `Attention` over matrices and over a cache, and `Backend::merge`.
+/// Fuzzes `Attention` over matrices, over a cache and in spans, and `Backend::merge`.
 pub fn attention(bytes: &[u8]) {
     targets::attention::check(bytes);
 }

@@ -3,7 +3,9 @@
 //! Uses only `core` and caller-provided buffers, so that firmware can include this file and `cases.rs` by
 //! `#[path]`. Users may compare the digests: from version 1 on, a changed digest requires a major version.
 
-use sdpa::{Attention, Backend, Error, MatrixMut, MatrixRef};
+use sdpa::{
+    Attention, Backend, CachePositions, Error, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef, SPAN,
+};
 
 use super::cases::{Kind, Layout, Rng};
 
@@ -16,7 +18,7 @@ pub(crate) const FLOATS: usize = 4096;
 /// The digests of the FMA and the non-FMA family.
 /// `SDPA_PRINT_DIGESTS=1 cargo test --test all digests:: -- --nocapture` prints the current ones.
 #[rustfmt::skip]
-pub(crate) const DIGESTS: [(Operation, u64, u64); 12] = [
+pub(crate) const DIGESTS: [(Operation, u64, u64); 15] = [
     (Operation::Dot,                   0x8621_9a95_8f26_6ae1, 0x4671_a893_95f5_0ac9),
     (Operation::Softmax,               0xc9b9_224d_1baf_2006, 0x721f_b9cc_07e8_b877),
     (Operation::SoftmaxInPlace,        0xc9b9_224d_1baf_2006, 0x721f_b9cc_07e8_b877),
@@ -28,6 +30,9 @@ pub(crate) const DIGESTS: [(Operation, u64, u64); 12] = [
     (Operation::Scores,                0xd7ef_00ca_8155_ba27, 0x33bd_d755_e26a_1b6e),
     (Operation::WeightedSum,           0x3443_decb_179f_a2ac, 0xbf91_32e9_fba2_3d98),
     (Operation::Attention,             0x0247_efda_7733_1448, 0xd6e8_fa60_ead0_5ec3),
+    (Operation::Spans,                 0x6f44_90fe_d781_2034, 0xa413_687a_5e84_bdb1),
+    (Operation::SpansJoined,           0x6f44_90fe_d781_2034, 0xa413_687a_5e84_bdb1),
+    (Operation::SpansOfCache,          0x7a91_d10b_83dc_a618, 0x8e6e_8dc0_834c_b8b3),
     (Operation::Merge,                 0xafd2_5915_2ea8_7898, 0x6aba_ed57_0b0a_7dac),
 ];
 
@@ -44,6 +49,12 @@ pub(crate) enum Operation {
     Scores,
     WeightedSum,
     Attention,
+    /// Attention over the keys of two or three spans.
+    Spans,
+    /// The same calls in two parts, joined, the later part first: the same digest.
+    SpansJoined,
+    /// Attention over a cache that begins at any position and has dropped keys.
+    SpansOfCache,
     Merge,
 }
 
@@ -163,6 +174,63 @@ impl Operation {
                 digest.add_all(out.view());
                 logarithms.iter().for_each(|&x| digest.add(x));
             }
+            Self::Spans | Self::SpansJoined => {
+                let keys = SPAN + 1 + rng.below(2 * SPAN);
+                let [queries, dim, width] = [(); 3].map(|()| 1 + rng.below(4));
+                let [mut bias, mut q] = [[0.0; FLOATS]; 2];
+                let (q, bias) =
+                    (input(rng, &mut q, queries, dim)?, rows(rng, &mut bias, keys, queries)?);
+                let (k, v) = (rows(rng, left, keys, dim)?, rows(rng, right, keys, width)?);
+                let attention = |bias| options(&mut rng.clone(), backend, keys, bias);
+                let (results, states) = out.split_at_mut(queries * (width + 1));
+                let (out, logarithms) = results.split_at_mut(queries * width);
+                let out = MatrixMut::new(out, queries, width)?;
+                let mut workspace = [0.0; Attention::workspace(LONGEST, LONGEST)];
+                if self == Self::Spans {
+                    let attention = attention(bias);
+                    attention.run_with_log_sum_exp(q, k, v, out, logarithms, &mut workspace)?;
+                } else {
+                    let span = queries * Attention::state_floats(width);
+                    let states = &mut states[..keys.div_ceil(SPAN) * span];
+                    let (later, first) = states.split_at_mut(states.len() - span);
+                    for (states, [from, to]) in [(later, [SPAN, keys]), (first, [0, SPAN])] {
+                        let [k, v, bias] = [k, v, bias].map(|x| part(x, [from, to]));
+                        let attention = attention(bias?);
+                        attention.run_spans(q, k?, v?, from as u64, states, &mut workspace)?;
+                    }
+                    attention(bias).join(states, out, Some(logarithms))?;
+                }
+                results.iter().for_each(|&x| digest.add(x));
+            }
+            Self::SpansOfCache => {
+                const BLOCKS: usize = 21;
+                let [queries, dim, width] = [(); 3].map(|()| 1 + rng.below(3));
+                let begin = rng.pick(&[0, 5000, (1 << 31) - 1300, (1 << 32) - 1300, 1 << 57]);
+                let begin = begin + rng.below(SPAN) as u64;
+                let mut positions = CachePositions::new(begin, begin)?;
+                let keys = &mut left[..dim * KEY_BLOCK * BLOCKS];
+                let values = &mut right[..width * KEY_BLOCK * BLOCKS];
+                let mut cache = KvCacheMut::new(keys, values, dim, width, &mut positions)?;
+                let [mut buffer, mut other] = [[0.0; FLOATS]; 2];
+                for _ in 0..4 + rng.below(4) {
+                    let tokens = 1 + rng.below(600);
+                    let k = rows(rng, &mut buffer, tokens, dim)?;
+                    let v = rows(rng, &mut other, tokens, width)?;
+                    cache.slide(BLOCKS * KEY_BLOCK - KEY_BLOCK - tokens);
+                    cache.append(k, v)?;
+                }
+                let cache = cache.view();
+                let bias = rows(rng, &mut buffer, cache.len(), queries)?;
+                let attention = options(rng, backend, cache.len(), bias)
+                    .query_offset(-(rng.below(cache.len()) as isize));
+                let q = input(rng, &mut other, queries, dim)?;
+                let results = &mut out[..queries * (width + 1)];
+                let (out, logarithms) = results.split_at_mut(queries * width);
+                let out = MatrixMut::new(out, queries, width)?;
+                let mut workspace = [0.0; Attention::workspace(LONGEST, LONGEST)];
+                cache.attend_with_log_sum_exp(&attention, q, out, logarithms, &mut workspace)?;
+                results.iter().for_each(|&x| digest.add(x));
+            }
             Self::Merge => {
                 let [queries, width, _] = sizes(rng).map(|size| size.max(1));
                 let [mut ours, mut theirs] = [[0.0; LONGEST]; 2];
@@ -257,6 +325,21 @@ fn input<'a>(
     let Layout { start, row_stride, col_stride, len, .. } = Layout::of_input(rng, rows, cols);
     let floats = slice(rng, buffer, len);
     MatrixRef::with_strides(&floats[start..], rows, cols, row_stride, col_stride)
+}
+
+/// Many rows in a small buffer: each begins one float after the row before.
+fn rows<'a>(
+    rng: &mut Rng,
+    buffer: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+) -> Result<MatrixRef<'a>, Error> {
+    MatrixRef::with_strides(slice(rng, buffer, rows + cols), rows, cols, 1, 1)
+}
+
+/// The rows from `from` to `to`.
+fn part(x: MatrixRef<'_>, [from, to]: [usize; 2]) -> Result<MatrixRef<'_>, Error> {
+    Ok(x.split_rows(to)?.0.split_rows(from)?.1)
 }
 
 /// An output or in-place operand, with random content.

@@ -6,9 +6,10 @@
 //!          space, or misaligned
 //! an error: nothing has changed
 //! SDPA_OK:  only elements of outputs have changed, outputs overlap nothing, no argument was invalid
+//! states of any parts of the keys, joined in any order: the bits of one call
 //! ```
 
-use std::ptr;
+use std::{ops::Range, ptr};
 
 use sdpa_capi::*;
 
@@ -44,6 +45,21 @@ impl Input<'_> {
 /// The number of floats: small arguments are in the first half, workspaces in the second.
 const FLOATS: usize = 1 << 13;
 const CANARY: u32 = 0x7fc5_a5a5;
+
+/// [`SDPA_SPAN`] in the type of positions.
+const SPAN: u64 = SDPA_SPAN as u64;
+
+const NO_MATRIX: sdpa_matrix =
+    sdpa_matrix { data: ptr::null(), rows: 0, cols: 0, row_stride: 0, col_stride: 0 };
+
+const NO_CACHE: sdpa_cache = sdpa_cache {
+    storage: ptr::null_mut(),
+    dim: 0,
+    value_dim: 0,
+    blocks: 0,
+    appended: 0,
+    dropped: 0,
+};
 
 struct Arena<'a> {
     input: Input<'a>,
@@ -172,9 +188,7 @@ impl Arena<'_> {
     }
 
     fn matrix(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
-        let Region { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
-            self.operand(2, [1, rows, cols]);
-        sdpa_matrix { data, rows, cols, row_stride, col_stride }
+        matrix_of(self.heads(2, [1, rows, cols]))
     }
 
     fn bias(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
@@ -184,16 +198,20 @@ impl Arena<'_> {
     }
 
     fn output(&mut self, rows: usize, cols: usize) -> sdpa_matrix_mut {
-        let Region { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
-            self.region(2, [1, rows, cols], true);
-        sdpa_matrix_mut { data, rows, cols, row_stride, col_stride }
+        matrix_mut_of(self.output_heads(2, [1, rows, cols]))
     }
 
-    fn heads(&mut self, heads: usize, rows: usize, cols: usize) -> sdpa_heads {
-        let Region { data, sizes: [heads, rows, cols], strides } =
-            self.operand(3, [heads, rows, cols]);
+    /// Heads, or with 2 axes one head without a stride.
+    fn heads(&mut self, axes: usize, sizes: [usize; 3]) -> sdpa_heads {
+        let Region { data, sizes: [heads, rows, cols], strides } = self.operand(axes, sizes);
         let [head_stride, row_stride, col_stride] = strides;
         sdpa_heads { data, heads, rows, cols, head_stride, row_stride, col_stride }
+    }
+
+    fn output_heads(&mut self, axes: usize, sizes: [usize; 3]) -> sdpa_heads_mut {
+        let Region { data, sizes: [heads, rows, cols], strides } = self.region(axes, sizes, true);
+        let [head_stride, row_stride, col_stride] = strides;
+        sdpa_heads_mut { data, heads, rows, cols, head_stride, row_stride, col_stride }
     }
 
     /// A pointer to `n` floats, or NULL if `n` is 0 or too large.
@@ -226,6 +244,93 @@ impl Arena<'_> {
         (self.at(at), len)
     }
 
+    /// States of `need` floats, one float less, or any number; returns also which floats of the arena these are.
+    fn states(&mut self, need: usize, is_output: bool) -> (*mut f32, usize, Range<usize>) {
+        let at = 16 * self.input.byte() + self.input.below(16);
+        let len = match self.input.below(8) {
+            0 => need.saturating_sub(1),
+            1 => self.input.any(200),
+            _ => need,
+        };
+        if 4 * len as u128 >= isize::MAX as u128 {
+            return (self.at(at), len, 0..0);
+        }
+        if at + len > FLOATS || self.input.below(8) == 7 {
+            return (ptr::null_mut(), len, 0..0);
+        }
+        (at..at + len).for_each(|i| self.note(i, is_output));
+        (self.at(at), len, at..at + len)
+    }
+
+    fn output_states(
+        &mut self,
+        spans: usize,
+        queries: sdpa_heads,
+        width: usize,
+    ) -> (*mut f32, usize) {
+        let need = [queries.heads, queries.rows, sdpa_state_floats(width)]
+            .iter()
+            .fold(spans, |all, &n| all.saturating_mul(n));
+        let (states, len, _) = self.states(need, true);
+        if len != need {
+            self.wrong = Some("states of another length");
+        }
+        (states, len)
+    }
+
+    /// The number of axes, KV heads and query heads per KV head.
+    fn head_counts(&mut self) -> (usize, [usize; 2]) {
+        match self.input.below(2) {
+            0 => (2, [1; 2]),
+            _ => (3, [1 + self.input.below(2), 1 + self.input.below(3)]),
+        }
+    }
+
+    /// The position of the first key of `spans` spans.
+    fn first_key(&mut self, spans: usize) -> u64 {
+        let span = self.input.below(9) as u64;
+        let first_key = match self.input.below(8) {
+            6 => (1 << 58) - SPAN * span,
+            7 => self.input.any(256) as u64,
+            _ => SPAN * span,
+        };
+        let end = (first_key / SPAN).saturating_add(spans as u64);
+        if !first_key.is_multiple_of(SPAN) || end > 1 << 48 {
+            self.wrong = Some("a span does not begin there");
+        }
+        first_key
+    }
+
+    /// Writes the indices of spans, in any order and some absent, to the states of `queries` queries; now and then
+    /// one is there twice, is none, or is that of one query alone.
+    fn write_indices(&mut self, states: Range<usize>, queries: usize, row: usize) {
+        let count = states.len().checked_div(queries.saturating_mul(row)).unwrap_or(0);
+        let first = [0, (1 << 24) - 99, (1 << 48) - 252][self.input.below(3)];
+        let step = 1 + self.input.below(250);
+        let mut indices: Vec<u64> = (0..count).map(|i| first + (i * step % 251) as u64).collect();
+        let damage = self.input.below(8);
+        if damage == 5 && count > 1 {
+            indices[count - 1] = indices[self.input.below(count - 1)];
+            self.wrong = Some("a span is there twice");
+        }
+        for (i, at) in states.clone().step_by(row.max(1)).take(count * queries).enumerate() {
+            let index = indices[i / queries];
+            self.floats[at] = (index >> 24) as f32;
+            self.floats[at + 1] = (index & 0xff_ffff) as f32;
+        }
+        if damage > 5 && count > 0 {
+            let at = states.start + row * self.input.below(count * queries);
+            if damage == 6 {
+                let part = [f32::NAN, f32::INFINITY, -1.0, 0.5, 16_777_216.0, 1e30];
+                self.floats[at + self.input.below(2)] = part[self.input.below(6)];
+                self.wrong = Some("an index is none");
+            } else if queries > 1 {
+                [self.floats[at], self.floats[at + 1]] = [3.0, 3.0];
+                self.wrong = Some("queries of a span have different indices");
+            }
+        }
+    }
+
     fn options(&mut self, keys: usize, queries: usize) -> sdpa_options {
         let flags = match self.input.byte() {
             byte @ 0..=250 => byte as u32 % 4,
@@ -245,9 +350,7 @@ impl Arena<'_> {
                 _ => window = [0; 2],
             }
         }
-        let none =
-            sdpa_matrix { data: ptr::null(), rows: 0, cols: 0, row_stride: 0, col_stride: 0 };
-        let bias = if self.input.below(3) == 2 { self.bias(keys, queries) } else { none };
+        let bias = if self.input.below(3) == 2 { self.bias(keys, queries) } else { NO_MATRIX };
         let sink = if self.input.below(3) == 2 { self.array(1, false) } else { ptr::null_mut() };
         // The mask is the bytes of the first floats.
         let (mut keep, mut keep_row_stride, mut keep_col_stride) = (ptr::null(), 0, 0);
@@ -285,6 +388,16 @@ impl Arena<'_> {
     }
 }
 
+fn matrix_of(heads: sdpa_heads) -> sdpa_matrix {
+    let sdpa_heads { data, rows, cols, row_stride, col_stride, .. } = heads;
+    sdpa_matrix { data, rows, cols, row_stride, col_stride }
+}
+
+fn matrix_mut_of(heads: sdpa_heads_mut) -> sdpa_matrix_mut {
+    let sdpa_heads_mut { data, rows, cols, row_stride, col_stride, .. } = heads;
+    sdpa_matrix_mut { data, rows, cols, row_stride, col_stride }
+}
+
 /// Whether a softmax runs in place.
 fn is_in_place(x: &sdpa_matrix, out: &sdpa_matrix_mut) -> bool {
     ptr::eq(x.data, out.data)
@@ -309,7 +422,7 @@ pub(crate) fn check(bytes: &[u8]) {
             arena.wrong = Some("no back end of this machine");
         }
     }
-    let kind = arena.input.below(12);
+    let kind = arena.input.below(16);
     let [rows, cols, depth, width] = [0; 4].map(|_| arena.input.below(9));
     for i in 0..FLOATS / 2 {
         if i % 3 != 0 {
@@ -401,16 +514,13 @@ pub(crate) fn check(bytes: &[u8]) {
         9 => {
             let (key_heads, group) = (1 + a.input.below(2), 1 + a.input.below(3));
             let heads = key_heads * group;
-            let queries = a.heads(heads, cols, depth);
-            let (keys, values) = (a.heads(key_heads, rows, depth), a.heads(key_heads, rows, width));
+            let queries = a.heads(3, [heads, cols, depth]);
+            let keys = a.heads(3, [key_heads, rows, depth]);
+            let values = a.heads(3, [key_heads, rows, width]);
             let options = a.options(keys.rows, queries.rows);
             let sinks =
                 if a.input.below(3) == 2 { a.array(queries.heads, false) } else { ptr::null_mut() };
-            let Region { data, sizes: [heads, rows, cols], strides } =
-                a.region(3, [heads, cols, width], true);
-            let [head_stride, row_stride, col_stride] = strides;
-            let out =
-                sdpa_heads_mut { data, heads, rows, cols, head_stride, row_stride, col_stride };
+            let out = a.output_heads(3, [heads, cols, width]);
             let lse = a.array(queries.heads.saturating_mul(queries.rows), true);
             let (space, len) = a.workspace(keys.cols, values.cols);
             let options = a.write_options(&options);
@@ -434,7 +544,102 @@ pub(crate) fn check(bytes: &[u8]) {
             // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe { call!(on, sdpa_merge, sdpa_merge_on(out, lse, other, other_lse)) })
         }
-        _ => return cache(a, rows, depth, width),
+        11 => return cache(a, rows, depth, width, None),
+        12 => {
+            // Now and then keys of several spans, of one column.
+            let spans = a.input.below(6).saturating_sub(3);
+            let rows = spans * SDPA_SPAN + rows;
+            let [depth, width] = [depth, width].map(|n| if spans > 0 { n.min(1) } else { n });
+            let (axes, [key_heads, group]) = a.head_counts();
+            let queries = a.heads(axes, [key_heads * group, cols, depth]);
+            let keys = a.heads(axes, [key_heads, rows, depth]);
+            let values = a.heads(axes, [key_heads, rows, width]);
+            let options = a.options(keys.rows, queries.rows);
+            let spans = keys.rows.div_ceil(SDPA_SPAN);
+            let first_key = a.first_key(spans);
+            let (states, states_len) = a.output_states(spans, queries, values.cols);
+            let (space, len) = a.workspace(keys.cols, values.cols);
+            let options = a.write_options(&options);
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+            run(a, || unsafe {
+                if axes == 3 {
+                    call!(
+                        on,
+                        sdpa_attention_states_heads,
+                        sdpa_attention_states_heads_on(
+                            queries, keys, values, options, first_key, states, states_len, space,
+                            len,
+                        )
+                    )
+                } else {
+                    let [queries, keys, values] = [queries, keys, values].map(matrix_of);
+                    call!(
+                        on,
+                        sdpa_attention_states,
+                        sdpa_attention_states_on(
+                            queries, keys, values, options, first_key, states, states_len, space,
+                            len,
+                        )
+                    )
+                }
+            })
+        }
+        13 => {
+            let (axes, [key_heads, group]) = a.head_counts();
+            let out = a.output_heads(axes, [key_heads * group, cols, width]);
+            let sink = if a.input.below(3) == 2 { a.array(1, false) } else { ptr::null_mut() };
+            // Nothing else is read.
+            let nowhere = ptr::without_provenance(1);
+            let options = sdpa_options {
+                flags: !0,
+                scale: f32::NAN,
+                softcap: -1.0,
+                query_offset: 0,
+                window_left: 1,
+                window_right: 1,
+                bias: sdpa_matrix { data: nowhere, rows: 9, cols: 9, ..NO_MATRIX },
+                keep: nowhere.cast(),
+                keep_row_stride: usize::MAX,
+                keep_col_stride: usize::MAX,
+                sink,
+            };
+            let has_sinks = axes == 3 && a.input.below(3) == 2;
+            let sinks = if has_sinks { a.array(out.heads, false) } else { ptr::null_mut() };
+            let queries = out.heads.saturating_mul(out.rows);
+            let lse = a.array(queries, true);
+            let row = sdpa_state_floats(out.cols);
+            let span = queries.saturating_mul(row);
+            let spans = a.input.below(6);
+            let (states, len, held) = a.states(span.saturating_mul(spans), false);
+            if !len.is_multiple_of(span) {
+                a.wrong = Some("states of no number of spans");
+            }
+            a.write_indices(held, queries, row);
+            let options = a.write_options(&options);
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+            run(a, || unsafe {
+                if axes == 3 {
+                    call!(
+                        on,
+                        sdpa_join_heads,
+                        sdpa_join_heads_on(states, len, options, sinks, out, lse)
+                    )
+                } else {
+                    let out = matrix_mut_of(out);
+                    call!(on, sdpa_join, sdpa_join_on(states, len, options, out, lse))
+                }
+            })
+        }
+        14 => return split(a, cols, depth, width),
+        _ => {
+            let position = match a.input.below(4) {
+                0 => SPAN * a.input.byte() as u64,
+                1 => a.input.any(256) as u64,
+                2 => (1 << 58) - a.input.byte() as u64,
+                _ => u64::MAX - a.input.byte() as u64,
+            };
+            return cache(a, rows, depth, width, Some(position));
+        }
     };
     check_result(a, status, &before, in_place);
 }
@@ -448,7 +653,7 @@ fn run(arena: &Arena<'_>, call: impl FnOnce() -> sdpa_status) -> (sdpa_status, V
 /// Fails if the call changed memory that it must not change, or accepted invalid arguments.
 fn check_result(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: bool) {
     let is_known = (SDPA_OK..=SDPA_ERROR_POSITION).contains(&status)
-        || (status % 100 == SDPA_ERROR_SHAPE && status < 1200);
+        || (status % 100 == SDPA_ERROR_SHAPE && status <= SDPA_ERROR_SHAPE_STATES);
     assert!(is_known, "status {status}");
     if std::env::var_os("SDPA_BREAK_BITS").is_some_and(|set| set == "1") {
         arena.floats[FLOATS - 1] = 0.0;
@@ -465,24 +670,22 @@ fn check_result(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_p
     }
 }
 
-/// Calls on a cache through many steps, with now and then a corrupted field of the structure.
-fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
+/// Calls on a cache through many steps, with now and then a corrupted field of the structure. A cache that begins
+/// at a position also computes states.
+fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize, position: Option<u64>) {
     let (len, backend_error) = (FLOATS / 4, a.wrong.take());
     let storage = a.at(len);
     let alignment_error = a.wrong;
-    let zero = sdpa_cache {
-        storage: ptr::null_mut(),
-        dim: 0,
-        value_dim: 0,
-        blocks: 0,
-        appended: 0,
-        dropped: 0,
-    };
-    let mut cache = zero;
+    let mut cache = NO_CACHE;
     let asked = if a.input.below(8) == 7 { a.input.any(200) } else { len };
     if 4 * asked as u128 >= isize::MAX as u128 || asked <= len {
         // SAFETY: the storage is in the arena, or refused as too large.
-        unsafe { sdpa_cache_init(&mut cache, depth, width, storage, asked) };
+        unsafe {
+            match position {
+                None => sdpa_cache_init(&mut cache, depth, width, storage, asked),
+                Some(at) => sdpa_cache_init_at(&mut cache, depth, width, storage, asked, at),
+            }
+        };
     }
     for _ in 0..12 {
         if a.input.below(16) == 15 {
@@ -522,9 +725,45 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
                 run(a, || unsafe { sdpa_cache_truncate(&mut cache, n) })
             }
             4 => {
-                let position = a.input.any(100) as u64;
+                let position = position.unwrap_or(0).wrapping_add(a.input.any(100) as u64);
                 // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
                 run(a, || unsafe { sdpa_cache_truncate_to(&mut cache, position) })
+            }
+            _ if position.is_some() && a.input.below(2) == 1 => {
+                a.roles[held.clone()].fill(INPUT);
+                let (axes, [_, heads]) = a.head_counts();
+                let queries = a.heads(axes, [heads, rows, depth]);
+                let keys = cache.appended.saturating_sub(cache.dropped) as usize;
+                let options = a.options(keys, queries.rows);
+                let spans = match keys {
+                    0 => 0,
+                    _ => (cache.appended.div_ceil(SPAN) - cache.dropped / SPAN) as usize,
+                };
+                let (states, states_len) = a.output_states(spans, queries, cache.value_dim);
+                let (space, len) = a.workspace(cache.dim, cache.value_dim);
+                let options = a.write_options(&options);
+                a.wrong = a.wrong.or(backend_error);
+                // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+                run(a, || unsafe {
+                    if axes == 3 {
+                        call!(
+                            a.on,
+                            sdpa_cache_states_heads,
+                            sdpa_cache_states_heads_on(
+                                &cache, queries, options, states, states_len, space, len,
+                            )
+                        )
+                    } else {
+                        let queries = matrix_of(queries);
+                        call!(
+                            a.on,
+                            sdpa_cache_states,
+                            sdpa_cache_states_on(
+                                &cache, queries, options, states, states_len, space, len,
+                            )
+                        )
+                    }
+                })
             }
             _ => {
                 a.roles[held.clone()].fill(INPUT);
@@ -559,4 +798,177 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize) {
         }
     }
     assert!(size_of::<sdpa_cache>() == 4 * size_of::<usize>() + 16);
+}
+
+/// One call, and the same keys in parts, each now and then in a cache: their states, joined, have the bits of the
+/// call. A part may be absent, where all its keys are masked. Inputs are in the first half of the arena.
+fn split(a: &mut Arena<'_>, tokens: usize, dim: usize, width: usize) {
+    let (key_heads, group) = (1 + a.input.below(2), 1 + a.input.below(2));
+    let heads = key_heads * group;
+    let keys = SDPA_SPAN * a.input.below(3) + a.input.byte();
+    let tokens = tokens.min((1 << 17) / (heads * (keys + 1) * (dim + width + 1)));
+    for (i, x) in a.floats[..FLOATS / 2].iter_mut().enumerate() {
+        *x = (i * i % 61) as f32 / 16.0 - 2.0;
+    }
+    for _ in 0..a.input.below(4) {
+        let at = 16 * a.input.byte() + a.input.below(16);
+        a.floats[at] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e38][a.input.below(4)];
+    }
+    let floats = a.floats.as_mut_ptr();
+    let at = |i: usize| floats.wrapping_add(i);
+    // Rows begin one float after each other.
+    let input = |a: &mut Arena<'_>, heads, rows, cols| {
+        let data = at(16 * a.input.below(64) + a.input.below(16));
+        let (head_stride, row_stride, col_stride) = (a.input.byte(), 1, 1);
+        sdpa_heads { data, heads, rows, cols, head_stride, row_stride, col_stride }
+    };
+    let queries = input(a, heads, tokens, dim);
+    let (k, v) = (input(a, key_heads, keys, dim), input(a, key_heads, keys, width));
+    let mut options = a.options(0, 0);
+    if a.wrong.is_some() {
+        return;
+    }
+    options.query_offset = options.query_offset.wrapping_add(16 * a.input.byte() as isize);
+    options.bias = match a.input.below(3) {
+        2 => matrix_of(input(a, 1, keys, tokens)),
+        _ => NO_MATRIX,
+    };
+    let mut parts = Vec::new();
+    let mut from = 0;
+    while from < keys {
+        let to = keys.min(from + SDPA_SPAN * (1 + a.input.below(2)));
+        parts.push(from..to);
+        from = to;
+    }
+    let masked = 2 + a.input.below(99);
+    let mut keep: Vec<u8> = (0..keys).map(|key| u8::from(key % masked != 0)).collect();
+    if a.input.below(3) == 2 && !parts.is_empty() {
+        let absent = parts.remove(a.input.below(parts.len()));
+        keep[absent].fill(0);
+    }
+    if a.input.below(2) == 1 {
+        parts.reverse();
+    }
+    (options.keep, options.keep_row_stride, options.keep_col_stride) = (keep.as_ptr(), 1, 0);
+
+    // The outputs, the workspace and the states.
+    let count = heads * tokens;
+    let out_floats = FLOATS / 2..FLOATS / 2 + count * width;
+    let lse_floats = out_floats.end..out_floats.end + count;
+    let space_len = sdpa_attention_workspace(dim, width);
+    let space_floats = lse_floats.end..lse_floats.end + space_len;
+    let (lse, space) = (at(lse_floats.start), at(space_floats.start));
+    let out = sdpa_heads_mut {
+        data: at(out_floats.start),
+        heads,
+        rows: tokens,
+        cols: width,
+        head_stride: 0,
+        row_stride: 0,
+        col_stride: 0,
+    };
+    let outputs = [out_floats.clone(), lse_floats.clone(), space_floats.clone()];
+    let (on, sinks) = (a.on, ptr::null());
+    let check = |a: &mut Arena<'_>, outputs: &[Range<usize>], call: &dyn Fn() -> sdpa_status| {
+        a.roles.fill(0);
+        a.outputs_overlap = false;
+        outputs.iter().for_each(|floats| a.roles[floats.clone()].fill(OUTPUT));
+        let (status, before) = run(a, call);
+        check_result(a, status, &before, false);
+        status
+    };
+    // SAFETY: all pointers are into the arena, but for the mask, with a byte per key.
+    let status = check(a, &outputs, &|| unsafe {
+        call!(
+            on,
+            sdpa_attention_heads,
+            sdpa_attention_heads_on(queries, k, v, &options, sinks, out, lse, space, space_len)
+        )
+    });
+    if status != SDPA_OK {
+        return;
+    }
+    let results = out_floats.start..lse_floats.end;
+    let want = a.floats[results.clone()].to_vec();
+    a.floats[results.clone()].fill(f32::from_bits(CANARY));
+
+    let states = at(space_floats.end);
+    let mut states_len = 0;
+    for part in parts {
+        let (Range { start: from, end: to }, rows) = (part.clone(), part.len());
+        let len = rows.div_ceil(SDPA_SPAN) * count * sdpa_state_floats(width);
+        let begin = space_floats.end + states_len;
+        let here = at(begin);
+        let mut options = options;
+        options.keep = keep[from..].as_ptr();
+        if !options.bias.data.is_null() {
+            options.bias.data = options.bias.data.wrapping_add(from);
+            options.bias.rows = rows;
+        }
+        let [k, v] = [k, v].map(|x| sdpa_heads { data: x.data.wrapping_add(from), rows, ..x });
+        let outputs = [begin..begin + len, space_floats.clone()];
+        let is_cached = a.input.below(3) == 2;
+        // In a cache the offset is that from the newest key.
+        let newest = to as isize - tokens as isize;
+        let status = match options.query_offset.checked_sub(newest) {
+            Some(query_offset) if is_cached && key_heads == 1 => {
+                options.query_offset = query_offset;
+                let blocks = rows.div_ceil(SDPA_KEY_BLOCK);
+                let mut storage = vec![0.0; sdpa_cache_floats(dim, width, blocks)];
+                let (data, floats) = (storage.as_mut_ptr(), storage.len());
+                let (first_key, k, v) = (from as u64, matrix_of(k), matrix_of(v));
+                let mut cache = NO_CACHE;
+                // SAFETY: the storage is as long as said, and lives until the states are there.
+                unsafe {
+                    let init = sdpa_cache_init_at(&mut cache, dim, width, data, floats, first_key);
+                    assert_eq!(init, SDPA_OK, "the cache of a part");
+                    assert_eq!(sdpa_cache_append(&mut cache, k, v), SDPA_OK, "the keys of a part");
+                }
+                // SAFETY: as above.
+                check(a, &outputs, &|| unsafe {
+                    call!(
+                        on,
+                        sdpa_cache_states_heads,
+                        sdpa_cache_states_heads_on(
+                            &cache, queries, &options, here, len, space, space_len,
+                        )
+                    )
+                })
+            }
+            // SAFETY: as above.
+            _ => check(a, &outputs, &|| unsafe {
+                call!(
+                    on,
+                    sdpa_attention_states_heads,
+                    sdpa_attention_states_heads_on(
+                        queries,
+                        k,
+                        v,
+                        &options,
+                        from as u64,
+                        here,
+                        len,
+                        space,
+                        space_len,
+                    )
+                )
+            }),
+        };
+        assert_eq!(status, SDPA_OK, "the states of a part");
+        states_len += len;
+    }
+    // SAFETY: as above.
+    let status = check(a, &outputs[..2], &|| unsafe {
+        call!(
+            on,
+            sdpa_join_heads,
+            sdpa_join_heads_on(states, states_len, &options, sinks, out, lse)
+        )
+    });
+    assert_eq!(status, SDPA_OK, "the join");
+    let got = &a.floats[results];
+    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+        let are_same = got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan());
+        assert!(are_same, "joined, float {i} is {got:e}, in one call {want:e}");
+    }
 }

@@ -1,8 +1,8 @@
 //! Attention: against f64, over a cache, and in parts that are merged; with canaries around all outputs.
 //!
 //! ```text
-//! every back end    all heads in one call == each head alone == over a cache == states of spans, joined ==
-//!                   others of its family, bit for bit
+//! every back end    all heads in one call == each head alone == over a cache == states of spans, or of those in
+//!                   a cache, joined == others of its family, bit for bit
 //! each family       scores of `Attention::scores`, and outputs and pattern computed from these scores in
 //!                   f64: within their bounds
 //! two parts, merged within the bound of one call
@@ -208,37 +208,72 @@ impl Case {
         assert!(is_untouched(&out) && is_untouched(&log_sum_exp), "an error wrote");
     }
 
-    /// Computes the states of the spans one by one, from the last or the first on, and joins them.
+    /// Computes the states of one or two spans at a time, from the last or the first on, leaves out those that no
+    /// query sees, and joins the others.
     fn in_spans(&self, backend: Backend, kind: u8) -> State {
-        let (heads, tokens, width) = (self.queries.heads, self.queries.tokens, self.values.dim);
-        let keys = self.keys.tokens;
-        let len = heads * tokens * Attention::state_floats(width);
-        let mut states = Guarded::new(len * keys.div_ceil(SPAN));
-        let order = |span: usize| {
-            if kind.is_multiple_of(2) { span } else { keys.div_ceil(SPAN) - 1 - span }
-        };
-        for (place, state) in states.inner().chunks_mut(len.max(1)).enumerate() {
-            let from = SPAN * order(place);
-            let to = keys.min(from + SPAN);
+        let (keys, tokens) = (self.keys.tokens, self.queries.tokens);
+        let step = SPAN * if kind & 2 == 0 { 1 } else { 2 };
+        let mut starts: Vec<usize> = (0..keys).step_by(step).collect();
+        if kind & 1 != 0 {
+            starts.reverse();
+        }
+        let mut states = Vec::new();
+        for from in starts {
+            let to = keys.min(from + step);
+            let sees = |key| (0..tokens).any(|token| self.options.sees(key, token));
+            if kind & 4 != 0 && !(from..to).any(sees) {
+                continue;
+            }
             let options = Options { offset: self.options.offset, ..self.options.part(from, to) };
             let (k, v) = (self.keys.rows(from, to), self.values.rows(from, to));
-            let workspace = &mut vec![CANARY; self.workspace()];
-            options
-                .attention(backend)
-                .run_spans(self.queries.view(), k.view(), v.view(), from as u64, state, workspace)
-                .expect("sizes agree");
+            let run = |first_key: usize, states: &mut [f32], workspace: &mut [f32]| {
+                let (q, k, v) = (self.queries.view(), k.view(), v.view());
+                options.attention(backend).run_spans(q, k, v, first_key as u64, states, workspace)
+            };
+            states.extend(self.states((to - from).div_ceil(SPAN), |states, workspace| {
+                let between = from + 1 + usize::from(kind);
+                assert_eq!(run(between, states, workspace), Err(Error::Position));
+                assert!(is_untouched(states) && is_untouched(workspace), "an error wrote");
+                run(from, states, workspace)
+            }));
         }
-        let states = states.checked("states");
-        let (mut out, mut log_sum_exp) = self.outputs();
-        let heads = HeadsMut::stacked(out.inner(), heads, tokens, width).expect("dense");
-        self.options
-            .attention(backend)
-            .join(&states, heads, Some(log_sum_exp.inner()))
-            .expect("sizes agree");
-        State {
-            out: out.checked("join"),
-            log_sum_exp: log_sum_exp.checked("log-sum-exps of a join"),
+        self.join(backend, states)
+    }
+
+    /// The states of `spans` spans, which `run` writes.
+    fn states(
+        &self,
+        spans: usize,
+        run: impl FnOnce(&mut [f32], &mut [f32]) -> Result<(), Error>,
+    ) -> Vec<f32> {
+        let queries = self.queries.heads * self.queries.tokens;
+        let mut states = Guarded::new(spans * queries * Attention::state_floats(self.values.dim));
+        let mut workspace = Guarded::new(self.workspace());
+        run(states.inner(), workspace.inner()).expect("sizes agree");
+        workspace.checked("workspace");
+        states.checked("states")
+    }
+
+    /// Joins states; with a span that is there twice they are refused.
+    fn join(&self, backend: Backend, mut states: Vec<f32>) -> State {
+        let (heads, tokens, width) = (self.queries.heads, self.queries.tokens, self.values.dim);
+        let join = |states: &[f32]| {
+            let (mut out, mut log_sum_exp) = self.outputs();
+            let heads = HeadsMut::stacked(out.inner(), heads, tokens, width).expect("dense");
+            let attention = self.options.attention(backend);
+            let result = attention.join(states, heads, Some(log_sum_exp.inner()));
+            let (out, log_sum_exp) = (out.checked("join"), log_sum_exp.checked("join"));
+            (result, State { out, log_sum_exp })
+        };
+        let (result, state) = join(&states);
+        result.expect("sizes agree");
+        if !states.is_empty() {
+            states.extend_from_within(..heads * tokens * Attention::state_floats(width));
+            let (result, State { out, log_sum_exp }) = join(&states);
+            assert_eq!(result, Err(Error::Position), "a span is there twice");
+            assert!(is_untouched(&out) && is_untouched(&log_sum_exp), "an error wrote");
         }
+        state
     }
 
     /// Computes head after head, each in some layout; first with a workspace that is too short.
@@ -388,6 +423,14 @@ impl Case {
                 log_sum_exp: log_sum_exp.checked("from a cache"),
             };
             got.assert_is("from a cache", &want);
+            // States have no room for later positions.
+            if cache.appended() < 1 << 58 {
+                let attention = held.attention(backend);
+                let states = alone.states(cache.spans(), |states, workspace| {
+                    cache.run_spans(&attention, alone.queries.view(), states, workspace)
+                });
+                alone.join(backend, states).assert_is("spans of a cache, joined", &want);
+            }
             key_floats.checked("keys of a cache");
             value_floats.checked("values of a cache");
         }
