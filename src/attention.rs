@@ -283,7 +283,8 @@ impl<'a> Attention<'a> {
     pub fn run_views(
         &self,
         queries: &HeadsRef<'_>,
-        [keys, values]: [&HeadsRef<'_>; 2],
+        keys: &HeadsRef<'_>,
+        values: &HeadsRef<'_>,
         out: &mut HeadsMut<'_>,
         log_sum_exp: Option<&mut [f32]>,
         workspace: &mut [f32],
@@ -394,7 +395,7 @@ impl<'a> Attention<'a> {
             score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
             sink: self.sink,
             sinks: self.sinks.unwrap_or_default(),
-            out: out.view_mut(),
+            out,
             normalise: true,
             sums: write_log_sum_exp.as_mut().map(|f| f as _),
             workspace,

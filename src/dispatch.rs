@@ -10,7 +10,7 @@ use crate::simd::{
     avx512::{Avx512, F32x16},
 };
 use crate::{
-    kernel::{Kernel, Name},
+    kernel::{Kernel, Name, tile::Product},
     simd::{
         flags::Flags,
         scalar::{F32x1, Scalar},
@@ -143,6 +143,18 @@ impl Backend {
             #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
             Token::Neon(_) => Family::Fma,
         }
+    }
+
+    /// Runs the product on this back end.
+    ///
+    /// Its callers are inlined into their own callers, so that the parts of a view stay in registers until they are
+    /// stored here, one by one, as the kernel reads them. Where views are copied, the two halves of a copy are
+    /// loaded as one: the load waits until both stores have left the core, and with it all that comes after.
+    /// This function is not inlined, or each crate that calls it would compile the kernel again.
+    #[cfg_attr(portable, inline(never))]
+    #[cfg_attr(not(portable), inline(always))]
+    pub(crate) fn run_product(self, product: &mut Product<'_>) {
+        self.run(product);
     }
 
     /// Runs `kernel` on this back end.

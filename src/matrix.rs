@@ -536,6 +536,12 @@ impl<'a> MatrixMut<'a> {
         Self { layout: self.layout.t(), ..self }
     }
 
+    /// [`t`](Self::t) in place.
+    #[inline]
+    pub(crate) fn transpose(&mut self) {
+        self.layout = self.layout.t();
+    }
+
     /// Splits the view into the first `at` rows and the remaining rows; the two can go to two threads.
     ///
     /// # Errors

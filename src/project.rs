@@ -66,7 +66,7 @@ impl Backend {
         // A row stride of 0 repeats the biases for every token.
         let bias = bias.map(|bias| MatrixRef::with_strides(bias, x.rows(), outputs, 0, 1));
         let bias = bias.transpose()?;
-        self.run(Product {
+        self.run_product(&mut Product {
             left: x,
             right: w,
             left_scale: 1.0,

@@ -52,6 +52,7 @@ impl Backend {
     /// # Errors
     ///
     /// Those of [`scores`].
+    #[cfg_attr(portable, inline(always))]
     pub fn scores(
         self,
         keys: MatrixRef<'_>,
@@ -68,7 +69,7 @@ impl Backend {
             return Err(Error::Option);
         }
         let right = queries.t();
-        let product = Product {
+        self.run_product(&mut Product {
             left: keys,
             right,
             left_scale: 1.0,
@@ -76,8 +77,7 @@ impl Backend {
             blocked: false,
             bias: None,
             out,
-        };
-        self.run(product);
+        });
         Ok(())
     }
 }

@@ -122,14 +122,15 @@ impl Backend {
     /// # Errors
     ///
     /// Those of [`softmax_rows`].
+    #[cfg_attr(portable, inline(always))]
     pub fn softmax_rows(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
-        self.run(Rows(InOut::new(x, out)?));
+        self.run_rows(&mut Rows(InOut::new(x, out)?));
         Ok(())
     }
 
     /// [`softmax_rows_in_place`] on this back end.
     pub fn softmax_rows_in_place(self, x: MatrixMut<'_>) {
-        self.run(Rows(InOut::in_place(x)));
+        self.run_rows(&mut Rows(InOut::in_place(x)));
     }
 
     /// [`softmax_columns`] on this back end.
@@ -137,23 +138,33 @@ impl Backend {
     /// # Errors
     ///
     /// Those of [`softmax_columns`].
+    #[cfg_attr(portable, inline(always))]
     pub fn softmax_columns(self, x: MatrixRef<'_>, out: MatrixMut<'_>) -> Result<(), Error> {
-        self.run_columns(Columns::new(InOut::new(x, out)?));
+        self.run_columns(&mut Columns::new(InOut::new(x, out)?));
         Ok(())
     }
 
     /// [`softmax_columns_in_place`] on this back end.
     pub fn softmax_columns_in_place(self, x: MatrixMut<'_>) {
-        self.run_columns(Columns::new(InOut::in_place(x)));
+        self.run_columns(&mut Columns::new(InOut::in_place(x)));
     }
 
     /// [`softmax_columns_in_place`] with a sink: one more score in the denominator of each column, whose
     /// weight is not written.
     pub(crate) fn softmax_columns_with_sink(self, sink: f32, x: MatrixMut<'_>) {
-        self.run_columns(Columns { sink, ..Columns::new(InOut::in_place(x)) });
+        self.run_columns(&mut Columns { sink, ..Columns::new(InOut::in_place(x)) });
     }
 
-    fn run_columns(self, columns: Columns<'_>) {
+    /// Not inlined where the kernel is a function of its own: see [`run_product`](Self::run_product).
+    #[cfg_attr(portable, inline(never))]
+    #[cfg_attr(not(portable), inline(always))]
+    fn run_rows(self, rows: &mut Rows<'_>) {
+        self.run(rows);
+    }
+
+    /// Likewise.
+    #[cfg_attr(portable, inline(never))]
+    fn run_columns(self, columns: &mut Columns<'_>) {
         if columns.want_panels() {
             self.run(Panels(columns));
         } else {

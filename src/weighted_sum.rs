@@ -61,7 +61,7 @@ impl Backend {
             return Err(Error::Shape);
         }
         let left = pattern.t();
-        let product = Product {
+        self.run_product(&mut Product {
             left,
             right: values,
             left_scale: 1.0,
@@ -69,8 +69,7 @@ impl Backend {
             blocked: true,
             bias: None,
             out,
-        };
-        self.run(product);
+        });
         Ok(())
     }
 }

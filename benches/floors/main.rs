@@ -1,4 +1,4 @@
-//! Speed floors: how near the kernels come to what this core can do.
+//! Speed floors: how near the kernels come to what this core can do, and the calls of the C library to those of Rust.
 //!
 //! Each floor is a ratio of two times taken in turns in one run, each the least of many
 //! repetitions, so that neither the clock nor the neighbours count for much. The
@@ -19,6 +19,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod c_calls;
 #[cfg(target_arch = "x86_64")]
 mod cpu;
 #[cfg(target_arch = "x86_64")]
@@ -53,8 +55,9 @@ fn main() -> ExitCode {
             continue;
         };
         println!("\n{name}, {:.1} GFLOP/s at peak", 1e-9 / time(&mut || peak(backend)) * PEAK_FLOP);
-        let floors = operations::floors(backend).into_iter().chain(attention::floors(backend));
-        let floors = floors
+        let floors = [operations::floors, attention::floors, c_calls::floors]
+            .into_iter()
+            .flat_map(|floors| floors(backend))
             .filter(|floor| asked.is_empty() || asked.iter().any(|part| floor.what.contains(part)));
         missed += floors.map(|floor| floor.holds(slack)).filter(|holds| !holds).count();
     }

@@ -10,8 +10,8 @@ use crate::{
     region::{Region, Span, Strided, array, check_disjoint},
     status::{
         Checked, Failure, SDPA_ERROR_SHAPE, SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_OTHER_OUT,
-        SDPA_ERROR_SHAPE_OUT, SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUES, sdpa_status,
-        status,
+        SDPA_ERROR_SHAPE_OUT, SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUES, general,
+        sdpa_status, status,
     },
     views::{
         In, Operand, Out, Output, Slot, sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut,
@@ -115,14 +115,23 @@ operation! {
         options: *const sdpa_options, out: sdpa_matrix_mut, log_sum_exp: *mut f32,
         workspace: *mut f32, workspace_len: usize,
     ) {
-        let out = Slot::new(out.into());
-        let call = CommonArguments {
-            queries: Slot::new(queries.into()), options, sinks: ptr::null(), out, log_sum_exp, workspace,
-            workspace_len,
-        };
-        let (keys, values) = (Slot::new(keys.into()), Slot::new(values.into()));
-        // SAFETY: as the caller promises.
-        unsafe { AttentionCall { call, keys, values }.attend(on) }
+        if options.is_null() {
+            let arrays = ([log_sum_exp, workspace], workspace_len);
+            // SAFETY: as the caller promises.
+            if unsafe { attend_plain(on, [&queries, &keys, &values], &out, arrays) }.is_some() {
+                return Ok(());
+            }
+        }
+        general(|| {
+            let out = Slot::new(out.into());
+            let call = CommonArguments {
+                queries: Slot::new(queries.into()), options, sinks: ptr::null(), out, log_sum_exp, workspace,
+                workspace_len,
+            };
+            let (keys, values) = (Slot::new(keys.into()), Slot::new(values.into()));
+            // SAFETY: as the caller promises.
+            unsafe { AttentionCall { call, keys, values }.attend(on) }
+        })
     }
 }
 
@@ -187,6 +196,49 @@ operation! {
         // SAFETY: as the caller promises.
         unsafe { AttentionCall { call, keys: Slot::new(keys), values: Slot::new(values) }.attend(on) }
     }
+}
+
+/// Attention of plain matrices without options; `None` leaves the call, whose outputs are unchanged, to the general
+/// case.
+///
+/// # Safety
+///
+/// The arguments meet the requirements of the header.
+#[inline(always)]
+unsafe fn attend_plain(
+    on: Backend,
+    inputs: [&sdpa_matrix; 3],
+    out: &sdpa_matrix_mut,
+    ([log_sum_exp, workspace], workspace_len): ([*mut f32; 2], usize),
+) -> Option<()> {
+    let [queries, keys, values] = inputs;
+    let is_wanted = !log_sum_exp.is_null();
+    let workspace_len = workspace_len.min(Attention::workspace(keys.cols, values.cols));
+    // SAFETY: as the caller promises; used only if they are disjoint.
+    let ((q, queries), (k, keys), (v, values), (o, out)) =
+        unsafe { (queries.plain()?, keys.plain()?, values.plain()?, out.plain()?) };
+    let l = array(log_sum_exp.cast_const(), if is_wanted { queries.rows() } else { 0 }).ok()?;
+    let w = array(workspace.cast_const(), workspace_len).ok()?;
+    let share = |a: Span, others: &[Span]| others.iter().any(|b| a.intersects(*b));
+    if share(o, &[l, w, q, k, v]) || share(l, &[w, q, k, v]) || share(w, &[q, k, v]) {
+        return None;
+    }
+    // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
+    let (log_sum_exp, workspace) = unsafe {
+        let log_sum_exp = is_wanted.then(|| slice_mut(log_sum_exp, queries.rows()));
+        (log_sum_exp, slice_mut(workspace, workspace_len))
+    };
+    Attention::new()
+        .on(on)
+        .run_views(
+            &queries.into(),
+            &keys.into(),
+            &values.into(),
+            &mut out.into(),
+            log_sum_exp,
+            workspace,
+        )
+        .ok()
 }
 
 /// The arguments that all attention calls share. A matrix is passed as heads with one head.
@@ -255,7 +307,7 @@ impl AttentionCall<'_> {
             let attention = call.read_options(on, keys.rows());
             let (log_sum_exp, workspace) = call.slices();
             let (queries, out) = (call.queries.view(), call.out.view_mut());
-            attention.run_views(queries, [keys, values], out, log_sum_exp, workspace)
+            attention.run_views(queries, keys, values, out, log_sum_exp, workspace)
         };
         result.map_err(|error| {
             // SAFETY: as the caller promises.

@@ -1,16 +1,18 @@
 //! The operations without options: dot, softmax, projection, scores, weighted sum.
 
+use core::slice::from_raw_parts;
+
 use sdpa::Backend;
 
 use crate::{
     library::{backend_of, operation, sdpa_backend_t},
-    region::array,
+    region::{Span, array},
     status::{
         Checked, Failure, SDPA_ERROR_SHAPE, SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_OUT,
         SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUES, SDPA_ERROR_SHAPE_W, SDPA_ERROR_SHAPE_X,
-        sdpa_status, status,
+        general, sdpa_status, status,
     },
-    views::{Operand, Output, sdpa_matrix, sdpa_matrix_mut, slice, slice_mut},
+    views::{Operand, Output, plain, sdpa_matrix, sdpa_matrix_mut, slice, slice_mut},
 };
 
 operation! {
@@ -18,17 +20,32 @@ operation! {
     ///
     /// Overlap: out must not overlap either array. On failure *out is unchanged.
     fn sdpa_dot, sdpa_dot_on(on, a: *const f32, b: *const f32, n: usize, out: *mut f32) {
-        let out_span = array(out.cast_const(), 1)?;
-        out_span.check_disjoint(array(a, n)?)?;
-        out_span.check_disjoint(array(b, n)?)?;
-        // SAFETY: aligned, not NULL, and as the caller promises.
-        let (a, b) = unsafe { (slice(a, n), slice(b, n)) };
-        #[cfg(feature = "deliberate-panic")]
-        core::hint::black_box([0u8; 4][n]);
-        let dot = on.dot(a, b)?;
-        // SAFETY: aligned, not NULL, disjoint from both, and as the caller promises.
-        unsafe { out.write(dot) };
-        Ok(())
+        if let Some(a_span) = Span::plain(a, 1, n)
+            && let Some(b_span) = Span::plain(b, 1, n)
+            && let Some(out_span) = Span::plain(out, 1, 1)
+            && !out_span.intersects(a_span)
+            && !out_span.intersects(b_span)
+        {
+            // SAFETY: plain spans are aligned and not NULL; disjoint from `out`, and as the caller promises.
+            let (a, b) = unsafe { (from_raw_parts(a, n), from_raw_parts(b, n)) };
+            let dot = on.dot(a, b)?;
+            // SAFETY: likewise.
+            unsafe { out.write(dot) };
+            return Ok(());
+        }
+        general(move || {
+            let out_span = array(out.cast_const(), 1)?;
+            out_span.check_disjoint(array(a, n)?)?;
+            out_span.check_disjoint(array(b, n)?)?;
+            // SAFETY: aligned, not NULL, and as the caller promises.
+            let (a, b) = unsafe { (slice(a, n), slice(b, n)) };
+            #[cfg(feature = "deliberate-panic")]
+            core::hint::black_box([0u8; 4][n]);
+            let dot = on.dot(a, b)?;
+            // SAFETY: aligned, not NULL, disjoint from both, and as the caller promises.
+            unsafe { out.write(dot) };
+            Ok(())
+        })
     }
 }
 
@@ -54,16 +71,24 @@ operation! {
 /// The body of a softmax over rows or columns.
 macro_rules! softmax_of {
     ($on:ident, $softmax:ident, $in_place:ident, $x:ident, $out:ident) => {{
-        let (x_region, out_region) = ($x.operand()?, $out.output()?);
-        if $out.is_same_view(&$x) {
-            // SAFETY: aligned, not NULL, and as the caller promises; `x` is not used again.
-            $on.$in_place(unsafe { $out.view() });
+        // SAFETY: as the caller promises.
+        if let Some(([from], to)) = unsafe { plain([&$x], &$out) }
+            && $on.$softmax(from, to).is_ok()
+        {
             return Ok(());
         }
-        out_region.check_disjoint(x_region)?;
-        // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
-        let (from, to) = unsafe { ($x.view(), $out.view()) };
-        $on.$softmax(from, to).map_err(|error| Failure::of(error, || SDPA_ERROR_SHAPE_OUT))
+        general(|| {
+            let (x_region, out_region) = ($x.operand()?, $out.output()?);
+            if $out.is_same_view(&$x) {
+                // SAFETY: aligned, not NULL, and as the caller promises; `x` is not used again.
+                $on.$in_place(unsafe { $out.view() });
+                return Ok(());
+            }
+            out_region.check_disjoint(x_region)?;
+            // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
+            let (from, to) = unsafe { ($x.view(), $out.view()) };
+            $on.$softmax(from, to).map_err(|error| Failure::of(error, || SDPA_ERROR_SHAPE_OUT))
+        })
     }};
 }
 
@@ -132,24 +157,32 @@ operation! {
     fn sdpa_scores, sdpa_scores_on(
         on, keys: sdpa_matrix, queries: sdpa_matrix, scale: f32, out: sdpa_matrix_mut,
     ) {
-        let out_region = out.output()?;
-        out_region.check_disjoint(keys.operand()?)?;
-        out_region.check_disjoint(queries.operand()?)?;
-        // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
-        let (left, right, to) = unsafe { (keys.view(), queries.view(), out.view()) };
-        let shape_status = || {
-            if keys.cols == 0 {
-                SDPA_ERROR_SHAPE_KEYS
-            } else if queries.cols != keys.cols {
-                SDPA_ERROR_SHAPE_QUERIES
-            } else if out.shape() != [keys.rows, queries.rows] {
-                SDPA_ERROR_SHAPE_OUT
-            } else {
-                SDPA_ERROR_SHAPE
-            }
-        };
         let scale = (scale != 0.0).then_some(scale);
-        on.scores(left, right, scale, to).map_err(|error| Failure::of(error, shape_status))
+        // SAFETY: as the caller promises.
+        if let Some(([left, right], to)) = unsafe { plain([&keys, &queries], &out) }
+            && on.scores(left, right, scale, to).is_ok()
+        {
+            return Ok(());
+        }
+        general(|| {
+            let out_region = out.output()?;
+            out_region.check_disjoint(keys.operand()?)?;
+            out_region.check_disjoint(queries.operand()?)?;
+            // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
+            let (left, right, to) = unsafe { (keys.view(), queries.view(), out.view()) };
+            let shape_status = || {
+                if keys.cols == 0 {
+                    SDPA_ERROR_SHAPE_KEYS
+                } else if queries.cols != keys.cols {
+                    SDPA_ERROR_SHAPE_QUERIES
+                } else if out.shape() != [keys.rows, queries.rows] {
+                    SDPA_ERROR_SHAPE_OUT
+                } else {
+                    SDPA_ERROR_SHAPE
+                }
+            };
+            on.scores(left, right, scale, to).map_err(|error| Failure::of(error, shape_status))
+        })
     }
 }
 

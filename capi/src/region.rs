@@ -112,6 +112,25 @@ impl Span {
         Ok(Self { start: first.addr(), end })
     }
 
+    /// Returns the span of `rows` rows of `row` floats one after another, if a few comparisons show that there is one
+    /// and that it is valid; whatever is not usual is left to [`of`](Self::of). Always `None` on microcontrollers,
+    /// where flash is scarce.
+    #[inline(always)]
+    pub(crate) fn plain(first: *const f32, rows: usize, row: usize) -> Option<Self> {
+        /// So many rows of so many floats take up a quarter of the address space.
+        const MOST: usize = 1 << (usize::BITS / 2 - 2);
+        let is_plain = first.is_aligned()
+            && first.addr().cast_signed() > 0
+            && (1..=MOST).contains(&rows)
+            && (1..=MOST).contains(&row);
+        if cfg!(microcontroller) || !is_plain {
+            return None;
+        }
+        let (start, bytes) = (first.addr(), rows.wrapping_mul(row).wrapping_mul(size_of::<f32>()));
+        // No overflow: begins in the lower half of the address space.
+        Some(Self { start, end: start.wrapping_add(bytes) })
+    }
+
     /// Fails if two arrays share a byte.
     #[inline]
     pub(crate) fn check_disjoint(self, other: Self) -> Checked<()> {
@@ -119,7 +138,7 @@ impl Span {
     }
 
     #[inline]
-    const fn intersects(self, other: Self) -> bool {
+    pub(crate) const fn intersects(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }
 }

@@ -106,6 +106,15 @@ impl Failure {
     }
 }
 
+/// Calls `f`, the general case of a call whose usual case has been tried. Out of line, so that it takes no registers
+/// from the usual case; microcontrollers have only the general one.
+#[cfg_attr(not(microcontroller), cold)]
+#[cfg_attr(not(microcontroller), inline(never))]
+#[cfg_attr(microcontroller, inline(always))]
+pub(crate) fn general(f: impl FnOnce() -> Checked<()>) -> Checked<()> {
+    f()
+}
+
 /// Converts the result of a call to its status.
 #[inline]
 pub(crate) fn status(result: Checked<()>) -> sdpa_status {

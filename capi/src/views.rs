@@ -1,11 +1,11 @@
 //! The matrix structures of the header, and their conversion to views of the crate.
 
-use core::{mem::ManuallyDrop, ptr};
+use core::{hint, mem::ManuallyDrop, ptr};
 
 use sdpa::{HeadsMut, HeadsRef, MatrixMut, MatrixRef};
 
 use crate::{
-    region::{Region, Strided},
+    region::{Region, Span, Strided},
     status::{Checked, Failure, SDPA_ERROR_ALIAS, SDPA_ERROR_STRIDE},
 };
 
@@ -78,7 +78,7 @@ pub(crate) const fn strides(cols: usize, row_stride: usize, col_stride: usize) -
 
 /// Implements what `sdpa_matrix` and `sdpa_matrix_mut` share.
 macro_rules! matrix {
-    ($matrix:ident, $heads:ident) => {
+    ($matrix:ident, $heads:ident, $view:ident) => {
         impl Strided for $matrix {
             type Element = f32;
 
@@ -100,6 +100,29 @@ macro_rules! matrix {
         }
 
         impl $matrix {
+            /// Returns the [plain](Span::plain) span and the view of a matrix whose rows are contiguous and follow one
+            /// another. The span ends where a further row would begin.
+            ///
+            /// # Safety
+            ///
+            /// As [`view`](Self::view), unless the view is dropped unused.
+            #[inline(always)]
+            pub(crate) unsafe fn plain<'a>(&self) -> Option<(Span, $view<'a>)> {
+                let Self { data, rows, cols, row_stride, col_stride } = *self;
+                let row = match (row_stride, col_stride) {
+                    (0, 0) => cols,
+                    (row, 1) if (1..=row).contains(&cols) => row,
+                    _ => return None,
+                };
+                let span = Span::plain(data, rows, row)?;
+                // SAFETY: a plain span has floats; as the caller promises; the rows do not overlap.
+                let view = unsafe {
+                    hint::assert_unchecked(rows > 0 && cols > 0);
+                    $view::from_checked_parts(data, rows, cols, row, 1)
+                };
+                Some((span, view))
+            }
+
             /// Returns the rows and columns.
             pub(crate) fn shape(&self) -> [usize; 2] {
                 [self.rows, self.cols]
@@ -116,8 +139,8 @@ macro_rules! matrix {
     };
 }
 
-matrix!(sdpa_matrix, sdpa_heads);
-matrix!(sdpa_matrix_mut, sdpa_heads_mut);
+matrix!(sdpa_matrix, sdpa_heads, MatrixRef);
+matrix!(sdpa_matrix_mut, sdpa_heads_mut, MatrixMut);
 
 /// Implements what `sdpa_heads` and `sdpa_heads_mut` share.
 macro_rules! heads {
@@ -186,6 +209,30 @@ impl sdpa_matrix_mut {
             && (row == row_of_x || self.rows < 2)
             && (col == col_of_x || self.cols < 2)
     }
+}
+
+/// Returns the views of inputs and an output that are [plain](sdpa_matrix::plain), if the output overlaps no input.
+///
+/// # Safety
+///
+/// As [`sdpa_matrix::view`] and [`sdpa_matrix_mut::view`].
+#[inline(always)]
+pub(crate) unsafe fn plain<'a, const N: usize>(
+    inputs: [&sdpa_matrix; N],
+    out: &sdpa_matrix_mut,
+) -> Option<([MatrixRef<'a>; N], MatrixMut<'a>)> {
+    // SAFETY: as the caller promises; dropped unused if it overlaps an input.
+    let (out_span, out) = unsafe { out.plain()? };
+    let mut views = [MatrixRef::from_row(&[]); N];
+    for (view, input) in views.iter_mut().zip(inputs) {
+        // SAFETY: as the caller promises.
+        let (span, plain) = unsafe { input.plain()? };
+        if span.intersects(out_span) {
+            return None;
+        }
+        *view = plain;
+    }
+    Some((views, out))
 }
 
 /// Heads: first the structure of the caller, while it is checked, then the view made of it. They share

@@ -115,7 +115,7 @@ impl Attention<'_> {
         for (span, states) in states.enumerate() {
             let index = index_parts(first_span + span as u64);
             let rows = HeadsMut::stacked(states, heads, tokens, row)?;
-            let (mut headers, out) = rows.split_columns(HEADER)?;
+            let (mut headers, mut out) = rows.split_columns(HEADER)?;
             let within =
                 |span: usize| span.saturating_mul(SPAN).saturating_sub(before).max(first).min(end);
             backend.run(FlashAttention {
@@ -127,7 +127,7 @@ impl Attention<'_> {
                 score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
                 sink: f32::NEG_INFINITY,
                 sinks: &[],
-                out,
+                out: &mut out,
                 normalise: false,
                 sums: Some(&mut |at, sums| write_headers(&mut headers, at, index, sums)),
                 workspace,

@@ -97,7 +97,7 @@ pub(crate) type WriteSums<'a> = &'a mut dyn FnMut(usize, Sums<'_>);
 
 /// The operands of one attention call, whose shapes agree. Queries are numbered over all heads, head after
 /// head.
-pub(crate) struct FlashAttention<'a> {
+pub(crate) struct FlashAttention<'a, 'o> {
     pub(crate) queries: &'a HeadsRef<'a>,
     pub(crate) blocks: &'a Blocks<'a>,
     /// The number of consecutive queries that share a KV head.
@@ -109,7 +109,8 @@ pub(crate) struct FlashAttention<'a> {
     pub(crate) sinks: &'a [f32],
     /// The sink of all heads, where `sinks` is empty.
     pub(crate) sink: f32,
-    pub(crate) out: HeadsMut<'a>,
+    /// By reference, as the other views: a copy would be loaded in wider parts than it was stored.
+    pub(crate) out: &'a mut HeadsMut<'o>,
     /// Whether the outputs are divided by the sums of the weights.
     pub(crate) normalise: bool,
     pub(crate) sums: Option<WriteSums<'a>>,
@@ -126,7 +127,7 @@ macro_rules! run_tile {
             $outlined,
             (&mut $attention, $first),
             #[inline(always)]
-            |(attention, first): (&mut FlashAttention<'_>, usize)| {
+            |(attention, first): (&mut FlashAttention<'_, '_>, usize)| {
                 let mut visible = Vec::new();
                 let mut tile = Tile::new(first, &mut visible);
                 attention.find_visible(&mut tile, count);
@@ -145,7 +146,7 @@ macro_rules! run_tile {
     }};
 }
 
-impl Kernel for FlashAttention<'_> {
+impl Kernel for FlashAttention<'_, '_> {
     type Output = ();
 
     const NAME: Name = Name::Attention;
@@ -246,7 +247,7 @@ impl Kernel for FlashAttention<'_> {
 trait LaneLayout {
     /// Initialises states and packs queries, for a layout that does not in `new`: it is in its final place
     /// here, so nothing is moved.
-    fn begin(&mut self, _attention: &FlashAttention<'_>, _tile: &Tile<'_>) {}
+    fn begin(&mut self, _attention: &FlashAttention<'_, '_>, _tile: &Tile<'_>) {}
 
     /// Computes the scores of `keys`, and prefetches `next`, which is read after them.
     fn score(&mut self, keys: MatrixRef<'_>, next: MatrixRef<'_>);
@@ -287,7 +288,7 @@ trait LaneLayout {
 
     /// Joins the state with the total of the states before, whose accumulators are in the output, and begins
     /// a new state. At the `last` span it writes the outputs and the sums instead.
-    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool);
+    fn end_span(&mut self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, last: bool);
 }
 
 /// The value of a masked score, or of a masked weight whose product is skipped.
@@ -327,7 +328,7 @@ impl<'a> Tile<'a> {
     }
 }
 
-impl FlashAttention<'_> {
+impl FlashAttention<'_, '_> {
     #[inline(always)]
     fn for_each_span(&mut self, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
         let end = tile.any_visible.end.div_ceil(KEY_BLOCK);
@@ -650,7 +651,7 @@ impl<const C: usize, V> State<C, V> {
 
     /// Writes the sums.
     #[inline(always)]
-    fn write_sums<const L: usize>(&self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>)
+    fn write_sums<const L: usize>(&self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>)
     where
         V: Vector<L>,
     {

@@ -349,6 +349,7 @@ pub(crate) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
+    #[inline]
     pub(crate) fn new(matrix: InOut<'a>) -> Self {
         Self { matrix, sink: f32::NEG_INFINITY }
     }
@@ -382,13 +383,13 @@ impl Kernel for Slice<'_> {
                 None => Ok(InOut::in_place(to)),
             };
             if let Ok(row) = row {
-                Rows(row).run::<L, G, R, C, V>(token);
+                (&mut Rows(row)).run::<L, G, R, C, V>(token);
             }
         }
     }
 }
 
-impl Kernel for Columns<'_> {
+impl Kernel for &mut Columns<'_> {
     type Output = ();
 
     const NAME: Name = Name::SoftmaxColumns;
@@ -403,17 +404,17 @@ impl Kernel for Columns<'_> {
         self,
         token: V::Token,
     ) {
-        let Self { mut matrix, sink } = self;
-        let sink = V::splat(token, sink);
+        let Columns { matrix, sink } = self;
+        let sink = V::splat(token, *sink);
         let (rows, cols) = matrix.shape();
         let cols = if rows == 0 { 0 } else { cols };
         // With one lane, four columns at a time take 9 % less time than one, in five times the code.
         let vectors = if cfg!(small) && L == 1 { 1 } else { C };
         for col in (0..cols).step_by(vectors * L) {
             if vectors > 1 && cols - col > L {
-                columns::<L, C, V>(token, &mut matrix, col, sink);
+                columns::<L, C, V>(token, matrix, col, sink);
             } else {
-                columns::<L, 1, V>(token, &mut matrix, col, sink);
+                columns::<L, 1, V>(token, matrix, col, sink);
             }
         }
     }
@@ -432,9 +433,9 @@ impl Columns<'_> {
 }
 
 /// [`Columns`] whose strips of columns take turns: see [`panel`].
-pub(crate) struct Panels<'a>(pub(crate) Columns<'a>);
+pub(crate) struct Panels<'a, 'b>(pub(crate) &'a mut Columns<'b>);
 
-impl Kernel for Panels<'_> {
+impl Kernel for Panels<'_, '_> {
     type Output = ();
 
     const NAME: Name = Name::SoftmaxPanels;
@@ -444,10 +445,10 @@ impl Kernel for Panels<'_> {
         self,
         token: V::Token,
     ) {
-        let Self(Columns { mut matrix, sink }) = self;
-        let sink = V::splat(token, sink);
+        let Self(Columns { matrix, sink }) = self;
+        let sink = V::splat(token, *sink);
         for col in (0..matrix.shape().1).step_by(STRIPS * C * L) {
-            panel::<L, C, V>(token, &mut matrix, col, sink);
+            panel::<L, C, V>(token, matrix, col, sink);
         }
     }
 }

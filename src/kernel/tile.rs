@@ -71,7 +71,7 @@ pub(crate) struct Product<'a> {
     pub(crate) out: MatrixMut<'a>,
 }
 
-impl Kernel for Product<'_> {
+impl Kernel for &mut Product<'_> {
     type Output = ();
 
     const NAME: Name = Name::Product;
@@ -83,11 +83,11 @@ impl Kernel for Product<'_> {
 
     #[inline(always)]
     fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
-        mut self,
+        self,
         token: V::Token,
     ) {
         if self.is_transposed() {
-            self = self.t();
+            self.transpose();
         }
         let cols = if self.out.is_empty() { 0 } else { self.out.cols() };
         let mut col = 0;
@@ -116,18 +116,13 @@ impl Product<'_> {
         self.out.row_stride() == 1 && self.out.col_stride() != 1
     }
 
-    /// The transposed product, with its operands exchanged. Every sum keeps its bits.
+    /// Transposes the product and exchanges its operands. Every sum keeps its bits.
     #[inline(always)]
-    fn t(self) -> Self {
-        Self {
-            left: self.right.t(),
-            right: self.left.t(),
-            left_scale: self.right_scale,
-            right_scale: self.left_scale,
-            blocked: self.blocked,
-            bias: self.bias.map(MatrixRef::t),
-            out: self.out.t(),
-        }
+    fn transpose(&mut self) {
+        (self.left, self.right) = (self.right.t(), self.left.t());
+        (self.left_scale, self.right_scale) = (self.right_scale, self.left_scale);
+        self.bias = self.bias.map(MatrixRef::t);
+        self.out.transpose();
     }
 
     /// Computes `C` vectors of columns from `col` on.

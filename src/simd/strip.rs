@@ -313,6 +313,14 @@ impl<'a> InOut<'a> {
         }
     }
 
+    /// Reborrows both matrices.
+    #[inline(always)]
+    pub(crate) fn view_mut(&mut self) -> InOut<'_> {
+        let Self { from, from_row_stride, from_col_stride, .. } = *self;
+        let to = self.to.view_mut();
+        InOut { from, from_row_stride, from_col_stride, to, borrow: PhantomData }
+    }
+
     /// Rows and columns.
     #[inline(always)]
     pub(crate) fn shape(&self) -> (usize, usize) {

@@ -28,7 +28,7 @@ impl<'a, const L: usize, const R: usize, const Q: usize, V: Vector<L>> HalfVecto
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        attention: &FlashAttention<'_>,
+        attention: &FlashAttention<'_, '_>,
         tile: &Tile<'_>,
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
@@ -124,7 +124,7 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
     }
 
     #[inline(always)]
-    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+    fn end_span(&mut self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, last: bool) {
         let Self { scores, outputs } = self;
         V::outputs_end_of_span(
             scores.token,

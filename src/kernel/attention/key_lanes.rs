@@ -53,7 +53,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        attention: &FlashAttention<'_>,
+        attention: &FlashAttention<'_, '_>,
         tile: &Tile<'_>,
         [queries, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
@@ -430,7 +430,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
     }
 
     #[inline(always)]
-    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+    fn end_span(&mut self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, last: bool) {
         V::outputs_end_of_span(
             self.token,
             (&mut self.outputs, &mut self.states, attention, tile, last),

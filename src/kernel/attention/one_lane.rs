@@ -81,7 +81,7 @@ impl<'a> OneLane<'a> {
     #[inline(always)]
     pub(super) fn new(
         _: Scalar,
-        _attention: &FlashAttention<'_>,
+        _attention: &FlashAttention<'_, '_>,
         tile: &Tile<'_>,
         [packed, scores, states_and_acc]: [&'a mut [f32]; 3],
     ) -> Self {
@@ -94,7 +94,12 @@ impl<'a> OneLane<'a> {
 
     /// See [`LaneLayout::end_span`].
     #[inline(always)]
-    fn join_and_write(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+    fn join_and_write(
+        &mut self,
+        attention: &mut FlashAttention<'_, '_>,
+        tile: &Tile<'_>,
+        last: bool,
+    ) {
         if self.acc_is_zero {
             // Empty sums: writes zeros.
             product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
@@ -377,7 +382,7 @@ fn are_finite(values: MatrixRef<'_>) -> bool {
 
 impl LaneLayout for OneLane<'_> {
     #[inline(always)]
-    fn begin(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>) {
+    fn begin(&mut self, attention: &FlashAttention<'_, '_>, tile: &Tile<'_>) {
         for (i, state) in self.states.iter_mut().enumerate() {
             // Stays if no key is visible.
             [state[0], state[1]] = EMPTY;
@@ -444,7 +449,7 @@ impl LaneLayout for OneLane<'_> {
     }
 
     #[inline(always)]
-    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+    fn end_span(&mut self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, last: bool) {
         self.join_and_write(attention, tile, last);
     }
 }

@@ -137,7 +137,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     pub(super) fn end_span(
         &mut self,
         states: &mut States<1, V>,
-        attention: &mut FlashAttention<'_>,
+        attention: &mut FlashAttention<'_, '_>,
         tile: &Tile<'_>,
         last: bool,
     ) {
@@ -156,7 +156,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
 
     /// Adds the accumulators in the output to those of the span.
     #[inline(always)]
-    fn join(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>, join: Join<1, V>) {
+    fn join(&mut self, attention: &FlashAttention<'_, '_>, tile: &Tile<'_>, join: Join<1, V>) {
         let token = self.token;
         for (lane, (head, row)) in
             attention.locations_from(tile.first).enumerate().take(tile.visible.len())
@@ -174,7 +174,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
 
     /// Writes the accumulators to the output, times one factor per query.
     #[inline(always)]
-    fn write(&self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, factors: [f32; L]) {
+    fn write(&self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, factors: [f32; L]) {
         for (head, first, tokens) in attention.heads(tile) {
             let of_head = factors.get(first..).unwrap_or_default();
             let sums = mask::rows(self.acc.view(), first, tokens.len());

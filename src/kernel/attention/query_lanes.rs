@@ -40,7 +40,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        attention: &FlashAttention<'_>,
+        attention: &FlashAttention<'_, '_>,
         tile: &Tile<'_>,
         [packed, scores, acc]: [&'a mut [f32]; 3],
     ) -> Self {
@@ -90,7 +90,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
 
     /// Adds the accumulators in the output to those of the span.
     #[inline(always)]
-    fn join(&mut self, attention: &FlashAttention<'_>, tile: &Tile<'_>, join: Join<C, V>) {
+    fn join(&mut self, attention: &FlashAttention<'_, '_>, tile: &Tile<'_>, join: Join<C, V>) {
         let token = self.scores.token;
         for c in 0..C {
             attention.for_each_square(
@@ -113,7 +113,12 @@ impl<'a, const L: usize, const R: usize, const C: usize, V: Vector<L>> QueryLane
     }
 
     #[inline(always)]
-    fn join_and_write(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+    fn join_and_write(
+        &mut self,
+        attention: &mut FlashAttention<'_, '_>,
+        tile: &Tile<'_>,
+        last: bool,
+    ) {
         let token = self.scores.token;
         if core::mem::replace(&mut self.acc_is_zero, true) {
             self.acc.fill(0.0);
@@ -253,7 +258,7 @@ impl<const L: usize, const R: usize, const C: usize, V: Vector<L>> LaneLayout
     }
 
     #[inline(always)]
-    fn end_span(&mut self, attention: &mut FlashAttention<'_>, tile: &Tile<'_>, last: bool) {
+    fn end_span(&mut self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, last: bool) {
         V::vectors_end_of_span(
             self.scores.token,
             (self, attention, tile, last),

@@ -46,7 +46,7 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
     #[inline(always)]
     pub(super) fn new(
         token: V::Token,
-        attention: &FlashAttention<'_>,
+        attention: &FlashAttention<'_, '_>,
         tile: &Tile<'_>,
         [packed, scores]: [&'a mut [f32]; 2],
     ) -> Self {
@@ -174,7 +174,7 @@ fn score<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
 #[inline(always)]
 fn pack<const L: usize, const C: usize, const Q: usize, V: Vector<L>>(
     token: V::Token,
-    attention: &FlashAttention<'_>,
+    attention: &FlashAttention<'_, '_>,
     tile: &Tile<'_>,
     packed: &mut [f32],
 ) {

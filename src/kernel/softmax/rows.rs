@@ -19,7 +19,7 @@ use crate::{
 /// Softmax of every row.
 pub(crate) struct Rows<'a>(pub(crate) InOut<'a>);
 
-impl Kernel for Rows<'_> {
+impl Kernel for &mut Rows<'_> {
     type Output = ();
 
     const NAME: Name = Name::SoftmaxRows;
@@ -36,7 +36,8 @@ impl Kernel for Rows<'_> {
         self,
         token: V::Token,
     ) {
-        let Self(mut matrix) = self;
+        // A copy, as what is written through a reference may change what is read through it.
+        let mut matrix = self.0.view_mut();
         if L == 1 {
             let (rows, cols) = matrix.shape();
             for row in 0..if cols == 0 { 0 } else { rows } {
