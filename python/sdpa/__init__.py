@@ -10,9 +10,10 @@ from ._compare import Comparison, compare
 from ._export import export
 from ._library import KEY_BLOCK, SPAN, Error, backends
 from ._library import version as __version__
+from ._plot import plot
 from ._operations import dot, project, scores, softmax, weighted_sum
 
 __all__ = [
     "KEY_BLOCK", "SPAN", "Cache", "Comparison", "Error", "__version__", "attention", "backends", "compare", "dot",
-    "export", "join", "merge", "pattern", "project", "scores", "softmax", "states", "weighted_sum",
+    "export", "join", "merge", "pattern", "plot", "project", "scores", "softmax", "states", "weighted_sum",
 ]  # fmt: skip

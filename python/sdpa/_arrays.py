@@ -64,6 +64,8 @@ except (AttributeError, ImportError):  # no CPython
 
 def array_of(given: ArrayLike, name: str) -> Array:
     """The elements of an array of any library as a NumPy array, without a copy."""
+    if type(given) is np.ndarray:
+        return given
     if isinstance(given, np.ma.MaskedArray):
         raise TypeError(f"{name}: the mask of a masked array would be ignored; pass it as keep=")
     if isinstance(given, np.ndarray):
@@ -90,7 +92,7 @@ def check_floats(array: Array, name: str) -> None:
 
 def target(given: ArrayLike, name: str) -> Array:
     """As `array_of`, for an array that is written."""
-    array = given if type(given) is np.ndarray else array_of(given, name)
+    array = array_of(given, name)
     if not array.flags.writeable:
         raise ValueError(f"{name}: is read-only")
     return array
@@ -131,10 +133,14 @@ def heads(array: Array, name: str, heads_axis: int) -> Heads:
     """A view of heads; a matrix is one head."""
     check_floats(array, name)
     axes(array, name, 2, 3)
-    if heads_axis not in (0, 1):
-        raise ValueError(f"heads_axis: {heads_axis} for 0, [heads, tokens, dim], or 1, [tokens, heads, dim]")
+    check_heads_axis(heads_axis)
     ordered = array[None] if array.ndim == 2 else array.swapaxes(0, heads_axis)
     return Heads(None, *ordered.shape, *element_strides(ordered, name))
+
+
+def check_heads_axis(heads_axis: int) -> None:
+    if heads_axis not in (0, 1):
+        raise ValueError(f"heads_axis: {heads_axis} for 0, [heads, tokens, dim], or 1, [tokens, heads, dim]")
 
 
 def floats(array: Array, name: str, length: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import operator
-from typing import Any, Literal, Optional, Sequence, Tuple, Union, overload
+from typing import Any, Callable, Literal, Optional, Sequence, Tuple, Union, overload
 
 import numpy as np
 from numpy import empty, ndarray
@@ -21,6 +22,7 @@ Scalars = Tuple[Optional[float], Optional[float], bool, Optional[Window], int]
 # bias and keep, keys x queries, and the sinks.
 Masks = Tuple[Optional[Array], Optional[Array], Optional[Array]]
 NO_MASKS: Masks = (None, None, None)
+DEFAULT: Scalars = (None, None, False, None, 0)
 Outputs = Union[Floats, Tuple[Floats, Floats]]
 NAMES = ("queries", "keys", "values", "bias", "keep", "sink", "out", "log_sum_exp")
 
@@ -125,23 +127,27 @@ def attention_call(
     logs: Optional[Array],
     backend: Optional[str],
 ) -> Call:
-    call = Call("sdpa_attention_heads_on", backend)
-    q, _, v = views(call, qkv, heads_axis)
-    put_options(call, scalars, masks, q.heads)
+    arrays.check_heads_axis(heads_axis)
+    # Of one head a call of its own, which costs a little less.
+    one_head = all(array.ndim == 2 for array in qkv)
+    call = Call("sdpa_attention_on" if one_head else "sdpa_attention_heads_on", backend)
+    view = arrays.matrix if one_head else functools.partial(arrays.heads, heads_axis=heads_axis)
+    q, _, v = views(call, qkv, view)
+    put_options(call, scalars, masks, None if one_head else q.heads)
     call.shapes = [out_shape(qkv[0], v.cols)]
-    call.view(arrays.heads(np.empty(call.shapes[0], F32) if out is None else out, "out", heads_axis))
+    call.view(view(np.empty(call.shapes[0], F32) if out is None else out, "out"))
     call.pointer(logs)
     call.workspace(q.cols, v.cols)
     return call
 
 
-def views(call: Call, qkv: Tuple[Array, Array, Array], heads_axis: int) -> list[Any]:
+def views(call: Call, qkv: Tuple[Array, Array, Array], view: Callable[[Array, str], Any]) -> list[Any]:
     q, k, v = qkv
     if q.ndim < k.ndim or k.ndim != v.ndim:
         raise ValueError(f"queries, keys and values have {q.ndim}, {k.ndim} and {v.ndim} axes")
-    of = [arrays.heads(array, name, heads_axis) for name, array in zip(NAMES, qkv)]
-    for view in of:
-        call.view(view)
+    of = [view(array, name) for name, array in zip(NAMES, qkv)]
+    for viewed in of:
+        call.view(viewed)
     return of
 
 
@@ -149,6 +155,10 @@ def put_options(call: Call, scalars: Scalars, masks: Masks, heads: Optional[int]
     """Appends the options, and the sinks if there are heads; their arrays are bias, keep and sink."""
     scale, softcap, causal, window, query_offset = scalars
     bias, keep, sink = masks
+    if scalars == DEFAULT and heads is None and bias is keep is sink is None:
+        call.arguments.append(None)
+        call.cells += [None, None, None]
+        return
     options = Options(scale=scale_of(scale), softcap=softcap or 0, query_offset=operator.index(query_offset))
     options.flags = CAUSAL if causal else 0
     if window is not None:
@@ -403,7 +413,7 @@ def states(
 
     def make() -> Call:
         call = Call("sdpa_attention_states_heads_on", backend)
-        q, k, v = views(call, qkv, heads_axis)
+        q, k, v = views(call, qkv, functools.partial(arrays.heads, heads_axis=heads_axis))
         # Without heads no sinks are passed.
         put_options(call, scalars, (*masks, None), None)
         del call.cells[-1]

@@ -71,8 +71,8 @@ def register(key: Hashable, call: Call) -> None:
 
 def fill(call: Call, arrays: Sequence[Optional[Array]]) -> None:
     for cell, array in zip(call.cells, arrays):
-        if cell is not None and array is not None:
-            cell.value = address(array, FIRST)
+        if array is not None:
+            cell.value = address(array, FIRST)  # type: ignore[union-attr]
 
 
 def refuse(status: int, names: Sequence[str], arrays: Sequence[Optional[Array]]) -> None:
@@ -92,7 +92,7 @@ def run(
     make: Callable[[], Call],
 ) -> Floats:
     """A call with one output, which comes last."""
-    key = (names, options, *[shape_of(array) for array in inputs], shape_of(out))
+    key = (names, options, *[a if a is None else (a.shape, a.strides, a.dtype) for a in (*inputs, out)])
     try:
         call = FREE[key].pop()
     except (KeyError, IndexError):

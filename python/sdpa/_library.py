@@ -82,6 +82,10 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "sdpa_weighted_sum_on": (STATUS, [BACKEND, Matrix, Matrix, Matrix]),
     "sdpa_pattern_on": (STATUS, [BACKEND, Matrix, Matrix, OPTIONS, Matrix]),
     "sdpa_attention_workspace": (c_size_t, [c_size_t, c_size_t]),
+    "sdpa_attention_on": (
+        STATUS,
+        [BACKEND, Matrix, Matrix, Matrix, OPTIONS, Matrix, c_void_p, c_void_p, c_size_t],
+    ),
     "sdpa_attention_heads_on": (
         STATUS,
         [BACKEND, Heads, Heads, Heads, OPTIONS, c_void_p, Heads, c_void_p, c_void_p, c_size_t],
