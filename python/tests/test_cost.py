@@ -28,7 +28,7 @@ int main(void) {
     double best = 1;
     const sdpa_backend_t backend = sdpa_backend_by_name(sdpa_backend());
     for (int i = 0; i < 8 * 64; i++) { q[i] = k[i] = v[i] = (float)(i % 7) - 3; }
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < 3000; round++) {
         const double start = now();
         for (int i = 0; i < 1000; i++) {
             const sdpa_matrix of[] = {{q, 8, 64, 0, 0}, {k, 8, 64, 0, 0}, {v, 8, 64, 0, 0}};
@@ -65,7 +65,8 @@ def test_a_call_costs_little_beyond_that_of_c(in_c: float, floats: Any, capsys: 
         "softmax": lambda: sdpa.softmax(q, 0, out=out),
         "project": lambda: sdpa.project(q, k.T),
     }
-    best = {name: min(timeit.repeat(call, number=1000, repeat=30)) * 1e3 for name, call in calls.items()}
+    # Short rounds find a moment in which nobody else runs.
+    best = {name: min(timeit.repeat(call, number=200, repeat=500)) * 5e3 for name, call in calls.items()}
     with capsys.disabled():
         print(f"\nus: attention in C {in_c:.2f};", "; ".join(f"{name} {time:.2f}" for name, time in best.items()))
     assert best["attention"] - in_c < LIMIT
