@@ -72,9 +72,12 @@ def array_of(given: ArrayLike, name: str) -> Array:
         return cast(Array, given)
     if hasattr(given, "__dlpack_device__"):
         tensor = cast(HasDLPack, given)
-        device = tensor.__dlpack_device__()
-        if int(device[0]) != 1:
-            raise TypeError(f"{name}: on device {device}, not on the CPU; copy it there first")
+        try:
+            device = int(tensor.__dlpack_device__()[0])
+        except ValueError as error:  # of PyTorch: a device that DLPack does not know
+            raise TypeError(f"{name}: {error}") from error
+        if device != 1:
+            raise TypeError(f"{name}: on a device of DLPack's type {device}, not on the CPU; copy it there first")
         try:
             return np.from_dlpack(tensor)  # type: ignore[arg-type, unused-ignore]
         except (BufferError, RuntimeError, TypeError, ValueError) as error:

@@ -41,6 +41,22 @@ class Rng:
         z = (z ^ z >> 27) * 0x94D0_49BB_1331_11EB & MASK
         return z ^ z >> 31
 
+    def many_between(self, low: float, high: float, n: int) -> Any:
+        """The same as so many of `between`, in less time."""
+        z = np.uint64(self.state) + np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15)
+        self.state = self.state + n * 0x9E37_79B9_7F4A_7C15 & MASK
+        for shift, factor in (30, 0xBF58_476D_1CE4_E5B9), (27, 0x94D0_49BB_1331_11EB):
+            z = (z ^ z >> np.uint64(shift)) * np.uint64(factor)
+        unit = (z ^ z >> np.uint64(31)) >> np.uint64(40)
+        lo, hi = F(low), F(high)
+        with np.errstate(over="ignore"):
+            return np.clip(lo + (hi - lo) * (unit.astype(F) / F(16777216)), lo, hi)
+
+    RANGES = {
+        "Ordinary": (-1, 1), "OneNan": (-1, 1), "Wide": (-80, 80), "Overflowing": (1000, 1100),
+        "Underflowing": (-1100, -1000), "Huge": (-3.0e38, 3.0e38),
+    }  # fmt: skip
+
     def below(self, end: int) -> int:
         return (self.bits() >> 32) * end >> 32
 
@@ -63,16 +79,15 @@ class Rng:
     def fill(self, n: int) -> Any:
         kind = "Ordinary" if self.one_in(2) else self.pick(self.KINDS)
         common = self.between(-80, 80)
-        x = np.array([self.value(kind, common) for _ in range(n)], F)
+        if kind in self.RANGES:
+            x = self.many_between(*self.RANGES[kind], n)
+        else:
+            x = np.array([self.value(kind, common) for _ in range(n)], F)
         if kind == "OneNan" and n:
             x[self.below(n)] = np.nan
         return x
 
     def value(self, kind: str, common: Any) -> Any:
-        if kind in ("Ordinary", "OneNan"):
-            return self.between(-1, 1)
-        if kind == "Wide":
-            return self.between(-80, 80)
         if kind == "Deep":
             return self.between(self.pick([-140, -95, -1]), 0)
         if kind == "Tiny":
@@ -84,14 +99,8 @@ class Rng:
             return -np.inf
         if kind == "Equal":
             return common
-        if kind == "Overflowing":
-            return self.between(1000, 1100)
-        if kind == "Underflowing":
-            return self.between(-1100, -1000)
         if kind == "Subnormal":
             return np.uint32(self.bits() & 0xFFFFFFFF & SUBNORMALS).view(F)
-        if kind == "Huge":
-            return self.between(-3.0e38, 3.0e38)
         if kind == "Zeros":
             return self.pick([0.0, -0.0])
         for infinity in np.inf, -np.inf:
