@@ -113,7 +113,7 @@ def element_strides(array: Array, name: str) -> list[int]:
             raise ValueError(f"{name}: a negative stride; np.ascontiguousarray makes a copy")
         if strides[axis] % size:
             raise ValueError(f"{name}: a stride of {strides[axis]} bytes is no whole number of elements")
-    if many and not any(strides[axis] for axis in many):
+    if len(many) > 1 and not any(strides[axis] for axis in many):
         raise ValueError(f"{name}: repeats one element; np.ascontiguousarray makes a copy")
     span = 1 + sum((array.shape[axis] - 1) * (strides[axis] // size) for axis in many)
     return [strides[axis] // size if axis in many else span for axis in range(array.ndim)]

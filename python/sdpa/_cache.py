@@ -38,7 +38,8 @@ class Cache:
             raise MemoryError(f"a cache of {capacity} keys")
         self._storage = np.zeros(length, F32)
         self._state = CacheState()
-        self._lock = threading.Lock()
+        # Held from the look at the number of keys, which masks must have, to the end of a call.
+        self._lock = threading.RLock()
         self._change(
             "sdpa_cache_init_at", dim, value_dim, ctypes.c_void_p(address(self._storage, FIRST)), length, position
         )
@@ -111,11 +112,25 @@ class Cache:
         """`attention` over the keys in the cache, with the bits of `attention` over every key ever appended, the dropped
         ones masked. The last query is at the newest position, plus `query_offset`. Masks have one row per key in the
         cache, oldest first. Queries with heads share the KV head (grouped queries)."""
-        q = queries if type(queries) is np.ndarray else array_of(queries, "queries")
-        masks = masks_of(bias, keep, attn_mask, sink, len(self), tokens(q, heads_axis))
+        q = array_of(queries, "queries")
         given = None if out is None else target(out, "out")
         logs = None if log_sum_exp is False else logs_of(log_sum_exp, log_shape(q, heads_axis))
         scalars = (scale, softcap, causal, window, query_offset)
+        with self._lock:
+            masks = masks_of(bias, keep, attn_mask, sink, len(self), tokens(q, heads_axis))
+            to = self._attend(q, scalars, masks, heads_axis, given, logs, backend)
+        return to if logs is None else (to, logs)
+
+    def _attend(
+        self,
+        q: Array,
+        scalars: Scalars,
+        masks: Masks,
+        heads_axis: int,
+        given: Optional[Array],
+        logs: Optional[Array],
+        backend: Optional[str],
+    ) -> Array:
         state = self._state
 
         def make() -> Call:
@@ -137,7 +152,7 @@ class Cache:
         to = np.empty(call.shapes[0], F32) if given is None else given
         self._run(call, (q, *masks, to, logs), ("queries", "bias", "keep", "sink", "out", "log_sum_exp"))
         call.pool.append(call)
-        return to if logs is None else (to, logs)
+        return to
 
     def states(
         self,
@@ -156,8 +171,12 @@ class Cache:
     ) -> Floats:
         """`sdpa.states` of the spans in which the cache holds keys, with query positions as in `attend`."""
         q = array_of(queries, "queries")
-        masks: Masks = masks_of(bias, keep, attn_mask, None, len(self), tokens(q, heads_axis))
         scalars: Scalars = (scale, softcap, causal, window, query_offset)
+        with self._lock:
+            masks = masks_of(bias, keep, attn_mask, None, len(self), tokens(q, heads_axis))
+            return self._states(q, scalars, masks, heads_axis, backend)
+
+    def _states(self, q: Array, scalars: Scalars, masks: Masks, heads_axis: int, backend: Optional[str]) -> Array:
         state = self._state
         call, view = self._call("sdpa_cache_states_heads_on", q, heads_axis, backend)
         put_options(call, scalars, masks, None)
@@ -181,8 +200,7 @@ class Cache:
     def _run(self, call: Call, all_arrays: Tuple[Optional[Array], ...], names: Tuple[str, ...]) -> None:
         fill(call, all_arrays)
         call.arguments[1] = ctypes.byref(self._state)
-        with self._lock:
-            status = call.function(*call.arguments)
+        status = call.function(*call.arguments)
         if status:
             refuse(status, names, all_arrays)
 

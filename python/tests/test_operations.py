@@ -69,6 +69,12 @@ def test_masks_in_both_orientations(floats: Any, rng: np.random.Generator, backe
         {"bias": np.where(padding, 0, -np.inf).astype(np.float32)},
     ):  # fmt: skip
         close(sdpa.attention(q, k, v, backend=backend, **padded), want)
+    for one in {"keep": padding[:1]}, {"attn_mask": padding[:1]}, {"bias": bias[0, :1]}:
+        assert_one_key(sdpa.attention(q, k[:1], v[:1], backend=backend, **one), v)
+
+
+def assert_one_key(out: Any, v: Any) -> None:
+    np.testing.assert_array_max_ulp(out, np.repeat(v[:1], len(out), 0), 1)
 
 
 @pytest.mark.parametrize("heads_axis", [0, 1])
