@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 from ctypes import c_void_p
-from typing import Any, Callable, Optional, Protocol, Tuple, Union, cast
+from typing import Any, Callable, Optional, Protocol, Union, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,9 @@ class HasArrayInterface(Protocol):
 
 
 class HasDLPack(Protocol):
-    def __dlpack__(self, *, stream: None = ...) -> Any: ...
-    def __dlpack_device__(self) -> Tuple[Any, int]: ...
+    """As far as every library declares it: JAX has `__dlpack_device__` too, and does not say so."""
+
+    def __dlpack__(self) -> Any: ...
 
 
 ArrayLike = Union[Array, HasArrayInterface, HasDLPack]
@@ -71,7 +72,7 @@ def array_of(given: ArrayLike, name: str) -> Array:
     if isinstance(given, np.ndarray):
         return cast(Array, given)
     if hasattr(given, "__dlpack_device__"):
-        tensor = cast(HasDLPack, given)
+        tensor = cast(Any, given)
         try:
             device = int(tensor.__dlpack_device__()[0])
         except ValueError as error:  # of PyTorch: a device that DLPack does not know

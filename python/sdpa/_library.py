@@ -8,10 +8,8 @@ from ctypes import Structure, c_char_p, c_float, c_int32, c_size_t, c_ssize_t, c
 from pathlib import Path
 from typing import Any
 
-SUFFIX = {"win32": "sdpa-attention.dll", "darwin": "libsdpa-attention.dylib"}.get(
-    sys.platform, "libsdpa-attention.so"
-)
-library = ctypes.CDLL(str(Path(__file__).parent / SUFFIX))
+FILE = "sdpa-attention.dll" if sys.platform == "win32" else "libsdpa-attention.so"
+library = ctypes.CDLL(str(Path(__file__).parent / FILE))
 
 SPAN = 1024
 KEY_BLOCK = 64

@@ -48,9 +48,10 @@ int main(void) {
 def in_c(tmp_path: Path) -> float:
     library = Path(_library.library._name)
     (tmp_path / "call.c").write_text(PROGRAM)
-    command = ["cc", "-O2", f"-I{ROOT / 'capi/include'}", tmp_path / "call.c", library, f"-Wl,-rpath,{library.parent}"]
+    # The name by which the program looks for it.
+    (tmp_path / ("libsdpa-attention.so." + ".".join(sdpa.__version__.split(".")[:2]))).symlink_to(library)
+    command = ["cc", "-O2", f"-I{ROOT / 'capi/include'}", tmp_path / "call.c", library, f"-Wl,-rpath,{tmp_path}"]
     subprocess.run([*command, "-o", tmp_path / "call"], check=True)
-    # Cargo has given the library no name of its own, so that the program looks for its path.
     return float(subprocess.run([tmp_path / "call"], check=True, capture_output=True, text=True).stdout) * 1e6
 
 
