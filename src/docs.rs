@@ -22,6 +22,7 @@ macro_rules! pages {
         #[doc = "[c]: crate::docs::c#windows-and-webassembly"]
         #[doc = "[conformance]: crate::docs::conformance"]
         #[doc = "[distributed]: crate::docs::distributed"]
+        #[doc = "[equal bits]: crate::docs::numerics#one-answer"]
         #[doc = "[firmware]: crate::docs::firmware"]
         #[doc = "[how exact]: crate::docs::numerics#how-exact"]
         #[doc = "[one answer]: crate::docs::numerics#one-answer"]
@@ -33,4 +34,4 @@ macro_rules! pages {
     )+};
 }
 
-pages! { numerics conformance design firmware c distributed profiling }
+pages! { numerics conformance design firmware c python distributed profiling }

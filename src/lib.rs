@@ -49,6 +49,7 @@
 //! * [`docs::design`]: why keys are rows, why two [families](Family), why positions, why no threads; other names
 //! * [`docs::firmware`]: boards, costs, memory
 //! * [`docs::c`]: the C library
+//! * [`docs::python`]: the Python package
 //! * [`docs::profiling`]: speed, and the benches
 //! * [`docs::conformance`]: ONNX, targets
 //!

@@ -1,0 +1,476 @@
+"""Attention of one or many heads, its pattern, states of parts of the keys, and what joins them."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any, Callable, Literal, Optional, Sequence, Tuple, Union, overload
+
+import numpy as np
+from numpy import empty, ndarray
+
+from . import _arrays as arrays
+from ._arrays import F32, FIRST, Array, ArrayLike, Floats, address, array_of, target
+from ._calls import FREE, Call, fill, refuse, register, run, shape_of
+from ._library import CAUSAL, NO_LIMIT, SPAN, WINDOW, Options
+from ._operations import scale_of
+
+Window = Tuple[Optional[int], Optional[int]]
+Sink = Union[float, ArrayLike]
+# Scale, softcap, causal, window, query_offset.
+Scalars = Tuple[Optional[float], Optional[float], bool, Optional[Window], int]
+# bias and keep, keys x queries, and the sinks.
+Masks = Tuple[Optional[Array], Optional[Array], Optional[Array]]
+NO_MASKS: Masks = (None, None, None)
+DEFAULT: Scalars = (None, None, False, None, 0)
+Outputs = Union[Floats, Tuple[Floats, Floats]]
+NAMES = ("queries", "keys", "values", "bias", "keep", "sink", "out", "log_sum_exp")
+
+
+@overload
+def attention(
+    queries: ArrayLike, keys: ArrayLike, values: ArrayLike, *, scale: Optional[float] = ...,
+    softcap: Optional[float] = ..., causal: bool = ..., window: Optional[Window] = ..., query_offset: int = ...,
+    bias: Optional[ArrayLike] = ..., keep: Optional[ArrayLike] = ..., attn_mask: Optional[ArrayLike] = ...,
+    sink: Optional[Sink] = ..., heads_axis: int = ..., out: Optional[ArrayLike] = ...,
+    log_sum_exp: Literal[False] = ..., backend: Optional[str] = ...,
+) -> Floats: ...  # fmt: skip
+@overload
+def attention(
+    queries: ArrayLike, keys: ArrayLike, values: ArrayLike, *, scale: Optional[float] = ...,
+    softcap: Optional[float] = ..., causal: bool = ..., window: Optional[Window] = ..., query_offset: int = ...,
+    bias: Optional[ArrayLike] = ..., keep: Optional[ArrayLike] = ..., attn_mask: Optional[ArrayLike] = ...,
+    sink: Optional[Sink] = ..., heads_axis: int = ..., out: Optional[ArrayLike] = ...,
+    log_sum_exp: Union[Literal[True], ArrayLike], backend: Optional[str] = ...,
+) -> Tuple[Floats, Floats]: ...  # fmt: skip
+def attention(
+    queries: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike,
+    *,
+    scale: Optional[float] = None,
+    softcap: Optional[float] = None,
+    causal: bool = False,
+    window: Optional[Window] = None,
+    query_offset: int = 0,
+    bias: Optional[ArrayLike] = None,
+    keep: Optional[ArrayLike] = None,
+    attn_mask: Optional[ArrayLike] = None,
+    sink: Optional[Sink] = None,
+    heads_axis: int = 0,
+    out: Optional[ArrayLike] = None,
+    log_sum_exp: Union[bool, ArrayLike] = False,
+    backend: Optional[str] = None,
+) -> Outputs:
+    """Scaled dot-product attention: for each query the sum of the values, weighted by the query's column of `pattern`.
+
+    Of one head: queries, keys and values are [tokens, dim]. Of several: [heads, tokens, dim], or with `heads_axis=1`
+    [tokens, heads, dim]; the output has the layout of the queries. Each group of consecutive query heads shares one of
+    fewer KV heads (grouped queries); keys and values of two axes are one KV head for all.
+
+    * `scale`: 1/√dim without one. `softcap`: a score s becomes softcap · tanh(s / softcap).
+    * `causal`: query i, at position query_offset + i, sees the keys up to that position; key j is at position j.
+    * `window=(left, right)`: it sees so many keys before and after; None for no limit on that side.
+    * `bias`: float32, **keys × queries**, added to the scores; `keep`: bool or uint8, **keys × queries**, 0 masks.
+      One element per key, [keys], serves every query (padding).
+    * `attn_mask`: either of them as PyTorch has it, **queries × keys**.
+    * `sink`: a score in the denominator only, one for all or one for each query head.
+    * `out`: written instead of a new array. `log_sum_exp`: True, or an array to write, for a second result,
+      [queries] or [heads, queries].
+    * `backend`: one of `backends()`; "portable" gives the bits of a microcontroller.
+    """
+    q = queries if type(queries) is ndarray else array_of(queries, "queries")
+    k = keys if type(keys) is ndarray else array_of(keys, "keys")
+    v = values if type(values) is ndarray else array_of(values, "values")
+    if bias is keep is attn_mask is sink is None:
+        masks = NO_MASKS
+    else:
+        masks = masks_of(bias, keep, attn_mask, sink, tokens(k, heads_axis), tokens(q, heads_axis))
+    given = None if out is None else target(out, "out")
+    logs = None
+    if log_sum_exp is not False:
+        logs = logs_of(log_sum_exp, log_shape(q, heads_axis))
+    key = (
+        q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype,
+        scale, softcap, causal, window, query_offset, heads_axis, backend,
+        masks is NO_MASKS or (shape_of(masks[0]), shape_of(masks[1]), shape_of(masks[2])),
+        given is None or (given.shape, given.strides, given.dtype), logs is None,
+    )  # fmt: skip
+    try:
+        call = FREE[key].pop()
+    except (KeyError, IndexError):
+        scalars = (scale, softcap, causal, window, query_offset)
+        call = attention_call((q, k, v), scalars, masks, heads_axis, given, logs, backend)
+        register(key, call)
+    to: Array = empty(call.shapes[0], F32) if given is None else given
+    cells = call.cells
+    if masks is NO_MASKS and logs is None:
+        cells[0].value = address(q, FIRST)  # type: ignore[union-attr]
+        cells[1].value = address(k, FIRST)  # type: ignore[union-attr]
+        cells[2].value = address(v, FIRST)  # type: ignore[union-attr]
+        cells[6].value = address(to, FIRST)  # type: ignore[union-attr]
+    else:
+        fill(call, (q, k, v, *masks, to, logs))
+    status = call.function(*call.arguments)
+    call.pool.append(call)
+    if status:
+        refuse(status, NAMES, (q, k, v, *masks, to, logs))
+    return to if logs is None else (to, logs)
+
+
+def attention_call(
+    qkv: Tuple[Array, Array, Array],
+    scalars: Scalars,
+    masks: Masks,
+    heads_axis: int,
+    out: Optional[Array],
+    logs: Optional[Array],
+    backend: Optional[str],
+) -> Call:
+    arrays.check_heads_axis(heads_axis)
+    # Of one head a call of its own, which costs a little less.
+    one_head = all(array.ndim == 2 for array in qkv)
+    call = Call("sdpa_attention_on" if one_head else "sdpa_attention_heads_on", backend)
+    view = arrays.matrix if one_head else functools.partial(arrays.heads, heads_axis=heads_axis)
+    q, _, v = views(call, qkv, view)
+    put_options(call, scalars, masks, None if one_head else q.heads)
+    call.shapes = [out_shape(qkv[0], v.cols)]
+    call.view(view(np.empty(call.shapes[0], F32) if out is None else out, "out"))
+    call.pointer(logs)
+    call.workspace(q.cols, v.cols)
+    return call
+
+
+def views(call: Call, qkv: Tuple[Array, Array, Array], view: Callable[[Array, str], Any]) -> list[Any]:
+    q, k, v = qkv
+    if q.ndim < k.ndim or k.ndim != v.ndim:
+        raise ValueError(f"queries, keys and values have {q.ndim}, {k.ndim} and {v.ndim} axes")
+    of = [view(array, name) for name, array in zip(NAMES, qkv)]
+    for viewed in of:
+        call.view(viewed)
+    return of
+
+
+def put_options(call: Call, scalars: Scalars, masks: Masks, heads: Optional[int]) -> None:
+    """Appends the options, and the sinks if there are heads; their arrays are bias, keep and sink."""
+    scale, softcap, causal, window, query_offset = scalars
+    bias, keep, sink = masks
+    if scalars == DEFAULT and heads is None and bias is keep is sink is None:
+        call.arguments.append(None)
+        call.cells += [None, None, None]
+        return
+    options = Options(scale=scale_of(scale), softcap=softcap or 0, query_offset=operator.index(query_offset))
+    options.flags = CAUSAL if causal else 0
+    if window is not None:
+        try:
+            left, right = window
+        except (TypeError, ValueError):
+            raise TypeError(f"window: {window!r} for (left, right)") from None
+        options.flags |= WINDOW
+        options.window_left, options.window_right = limit(left), limit(right)
+    call.reference(options)
+    put_mask(call, bias is not None and arrays.matrix(bias, "bias"), options)
+    if keep is None:
+        call.cells.append(None)
+    else:
+        options.keep_row_stride, options.keep_col_stride = arrays.element_strides(keep, "keep")
+        call.field(options, "keep")
+    if sink is not None and (heads is None or sink.size == 1):
+        arrays.floats(sink, "sink", 1)
+        call.field(options, "sink")
+        if heads is not None:
+            call.arguments.append(None)
+    elif heads is not None:
+        if sink is not None:
+            arrays.floats(sink, "sink", heads)
+        call.pointer(sink)
+    else:
+        call.cells.append(None)
+
+
+def put_mask(call: Call, view: Any, options: Options) -> None:
+    if view:
+        options.bias = view
+        call.field(options, "bias")
+    else:
+        call.cells.append(None)
+
+
+def limit(keys: Optional[int]) -> int:
+    if keys is None:
+        return NO_LIMIT
+    if operator.index(keys) < 0:
+        raise ValueError(f"window: {keys} keys")
+    return keys
+
+
+def tokens(array: Array, heads_axis: int) -> int:
+    return array.shape[0 if array.ndim == 2 or heads_axis else 1] if array.ndim > 1 else 0
+
+
+def out_shape(queries: Array, width: int) -> Tuple[int, ...]:
+    return (*queries.shape[:-1], width)
+
+
+def log_shape(queries: Array, heads_axis: int) -> Tuple[int, ...]:
+    if queries.ndim < 3:
+        return queries.shape[:1]
+    return (queries.shape[heads_axis], queries.shape[1 - heads_axis]) if heads_axis in (0, 1) else ()
+
+
+def logs_of(given: Union[bool, ArrayLike], shape: Tuple[int, ...]) -> Array:
+    if given is True:
+        return np.empty(shape, F32)
+    array = target(given, "log_sum_exp")  # type: ignore[arg-type]
+    if array.shape != shape:
+        raise ValueError(f"log_sum_exp: shape {array.shape} for {shape}")
+    arrays.floats(array, "log_sum_exp", array.size)
+    return array
+
+
+def masks_of(
+    bias: Optional[ArrayLike],
+    keep: Optional[ArrayLike],
+    attn_mask: Optional[ArrayLike],
+    sink: Optional[Sink],
+    keys: int,
+    queries: int,
+) -> Masks:
+    """The masks as keys × queries, as views."""
+    added, kept, sinks = None, None, None
+    if attn_mask is not None:
+        mask = array_of(attn_mask, "attn_mask")
+        while mask.ndim > 2 and mask.shape[0] == 1:
+            mask = mask[0]
+        turned = spread(mask, (queries, keys), "attn_mask (queries, keys)").T
+        if mask.dtype == np.bool_:
+            kept = turned
+        elif mask.dtype == F32:
+            added = turned
+        else:
+            raise TypeError(f"attn_mask: {mask.dtype} for bool (True keeps) or float32 (added)")
+    if bias is not None:
+        if added is not None:
+            raise ValueError("bias and a float attn_mask are the same thing; add them up")
+        added = spread(array_of(bias, "bias"), (keys, queries), "bias (keys, queries)")
+    if keep is not None:
+        if kept is not None:
+            raise ValueError("keep and a boolean attn_mask are the same thing; combine them with &")
+        kept = spread(array_of(keep, "keep"), (keys, queries), "keep (keys, queries)")
+        if kept.dtype != np.bool_ and kept.dtype != np.uint8:
+            raise TypeError(f"keep: {kept.dtype} for bool or uint8")
+    if sink is not None:
+        sinks = np.array([sink], F32) if isinstance(sink, (int, float)) else array_of(sink, "sink")
+    return added, kept, sinks
+
+
+def spread(mask: Array, shape: Tuple[int, int], name: str) -> Array:
+    """Repeats a mask for all queries, as a view. One of a single axis is per key."""
+    if mask.shape == shape:
+        return mask
+    if mask.ndim == 1 and not name.startswith("attn_mask"):
+        mask = mask[:, None]
+    if mask.ndim > 2:
+        raise ValueError(f"{name}: {mask.ndim} axes; one mask serves all heads, or call each head by itself")
+    try:
+        return np.broadcast_to(mask, shape)
+    except ValueError:
+        raise ValueError(f"{name}: shape {mask.shape} for {shape}") from None
+
+
+def pattern(
+    queries: ArrayLike,
+    keys: ArrayLike,
+    *,
+    scale: Optional[float] = None,
+    softcap: Optional[float] = None,
+    causal: bool = False,
+    window: Optional[Window] = None,
+    query_offset: int = 0,
+    bias: Optional[ArrayLike] = None,
+    keep: Optional[ArrayLike] = None,
+    attn_mask: Optional[ArrayLike] = None,
+    sink: Optional[Sink] = None,
+    heads_axis: int = 0,
+    out: Optional[ArrayLike] = None,
+    backend: Optional[str] = None,
+) -> Floats:
+    """The attention weights, **keys × queries**, or [heads, keys, queries]; each column sums to 1 less the weight of the
+    sink. Arguments are those of `attention`. PyTorch's weights are the transpose."""
+    q, k = array_of(queries, "queries"), array_of(keys, "keys")
+    given = None if out is None else target(out, "out")
+    masks = masks_of(bias, keep, attn_mask, sink, tokens(k, heads_axis), tokens(q, heads_axis))
+    scalars = (scale, softcap, causal, window, query_offset)
+    if q.ndim == 2:
+        return pattern_of_head(q, k, scalars, masks, given, backend)
+    for name, array in ("queries", q), ("keys", k):
+        arrays.heads(array, name, heads_axis)  # checks it
+    q, k = q.swapaxes(0, heads_axis), k[None] if k.ndim == 2 else k.swapaxes(0, heads_axis)
+    shape = (len(q), k.shape[1], q.shape[1])
+    if len(k) == 0 or len(q) % len(k):
+        raise ValueError(f"{len(q)} query heads for {len(k)} KV heads")
+    if given is None:
+        given = np.empty(shape, F32)
+    elif given.shape != shape:
+        raise ValueError(f"out: shape {given.shape} for {shape}")
+    sinks = masks[2]
+    if sinks is not None:
+        sinks = np.broadcast_to(sinks, len(q))
+    for head in range(len(q)):
+        own = (masks[0], masks[1], None if sinks is None else sinks[head : head + 1])
+        pattern_of_head(q[head], k[head // (len(q) // len(k))], scalars, own, given[head], backend)
+    return given
+
+
+def pattern_of_head(
+    q: Array, k: Array, scalars: Scalars, masks: Masks, out: Optional[Array], backend: Optional[str]
+) -> Floats:
+    def make() -> Call:
+        call = Call("sdpa_pattern_on", backend)
+        call.view(arrays.matrix(q, "queries"))
+        call.view(arrays.matrix(k, "keys"))
+        put_options(call, scalars, masks, None)
+        call.shapes = [(len(k), len(q))]
+        call.view(arrays.matrix(np.empty(call.shapes[0], F32) if out is None else out, "out"))
+        return call
+
+    return run(
+        ("queries", "keys", "bias", "keep", "sink", "out"), (q, k, *masks), out, ("pattern", scalars, backend), make
+    )
+
+
+def merge(
+    out: ArrayLike,
+    log_sum_exp: ArrayLike,
+    other_out: ArrayLike,
+    other_log_sum_exp: ArrayLike,
+    *,
+    in_place: bool = False,
+    backend: Optional[str] = None,
+) -> Tuple[Floats, Floats]:
+    """Attention over two disjoint sets of keys, from the output and log-sum-exp over each: [queries, width] and
+    [queries], or [heads, queries, width] and [heads, queries]. In place it writes the first two."""
+    ours, theirs = (target if in_place else array_of)(out, "out"), array_of(other_out, "other_out")
+    logs = (target if in_place else array_of)(log_sum_exp, "log_sum_exp")
+    other_logs = array_of(other_log_sum_exp, "other_log_sum_exp")
+    for name, array in ("out", ours), ("other_out", theirs):
+        arrays.check_floats(array, name)
+        arrays.axes(array, name, 2, 3)
+        if array.shape != ours.shape:
+            raise ValueError(f"{name}: shape {array.shape} for {ours.shape}")
+    for name, array in ("log_sum_exp", logs), ("other_log_sum_exp", other_logs):
+        if array.shape != ours.shape[:-1]:
+            raise ValueError(f"{name}: shape {array.shape} for {ours.shape[:-1]}")
+        arrays.floats(array, name, array.size)
+    if not in_place:
+        ours, logs = ours.copy(), logs.copy()
+    if ours.ndim == 2:
+        merge_heads(ours, logs, theirs, other_logs, backend)
+    else:
+        for parts in zip(ours, logs, theirs, other_logs):
+            merge_heads(*parts, backend)
+    return ours, logs
+
+
+def merge_heads(ours: Array, logs: Array, theirs: Array, other_logs: Array, backend: Optional[str]) -> None:
+    call = Call("sdpa_merge_on", backend)
+    call.view(arrays.matrix(ours, "out"))
+    call.pointer(logs)
+    call.view(arrays.matrix(theirs, "other_out"))
+    call.pointer(other_logs)
+    all_arrays = (ours, logs, theirs, other_logs)
+    fill(call, all_arrays)
+    status = call.function(*call.arguments)
+    if status:
+        refuse(status, ("out", "log_sum_exp", "other_out", "other_log_sum_exp"), all_arrays)
+
+
+def states(
+    queries: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike,
+    *,
+    first_key: int = 0,
+    scale: Optional[float] = None,
+    softcap: Optional[float] = None,
+    causal: bool = False,
+    window: Optional[Window] = None,
+    query_offset: int = 0,
+    bias: Optional[ArrayLike] = None,
+    keep: Optional[ArrayLike] = None,
+    attn_mask: Optional[ArrayLike] = None,
+    heads_axis: int = 0,
+    backend: Optional[str] = None,
+) -> Floats:
+    """The states of the spans of 1024 keys that these keys fill, for `join`: attention over a part of the keys, on any
+    thread or machine. The first key is at position `first_key`, a multiple of `SPAN`; the other arguments are those of
+    `attention`, and a sink is given to `join`.
+
+    The result is [spans, queries, width + 4], or [spans, heads, queries, width + 4]; it can be sent and stored."""
+    qkv = (array_of(queries, "queries"), array_of(keys, "keys"), array_of(values, "values"))
+    masks = masks_of(bias, keep, attn_mask, None, tokens(qkv[1], heads_axis), tokens(qkv[0], heads_axis))[:2]
+    scalars = (scale, softcap, causal, window, query_offset)
+
+    def make() -> Call:
+        call = Call("sdpa_attention_states_heads_on", backend)
+        q, k, v = views(call, qkv, functools.partial(arrays.heads, heads_axis=heads_axis))
+        # Without heads no sinks are passed.
+        put_options(call, scalars, (*masks, None), None)
+        del call.cells[-1]
+        if not 0 <= operator.index(first_key) < 1 << 64:
+            raise ValueError(f"first_key: {first_key}")
+        spans = -(-k.rows // SPAN)
+        own = () if qkv[0].ndim == 2 else (q.heads,)
+        call.shapes = [(spans, *own, q.rows, v.cols + 4)]
+        call.arguments.append(first_key)
+        call.pointer(qkv[0])  # of states
+        call.arguments.append(int(np.prod(call.shapes[0])))
+        call.workspace(q.cols, v.cols)
+        return call
+
+    names = ("queries", "keys", "values", "bias", "keep", "states")
+    return run(names, (*qkv, *masks), None, ("states", scalars, first_key, heads_axis, backend), make)
+
+
+def join(
+    parts: Union[ArrayLike, Sequence[ArrayLike]],
+    *,
+    sink: Optional[Sink] = None,
+    log_sum_exp: bool = False,
+    out: Optional[ArrayLike] = None,
+    backend: Optional[str] = None,
+) -> Outputs:
+    """Joins states of spans, in any order, into the output, with the bits of one `attention` over all the keys. `parts`:
+    the result of `states`, or several of them. The output is [queries, width] or [heads, queries, width]."""
+    several: Sequence[ArrayLike] = parts if isinstance(parts, (list, tuple)) else [parts]  # type: ignore[list-item]
+    pieces = [array_of(part, "states") for part in several]
+    if not pieces:
+        raise ValueError("states: there are none")
+    for piece in pieces:
+        arrays.check_floats(piece, "states")
+        arrays.axes(piece, "states", 3, 4)
+        if piece.shape[1:] != pieces[0].shape[1:]:
+            raise ValueError(f"states: shapes {pieces[0].shape} and {piece.shape}")
+    # The library takes them in one piece: these are small.
+    whole = np.ascontiguousarray(np.concatenate(pieces) if len(pieces) > 1 else pieces[0])
+    if whole.shape[-1] < 5:
+        raise ValueError(f"states: shape {whole.shape}")
+    shape = (*whole.shape[1:-1], whole.shape[-1] - 4)
+    to = np.empty(shape, F32) if out is None else target(out, "out")
+    if to.shape != shape:
+        raise ValueError(f"out: shape {to.shape} for {shape}")
+    logs = np.empty(shape[:-1], F32) if log_sum_exp else None
+    sinks = masks_of(None, None, None, sink, 0, 0)[2]
+
+    call = Call("sdpa_join_heads_on", backend)
+    call.pointer(whole)
+    call.arguments.append(whole.size)
+    put_options(call, (None, None, False, None, 0), (None, None, sinks), shape[0] if len(shape) == 3 else 1)
+    call.view(arrays.heads(to, "out", 0))
+    call.pointer(logs)
+    all_arrays = (whole, None, None, sinks, to, logs)
+    fill(call, all_arrays)
+    status = call.function(*call.arguments)
+    if status:
+        refuse(status, ("states", "bias", "keep", "sink", "out", "log_sum_exp"), all_arrays)
+    return to if logs is None else (to, logs)

@@ -1,0 +1,211 @@
+"""A KV cache."""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import threading
+from typing import Optional, Tuple, Union
+
+import numpy as np
+
+from . import _arrays as arrays
+from ._arrays import F32, FIRST, Array, ArrayLike, Floats, address, array_of, target
+from ._attention import (
+    Masks, Outputs, Scalars, Sink, Window, log_shape, logs_of, masks_of, out_shape, put_options, tokens,
+)  # fmt: skip
+from ._calls import FREE, Call, fill, refuse, register, shape_of
+from ._library import KEY_BLOCK, SPAN, CacheState, Error, Heads, Matrix, library
+
+
+class Cache:
+    """The keys and values of one KV head, of which the oldest may be dropped (sliding window).
+
+    `capacity`: the number of keys that it surely holds, whatever has been dropped. `position`: that of the first key.
+    A model with several KV heads has one cache per KV head. Threads may share a cache; their calls of it wait for each
+    other.
+    """
+
+    def __init__(self, capacity: int, dim: int, value_dim: Optional[int] = None, *, position: int = 0) -> None:
+        value_dim = dim if value_dim is None else value_dim
+        for name, number in ("capacity", capacity), ("dim", dim), ("value_dim", value_dim), ("position", position):
+            if not 0 <= operator.index(number) < 1 << 63:
+                raise ValueError(f"{name}: {number}")
+        # The oldest block may hold a single key.
+        blocks = (capacity + KEY_BLOCK - 2) // KEY_BLOCK + 1
+        length = library.sdpa_cache_floats(dim, value_dim, blocks)
+        if length > 1 << 48:
+            raise MemoryError(f"a cache of {capacity} keys")
+        self._storage = np.zeros(length, F32)
+        self._state = CacheState()
+        # Held from the look at the number of keys, which masks must have, to the end of a call.
+        self._lock = threading.RLock()
+        self._change(
+            "sdpa_cache_init_at", dim, value_dim, ctypes.c_void_p(address(self._storage, FIRST)), length, position
+        )
+
+    def _change(self, name: str, *arguments: object) -> None:
+        with self._lock:
+            status = getattr(library, name)(ctypes.byref(self._state), *arguments)
+        if status:
+            raise Error(status, f"cache of {self!r}")
+
+    def __repr__(self) -> str:
+        state = self._state
+        return f"{state.appended - state.dropped} keys × {state.dim}, values × {state.value_dim}"
+
+    def __len__(self) -> int:
+        with self._lock:
+            return int(self._state.appended - self._state.dropped)
+
+    @property
+    def appended(self) -> int:
+        """The position of the next key."""
+        return int(self._state.appended)
+
+    @property
+    def dropped(self) -> int:
+        """The position of the oldest key in the cache."""
+        return int(self._state.dropped)
+
+    def append(self, keys: ArrayLike, values: ArrayLike) -> None:
+        """Appends keys, [tokens, dim], and their values; [dim] is one token."""
+        views: list[Matrix] = []
+        given = array_of(keys, "keys"), array_of(values, "values")
+        for name, array in zip(("keys", "values"), given):
+            array = array[None] if array.ndim == 1 else array
+            view = arrays.matrix(array, name)
+            view.data = address(array, FIRST)
+            views.append(view)
+        self._change("sdpa_cache_append", *views)
+
+    def truncate(self, length: int) -> None:
+        """Removes the newest keys, so that the oldest `length` remain."""
+        self._change("sdpa_cache_truncate", not_negative(length))
+
+    def truncate_to(self, position: int) -> None:
+        """Removes the keys at `position` and after it; the next key has that position."""
+        self._change("sdpa_cache_truncate_to", not_negative(position))
+
+    def slide(self, length: int) -> None:
+        """Drops the oldest keys until at most `length` remain, which keep their positions."""
+        self._change("sdpa_cache_slide", not_negative(length))
+
+    def attend(
+        self,
+        queries: ArrayLike,
+        *,
+        scale: Optional[float] = None,
+        softcap: Optional[float] = None,
+        causal: bool = False,
+        window: Optional[Window] = None,
+        query_offset: int = 0,
+        bias: Optional[ArrayLike] = None,
+        keep: Optional[ArrayLike] = None,
+        attn_mask: Optional[ArrayLike] = None,
+        sink: Optional[Sink] = None,
+        heads_axis: int = 0,
+        out: Optional[ArrayLike] = None,
+        log_sum_exp: Union[bool, ArrayLike] = False,
+        backend: Optional[str] = None,
+    ) -> Outputs:
+        """`attention` over the keys in the cache, with the bits of `attention` over every key ever appended, the dropped
+        ones masked. The last query is at the newest position, plus `query_offset`. Masks have one row per key in the
+        cache, oldest first. Queries with heads share the KV head (grouped queries)."""
+        q = array_of(queries, "queries")
+        given = None if out is None else target(out, "out")
+        logs = None if log_sum_exp is False else logs_of(log_sum_exp, log_shape(q, heads_axis))
+        scalars = (scale, softcap, causal, window, query_offset)
+        with self._lock:
+            masks = masks_of(bias, keep, attn_mask, sink, len(self), tokens(q, heads_axis))
+            to = self._attend(q, scalars, masks, heads_axis, given, logs, backend)
+        return to if logs is None else (to, logs)
+
+    def _attend(
+        self,
+        q: Array,
+        scalars: Scalars,
+        masks: Masks,
+        heads_axis: int,
+        given: Optional[Array],
+        logs: Optional[Array],
+        backend: Optional[str],
+    ) -> Array:
+        state = self._state
+
+        def make() -> Call:
+            call, view = self._call("sdpa_cache_attend_heads_on", q, heads_axis, backend)
+            put_options(call, scalars, masks, view.heads)
+            call.shapes = [out_shape(q, state.value_dim)]
+            call.view(arrays.heads(np.empty(call.shapes[0], F32) if given is None else given, "out", heads_axis))
+            call.pointer(logs)
+            call.workspace(state.dim, state.value_dim)
+            return call
+
+        key = ("attend", scalars, *map(shape_of, (q, *masks, given, logs)), heads_axis, backend, state.dim,
+               state.value_dim)  # fmt: skip
+        try:
+            call = FREE[key].pop()
+        except (KeyError, IndexError):
+            call = make()
+            register(key, call)
+        to = np.empty(call.shapes[0], F32) if given is None else given
+        self._run(call, (q, *masks, to, logs), ("queries", "bias", "keep", "sink", "out", "log_sum_exp"))
+        call.pool.append(call)
+        return to
+
+    def states(
+        self,
+        queries: ArrayLike,
+        *,
+        scale: Optional[float] = None,
+        softcap: Optional[float] = None,
+        causal: bool = False,
+        window: Optional[Window] = None,
+        query_offset: int = 0,
+        bias: Optional[ArrayLike] = None,
+        keep: Optional[ArrayLike] = None,
+        attn_mask: Optional[ArrayLike] = None,
+        heads_axis: int = 0,
+        backend: Optional[str] = None,
+    ) -> Floats:
+        """`sdpa.states` of the spans in which the cache holds keys, with query positions as in `attend`."""
+        q = array_of(queries, "queries")
+        scalars: Scalars = (scale, softcap, causal, window, query_offset)
+        with self._lock:
+            masks = masks_of(bias, keep, attn_mask, None, len(self), tokens(q, heads_axis))
+            return self._states(q, scalars, masks, heads_axis, backend)
+
+    def _states(self, q: Array, scalars: Scalars, masks: Masks, heads_axis: int, backend: Optional[str]) -> Array:
+        state = self._state
+        call, view = self._call("sdpa_cache_states_heads_on", q, heads_axis, backend)
+        put_options(call, scalars, masks, None)
+        del call.cells[-1]
+        spans = -(-state.appended // SPAN) - state.dropped // SPAN if len(self) else 0
+        own = () if q.ndim == 2 else (view.heads,)
+        to = np.empty((spans, *own, view.rows, state.value_dim + 4), F32)
+        call.pointer(to)
+        call.arguments.append(to.size)
+        call.workspace(state.dim, state.value_dim)
+        self._run(call, (q, *masks[:2], to), ("queries", "bias", "keep", "states"))
+        return to
+
+    def _call(self, name: str, q: Array, heads_axis: int, backend: Optional[str]) -> Tuple[Call, Heads]:
+        call = Call(name, backend)
+        call.arguments.append(None)  # the cache
+        view = arrays.heads(q, "queries", heads_axis)
+        call.view(view)
+        return call, view
+
+    def _run(self, call: Call, all_arrays: Tuple[Optional[Array], ...], names: Tuple[str, ...]) -> None:
+        fill(call, all_arrays)
+        call.arguments[1] = ctypes.byref(self._state)
+        status = call.function(*call.arguments)
+        if status:
+            refuse(status, names, all_arrays)
+
+
+def not_negative(number: int) -> int:
+    if operator.index(number) < 0:
+        raise ValueError(f"{number} keys")
+    return number
