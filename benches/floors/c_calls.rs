@@ -108,16 +108,14 @@ fn attention_by_default(backend: Backend) -> f64 {
 
 fn attention_with_options(backend: Backend) -> f64 {
     let (bias, keep, sink) = (Aligned::new(8 * 8, 1.0), [1; 8 * 8], 0.5);
-    let (keep_view, bias_view) =
-        (MatrixRef::new(&keep, 8, 8).expect("shape"), MatrixRef::new(bias.floats(), 8, 8));
     let rust = Attention::new()
         .on(backend)
         .window(6, 0)
         .query_offset(1)
         .scale(0.1)
         .softcap(20.0)
-        .bias(bias_view.expect("shape"))
-        .keep(keep_view)
+        .bias(view(&bias, 8, 8))
+        .keep(MatrixRef::new(&keep, 8, 8).expect("shape"))
         .sink(sink);
     let c = sdpa_options {
         flags: SDPA_CAUSAL | SDPA_WINDOW,
@@ -135,7 +133,7 @@ fn attention_with_options(backend: Backend) -> f64 {
     attention(rust, &c)
 }
 
-/// `options` and what it points to lives until the end.
+/// `options` and what they point to live until the end.
 fn attention(attention: Attention<'_>, options: *const sdpa_options) -> f64 {
     let [queries, keys, values] = [(); 3].map(|()| Aligned::new(8 * 64, 1.0));
     let [mut rust_out, mut c_out] = [(); 2].map(|()| Aligned::new(8 * 64, 0.0));
