@@ -71,7 +71,7 @@ macro_rules! counts {
 // 256 keys of 64. `benches/limits.sh` writes what is between the marks.
 counts! {
     // counted
-    DOT              dot              | scalar 278 116 173 1313 | portable 173 98 155 1295 | avx2 114 145 112 397;
+    DOT              dot              | scalar 268 106 163 1303 | portable 164 89 146 1286 | avx2 104 135 104 389;
     SOFTMAX          softmax          | scalar 386 425 1072 15154 | portable 456 371 969 12969 | avx2 247 183 434 4259;
     SOFTMAX_ROWS     softmax_rows     | scalar 3695 3748 68439 113039 | portable 3328 3328 57968 100816 | avx2 759 759 23796 33428;
     SOFTMAX_COLUMNS  softmax_columns  | scalar 2573 2573 115315 220505 | portable 1465 1465 61077 116527 | avx2 753 760 20135 36447;

@@ -26,10 +26,18 @@ impl Backend {
     /// # Errors
     ///
     /// Those of [`dot`].
+    #[cfg_attr(portable, inline(always))]
     pub fn dot(self, a: &[f32], b: &[f32]) -> Result<f32, Error> {
         if a.len() != b.len() {
             return Err(Error::Shape);
         }
-        Ok(self.run(Dot { a, b }))
+        Ok(self.run_dot(&Dot { a, b }))
+    }
+
+    /// Not inlined where the kernel is a function of its own: see [`run_product`](Self::run_product).
+    #[cfg_attr(portable, inline(never))]
+    #[cfg_attr(not(portable), inline(always))]
+    fn run_dot(self, dot: &Dot<'_>) -> f32 {
+        self.run(dot)
     }
 }

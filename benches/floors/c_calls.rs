@@ -7,8 +7,8 @@ use std::{hint::black_box, ptr};
 
 use sdpa::{Attention, Backend, MatrixMut, MatrixRef};
 use sdpa_capi::{
-    SDPA_OK, sdpa_attention, sdpa_dot, sdpa_matrix, sdpa_matrix_mut, sdpa_scores,
-    sdpa_softmax_columns, sdpa_softmax_rows,
+    SDPA_CAUSAL, SDPA_OK, SDPA_WINDOW, sdpa_attention, sdpa_dot, sdpa_matrix, sdpa_matrix_mut,
+    sdpa_options, sdpa_scores, sdpa_softmax_columns, sdpa_softmax_rows,
 };
 
 use crate::{
@@ -31,7 +31,8 @@ pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
         floor("scores 8 x 8 x 64", 8.0, scores),
         floor("row softmax 8 x 8", 14.0, softmax_rows),
         floor("column softmax 8 x 8", 8.0, softmax_columns),
-        floor("attention 8 x 8 x 64", 40.0, attention),
+        floor("attention 8 x 8 x 64", 40.0, attention_by_default),
+        floor("attention 8 x 8 x 64, every option", 65.0, attention_with_options),
     ]
 }
 
@@ -101,7 +102,39 @@ fn softmax(
     beyond(&mut call_rust, &mut || of_c(black_box(&c), black_box(&c_out)))
 }
 
-fn attention(backend: Backend) -> f64 {
+fn attention_by_default(backend: Backend) -> f64 {
+    attention(Attention::new().on(backend), ptr::null())
+}
+
+fn attention_with_options(backend: Backend) -> f64 {
+    let (bias, keep, sink) = (Aligned::new(8 * 8, 1.0), [1; 8 * 8], 0.5);
+    let rust = Attention::new()
+        .on(backend)
+        .window(6, 0)
+        .query_offset(1)
+        .scale(0.1)
+        .softcap(20.0)
+        .bias(view(&bias, 8, 8))
+        .keep(MatrixRef::new(&keep, 8, 8).expect("shape"))
+        .sink(sink);
+    let c = sdpa_options {
+        flags: SDPA_CAUSAL | SDPA_WINDOW,
+        scale: 0.1,
+        softcap: 20.0,
+        query_offset: 1,
+        window_left: 6,
+        window_right: 0,
+        bias: matrix(&bias, 8, 8),
+        keep: keep.as_ptr(),
+        keep_row_stride: 0,
+        keep_col_stride: 0,
+        sink: &sink,
+    };
+    attention(rust, &c)
+}
+
+/// `options` and what they point to live until the end.
+fn attention(attention: Attention<'_>, options: *const sdpa_options) -> f64 {
     let [queries, keys, values] = [(); 3].map(|()| Aligned::new(8 * 64, 1.0));
     let [mut rust_out, mut c_out] = [(); 2].map(|()| Aligned::new(8 * 64, 0.0));
     let [mut rust_workspace, mut c_workspace] =
@@ -112,7 +145,6 @@ fn attention(backend: Backend) -> f64 {
     let c_out = matrix_mut(&mut c_out, 8, 64);
     let c_workspace = c_workspace.floats_mut();
     let (c_workspace, len) = (c_workspace.as_mut_ptr(), c_workspace.len());
-    let attention = Attention::new().on(backend);
     beyond(
         &mut || {
             let ([queries, keys, values], out) =
@@ -122,7 +154,7 @@ fn attention(backend: Backend) -> f64 {
         },
         &mut || {
             let ([queries, keys, values], out) = (black_box(&c), black_box(&c_out));
-            let (options, log_sum_exp) = (ptr::null(), ptr::null_mut());
+            let (options, log_sum_exp) = (black_box(options), ptr::null_mut());
             // SAFETY: the memory lives until the end, and only this call uses the output and the workspace.
             let status = unsafe {
                 sdpa_attention(

@@ -115,12 +115,10 @@ operation! {
         options: *const sdpa_options, out: sdpa_matrix_mut, log_sum_exp: *mut f32,
         workspace: *mut f32, workspace_len: usize,
     ) {
-        if options.is_null() {
-            let arrays = ([log_sum_exp, workspace], workspace_len);
-            // SAFETY: as the caller promises.
-            if unsafe { attend_plain(on, [&queries, &keys, &values], &out, arrays) }.is_some() {
-                return Ok(());
-            }
+        let arrays = ([log_sum_exp, workspace], workspace_len);
+        // SAFETY: as the caller promises.
+        if unsafe { attend_plain(on, [&queries, &keys, &values], options, &out, arrays) }.is_some() {
+            return Ok(());
         }
         general(|| {
             let out = Slot::new(out.into());
@@ -198,8 +196,7 @@ operation! {
     }
 }
 
-/// Attention of plain matrices without options; `None` leaves the call, whose outputs are unchanged, to the general
-/// case.
+/// Attention of plain matrices; `None` leaves the call, whose outputs are unchanged, to the general case.
 ///
 /// # Safety
 ///
@@ -208,6 +205,7 @@ operation! {
 unsafe fn attend_plain(
     on: Backend,
     inputs: [&sdpa_matrix; 3],
+    options: *const sdpa_options,
     out: &sdpa_matrix_mut,
     ([log_sum_exp, workspace], workspace_len): ([*mut f32; 2], usize),
 ) -> Option<()> {
@@ -223,13 +221,16 @@ unsafe fn attend_plain(
     if share(o, &[l, w, q, k, v]) || share(l, &[w, q, k, v]) || share(w, &[q, k, v]) {
         return None;
     }
+    let grid = [keys.rows(), queries.rows()];
+    // SAFETY: as the caller promises.
+    let options = unsafe { Options::new(options, ptr::null(), 1, grid) }.ok()?;
+    options.check(&[o, l, w].map(Region::from)).ok()?;
     // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
-    let (log_sum_exp, workspace) = unsafe {
+    let (attention, log_sum_exp, workspace) = unsafe {
         let log_sum_exp = is_wanted.then(|| slice_mut(log_sum_exp, queries.rows()));
-        (log_sum_exp, slice_mut(workspace, workspace_len))
+        (options.read(on), log_sum_exp, slice_mut(workspace, workspace_len))
     };
-    Attention::new()
-        .on(on)
+    attention
         .run_views(
             &queries.into(),
             &keys.into(),

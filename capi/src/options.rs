@@ -61,14 +61,16 @@ fn optional<T>(element: *const T) -> Checked<Span> {
     array(element, usize::from(!element.is_null()))
 }
 
-// Not inlined, so that the stack frames of their callers stay small.
+// Not inlined on microcontrollers, so that the stack frames of their callers stay small.
 
-#[inline(never)]
+#[cfg_attr(microcontroller, inline(never))]
+#[cfg_attr(not(microcontroller), inline(always))]
 fn check_array<T>(outputs: &[Region<'_>], first: *const T, len: usize) -> Checked<()> {
     check_disjoint(outputs, array(first, len)?)
 }
 
-#[inline(never)]
+#[cfg_attr(microcontroller, inline(never))]
+#[cfg_attr(not(microcontroller), inline(always))]
 fn check_mask(outputs: &[Region<'_>], mask: &impl Strided) -> Checked<()> {
     check_disjoint(outputs, mask.region()?)
 }
@@ -230,6 +232,7 @@ impl<'a> Options<'a> {
     /// # Safety
     ///
     /// The options have been checked; for `'a` what they point to may be read and nobody writes it.
+    #[cfg_attr(not(microcontroller), inline(always))]
     pub(crate) unsafe fn read(&self, on: Backend) -> Attention<'a> {
         let Self { options, grid, .. } = *self;
         // SAFETY: as the caller promises.

@@ -21,7 +21,7 @@ pub(crate) struct Dot<'a> {
     pub(crate) b: &'a [f32],
 }
 
-impl Kernel for Dot<'_> {
+impl Kernel for &Dot<'_> {
     type Output = f32;
 
     const NAME: Name = Name::Dot;
@@ -38,7 +38,7 @@ impl Kernel for Dot<'_> {
 impl Dot<'_> {
     /// With [`DOT_GROUPS`] groups of partial sums.
     #[inline(always)]
-    fn many_groups<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
+    fn many_groups<const L: usize, const G: usize, V: Vector<L>>(&self, token: V::Token) -> f32 {
         if self.a.len() <= G * L {
             return self.first_group::<L, G, V>(token);
         }
@@ -76,7 +76,7 @@ impl Dot<'_> {
     /// At most one group of elements. The other groups are 0: adding one of them turns a sum of −0 into +0, and
     /// adding more changes nothing.
     #[inline(always)]
-    fn first_group<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
+    fn first_group<const L: usize, const G: usize, V: Vector<L>>(&self, token: V::Token) -> f32 {
         let zero = V::splat(token, 0.0);
         let sums: [V; G] = array!(|g| {
             let a: V = load_tail(token, self.a, g * L);
@@ -87,7 +87,7 @@ impl Dot<'_> {
 
     /// With one group of partial sums.
     #[inline(always)]
-    fn one_group<const L: usize, const G: usize, V: Vector<L>>(self, token: V::Token) -> f32 {
+    fn one_group<const L: usize, const G: usize, V: Vector<L>>(&self, token: V::Token) -> f32 {
         let mut sums = [V::splat(token, 0.0); G];
         let ((a, a_tail), (b, b_tail)) = (steps(self.a), steps(self.b));
         strip::for_each_pair(
