@@ -20,6 +20,7 @@ macro_rules! pages {
         #[doc = "[`KvCache`]: crate::KvCache"]
         #[doc = "[`merge`]: crate::merge()"]
         #[doc = "[c]: crate::docs::c#windows-and-webassembly"]
+        #[doc = "[c small]: crate::docs::c#microcontrollers"]
         #[doc = "[conformance]: crate::docs::conformance"]
         #[doc = "[distributed]: crate::docs::distributed"]
         #[doc = "[firmware]: crate::docs::firmware"]
