@@ -17,6 +17,7 @@ macro_rules! pages {
         #[doc = "[`Error::Workspace`]: crate::Error::Workspace"]
         #[doc = "[`Family::Fma`]: crate::Family::Fma"]
         #[doc = "[`Family::NonFma`]: crate::Family::NonFma"]
+        #[doc = "[`include_f32!`]: crate::include_f32"]
         #[doc = "[`KvCache`]: crate::KvCache"]
         #[doc = "[`merge`]: crate::merge()"]
         #[doc = "[c]: crate::docs::c#windows-and-webassembly"]
