@@ -70,6 +70,7 @@ mod dispatch;
 pub mod docs;
 mod dot;
 mod error;
+mod include;
 mod kernel;
 mod matrix;
 mod merge;
@@ -85,6 +86,8 @@ pub use cache::{CachePositions, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
 pub use dispatch::{Backend, Family};
 pub use dot::dot;
 pub use error::Error;
+#[doc(hidden)]
+pub use include::rows_of_f32;
 pub use matrix::{HeadsMut, HeadsRef, Matrix, MatrixMut, MatrixRef};
 pub use merge::merge;
 pub use project::project;

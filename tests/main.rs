@@ -24,6 +24,7 @@ mod examples;
 mod flags;
 mod hidden_blocks;
 mod hot_loop;
+mod include;
 mod layers;
 mod matrix;
 mod memory;

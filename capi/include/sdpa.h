@@ -706,6 +706,22 @@ sdpa_status sdpa_attention_heads_on(sdpa_backend_t backend,
                                     size_t workspace_len);
 
 /**
+ * sdpa_attention of matrices whose strides are all 0 (else SDPA_ERROR_STRIDE), without softcap, bias,
+ * keep and sink (else SDPA_ERROR_OPTION) and without log_sum_exp: the same bits from half the flash. On
+ * microcontrollers gcc and clang, when they optimise, call it for sdpa_attention if they see that this is
+ * enough: write strides of 0 and a NULL into the call, and let options be NULL or a static const.
+ *
+ * Overlap: out and workspace must not overlap any input or each other. On failure both are unchanged.
+ */
+sdpa_status sdpa_attention_plain(sdpa_matrix queries,
+                                 sdpa_matrix keys,
+                                 sdpa_matrix values,
+                                 const sdpa_options *options,
+                                 sdpa_matrix_mut out,
+                                 float *workspace,
+                                 size_t workspace_len);
+
+/**
  * Returns the number of floats of the state of one query and one span, value_dim + 4; SIZE_MAX if the
  * number overflows. SDPA_STATE_FLOATS is the same number as a constant expression. The floats are:
  * the index of the span (first key / SDPA_SPAN) as two whole numbers of 24 bits, the upper one first;
@@ -1017,6 +1033,32 @@ sdpa_status sdpa_cache_states_heads_on(sdpa_backend_t backend,
                                        size_t states_len,
                                        float *workspace,
                                        size_t workspace_len);
+
+/*
+ * On microcontrollers sdpa_attention is sdpa_attention_plain in calls of which the compiler sees that it is enough:
+ * strides are 0, log_sum_exp is NULL, and options is NULL or points to constants. The linker then drops what the call
+ * does not use.
+ */
+#if SDPA_QUERY_BLOCK == 4 && defined(__GNUC__) && (defined(__cplusplus) || __STDC_VERSION__ >= 199901L)
+static inline __attribute__((__always_inline__)) sdpa_status
+sdpa_attention_inline(sdpa_matrix queries, sdpa_matrix keys, sdpa_matrix values, const sdpa_options *options,
+                      sdpa_matrix_mut out, float *log_sum_exp, float *workspace, size_t workspace_len) {
+    const size_t strides = queries.row_stride | queries.col_stride | keys.row_stride | keys.col_stride |
+                           values.row_stride | values.col_stride | out.row_stride | out.col_stride;
+#define SDPA_IS_PLAIN                                                                      \
+    (strides == 0 && log_sum_exp == NULL &&                                                \
+     (options == NULL || (!(options->softcap > 0 || options->softcap < 0) &&               \
+                          options->bias.data == NULL && options->keep == NULL && options->sink == NULL)))
+    /* Where it is not known, nothing is read. */
+    if (__builtin_constant_p(SDPA_IS_PLAIN) && SDPA_IS_PLAIN) {
+        return sdpa_attention_plain(queries, keys, values, options, out, workspace, workspace_len);
+    }
+#undef SDPA_IS_PLAIN
+    return sdpa_attention(queries, keys, values, options, out, log_sum_exp, workspace, workspace_len);
+}
+/* Not without its arguments, so that its name and address are those of the function. */
+#define sdpa_attention(...) sdpa_attention_inline(__VA_ARGS__)
+#endif
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -16,6 +16,10 @@
     clippy::missing_safety_doc,
     reason = "the comments are the text of the header; the module docs list the safety conditions"
 )]
+#![cfg_attr(
+    feature = "plain",
+    allow(dead_code, unused_imports, unused_macros, reason = "one function alone")
+)]
 
 mod region;
 
@@ -25,21 +29,32 @@ mod views;
 
 mod library;
 
+#[cfg(not(feature = "plain"))]
 mod operations;
 
 mod options;
 
+#[cfg(not(feature = "plain"))]
 mod attention;
 
+mod plain;
+
+#[cfg(not(feature = "plain"))]
 mod states;
 
+#[cfg(not(feature = "plain"))]
 mod cache;
 
+#[cfg(not(feature = "plain"))]
 pub use attention::*;
+#[cfg(not(feature = "plain"))]
 pub use cache::*;
 pub use library::*;
+#[cfg(not(feature = "plain"))]
 pub use operations::*;
 pub use options::*;
+pub use plain::*;
+#[cfg(not(feature = "plain"))]
 pub use states::*;
 pub use status::*;
 pub use views::{sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut};

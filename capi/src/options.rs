@@ -110,6 +110,27 @@ impl Keep {
 }
 
 impl sdpa_options {
+    #[inline(always)]
+    pub(crate) fn has_valid_flags(&self) -> bool {
+        let has_window = self.window_left != 0 || self.window_right != 0;
+        self.flags & !(SDPA_CAUSAL | SDPA_WINDOW) == 0
+            && (!has_window || self.flags & SDPA_WINDOW != 0)
+    }
+
+    /// Sets the options that are numbers and need no code of their own.
+    #[inline(always)]
+    pub(crate) fn read_numbers(&self, attention: &mut Attention<'_>) {
+        // Causal is a window that ends at the query's position.
+        let has = |flag| self.flags & flag != 0;
+        let (left, right) = (self.window_left, self.window_right);
+        let [left, right] = if has(SDPA_WINDOW) { [left, right] } else { [usize::MAX; 2] };
+        let right = if has(SDPA_CAUSAL) { 0 } else { right };
+        *attention = attention.window(left, right).query_offset(self.query_offset);
+        if self.scale != 0.0 {
+            *attention = attention.scale(self.scale);
+        }
+    }
+
     /// Returns the boolean mask for a score grid of `shape`; without elements if `keep` is NULL.
     fn keep(&self, shape: [usize; 2]) -> Keep {
         let strides = strides(shape[1], self.keep_row_stride, self.keep_col_stride);
@@ -165,11 +186,7 @@ impl<'a> Options<'a> {
         check_array(outputs, sinks, heads)?;
         let Some(options) = self.options else { return Ok(()) };
         check_array(outputs, options, 1)?;
-        let has_window = options.window_left != 0 || options.window_right != 0;
-        if options.flags & !(SDPA_CAUSAL | SDPA_WINDOW) != 0
-            || (has_window && options.flags & SDPA_WINDOW == 0)
-            || !(options.sink.is_null() || sinks.is_null())
-        {
+        if !options.has_valid_flags() || !(options.sink.is_null() || sinks.is_null()) {
             return Err(Failure(SDPA_ERROR_OPTION));
         }
         if !options.bias.data.is_null() {
@@ -244,15 +261,7 @@ impl<'a> Options<'a> {
             let keep = (!options.keep.is_null()).then(|| options.keep(grid).view());
             (bias, keep)
         };
-        // Causal is a window that ends at the query's position.
-        let has = |flag| options.flags & flag != 0;
-        let (left, right) = (options.window_left, options.window_right);
-        let [left, right] = if has(SDPA_WINDOW) { [left, right] } else { [usize::MAX; 2] };
-        let right = if has(SDPA_CAUSAL) { 0 } else { right };
-        attention = attention.window(left, right).query_offset(options.query_offset);
-        if options.scale != 0.0 {
-            attention = attention.scale(options.scale);
-        }
+        options.read_numbers(&mut attention);
         if options.softcap != 0.0 {
             attention = attention.softcap(options.softcap);
         }

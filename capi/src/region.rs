@@ -45,7 +45,7 @@ pub(crate) struct Region<'a> {
 }
 
 impl Region<'_> {
-    pub(crate) const EMPTY: Self = Self { span: Span { start: 0, end: 0 }, elements: None };
+    pub(crate) const EMPTY: Self = Self { span: Span::EMPTY, elements: None };
 
     /// Whether the argument has no elements.
     #[inline]
@@ -90,6 +90,8 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    pub(crate) const EMPTY: Self = Self { start: 0, end: 0 };
+
     #[inline]
     fn of<T>(first: *const T, counts: [usize; 3], strides: [usize; 3]) -> Checked<Self> {
         let ([heads, rows, cols], [head, row, col]) = (counts, strides);
@@ -97,7 +99,7 @@ impl Span {
             return Err(Failure(SDPA_ERROR_POINTER));
         }
         if heads == 0 || rows == 0 || cols == 0 {
-            return Ok(Self { start: 0, end: 0 });
+            return Ok(Self::EMPTY);
         }
         if first.is_null() {
             return Err(Failure(SDPA_ERROR_NULL_POINTER));

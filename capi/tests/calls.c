@@ -1,7 +1,7 @@
 /* Makes random calls on each back end and prints a digest of all results. examples/calls.rs makes the same
  * calls to the Rust crate and must print the same. */
 
-#include <inttypes.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,7 +228,8 @@ static void calls(const char *name) {
     for (int i = 0; i < 1000; i++) {
         call();
     }
-    printf("1000 calls on %s: %016" PRIx64 "\n", name, digest);
+    printf("1000 calls on %s: %08lx%08lx\n", name, (unsigned long)(digest >> 32),
+           (unsigned long)(digest & 0xffffffffu));
 }
 
 int main(void) {

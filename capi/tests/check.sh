@@ -185,6 +185,18 @@ if has cmake; then
     consume static -DBUILD_SHARED_LIBS=ON -DCOMPONENTS=static
     consume shared -DCOMPONENTS=shared
     must_fail "no fast in" configure "-DCOMPONENTS=static;fast"
+    if has arm-none-eabi-gcc; then
+        cross=thumbv7em-none-eabihf
+        make -s install TARGET=$cross DESTDIR="$root"
+        [ ! -e "$root/usr/local/lib" ] || { echo "the library of $cross lies where that of this machine does" >&2; exit 1; }
+        rm -rf "$bin/cmake"
+        cmake -S tests/consume -B "$bin/cmake" -DCMAKE_PREFIX_PATH="$root/usr/local/$cross" \
+            -DCMAKE_SYSTEM_NAME=Generic -DCMAKE_TRY_COMPILE_TARGET_TYPE=STATIC_LIBRARY -DCMAKE_C_COMPILER=arm-none-eabi-gcc \
+            -DCMAKE_C_FLAGS="-mcpu=cortex-m4 -mthumb -mfpu=fpv4-sp-d16 -mfloat-abi=hard --specs=nosys.specs" >/dev/null
+        cmake --build "$bin/cmake" >/dev/null 2>&1
+        echo "CMake, $cross: $(cd "$bin/cmake" && echo with_*)"
+        make -s uninstall TARGET=$cross DESTDIR="$root"
+    fi
 fi
 make -s uninstall DESTDIR="$root" PREFIX=/opt/sdpa
 [ -z "$(find "$root" -type f -o -type l)" ]

@@ -51,6 +51,15 @@ link probe.c "$image" -DPLAIN
 if echo "$kept" | grep "_on\$\|backend_"; then
     fail "a program that chooses no back end links the functions above"
 fi
+# On a board plain attention links what it is made of, at each opt-level of the program, and not the general one.
+if [ "$target" != host ]; then
+    for level in g 1 2 3 s; do
+        link plain.c "$image" -O$level
+        if [ "$(echo $kept)" != sdpa_attention_plain ]; then fail "at -O$level plain attention links:" $kept; fi
+        link plain.c "$image" -O$level -DSOFTCAP
+        echo "$kept" | grep -qx sdpa_attention || fail "at -O$level attention with a softcap is taken for plain"
+    done
+fi
 link probe.c "$image"
 for function in $functions; do
     echo "$kept" | grep -qx "$function" || fail "$function is not in the image"

@@ -130,6 +130,17 @@ static void of_attention(void) {
     BESIDE(all.sink, sdpa_attention, x, w, v, options, o, lse, workspace, len);
 
     all.sink = NULL;
+    all.bias.data = NULL;
+#define PLAIN(pointer)                                                                                      \
+    EACH(pointer, CHECK(sdpa_attention_plain(x, w, v, options, o, workspace, len) == SDPA_ERROR_POINTER))
+    CHECK(sdpa_attention_plain(x, w, v, options, o, workspace, len) == SDPA_OK);
+    PLAIN(x.data);
+    PLAIN(w.data);
+    PLAIN(v.data);
+    PLAIN(options);
+    PLAIN(o.data);
+    PLAIN(workspace);
+    all.bias = v;
     BESIDE_OF_ATTENTION(q, ho, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(k.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(values.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);

@@ -19,6 +19,8 @@ volatile int differ;
 int main(void) {
     const sdpa_matrix m = {floats, four, four, two * two, 1};
     const sdpa_matrix_mut o = {out, four, four, two, wide};
+    const sdpa_matrix dense = {floats, four, four, 0, 0};
+    const sdpa_matrix_mut dense_mut = {out, four, four, 0, 0};
     const sdpa_heads h = {floats, two, four, four, 0, 0, 0};
     const sdpa_heads_mut ho = {out, two, four, four, 0, 0, 0};
     sdpa_options options = {0};
@@ -46,6 +48,7 @@ int main(void) {
     BOTH(sdpa_pattern, m, m, &options, o);
     BOTH(sdpa_attention, m, m, m, &options, o, lse, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_merge, o, lse, m, floats);
+    status |= sdpa_attention_plain(dense, dense, dense, NULL, dense_mut, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_attention_heads, h, h, h, &options, floats, ho, lse, workspace,
                                    SDPA_COUNT(workspace));
     BOTH(sdpa_attention_states, m, m, m, &options, zero, states, SDPA_COUNT(states) / 2, workspace,

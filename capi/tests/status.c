@@ -98,6 +98,47 @@ static void null_pointers(void) {
     CHECK(is_untouched(lse, SDPA_COUNT(lse)));
 }
 
+/* What sdpa_attention_plain refuses; the rest as sdpa_attention. */
+static void plain_attention(void) {
+    static const float one = 1;
+    const size_t n = SDPA_COUNT(workspace);
+    sdpa_options options[6] = {{0}};
+    sdpa_matrix strided = k();
+    strided.row_stride = DIM;
+    strided.col_stride = 1;
+    REFUSED(SDPA_ERROR_STRIDE, sdpa_attention_plain(q(), strided, v(), NULL, o(), workspace, n));
+    const size_t many = SIZE_MAX / 8;
+    REFUSED(SDPA_ERROR_STRIDE,
+            sdpa_attention_plain(q(), dense(keys, many, DIM), dense(values, many, WIDTH), NULL, o(), workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES,
+            sdpa_attention_plain(dense(queries, QUERIES, 0), dense(keys, KEYS, 0), v(), NULL, o(), workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_KEYS,
+            sdpa_attention_plain(q(), dense(keys, KEYS, DIM - 1), v(), NULL, o(), workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_VALUES,
+            sdpa_attention_plain(q(), dense(keys, KEYS - 1, DIM), v(), NULL, o(), workspace, n));
+    REFUSED(SDPA_ERROR_SHAPE_OUT,
+            sdpa_attention_plain(q(), k(), v(), NULL, dense_mut(out, QUERIES, 1), workspace, n));
+    REFUSED(SDPA_ERROR_WORKSPACE, sdpa_attention_plain(q(), k(), v(), NULL, o(), workspace, 1));
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_attention_plain(q(), k(), v(), NULL, o(), NULL, n));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_attention_plain(q(), k(), dense(workspace, KEYS, WIDTH), NULL, o(), workspace, n));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_attention_plain(dense(out, QUERIES, DIM), k(), v(), NULL, o(), workspace, n));
+    REFUSED(SDPA_ERROR_ALIAS,
+            sdpa_attention_plain(q(), k(), v(), NULL, dense_mut(workspace, QUERIES, WIDTH), workspace, n));
+    options[0].flags = 4;
+    options[1].window_right = 1;
+    options[2].softcap = 1;
+    options[3].bias = dense(keys, KEYS, QUERIES);
+    options[4].keep = (const uint8_t *)keys;
+    options[5].sink = &one;
+    for (size_t i = 0; i < SDPA_COUNT(options); i++) {
+        REFUSED(SDPA_ERROR_OPTION, sdpa_attention_plain(q(), k(), v(), &options[i], o(), workspace, n));
+    }
+    reset();
+    const sdpa_matrix_mut nothing = dense_mut(NULL, 0, WIDTH);
+    CHECK(sdpa_attention_plain(dense(NULL, 0, DIM), k(), v(), NULL, nothing, workspace, n) == SDPA_OK);
+    CHECK(sdpa_attention_plain(q(), k(), v(), NULL, o(), workspace, n) == SDPA_OK);
+}
+
 static void shapes(void) {
     REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_softmax_rows(k(), dense_mut(out, KEYS, DIM - 1)));
     REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_softmax_columns(k(), dense_mut(out, KEYS - 1, DIM)));
@@ -138,6 +179,7 @@ static void shapes(void) {
             sdpa_attention(q(), k(), v(), NULL, dense_mut(out, QUERIES, 1), lse, workspace, n));
     REFUSED(SDPA_ERROR_SHAPE_OUT,
             sdpa_attention(q(), k(), v(), NULL, dense_mut(out, QUERIES - 1, WIDTH), lse, workspace, n));
+    plain_attention();
     sdpa_options options = {0};
     options.bias = dense(keys, QUERIES, KEYS);
     REFUSED(SDPA_ERROR_SHAPE_BIAS, sdpa_attention(q(), k(), v(), &options, o(), lse, workspace, n));

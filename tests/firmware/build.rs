@@ -1,5 +1,6 @@
 //! Writes the linker's memory map of the board `FIRMWARE_BOARD`. If `FIRMWARE_OPERATION` names an operation,
-//! sets the cfg `standalone` and a cfg of that name: the image contains no other operation.
+//! sets the cfg `standalone` and a cfg of that name: the image contains no other operation. If it is one of the C
+//! library, sets `c_operation` and links the archive `FIRMWARE_ARCHIVE`.
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -34,12 +35,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=FIRMWARE_BOARD");
     println!("cargo::rerun-if-env-changed=FIRMWARE_OPERATION");
-    println!("cargo::rustc-check-cfg=cfg(standalone, level_0)");
+    println!("cargo::rerun-if-env-changed=FIRMWARE_ARCHIVE");
+    println!("cargo::rustc-check-cfg=cfg(standalone, level_0, c_operation)");
     if env::var("OPT_LEVEL").is_ok_and(|level| level == "0") {
         println!("cargo::rustc-cfg=level_0");
     }
     if let Ok(operation) = env::var("FIRMWARE_OPERATION") {
         println!("cargo::rustc-cfg=standalone\ncargo::rustc-cfg={operation}");
+        if operation.starts_with("sdpa_") {
+            let archive = env::var("FIRMWARE_ARCHIVE")?;
+            println!("cargo::rustc-cfg=c_operation\ncargo::rustc-link-arg-bin=board={archive}");
+            println!("cargo::rerun-if-changed={archive}");
+        }
     }
     let board = env::var("FIRMWARE_BOARD").unwrap_or_default();
     let out = env::var("OUT_DIR")?;

@@ -96,6 +96,67 @@ operations! {
         (keys, values, MatrixRef::from_row(&TOKEN), matrix_mut::<1, 64>(out), workspace);
 }
 
+/// Attention through the C library, as [`attention`](symbols::attention): measured alone, where run.sh links it.
+pub const C_OPERATIONS: &[&str] = &["sdpa_attention_plain", "sdpa_attention"];
+
+/// Measures that of the image.
+#[cfg(c_operation)]
+pub fn measure_c(arena: &mut crate::Arena) -> (&'static str, Cost) {
+    use core::ptr;
+
+    #[repr(C)]
+    struct Matrix {
+        data: *const f32,
+        shape: [usize; 2],
+        strides: [usize; 2],
+    }
+    // `sdpa_matrix` and `sdpa_matrix_mut` have one layout.
+    unsafe extern "C" {
+        #[cfg(sdpa_attention_plain)]
+        fn sdpa_attention_plain(
+            _: Matrix,
+            _: Matrix,
+            _: Matrix,
+            options: *const u8,
+            _: Matrix,
+            workspace: *mut f32,
+            _: usize,
+        ) -> i32;
+        #[cfg(sdpa_attention)]
+        fn sdpa_attention(
+            _: Matrix,
+            _: Matrix,
+            _: Matrix,
+            options: *const u8,
+            _: Matrix,
+            log_sum_exp: *mut f32,
+            workspace: *mut f32,
+            _: usize,
+        ) -> i32;
+    }
+    let cost = crate::machine::cost(
+        arena,
+        #[inline(always)]
+        |arena| {
+            let crate::Arena { inputs: [a, b, workspace], output } = arena;
+            let matrix = |data: *const f32| Matrix { data, shape: [8, 64], strides: [0; 2] };
+            let of = [a.as_ptr(), b.as_ptr(), a.as_ptr(), output.as_mut_ptr().cast_const()];
+            let ([q, k, v, out], len) = (of.map(matrix), workspace.len());
+            let workspace = workspace.as_mut_ptr();
+            // SAFETY: as sdpa.h asks.
+            #[cfg(sdpa_attention_plain)]
+            let status = unsafe { sdpa_attention_plain(q, k, v, ptr::null(), out, workspace, len) };
+            // SAFETY: as sdpa.h asks.
+            #[cfg(sdpa_attention)]
+            let status = unsafe {
+                sdpa_attention(q, k, v, ptr::null(), out, ptr::null_mut(), workspace, len)
+            };
+            if status == 0 { Ok(()) } else { Err(status) }
+        },
+    );
+    (if cfg!(sdpa_attention) { "sdpa_attention" } else { "sdpa_attention_plain" }, cost)
+}
+
 /// Attention that links these options only.
 fn attend(
     [left, right]: [usize; 2],

@@ -36,6 +36,11 @@ mod board {
             let cost = (operation.measure)(arena);
             println!("cost {} {} {}", operation.name, cost.instructions, cost.stack);
         }
+        #[cfg(c_operation)]
+        {
+            let (name, cost) = firmware::operations::measure_c(arena);
+            println!("cost {name} {} {}", cost.instructions, cost.stack);
+        }
         #[cfg(not(standalone))]
         tests(arena);
         #[cfg(feature = "silent")]
