@@ -209,11 +209,14 @@ macro_rules! functions {
             LogSumExp log_sum_exp
             Merge merge
             Product product
+            ProjectElements project_elements
+            ScaleRows scale_rows
             Softcap softcap
             Softmax softmax
             SoftmaxColumns softmax_columns
             SoftmaxPanels softmax_panels
             SoftmaxRows softmax_rows
+            Widen widen
         }
     };
 }

@@ -68,6 +68,7 @@ mod dispatch;
 #[cfg(any(doc, doctest))]
 pub mod docs;
 mod dot;
+mod element;
 mod error;
 mod kernel;
 mod matrix;
@@ -83,10 +84,11 @@ pub use attention::{Attention, SPAN};
 pub use cache::{CachePositions, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
 pub use dispatch::{Backend, Family};
 pub use dot::dot;
+pub use element::{Bf16, Element, ElementsRef, F16, I8, narrow};
 pub use error::Error;
 pub use matrix::{HeadsMut, HeadsRef, Matrix, MatrixMut, MatrixRef};
 pub use merge::merge;
-pub use project::project;
+pub use project::{project, project_elements};
 pub use scores::scores;
 pub use softmax::{
     softmax, softmax_columns, softmax_columns_in_place, softmax_in_place, softmax_rows,

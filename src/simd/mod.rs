@@ -29,6 +29,7 @@ pub(crate) mod strip;
 #[cfg(test)]
 mod contract;
 
+use crate::element::{Bf16, F16, I8};
 use outlined::Outlined;
 
 /// `array!(|i| …)`: the array of the values at 0, 1, …; always inlined.
@@ -106,6 +107,24 @@ pub(crate) trait Vector<const L: usize>:
     fn load_partial(token: Self::Token, from: &[f32], fill: f32) -> Self {
         // Lane by lane: a copy of variable length would be a call of memcpy.
         Self::load(token, &array!(|i| if i < from.len() { from[i] } else { fill }))
+    }
+
+    /// Loads and widens all lanes, exactly.
+    #[inline(always)]
+    fn load_f16(token: Self::Token, from: &[F16; L]) -> Self {
+        Self::load(token, &array!(|i| from[i].to_f32()))
+    }
+
+    /// Loads and widens all lanes, exactly.
+    #[inline(always)]
+    fn load_bf16(token: Self::Token, from: &[Bf16; L]) -> Self {
+        Self::load(token, &array!(|i| from[i].to_f32()))
+    }
+
+    /// Loads and widens all lanes, exactly.
+    #[inline(always)]
+    fn load_i8(token: Self::Token, from: &[I8; L]) -> Self {
+        Self::load(token, &array!(|i| from[i].to_f32()))
     }
 
     /// Stores all lanes.

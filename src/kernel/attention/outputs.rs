@@ -2,7 +2,7 @@
 
 use super::{FlashAttention, Join, States, Tile};
 use crate::{
-    kernel::{mask, tile::accumulate_with},
+    kernel::tile::accumulate_with,
     matrix::{MatrixMut, MatrixRef},
     simd::{
         Vector, array,
@@ -177,7 +177,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     fn write(&self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, factors: [f32; L]) {
         for (head, first, tokens) in attention.heads(tile) {
             let of_head = factors.get(first..).unwrap_or_default();
-            let sums = mask::rows(self.acc.view(), first, tokens.len());
+            let sums = self.acc.view().rows_from(first, tokens.len());
             let out = attention.out.head_mut(head).and_then(|out| {
                 let (_, out) = out.split_rows(tokens.start).ok()?;
                 Some(out.split_rows(tokens.len()).ok()?.0)

@@ -1,0 +1,269 @@
+//! Elements of 16 and 8 bits: widened to `f32`, exactly, before anything is computed with them.
+//!
+//! * [`Widen`]: the keys or values of a block, before attention reads them;
+//! * [`ScaleRows`]: the scores of [`I8`] keys times the scales of the keys, or weights times the scales of values;
+//! * [`ProjectElements`]: a [`Product`] whose `right` is widened panel by panel, then times the scale of each column.
+
+use core::ops::Range;
+
+use super::{
+    Kernel, Name,
+    tile::{ONE_VECTOR_ROWS, PANEL, Panel, Product, store_square},
+};
+use crate::{
+    element::{Bf16, Element, F16, I8},
+    matrix::{MatrixMut, MatrixRef},
+    simd::{
+        Vector, array,
+        strip::{self, Source},
+    },
+};
+
+/// An element that a vector loads and widens.
+pub(crate) trait Widened: Element {
+    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V;
+}
+
+impl Widened for F16 {
+    #[inline(always)]
+    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V {
+        V::load_f16(token, from)
+    }
+}
+
+impl Widened for Bf16 {
+    #[inline(always)]
+    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V {
+        V::load_bf16(token, from)
+    }
+}
+
+impl Widened for I8 {
+    #[inline(always)]
+    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V {
+        V::load_i8(token, from)
+    }
+}
+
+/// The lanes that `from` has, and 0 in the others.
+#[inline(always)]
+fn load_partial<const L: usize, V: Vector<L>, E: Widened>(token: V::Token, from: &[E]) -> V {
+    E::load(token, &array!(|i| if i < from.len() { from[i] } else { E::ZERO }))
+}
+
+/// Widens `from` to `to`, in row-major order.
+pub(crate) struct Widen<'a, E> {
+    pub(crate) from: MatrixRef<'a, E>,
+    pub(crate) to: &'a mut [f32],
+}
+
+impl<E: Widened> Kernel for Widen<'_, E> {
+    type Output = ();
+
+    const NAME: Name = Name::Widen;
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let Self { from, to } = self;
+        if let Some(all) = from.as_slice() {
+            return widen_row::<L, V, E>(token, all, to);
+        }
+        for (row, to) in to.chunks_mut(from.cols().max(1)).enumerate() {
+            if let Some(from) = from.row(row) {
+                widen_row::<L, V, E>(token, from, to);
+                continue;
+            }
+            for (col, to) in (0..).step_by(L).zip(to.chunks_mut(L)) {
+                row_lanes::<L, V, E>(token, from, row, col).store_partial(to);
+            }
+        }
+    }
+}
+
+/// Widens as many elements as both slices have.
+#[inline(always)]
+fn widen_row<const L: usize, V: Vector<L>, E: Widened>(
+    token: V::Token,
+    from: &[E],
+    to: &mut [f32],
+) {
+    for (from, to) in from.chunks(L).zip(to.chunks_mut(L)) {
+        match (from.first_chunk::<L>(), to.first_chunk_mut::<L>()) {
+            (Some(from), Some(to)) => E::load::<L, V>(token, from).store(to),
+            _ => load_partial::<L, V, E>(token, from).store_partial(to),
+        }
+    }
+}
+
+/// `L` columns of a row from `col` on; 0 out of range.
+#[inline(always)]
+fn row_lanes<const L: usize, V: Vector<L>, E: Widened>(
+    token: V::Token,
+    of: MatrixRef<'_, E>,
+    row: usize,
+    col: usize,
+) -> V {
+    let end = of.cols().min(col + L);
+    match of.row(row).and_then(|row| row.get(col..end)) {
+        Some(from) => match from.first_chunk::<L>() {
+            Some(from) => E::load(token, from),
+            None => load_partial::<L, V, E>(token, from),
+        },
+        None => E::load(token, &array!(|i| of.get(row, col + i).unwrap_or(E::ZERO))),
+    }
+}
+
+/// Multiplies each row of `to` by its scale: `scales` has a row for each and one column.
+pub(crate) struct ScaleRows<'a> {
+    pub(crate) scales: MatrixRef<'a>,
+    pub(crate) to: MatrixMut<'a>,
+}
+
+impl Kernel for ScaleRows<'_> {
+    type Output = ();
+
+    const NAME: Name = Name::ScaleRows;
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let Self { scales, mut to } = self;
+        let is_transposed = to.row_stride() == 1;
+        if is_transposed {
+            to.transpose();
+        }
+        for row in 0..to.rows() {
+            let scale = V::splat(token, scales.get(row, 0).unwrap_or(0.0));
+            for col in (0..to.cols()).step_by(L) {
+                let [x]: [V; 1] = strip::read(token, to.view(), row, col);
+                let [of_column]: [V; 1] = strip::read(token, scales.t(), 0, col);
+                let x = x * if is_transposed { of_column } else { scale };
+                strip::write::<L, 1, 1, V>(&mut to, row, col, [[x]]);
+            }
+        }
+    }
+}
+
+/// `out = (x · w) · scales + bias`, with a scale for each column, or none. All shapes agree.
+pub(crate) struct ProjectElements<'a, E> {
+    pub(crate) x: MatrixRef<'a>,
+    pub(crate) w: MatrixRef<'a, E>,
+    pub(crate) scales: &'a [f32],
+    pub(crate) bias: Option<MatrixRef<'a>>,
+    pub(crate) out: MatrixMut<'a>,
+}
+
+impl<E: Widened> Kernel for ProjectElements<'_, E> {
+    type Output = ();
+
+    const NAME: Name = Name::ProjectElements;
+
+    #[inline(always)]
+    fn fits_8_lanes(&self) -> bool {
+        self.out.cols() <= 8
+    }
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        mut self,
+        token: V::Token,
+    ) {
+        let cols = if self.out.is_empty() { 0 } else { self.out.cols() };
+        let mut col = 0;
+        if cols > L {
+            let mut panel = Panel::new();
+            while cols > col + L {
+                self.columns::<L, R, C, V>(token, col, &mut panel);
+                col += C * L;
+            }
+        }
+        if col < cols && const { L > 1 } {
+            self.columns::<L, ONE_VECTOR_ROWS, 1, V>(token, col, &mut Panel::new());
+        } else if col < cols {
+            self.columns::<L, R, 1, V>(token, col, &mut Panel::new());
+        }
+    }
+}
+
+impl<E: Widened> ProjectElements<'_, E> {
+    /// Computes `C` vectors of columns from `col` on.
+    #[inline(always)]
+    fn columns<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        col: usize,
+        panel: &mut Panel<L, C>,
+    ) {
+        let depth = self.w.rows();
+        let mut product = Product {
+            left: self.x,
+            right: MatrixRef::EMPTY, // is in the panel
+            left_scale: 1.0,
+            right_scale: 1.0,
+            blocked: false,
+            bias: None,
+            out: self.out.view_mut(),
+        };
+        let mut begin = 0;
+        loop {
+            let end = depth.min(begin + PANEL);
+            pack::<L, C, V, E>(token, self.w, begin..end, col, panel);
+            let columns = Source::dense(panel.as_flattened().as_flattened(), C * L);
+            product.tiles::<L, R, C, V>(token, col, begin..end, columns);
+            begin = end;
+            if begin == depth {
+                break;
+            }
+        }
+        if self.scales.is_empty() && self.bias.is_none() {
+            return;
+        }
+        let scales = MatrixRef::from_row(self.scales);
+        let scales: [V; C] = strip::read(token, scales, 0, col);
+        for row in 0..self.out.rows() {
+            let mut sums: [V; C] = strip::read(token, self.out.view(), row, col);
+            if !self.scales.is_empty() {
+                sums = array!(|c| sums[c] * scales[c]);
+            }
+            if let Some(bias) = self.bias {
+                let bias: [V; C] = strip::read(token, bias, row, col);
+                sums = array!(|c| sums[c] + bias[c]);
+            }
+            strip::write(&mut self.out, row, col, [sums]);
+        }
+    }
+}
+
+/// Widens `C` vectors of columns from `col` on into `panel`, one entry for each row in `range`. Columns out of range
+/// are 0.
+#[inline(always)]
+fn pack<const L: usize, const C: usize, V: Vector<L>, E: Widened>(
+    token: V::Token,
+    w: MatrixRef<'_, E>,
+    range: Range<usize>,
+    col: usize,
+    panel: &mut Panel<L, C>,
+) {
+    // Cannot fail: `range` is at most PANEL long.
+    let _ = panel.resize(range.len(), [[0.0; L]; C]);
+    if w.row_stride() == 1 && L > 1 {
+        // Columns are contiguous: transpose `L` × `L` squares.
+        for c in 0..C {
+            for (rows, k) in panel.chunks_mut(L).zip(range.clone().step_by(L)) {
+                let square = array!(|i| row_lanes::<L, V, E>(token, w.t(), col + c * L + i, k));
+                store_square::<L, C, V>(V::transpose(square), V::splat(token, 1.0), rows, c);
+            }
+        }
+    } else {
+        for (to, k) in panel.iter_mut().zip(range) {
+            for (c, to) in to.iter_mut().enumerate() {
+                row_lanes::<L, V, E>(token, w, k, col + c * L).store(to);
+            }
+        }
+    }
+}
