@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use crate::{
     dispatch::Backend,
-    element::{Element, ElementsRef},
     error::Error,
     kernel::{
         attention::{self, FlashAttention, OverBlocks, Sums},
@@ -14,6 +13,7 @@ use crate::{
         scale::default_scale,
     },
     matrix::{HeadsMut, HeadsRef, MatrixMut, MatrixRef},
+    narrow::{Element, ElementsRef},
     score_mod,
     simd::flags::Flags,
 };
@@ -453,7 +453,7 @@ impl<'a> Attention<'a> {
     }
 
     #[inline(always)]
-    fn run_blocks<E: Elements>(
+    fn run_blocks<E: Elements + Copy>(
         &self,
         queries: &HeadsRef<'_>,
         blocks: &Blocks<'_, E>,

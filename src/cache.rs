@@ -2,13 +2,13 @@
 
 use crate::{
     attention::{Attention, LOGARITHM, Logarithm},
-    element::{Element, ElementsRef},
     error::Error,
     kernel::{
         blocks::{KeysAndValues, Ring},
         mask,
     },
     matrix::{HeadsMut, HeadsRef, MatrixRef},
+    narrow::{Element, ElementsRef},
 };
 
 #[cfg(feature = "defmt")]

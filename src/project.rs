@@ -2,10 +2,10 @@
 
 use crate::{
     dispatch::Backend,
-    element::Element,
     error::Error,
     kernel::tile::Product,
     matrix::{MatrixMut, MatrixRef},
+    narrow::Element,
 };
 
 /// Computes a linear projection `out = x · w + bias`: embeddings to queries, keys or values.

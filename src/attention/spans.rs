@@ -3,7 +3,6 @@
 use super::{Attention, LOGARITHM, SINK, ScoreMods, split_widened};
 use crate::{
     dispatch::Backend,
-    element::{Element, ElementsRef},
     error::Error,
     kernel::{
         attention::{
@@ -15,6 +14,7 @@ use crate::{
         scale::default_scale,
     },
     matrix::{HeadsMut, HeadsRef},
+    narrow::{Element, ElementsRef},
     simd::flags::Flags,
 };
 
@@ -140,7 +140,7 @@ impl Attention<'_> {
     }
 
     #[inline(always)]
-    fn run_blocks_spans<E: Elements>(
+    fn run_blocks_spans<E: Elements + Copy>(
         &self,
         queries: &HeadsRef<'_>,
         blocks: &Blocks<'_, E>,

@@ -166,7 +166,7 @@ macro_rules! run_tile {
     }};
 }
 
-impl<E: Elements> Kernel for OverBlocks<'_, '_, E> {
+impl<E: Elements + Copy> Kernel for OverBlocks<'_, '_, E> {
     type Output = ();
 
     const NAME: Name = Name::Attention;
@@ -346,19 +346,19 @@ enum Operands<'a, 'w, E> {
         next: MatrixRef<'a>,
     },
     Elements {
-        elements: &'a E,
+        elements: E,
         block: Block,
         widened: &'w mut [f32],
     },
 }
 
-impl<E: Elements> Operands<'_, '_, E> {
+impl<E: Elements + Copy> Operands<'_, '_, E> {
     #[inline(always)]
     fn score(&mut self, lanes: &mut impl LaneLayout) {
         match self {
             Self::Floats { keys, values, .. } => lanes.score(*keys, *values),
             Self::Elements { elements, block, widened } => {
-                lanes.score_elements(*elements, *block, widened);
+                lanes.score_elements(elements, *block, widened);
                 if let Some(scores) = lanes.scores_mut() {
                     elements.scale_scores(*block, scores);
                 }
@@ -391,7 +391,7 @@ impl<E: Elements> Operands<'_, '_, E> {
             Self::Floats { values, next, .. } if all => lanes.add_values(*values, *next),
             Self::Floats { values, .. } => lanes.add_visible_values(*values),
             Self::Elements { elements, block, widened } => {
-                lanes.add_elements(*elements, *block, all, widened);
+                lanes.add_elements(elements, *block, all, widened);
             }
         }
     }
@@ -438,7 +438,7 @@ impl FlashAttention<'_, '_> {
     #[inline(always)]
     fn for_each_span(
         &mut self,
-        blocks: &Blocks<'_, impl Elements>,
+        blocks: &Blocks<'_, impl Elements + Copy>,
         widened: &mut [f32],
         tile: &Tile<'_>,
         lanes: &mut impl LaneLayout,
@@ -461,7 +461,7 @@ impl FlashAttention<'_, '_> {
     #[inline(always)]
     fn for_each_block(
         &self,
-        blocks: &Blocks<'_, impl Elements>,
+        blocks: &Blocks<'_, impl Elements + Copy>,
         numbers: Range<usize>,
         widened: &mut [f32],
         tile: &Tile<'_>,
@@ -493,7 +493,9 @@ impl FlashAttention<'_, '_> {
                     let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
                     Operands::Floats { keys, values, next }
                 }
-                Data::Elements(elements) => Operands::Elements { elements, block, widened },
+                Data::Elements(elements) => {
+                    Operands::Elements { elements: *elements, block, widened }
+                }
             };
             operands.score(lanes);
             if let Some(score_mod) = self.score_mod {

@@ -8,8 +8,9 @@ use core::ops::Range;
 use super::mask::{KEY_BLOCK, SPAN_BLOCKS};
 use crate::{
     dispatch::Backend,
-    element::{Element, ElementsRef},
+    element::{Bf16, F16, I8},
     matrix::{HeadsRef, MatrixMut, MatrixRef},
+    narrow::{Element, ElementsRef},
 };
 
 /// The keys and values of every KV head, by blocks.
@@ -143,10 +144,22 @@ fn of_block<T: Copy>(of: MatrixRef<'_, T>, block: Block) -> Option<MatrixRef<'_,
     of.rows_from(block.number.wrapping_mul(KEY_BLOCK), block.count)
 }
 
+/// Rows of keys or values of any element.
+#[derive(Clone, Copy, Debug)]
+pub enum AnyRows<'a> {
+    F32(MatrixRef<'a>),
+    F16(MatrixRef<'a, F16>),
+    Bf16(MatrixRef<'a, Bf16>),
+    I8(MatrixRef<'a, I8>),
+}
+
 /// Keys and values that are not floats, or not both. Kernels of hosts call it as a trait object.
 pub(crate) trait Elements {
     /// See [`Blocks::shapes`].
     fn shapes(&self) -> [[usize; 3]; 2];
+
+    /// The keys (keys × dim) and the values of a block, for layouts that widen what they load.
+    fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]>;
 
     /// Widens the keys `keys` of a block (keys × dim) into `to`, unless they are floats.
     fn keys<'t>(
@@ -214,6 +227,11 @@ impl<K: Element, V: Element> Elements for KeysAndValues<'_, K, V> {
         let Self { keys: ElementsRef { elements: keys, .. }, values, .. } = self;
         let values = &values.elements;
         [[keys.heads(), keys.rows(), keys.cols()], [values.heads(), values.rows(), values.cols()]]
+    }
+
+    fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]> {
+        let values = self.rows(&self.values.elements, block)?;
+        Some([K::any(self.key_rows(block)?), V::any(values)])
     }
 
     fn keys<'t>(
@@ -290,6 +308,11 @@ impl<E: Elements + ?Sized> Elements for &E {
     }
 
     #[inline(always)]
+    fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]> {
+        (**self).any(block)
+    }
+
+    #[inline(always)]
     fn keys<'t>(
         &'t self,
         block: Block,
@@ -333,6 +356,10 @@ pub(crate) enum Never {}
 #[cfg(microcontroller)]
 impl Elements for Never {
     fn shapes(&self) -> [[usize; 3]; 2] {
+        match *self {}
+    }
+
+    fn any(&self, _: Block) -> Option<[AnyRows<'_>; 2]> {
         match *self {}
     }
 

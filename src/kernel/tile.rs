@@ -38,7 +38,7 @@ use super::{Kernel, Name, mask::KEY_BLOCK};
 use crate::{
     matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector, array,
+        Load, Vector, array,
         broadcast::{BroadcastColumns, BroadcastRows},
         each,
         strip::{self, Source},
@@ -325,10 +325,16 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
 
 /// [`accumulate`] that calls `per_k` after each `k`, to interleave other work such as a prefetch.
 #[inline(always)]
-pub(super) fn accumulate_with<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+pub(super) fn accumulate_with<
+    const L: usize,
+    const R: usize,
+    const C: usize,
+    V: Vector<L>,
+    E: Load,
+>(
     token: V::Token,
     mut left: impl BroadcastColumns<R>,
-    mut right: Source<'_>,
+    mut right: Source<'_, E>,
     mut sums: [[V; C]; R],
     mut per_k: impl FnMut(),
 ) -> [[V; C]; R] {

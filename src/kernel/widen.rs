@@ -1,7 +1,7 @@
 //! Elements of 16 and 8 bits: widened to `f32`, exactly, before anything is computed with them.
 //!
 //! * [`Widen`]: the keys or values of a block, before attention reads them;
-//! * [`ScaleRows`]: the scores of [`I8`] keys times the scales of the keys, or weights times the scales of values;
+//! * [`ScaleRows`]: the scores of `I8` keys times the scales of the keys, or weights times the scales of values;
 //! * [`ProjectElements`]: a [`Product`] whose `right` is widened panel by panel, then times the scale of each column.
 
 use core::ops::Range;
@@ -11,45 +11,12 @@ use super::{
     tile::{ONE_VECTOR_ROWS, PANEL, Panel, Product, store_square},
 };
 use crate::{
-    element::{Bf16, Element, F16, I8},
     matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector, array,
+        Load, Vector, array,
         strip::{self, Source},
     },
 };
-
-/// An element that a vector loads and widens.
-pub(crate) trait Widened: Element {
-    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V;
-}
-
-impl Widened for F16 {
-    #[inline(always)]
-    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V {
-        V::load_f16(token, from)
-    }
-}
-
-impl Widened for Bf16 {
-    #[inline(always)]
-    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V {
-        V::load_bf16(token, from)
-    }
-}
-
-impl Widened for I8 {
-    #[inline(always)]
-    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V {
-        V::load_i8(token, from)
-    }
-}
-
-/// The lanes that `from` has, and 0 in the others.
-#[inline(always)]
-fn load_partial<const L: usize, V: Vector<L>, E: Widened>(token: V::Token, from: &[E]) -> V {
-    E::load(token, &array!(|i| if i < from.len() { from[i] } else { E::ZERO }))
-}
 
 /// Widens `from` to `to`, in row-major order.
 pub(crate) struct Widen<'a, E> {
@@ -57,7 +24,7 @@ pub(crate) struct Widen<'a, E> {
     pub(crate) to: &'a mut [f32],
 }
 
-impl<E: Widened> Kernel for Widen<'_, E> {
+impl<E: Load> Kernel for Widen<'_, E> {
     type Output = ();
 
     const NAME: Name = Name::Widen;
@@ -85,22 +52,18 @@ impl<E: Widened> Kernel for Widen<'_, E> {
 
 /// Widens as many elements as both slices have.
 #[inline(always)]
-fn widen_row<const L: usize, V: Vector<L>, E: Widened>(
-    token: V::Token,
-    from: &[E],
-    to: &mut [f32],
-) {
+fn widen_row<const L: usize, V: Vector<L>, E: Load>(token: V::Token, from: &[E], to: &mut [f32]) {
     for (from, to) in from.chunks(L).zip(to.chunks_mut(L)) {
         match (from.first_chunk::<L>(), to.first_chunk_mut::<L>()) {
             (Some(from), Some(to)) => E::load::<L, V>(token, from).store(to),
-            _ => load_partial::<L, V, E>(token, from).store_partial(to),
+            _ => E::load_partial::<L, V>(token, from, 0.0).store_partial(to),
         }
     }
 }
 
 /// `L` columns of a row from `col` on; 0 out of range.
 #[inline(always)]
-fn row_lanes<const L: usize, V: Vector<L>, E: Widened>(
+fn row_lanes<const L: usize, V: Vector<L>, E: Load>(
     token: V::Token,
     of: MatrixRef<'_, E>,
     row: usize,
@@ -110,9 +73,9 @@ fn row_lanes<const L: usize, V: Vector<L>, E: Widened>(
     match of.row(row).and_then(|row| row.get(col..end)) {
         Some(from) => match from.first_chunk::<L>() {
             Some(from) => E::load(token, from),
-            None => load_partial::<L, V, E>(token, from),
+            None => E::load_partial(token, from, 0.0),
         },
-        None => E::load(token, &array!(|i| of.get(row, col + i).unwrap_or(E::ZERO))),
+        None => V::load(token, &array!(|i| of.get(row, col + i).map_or(0.0, E::widen))),
     }
 }
 
@@ -133,6 +96,7 @@ impl Kernel for ScaleRows<'_> {
         token: V::Token,
     ) {
         let Self { scales, mut to } = self;
+        // Where the queries are in rows, one vector has the scales of as many keys.
         let is_transposed = to.row_stride() == 1;
         if is_transposed {
             to.transpose();
@@ -140,10 +104,14 @@ impl Kernel for ScaleRows<'_> {
         for row in 0..to.rows() {
             let scale = V::splat(token, scales.get(row, 0).unwrap_or(0.0));
             for col in (0..to.cols()).step_by(L) {
+                let scale = if is_transposed {
+                    let [scales] = strip::read(token, scales.t(), 0, col);
+                    scales
+                } else {
+                    scale
+                };
                 let [x]: [V; 1] = strip::read(token, to.view(), row, col);
-                let [of_column]: [V; 1] = strip::read(token, scales.t(), 0, col);
-                let x = x * if is_transposed { of_column } else { scale };
-                strip::write::<L, 1, 1, V>(&mut to, row, col, [[x]]);
+                strip::write::<L, 1, 1, V>(&mut to, row, col, [[x * scale]]);
             }
         }
     }
@@ -158,7 +126,7 @@ pub(crate) struct ProjectElements<'a, E> {
     pub(crate) out: MatrixMut<'a>,
 }
 
-impl<E: Widened> Kernel for ProjectElements<'_, E> {
+impl<E: Load> Kernel for ProjectElements<'_, E> {
     type Output = ();
 
     const NAME: Name = Name::ProjectElements;
@@ -190,7 +158,7 @@ impl<E: Widened> Kernel for ProjectElements<'_, E> {
     }
 }
 
-impl<E: Widened> ProjectElements<'_, E> {
+impl<E: Load> ProjectElements<'_, E> {
     /// Computes `C` vectors of columns from `col` on.
     #[inline(always)]
     fn columns<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
@@ -242,7 +210,7 @@ impl<E: Widened> ProjectElements<'_, E> {
 /// Widens `C` vectors of columns from `col` on into `panel`, one entry for each row in `range`. Columns out of range
 /// are 0.
 #[inline(always)]
-fn pack<const L: usize, const C: usize, V: Vector<L>, E: Widened>(
+fn pack<const L: usize, const C: usize, V: Vector<L>, E: Load>(
     token: V::Token,
     w: MatrixRef<'_, E>,
     range: Range<usize>,

@@ -210,6 +210,55 @@ pub(crate) trait Vector<const L: usize>:
     }
 }
 
+/// An element that vectors load: a float, or one that is widened.
+pub(crate) trait Load: Copy {
+    /// The same number as a float.
+    fn widen(self) -> f32;
+
+    /// Loads all lanes.
+    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V;
+
+    /// Loads the lanes that `from` has, and `fill` into the others.
+    #[inline(always)]
+    fn load_partial<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self], fill: f32) -> V {
+        V::load(token, &array!(|i| if i < from.len() { from[i].widen() } else { fill }))
+    }
+}
+
+impl Load for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[f32; L]) -> V {
+        V::load(token, from)
+    }
+
+    #[inline(always)]
+    fn load_partial<const L: usize, V: Vector<L>>(token: V::Token, from: &[f32], fill: f32) -> V {
+        V::load_partial(token, from, fill)
+    }
+}
+
+macro_rules! load {
+    ($($element:ident $function:ident)+) => {
+        $(impl Load for $element {
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                self.to_f32()
+            }
+
+            #[inline(always)]
+            fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V {
+                V::$function(token, from)
+            }
+        })+
+    };
+}
+load! { F16 load_f16 Bf16 load_bf16 I8 load_i8 }
+
 /// Combines each lane with its partner in the other half, until all lanes are equal.
 #[inline(always)]
 fn fold<const L: usize, V: Vector<L>>(token: V::Token, mut x: V, f: impl Fn(V, V) -> V) -> f32 {
