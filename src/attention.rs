@@ -511,7 +511,8 @@ impl<'a> Attention<'a> {
         workspace: &[f32],
     ) -> Result<Backend, Error> {
         let (heads, dim) = (queries.heads(), queries.cols());
-        let [[key_heads, keys, key_dim], [value_heads, values, value_dim]] = blocks.shapes();
+        let [key_heads, keys, key_dim] = blocks.key_shape();
+        let [value_heads, values, value_dim] = blocks.value_shape();
         // The cache has checked the shapes of a ring.
         let agree = agree
             && (blocks.ring.is_some() || (keys, key_dim, key_heads) == (values, dim, value_heads))

@@ -79,34 +79,54 @@ impl<'a> Ring {
 }
 
 impl<'a, E: Elements> Blocks<'a, E> {
-    /// Heads, rows and columns of keys, and of values. A ring has other numbers of rows, and of columns of keys.
+    /// Heads, rows and columns of keys. A ring has other numbers of rows and of columns.
     #[inline(always)]
-    pub(crate) fn shapes(&self) -> [[usize; 3]; 2] {
+    pub(crate) fn key_shape(&self) -> [usize; 3] {
         match &self.data {
-            Data::Floats(floats) => floats.map(|of| [of.heads(), of.rows(), of.cols()]),
-            Data::Elements(elements) => elements.shapes(),
+            Data::Floats([keys, _]) => [keys.heads(), keys.rows(), keys.cols()],
+            Data::Elements(elements) => {
+                let [keys, _] = elements.shapes();
+                keys
+            }
+        }
+    }
+
+    /// Heads, rows and columns of values. A ring has another number of rows.
+    #[inline(always)]
+    pub(crate) fn value_shape(&self) -> [usize; 3] {
+        match &self.data {
+            Data::Floats([_, values]) => [values.heads(), values.rows(), values.cols()],
+            Data::Elements(elements) => {
+                let [_, values] = elements.shapes();
+                values
+            }
         }
     }
 
     /// The number of KV heads.
     #[inline(always)]
     pub(crate) fn heads(&self) -> usize {
-        let [[heads, ..], _] = self.shapes();
+        let [heads, ..] = self.key_shape();
         heads
     }
 
     /// The number of value columns.
     #[inline(always)]
     pub(crate) fn value_dim(&self) -> usize {
-        let [_, [.., cols]] = self.shapes();
+        let [.., cols] = self.value_shape();
         cols
     }
 
     /// The first key and the end of all keys.
     #[inline(always)]
     pub(crate) fn held(&self) -> [usize; 2] {
-        let [[_, rows, _], _] = self.shapes();
-        self.ring.map_or([0, rows], |ring| ring.keys)
+        match self.ring {
+            Some(ring) => ring.keys,
+            None => {
+                let [_, rows, _] = self.key_shape();
+                [0, rows]
+            }
+        }
     }
 
     /// The number of keys of the span of key 0 that lie before it.
@@ -155,7 +175,7 @@ pub enum AnyRows<'a> {
 
 /// Keys and values that are not floats, or not both. Kernels of hosts call it as a trait object.
 pub(crate) trait Elements {
-    /// See [`Blocks::shapes`].
+    /// See [`Blocks::key_shape`] and [`Blocks::value_shape`].
     fn shapes(&self) -> [[usize; 3]; 2];
 
     /// The keys (keys × dim) and the values of a block, for layouts that widen what they load.
