@@ -4,16 +4,17 @@ use core::ops::Range;
 
 use crate::{
     dispatch::Backend,
+    elements::{ElementsRef, KeysAndValues},
     error::Error,
     kernel::{
         attention::{self, FlashAttention, OverBlocks, Sums},
-        blocks::{Blocks, Data, Elements, KeysAndValues, Ring},
+        blocks::{Blocks, Data, Elements, Ring},
         ln::LogSumExp,
         mask::{Queries, ScoreMod, VisibleKeys},
         scale::default_scale,
     },
     matrix::{HeadsMut, HeadsRef, MatrixMut, MatrixRef},
-    narrow::{Element, ElementsRef},
+    narrow::Element,
     score_mod,
     simd::flags::Flags,
 };
@@ -511,8 +512,7 @@ impl<'a> Attention<'a> {
         workspace: &[f32],
     ) -> Result<Backend, Error> {
         let (heads, dim) = (queries.heads(), queries.cols());
-        let [key_heads, keys, key_dim] = blocks.key_shape();
-        let [value_heads, values, value_dim] = blocks.value_shape();
+        let [[key_heads, keys, key_dim], [value_heads, values, value_dim]] = blocks.shapes();
         // The cache has checked the shapes of a ring.
         let agree = agree
             && (blocks.ring.is_some() || (keys, key_dim, key_heads) == (values, dim, value_heads))

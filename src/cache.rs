@@ -2,13 +2,11 @@
 
 use crate::{
     attention::{Attention, LOGARITHM, Logarithm},
+    elements::{ElementsRef, KeysAndValues},
     error::Error,
-    kernel::{
-        blocks::{KeysAndValues, Ring},
-        mask,
-    },
+    kernel::{blocks::Ring, mask},
     matrix::{HeadsMut, HeadsRef, MatrixRef},
-    narrow::{Element, ElementsRef},
+    narrow::Element,
 };
 
 #[cfg(feature = "defmt")]
@@ -118,6 +116,11 @@ macro_rules! position_getters {
 /// A KV cache for one KV head that owns its storage: `BLOCKS` blocks of
 /// [`KEY_BLOCK`] keys, `4 · KEY_BLOCK · BLOCKS · (DIM + VALUE_DIM)` bytes.
 ///
+/// Keys may be of any [`Element`] `K` and values of any `V`: with [`F16`](crate::F16) or [`Bf16`](crate::Bf16) the
+/// cache takes half of that, with [`I8`](crate::I8) a quarter and 4 bytes a key and a value for their scales. Floats
+/// are rounded when they are appended. Such a cache begins as [`EMPTY`](Self::EMPTY), and its calls take
+/// [`Attention::elements_workspace`] floats.
+///
 /// The blocks form a ring: [`slide`](Self::slide) drops the oldest keys and makes room. The oldest
 /// block may hold a single key, so a cache that slides has room for
 /// `(BLOCKS - 1) · KEY_BLOCK + 1` keys at any positions. For a window of `left` keys
@@ -141,6 +144,17 @@ macro_rules! position_getters {
 /// }
 /// assert_eq!(cache.len(), 3);
 /// # Ok::<(), sdpa::Error>(())
+/// ```
+///
+/// ```
+/// use sdpa::{Bf16, I8, KvCache};
+///
+/// let cache: KvCache<64, 64, 4> = KvCache::new();
+/// let half: KvCache<64, 64, 4, Bf16> = KvCache::EMPTY;
+/// let quarter: KvCache<64, 64, 4, I8> = KvCache::EMPTY;
+/// assert_eq!(size_of_val(&cache), 131088);
+/// assert_eq!(size_of_val(&half), 65552);
+/// assert_eq!(size_of_val(&quarter), 34832);
 /// ```
 #[derive(Debug)]
 pub struct KvCache<

@@ -40,7 +40,8 @@
 //! ```
 //!
 //! [`Attention`] computes the output without the grid, under causal masks, windows, boolean masks (`keep`), additive
-//! masks (`bias`), softcap and sinks, for one head or many; [`KvCache`] keeps the keys and values of past tokens.
+//! masks (`bias`), softcap and sinks, for one head or many; [`KvCache`] keeps the keys and values of past tokens, in
+//! [`f32`], [`F16`], [`Bf16`] or [`I8`].
 //! [`Attention::run_spans`] computes parts of the keys on other threads or machines, and [`Attention::join`] the output.
 //!
 //! # Documentation
@@ -68,12 +69,13 @@ mod dispatch;
 #[cfg(any(doc, doctest))]
 pub mod docs;
 mod dot;
-mod element;
+mod elements;
 mod error;
 mod kernel;
 mod matrix;
 mod merge;
 mod narrow;
+mod number;
 mod project;
 mod score_mod;
 mod scores;
@@ -85,11 +87,12 @@ pub use attention::{Attention, SPAN};
 pub use cache::{CachePositions, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
 pub use dispatch::{Backend, Family};
 pub use dot::dot;
-pub use element::{Bf16, F16, I8};
+pub use elements::ElementsRef;
 pub use error::Error;
 pub use matrix::{HeadsMut, HeadsRef, Matrix, MatrixMut, MatrixRef};
 pub use merge::merge;
-pub use narrow::{Element, ElementsRef, narrow};
+pub use narrow::{Element, narrow};
+pub use number::{Bf16, F16, I8};
 pub use project::{project, project_elements};
 pub use scores::scores;
 pub use softmax::{

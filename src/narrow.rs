@@ -1,19 +1,17 @@
-//! The elements of keys, values and weights: how floats are rounded to them, and views of them. Public API.
+//! The elements of keys, values and weights, and how floats are rounded to them. Public API.
 //!
 //! Elements are widened to `f32`, exactly, and all arithmetic is that of `f32`: only the rounding when elements are
 //! made is new. `docs/numerics.md` says what it costs.
 
-use core::ops::Range;
-
 use crate::{
     dispatch::Backend,
-    element::{Bf16, F16, I8},
     error::Error,
     kernel::{
         blocks::AnyRows,
         widen::{ProjectElements, ScaleRows, Widen},
     },
     matrix::{HeadsRef, MatrixMut, MatrixRef},
+    number::{Bf16, F16, I8},
 };
 
 /// An element of keys, values or weights: [`f32`], [`F16`], [`Bf16`] or [`I8`].
@@ -157,6 +155,8 @@ macro_rules! widened {
             bias: Option<MatrixRef<'_>>,
             out: MatrixMut<'_>,
         ) {
+            #[cfg(not(microcontroller))]
+            let w = Self::any(w);
             backend.run(ProjectElements { x, w, scales, bias, out });
         }
     };
@@ -297,70 +297,4 @@ pub fn narrow<E: Element>(
         }
     }
     Ok(())
-}
-
-/// Keys or values of any [`Element`], in many heads or one, with their scales: see [`Attention::run_elements`].
-///
-/// Elements without a scale are viewed by `From`, from a [`MatrixRef`] or [`HeadsRef`].
-///
-/// [`Attention::run_elements`]: crate::Attention::run_elements
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct ElementsRef<'a, E> {
-    pub(crate) elements: HeadsRef<'a, E>,
-    /// Heads × rows × 1, or nothing.
-    pub(crate) scales: HeadsRef<'a>,
-}
-
-impl<E: Element> ElementsRef<'_, E> {
-    /// The rows (tokens) of a range, in every head: for [`Attention::run_elements_spans`] over a part of the keys.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if the range is not within the rows.
-    ///
-    /// [`Attention::run_elements_spans`]: crate::Attention::run_elements_spans
-    pub fn rows(self, rows: Range<usize>) -> Result<Self, Error> {
-        let elements = self.elements.rows_of(rows.clone())?;
-        let scales =
-            if self.scales.heads() == 0 { self.scales } else { self.scales.rows_of(rows)? };
-        Ok(Self { elements, scales })
-    }
-}
-
-impl<'a, E: Element<Scale = ()>> From<HeadsRef<'a, E>> for ElementsRef<'a, E> {
-    fn from(elements: HeadsRef<'a, E>) -> Self {
-        Self { elements, scales: HeadsRef::EMPTY }
-    }
-}
-
-impl<'a, E: Element<Scale = ()>> From<MatrixRef<'a, E>> for ElementsRef<'a, E> {
-    fn from(elements: MatrixRef<'a, E>) -> Self {
-        Self::from(HeadsRef::from(elements))
-    }
-}
-
-impl<'a> ElementsRef<'a, I8> {
-    /// Elements with a scale per row: heads × rows.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Shape`] if the shape of `scales` is not heads × rows; [`Error::Range`] if a scale is NaN or ∞.
-    pub fn with_scales(
-        elements: impl Into<HeadsRef<'a, I8>>,
-        scales: MatrixRef<'a>,
-    ) -> Result<Self, Error> {
-        let elements = elements.into();
-        if scales.shape() != (elements.heads(), elements.rows()) {
-            return Err(Error::Shape);
-        }
-        for head in 0..scales.rows() {
-            let are_finite =
-                (0..scales.cols()).all(|row| scales.get(head, row).is_some_and(f32::is_finite));
-            if !are_finite {
-                return Err(Error::Range);
-            }
-        }
-        Ok(Self { elements, scales: HeadsRef::of_rows(scales) })
-    }
 }

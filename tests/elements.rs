@@ -1,6 +1,8 @@
 //! Keys, values and weights of 16 and 8 bits: conversions, and calls that have the bits of the same call with widened
 //! elements; on every back end.
 
+use std::{fs, path::Path};
+
 use crate::common::{
     assert_same_bits,
     cases::{self, Kind, Rng},
@@ -21,6 +23,7 @@ suite! {
     caches_have_the_bits_of_arrays,
     spans_join_to_the_bits_of_one_call,
     masked_elements_change_no_bit,
+    rounding_costs_what_the_docs_say,
     refuses_what_disagrees,
 }
 
@@ -533,6 +536,122 @@ fn masked_elements_change_no_bit(backend: Backend) {
     let mut rng = Rng::new(7);
     check(backend, &mut rng, F16::from_f32);
     check(backend, &mut rng, Bf16::from_f32);
+}
+
+/// Attention without options, in f64: outputs, and for each output the bound of `docs/numerics.md` on what the rounding
+/// of keys and values changes. `of_element` returns the largest error of an
+/// element of a row.
+fn cost_of_rounding(
+    [queries, keys, values]: [&Grid; 3],
+    of_element: impl Fn(&[f32], f32) -> f64,
+) -> [Vec<f64>; 2] {
+    let scale = 1.0 / (queries.cols as f64).sqrt();
+    let [mut out, mut bound] = [Vec::new(), Vec::new()];
+    for query in 0..queries.rows {
+        let query = queries.row(query);
+        let pairs = |key| query.iter().zip(keys.row(key)).map(|(&q, &k)| (q, k));
+        let scores: Vec<f64> = (0..keys.rows)
+            .map(|key| scale * pairs(key).map(|(q, k)| f64::from(q) * f64::from(k)).sum::<f64>())
+            .collect();
+        let delta = (0..keys.rows).map(|key| {
+            let error = |(q, k): (f32, f32)| f64::from(q.abs()) * of_element(keys.row(key), k);
+            scale * pairs(key).map(error).sum::<f64>()
+        });
+        let delta = delta.fold(0.0, f64::max);
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        for col in 0..values.cols {
+            let all =
+                || weights.iter().zip(0..).map(|(w, key)| (w / sum, values.at(key, col), key));
+            let mean: f64 = all().map(|(w, v, _)| w * f64::from(v)).sum();
+            let spread: f64 = all().map(|(w, v, _)| w * (f64::from(v) - mean).abs()).sum();
+            let rounding: f64 = all().map(|(w, v, key)| w * of_element(values.row(key), v)).sum();
+            let factor = (2.0 * delta).exp();
+            out.push(mean);
+            bound.push((factor - 1.0) * spread + factor * rounding);
+        }
+    }
+    [out, bound]
+}
+
+/// The largest error of an element `x` of a row.
+fn error_of<E: Tested>(row: &[f32], x: f32) -> f64 {
+    let largest = row.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+    let x = f64::from(x.abs());
+    match std::any::type_name::<E>().rsplit("::").next() {
+        Some("F16") => (x * 2.0_f64.powi(-11)).max(2.0_f64.powi(-25)),
+        Some("Bf16") => x * 2.0_f64.powi(-8),
+        Some("I8") => f64::from(largest) / 254.0 * 1.000001,
+        name => panic!("no bound for {name:?}"),
+    }
+}
+
+/// The largest deviation of an output from f64, after it was seen to be within its bound.
+fn deviation<E: Tested>(backend: Backend, grids: [&Grid; 3]) -> f64 {
+    let [queries, keys, values] = grids;
+    let (of_keys, of_values) = (Elements::<E>::of(keys), Elements::<E>::of(values));
+    let mut out = Grid::zeros(queries.rows, values.cols);
+    let workspace = &mut vec![0.0; Attention::elements_workspace(keys.cols, values.cols)];
+    let (keys, values) = (of_keys.heads(1), of_values.heads(1));
+    let attention = Attention::new().on(backend);
+    attention.run_elements(queries.view(), keys, values, out.view_mut(), None, workspace).unwrap();
+    let [want, bound] = cost_of_rounding(grids, error_of::<E>);
+    let mut largest = 0.0;
+    for ((got, want), bound) in out.data.iter().zip(want).zip(bound) {
+        let error = (f64::from(*got) - want).abs();
+        // The arithmetic in f32 is measured elsewhere; here it is far below.
+        assert!(error <= bound + 1e-5, "{error:e} is above {bound:e}");
+        largest = f64::max(largest, error);
+    }
+    largest
+}
+
+fn rounding_costs_what_the_docs_say(backend: Backend) {
+    let mut rng = Rng::new(8);
+    for _ in 0..40 {
+        let [tokens, keys] = [1 + rng.below(20), 1 + rng.below(150)];
+        let [dim, width] = [1 + rng.below(64), 1 + rng.below(64)];
+        let kind = Kind::Ordinary;
+        let queries = Grid::random(&mut rng, kind, tokens, dim);
+        let [keys, values] = [dim, width].map(|cols| Grid::random(&mut rng, kind, keys, cols));
+        deviation::<F16>(backend, [&queries, &keys, &values]);
+        deviation::<Bf16>(backend, [&queries, &keys, &values]);
+        deviation::<I8>(backend, [&queries, &keys, &values]);
+    }
+
+    // The trained head of the example, and the table of docs/numerics.md.
+    let grid = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/minilm-l2h1");
+        let file = fs::read(folder.join(name)).unwrap();
+        let file = npyz::NpyFile::new(&file[..]).unwrap();
+        let shape = file.shape().to_vec();
+        let cols = shape.get(1).map_or(1, |&cols| cols as usize);
+        Grid { rows: shape[0] as usize, cols, data: file.into_vec::<f32>().unwrap() }
+    };
+    let embeddings = grid("embeddings.npy");
+    let project = |name: &str| {
+        let (w, bias) = (grid(&format!("w_{name}.npy")), grid(&format!("b_{name}.npy")));
+        let w = if w.rows == embeddings.cols { w } else { w.t() };
+        let mut out = Grid::zeros(embeddings.rows, w.cols);
+        backend.project(embeddings.view(), w.view(), Some(&bias.data), out.view_mut()).unwrap();
+        out
+    };
+    let [queries, keys, values] = ["query", "key", "value"].map(project);
+    let grids = [&queries, &keys, &values];
+    let largest = [
+        deviation::<F16>(backend, grids),
+        deviation::<Bf16>(backend, grids),
+        deviation::<I8>(backend, grids),
+    ];
+    let docs = include_str!("../docs/numerics.md");
+    let line = docs.lines().find(|line| line.starts_with("| largest deviation of an output"));
+    let cells: Vec<f64> =
+        line.expect("the table").split('|').filter_map(|cell| cell.trim().parse().ok()).collect();
+    assert_eq!(cells.len(), 3);
+    for (largest, said) in largest.into_iter().zip(cells) {
+        assert!(largest <= said && said <= 1.2 * largest, "{largest:e}, the docs say {said}");
+    }
 }
 
 fn refuses_what_disagrees(backend: Backend) {

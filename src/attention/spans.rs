@@ -3,18 +3,19 @@
 use super::{Attention, LOGARITHM, SINK, ScoreMods, split_widened};
 use crate::{
     dispatch::Backend,
+    elements::{ElementsRef, KeysAndValues},
     error::Error,
     kernel::{
         attention::{
             FlashAttention, OverBlocks, Sums,
             join::{HEADER, INDICES, JoinStates, SpanStates, index_parts},
         },
-        blocks::{Blocks, Data, Elements, KeysAndValues},
+        blocks::{Blocks, Data, Elements},
         mask,
         scale::default_scale,
     },
     matrix::{HeadsMut, HeadsRef},
-    narrow::{Element, ElementsRef},
+    narrow::Element,
     simd::flags::Flags,
 };
 

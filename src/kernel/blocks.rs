@@ -7,10 +7,8 @@ use core::ops::Range;
 
 use super::mask::{KEY_BLOCK, SPAN_BLOCKS};
 use crate::{
-    dispatch::Backend,
-    element::{Bf16, F16, I8},
     matrix::{HeadsRef, MatrixMut, MatrixRef},
-    narrow::{Element, ElementsRef},
+    number::{Bf16, F16, I8},
 };
 
 /// The keys and values of every KV head, by blocks.
@@ -61,14 +59,22 @@ pub(crate) struct Block {
 impl<'a> Ring {
     /// The keys (keys × dim) of a block.
     #[inline(always)]
-    fn keys<T: Copy>(&self, of: MatrixRef<'a, T>, block: Block) -> Option<MatrixRef<'a, T>> {
+    pub(crate) fn keys<T: Copy>(
+        &self,
+        of: MatrixRef<'a, T>,
+        block: Block,
+    ) -> Option<MatrixRef<'a, T>> {
         let keys = of.rows_from(self.slot(block)? * block.dim, block.dim)?.t();
         keys.rows_from(0, block.count)
     }
 
     /// The values of a block, or what else has a row per key.
     #[inline(always)]
-    fn values<T: Copy>(&self, of: MatrixRef<'a, T>, block: Block) -> Option<MatrixRef<'a, T>> {
+    pub(crate) fn values<T: Copy>(
+        &self,
+        of: MatrixRef<'a, T>,
+        block: Block,
+    ) -> Option<MatrixRef<'a, T>> {
         of.rows_from(self.slot(block)? * KEY_BLOCK, block.count)
     }
 
@@ -79,54 +85,38 @@ impl<'a> Ring {
 }
 
 impl<'a, E: Elements> Blocks<'a, E> {
-    /// Heads, rows and columns of keys. A ring has other numbers of rows and of columns.
+    /// Heads, rows and columns of keys, and of values. A ring has other numbers of rows, and of columns of keys.
+    // Not by `map`: compiled for size, that is 400 bytes more.
     #[inline(always)]
-    pub(crate) fn key_shape(&self) -> [usize; 3] {
+    pub(crate) fn shapes(&self) -> [[usize; 3]; 2] {
         match &self.data {
-            Data::Floats([keys, _]) => [keys.heads(), keys.rows(), keys.cols()],
-            Data::Elements(elements) => {
-                let [keys, _] = elements.shapes();
-                keys
-            }
-        }
-    }
-
-    /// Heads, rows and columns of values. A ring has another number of rows.
-    #[inline(always)]
-    pub(crate) fn value_shape(&self) -> [usize; 3] {
-        match &self.data {
-            Data::Floats([_, values]) => [values.heads(), values.rows(), values.cols()],
-            Data::Elements(elements) => {
-                let [_, values] = elements.shapes();
-                values
-            }
+            Data::Floats([keys, values]) => [
+                [keys.heads(), keys.rows(), keys.cols()],
+                [values.heads(), values.rows(), values.cols()],
+            ],
+            Data::Elements(elements) => elements.shapes(),
         }
     }
 
     /// The number of KV heads.
     #[inline(always)]
     pub(crate) fn heads(&self) -> usize {
-        let [heads, ..] = self.key_shape();
+        let [[heads, ..], _] = self.shapes();
         heads
     }
 
     /// The number of value columns.
     #[inline(always)]
     pub(crate) fn value_dim(&self) -> usize {
-        let [.., cols] = self.value_shape();
+        let [_, [.., cols]] = self.shapes();
         cols
     }
 
     /// The first key and the end of all keys.
     #[inline(always)]
     pub(crate) fn held(&self) -> [usize; 2] {
-        match self.ring {
-            Some(ring) => ring.keys,
-            None => {
-                let [_, rows, _] = self.key_shape();
-                [0, rows]
-            }
-        }
+        let [[_, rows, _], _] = self.shapes();
+        self.ring.map_or([0, rows], |ring| ring.keys)
     }
 
     /// The number of keys of the span of key 0 that lie before it.
@@ -159,7 +149,7 @@ impl<'a, E: Elements> Blocks<'a, E> {
 
 /// The rows of a block in a plain matrix.
 #[inline(always)]
-fn of_block<T: Copy>(of: MatrixRef<'_, T>, block: Block) -> Option<MatrixRef<'_, T>> {
+pub(crate) fn of_block<T: Copy>(of: MatrixRef<'_, T>, block: Block) -> Option<MatrixRef<'_, T>> {
     // Wraps only for the block after the last of `usize::MAX` keys; its count is 0.
     of.rows_from(block.number.wrapping_mul(KEY_BLOCK), block.count)
 }
@@ -175,7 +165,7 @@ pub enum AnyRows<'a> {
 
 /// Keys and values that are not floats, or not both. Kernels of hosts call it as a trait object.
 pub(crate) trait Elements {
-    /// See [`Blocks::key_shape`] and [`Blocks::value_shape`].
+    /// See [`Blocks::shapes`].
     fn shapes(&self) -> [[usize; 3]; 2];
 
     /// The keys (keys × dim) and the values of a block, for layouts that widen what they load.
@@ -205,120 +195,6 @@ pub(crate) trait Elements {
 
     /// Multiplies the weights (keys × queries) of a block by the scales of its values.
     fn scale_weights(&self, block: Block, weights: MatrixMut<'_>);
-}
-
-/// Keys and values of any two elements.
-#[derive(Clone, Copy)]
-pub(crate) struct KeysAndValues<'a, K, V> {
-    pub(crate) backend: Backend,
-    pub(crate) keys: ElementsRef<'a, K>,
-    pub(crate) values: ElementsRef<'a, V>,
-    pub(crate) ring: Option<&'a Ring>,
-}
-
-impl<'a, K: Element, V: Element> KeysAndValues<'a, K, V> {
-    /// Both as floats, if they are.
-    #[inline(always)]
-    pub(crate) fn as_floats(&self) -> Option<[HeadsRef<'a>; 2]> {
-        Some([K::as_floats(self.keys.elements)?, V::as_floats(self.values.elements)?])
-    }
-
-    /// The keys of a block (keys × dim).
-    fn key_rows(&self, block: Block) -> Option<MatrixRef<'a, K>> {
-        let keys = self.keys.elements.head(block.head)?;
-        match self.ring {
-            None => of_block(keys, block),
-            Some(ring) => ring.keys(keys, block),
-        }
-    }
-
-    /// The rows of a block in what has a row per key.
-    fn rows<T: Copy>(&self, of: &HeadsRef<'a, T>, block: Block) -> Option<MatrixRef<'a, T>> {
-        let of = of.head(block.head)?;
-        match self.ring {
-            None => of_block(of, block),
-            Some(ring) => ring.values(of, block),
-        }
-    }
-}
-
-impl<K: Element, V: Element> Elements for KeysAndValues<'_, K, V> {
-    fn shapes(&self) -> [[usize; 3]; 2] {
-        let Self { keys: ElementsRef { elements: keys, .. }, values, .. } = self;
-        let values = &values.elements;
-        [[keys.heads(), keys.rows(), keys.cols()], [values.heads(), values.rows(), values.cols()]]
-    }
-
-    fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]> {
-        let values = self.rows(&self.values.elements, block)?;
-        Some([K::any(self.key_rows(block)?), V::any(values)])
-    }
-
-    fn keys<'t>(
-        &'t self,
-        block: Block,
-        keys: Range<usize>,
-        to: &'t mut [f32],
-    ) -> Option<MatrixRef<'t>> {
-        let of = self.key_rows(block)?.rows_from(keys.start, keys.len())?;
-        widened(self.backend, of, to)
-    }
-
-    fn values<'t>(
-        &'t self,
-        block: Block,
-        cols: Range<usize>,
-        to: &'t mut [f32],
-    ) -> Option<MatrixRef<'t>> {
-        let of = self.rows(&self.values.elements, block)?;
-        widened(self.backend, of.submatrix(0..block.count, cols)?, to)
-    }
-
-    fn values_are_finite(&self, block: Block) -> bool {
-        let Some(of) = self.rows(&self.values.elements, block) else { return true };
-        (0..of.rows())
-            .all(|row| (0..of.cols()).all(|col| of.get(row, col).is_some_and(Element::is_finite)))
-    }
-
-    fn scale_scores(&self, block: Block, scores: MatrixMut<'_>) {
-        if let Some(scales) = self.rows(&self.keys.scales, block) {
-            K::scale_rows(self.backend, scales, scores);
-        }
-    }
-
-    fn scale_weights(&self, block: Block, weights: MatrixMut<'_>) {
-        if let Some(scales) = self.rows(&self.values.scales, block) {
-            V::scale_rows(self.backend, scales, weights);
-        }
-    }
-}
-
-/// A view of the elements as floats: `of` itself or a copy in `to`, whose rows or columns are contiguous like those of
-/// `of`.
-fn widened<'t, E: Element>(
-    backend: Backend,
-    of: MatrixRef<'t, E>,
-    to: &'t mut [f32],
-) -> Option<MatrixRef<'t>> {
-    if let Some(floats) = E::as_floats(of.into()) {
-        return floats.head(0);
-    }
-    if of.row_stride() == 1 && of.col_stride() != 1 {
-        let floats = widened_rows(backend, of.t(), to)?;
-        return Some(floats.t());
-    }
-    widened_rows(backend, of, to)
-}
-
-fn widened_rows<'t, E: Element>(
-    backend: Backend,
-    of: MatrixRef<'t, E>,
-    to: &'t mut [f32],
-) -> Option<MatrixRef<'t>> {
-    let (rows, cols) = of.shape();
-    let to = to.get_mut(..rows * cols)?;
-    E::widen(backend, of, to);
-    MatrixRef::new(to, rows, cols).ok()
 }
 
 impl<E: Elements + ?Sized> Elements for &E {

@@ -8,6 +8,7 @@ use core::ops::Range;
 
 use super::{
     Kernel, Name,
+    blocks::AnyRows,
     tile::{ONE_VECTOR_ROWS, PANEL, Panel, Product, store_square},
 };
 use crate::{
@@ -117,16 +118,60 @@ impl Kernel for ScaleRows<'_> {
     }
 }
 
+/// The weights of a projection. Hosts have one kernel for all elements; a microcontroller has one for each that is used.
+pub(crate) trait Weights {
+    /// Widens a vector of columns from `col` on into `panel`, one entry for each row in `range`. Columns out of range
+    /// are 0.
+    fn pack<const L: usize, V: Vector<L>>(
+        &self,
+        token: V::Token,
+        range: Range<usize>,
+        col: usize,
+        panel: &mut Panel<L, 1>,
+    );
+}
+
+impl<E: Load> Weights for MatrixRef<'_, E> {
+    #[inline(always)]
+    fn pack<const L: usize, V: Vector<L>>(
+        &self,
+        token: V::Token,
+        range: Range<usize>,
+        col: usize,
+        panel: &mut Panel<L, 1>,
+    ) {
+        pack::<L, V, E>(token, *self, range, col, panel);
+    }
+}
+
+impl Weights for AnyRows<'_> {
+    #[inline(always)]
+    fn pack<const L: usize, V: Vector<L>>(
+        &self,
+        token: V::Token,
+        range: Range<usize>,
+        col: usize,
+        panel: &mut Panel<L, 1>,
+    ) {
+        match self {
+            AnyRows::F32(_) => (), // is a `Product`
+            AnyRows::F16(w) => w.pack::<L, V>(token, range, col, panel),
+            AnyRows::Bf16(w) => w.pack::<L, V>(token, range, col, panel),
+            AnyRows::I8(w) => w.pack::<L, V>(token, range, col, panel),
+        }
+    }
+}
+
 /// `out = (x · w) · scales + bias`, with a scale for each column, or none. All shapes agree.
-pub(crate) struct ProjectElements<'a, E> {
+pub(crate) struct ProjectElements<'a, W> {
     pub(crate) x: MatrixRef<'a>,
-    pub(crate) w: MatrixRef<'a, E>,
+    pub(crate) w: W,
     pub(crate) scales: &'a [f32],
     pub(crate) bias: Option<MatrixRef<'a>>,
     pub(crate) out: MatrixMut<'a>,
 }
 
-impl<E: Load> Kernel for ProjectElements<'_, E> {
+impl<W: Weights> Kernel for ProjectElements<'_, W> {
     type Output = ();
 
     const NAME: Name = Name::ProjectElements;
@@ -141,33 +186,30 @@ impl<E: Load> Kernel for ProjectElements<'_, E> {
         mut self,
         token: V::Token,
     ) {
+        // One vector of columns at a time: the tiles of two vectors would double the code, and widening is most of the
+        // work for a few tokens.
         let cols = if self.out.is_empty() { 0 } else { self.out.cols() };
-        let mut col = 0;
-        if cols > L {
-            let mut panel = Panel::new();
-            while cols > col + L {
-                self.columns::<L, R, C, V>(token, col, &mut panel);
-                col += C * L;
+        let mut panel = Panel::new();
+        for col in (0..cols).step_by(L) {
+            if const { L > 1 } {
+                self.columns::<L, ONE_VECTOR_ROWS, V>(token, col, &mut panel);
+            } else {
+                self.columns::<L, R, V>(token, col, &mut panel);
             }
-        }
-        if col < cols && const { L > 1 } {
-            self.columns::<L, ONE_VECTOR_ROWS, 1, V>(token, col, &mut Panel::new());
-        } else if col < cols {
-            self.columns::<L, R, 1, V>(token, col, &mut Panel::new());
         }
     }
 }
 
-impl<E: Load> ProjectElements<'_, E> {
-    /// Computes `C` vectors of columns from `col` on.
+impl<W: Weights> ProjectElements<'_, W> {
+    /// Computes a vector of columns from `col` on.
     #[inline(always)]
-    fn columns<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+    fn columns<const L: usize, const R: usize, V: Vector<L>>(
         &mut self,
         token: V::Token,
         col: usize,
-        panel: &mut Panel<L, C>,
+        panel: &mut Panel<L, 1>,
     ) {
-        let depth = self.w.rows();
+        let depth = self.x.cols();
         let mut product = Product {
             left: self.x,
             right: MatrixRef::EMPTY, // is in the panel
@@ -180,9 +222,9 @@ impl<E: Load> ProjectElements<'_, E> {
         let mut begin = 0;
         loop {
             let end = depth.min(begin + PANEL);
-            pack::<L, C, V, E>(token, self.w, begin..end, col, panel);
-            let columns = Source::dense(panel.as_flattened().as_flattened(), C * L);
-            product.tiles::<L, R, C, V>(token, col, begin..end, columns);
+            self.w.pack::<L, V>(token, begin..end, col, panel);
+            let columns = Source::dense(panel.as_flattened().as_flattened(), L);
+            product.tiles::<L, R, 1, V>(token, col, begin..end, columns);
             begin = end;
             if begin == depth {
                 break;
@@ -192,46 +234,41 @@ impl<E: Load> ProjectElements<'_, E> {
             return;
         }
         let scales = MatrixRef::from_row(self.scales);
-        let scales: [V; C] = strip::read(token, scales, 0, col);
+        let [scales] = strip::read(token, scales, 0, col);
         for row in 0..self.out.rows() {
-            let mut sums: [V; C] = strip::read(token, self.out.view(), row, col);
+            let [mut sum]: [V; 1] = strip::read(token, self.out.view(), row, col);
             if !self.scales.is_empty() {
-                sums = array!(|c| sums[c] * scales[c]);
+                sum = sum * scales;
             }
             if let Some(bias) = self.bias {
-                let bias: [V; C] = strip::read(token, bias, row, col);
-                sums = array!(|c| sums[c] + bias[c]);
+                let [bias] = strip::read(token, bias, row, col);
+                sum = sum + bias;
             }
-            strip::write(&mut self.out, row, col, [sums]);
+            strip::write(&mut self.out, row, col, [[sum]]);
         }
     }
 }
 
-/// Widens `C` vectors of columns from `col` on into `panel`, one entry for each row in `range`. Columns out of range
-/// are 0.
+/// See [`Weights::pack`].
 #[inline(always)]
-fn pack<const L: usize, const C: usize, V: Vector<L>, E: Load>(
+fn pack<const L: usize, V: Vector<L>, E: Load>(
     token: V::Token,
     w: MatrixRef<'_, E>,
     range: Range<usize>,
     col: usize,
-    panel: &mut Panel<L, C>,
+    panel: &mut Panel<L, 1>,
 ) {
     // Cannot fail: `range` is at most PANEL long.
-    let _ = panel.resize(range.len(), [[0.0; L]; C]);
+    let _ = panel.resize(range.len(), [[0.0; L]]);
     if w.row_stride() == 1 && L > 1 {
         // Columns are contiguous: transpose `L` × `L` squares.
-        for c in 0..C {
-            for (rows, k) in panel.chunks_mut(L).zip(range.clone().step_by(L)) {
-                let square = array!(|i| row_lanes::<L, V, E>(token, w.t(), col + c * L + i, k));
-                store_square::<L, C, V>(V::transpose(square), V::splat(token, 1.0), rows, c);
-            }
+        for (rows, k) in panel.chunks_mut(L).zip(range.step_by(L)) {
+            let square = array!(|i| row_lanes::<L, V, E>(token, w.t(), col + i, k));
+            store_square::<L, 1, V>(V::transpose(square), V::splat(token, 1.0), rows, 0);
         }
     } else {
-        for (to, k) in panel.iter_mut().zip(range) {
-            for (c, to) in to.iter_mut().enumerate() {
-                row_lanes::<L, V, E>(token, w, k, col + c * L).store(to);
-            }
+        for ([to], k) in panel.iter_mut().zip(range) {
+            row_lanes::<L, V, E>(token, w, k, col).store(to);
         }
     }
 }

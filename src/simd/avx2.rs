@@ -10,7 +10,7 @@ use super::{
     Vector, array,
     outlined::{separate, with_names},
 };
-use crate::element::{Bf16, F16, I8};
+use crate::number::{Bf16, F16, I8};
 
 /// Makes a module `detected` as `cpufeatures::new!` does, for these features and F16C, which that macro does not know.
 macro_rules! detected_with_f16c {

@@ -11,7 +11,7 @@ use super::{
     avx2::{Avx2, F32x8, detected_with_f16c},
     outlined::{separate, with_names},
 };
-use crate::element::{Bf16, F16, I8};
+use crate::number::{Bf16, F16, I8};
 
 detected_with_f16c!("avx", "avx2", "fma", "avx512f", "avx512bw");
 

@@ -29,7 +29,7 @@ pub(crate) mod strip;
 #[cfg(test)]
 mod contract;
 
-use crate::element::{Bf16, F16, I8};
+use crate::number::{Bf16, F16, I8};
 use outlined::Outlined;
 
 /// `array!(|i| …)`: the array of the values at 0, 1, …; always inlined.

@@ -9,7 +9,7 @@ use super::{
     Vector, array,
     outlined::{separate, with_names},
 };
-use crate::element::{Bf16, F16};
+use crate::number::{Bf16, F16};
 
 /// Every machine has this back end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -356,20 +356,16 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
 }
 
 impl<const L: usize, const R: usize, V: Vector<L>> KeyLanes<'_, L, R, V> {
+    /// Whether elements are widened where they are loaded. One query is bound by these loads; with several, and on a
+    /// back end that leaves a single query to one with fewer lanes, a widened copy is as fast and needs no code.
+    const LOADS_ELEMENTS: bool = R == 1 && L <= 8;
+
     #[inline(always)]
     fn score_any<E: Load>(&mut self, keys: MatrixRef<'_, E>) {
-        let (token, operands) = (self.token, (self, keys));
-        if const { R == 1 } {
+        if const { Self::LOADS_ELEMENTS } {
             V::one_query_products(
-                token,
-                operands,
-                #[inline(always)]
-                |operands| Self::element_products(operands),
-            );
-        } else {
-            V::few_queries_products(
-                token,
-                operands,
+                self.token,
+                (self, keys),
                 #[inline(always)]
                 |operands| Self::element_products(operands),
             );
@@ -378,18 +374,10 @@ impl<const L: usize, const R: usize, V: Vector<L>> KeyLanes<'_, L, R, V> {
 
     #[inline(always)]
     fn add_any<E: Load>(&mut self, values: MatrixRef<'_, E>) {
-        let (token, operands) = (self.token, (self, values));
-        if const { R == 1 } {
+        if const { Self::LOADS_ELEMENTS } {
             V::one_query_values(
-                token,
-                operands,
-                #[inline(always)]
-                |operands| Self::element_values(operands),
-            );
-        } else {
-            V::few_queries_values(
-                token,
-                operands,
+                self.token,
+                (self, values),
                 #[inline(always)]
                 |operands| Self::element_values(operands),
             );
@@ -517,11 +505,11 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
 
     #[inline(always)]
     fn score_elements(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
-        let keys = elements.any(block).map(|[keys, _]| keys);
+        let keys = if Self::LOADS_ELEMENTS { elements.any(block) } else { None };
         match keys {
-            Some(AnyRows::F16(keys)) if keys.row_stride() == 1 => self.score_any(keys),
-            Some(AnyRows::Bf16(keys)) if keys.row_stride() == 1 => self.score_any(keys),
-            Some(AnyRows::I8(keys)) if keys.row_stride() == 1 => self.score_any(keys),
+            Some([AnyRows::F16(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
+            Some([AnyRows::Bf16(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
+            Some([AnyRows::I8(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
             _ => {
                 if let Some(keys) = elements.keys(block, 0..block.count, widened) {
                     self.score(keys, MatrixRef::EMPTY);
@@ -538,11 +526,11 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         all: bool,
         widened: &mut [f32],
     ) {
-        let values = elements.any(block).map(|[_, values]| values);
+        let values = if Self::LOADS_ELEMENTS { elements.any(block) } else { None };
         match values {
-            Some(AnyRows::F16(values)) if all => self.add_any(values),
-            Some(AnyRows::Bf16(values)) if all => self.add_any(values),
-            Some(AnyRows::I8(values)) if all => self.add_any(values),
+            Some([_, AnyRows::F16(values)]) if all => self.add_any(values),
+            Some([_, AnyRows::Bf16(values)]) if all => self.add_any(values),
+            Some([_, AnyRows::I8(values)]) if all => self.add_any(values),
             _ => {
                 let [_, [.., cols]] = elements.shapes();
                 match elements.values(block, 0..cols, widened) {
