@@ -4,14 +4,17 @@ use core::ops::Range;
 
 use crate::{
     dispatch::Backend,
+    elements::{ElementsRef, KeysAndValues},
     error::Error,
     kernel::{
-        attention::{self, FlashAttention, Sums},
+        attention::{self, FlashAttention, OverBlocks, Sums},
+        blocks::{Blocks, Data, Elements, Ring},
         ln::LogSumExp,
-        mask::{Blocks, Queries, ScoreMod, VisibleKeys},
+        mask::{Queries, ScoreMod, VisibleKeys},
         scale::default_scale,
     },
     matrix::{HeadsMut, HeadsRef, MatrixMut, MatrixRef},
+    narrow::Element,
     score_mod,
     simd::flags::Flags,
 };
@@ -252,7 +255,7 @@ impl<'a> Attention<'a> {
         out: impl Into<HeadsMut<'b>>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: None };
+        let blocks = Blocks { data: Data::Floats([&keys.into(), &values.into()]), ring: None };
         self.run_call(&queries.into(), &blocks, &mut out.into(), None, workspace)
     }
 
@@ -272,7 +275,7 @@ impl<'a> Attention<'a> {
         log_sum_exp: &mut [f32],
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: None };
+        let blocks = Blocks { data: Data::Floats([&keys.into(), &values.into()]), ring: None };
         let log_sum_exp = Some((log_sum_exp, LOGARITHM));
         self.run_call(&queries.into(), &blocks, &mut out.into(), log_sum_exp, workspace)
     }
@@ -290,8 +293,69 @@ impl<'a> Attention<'a> {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let log_sum_exp = log_sum_exp.map(|out| (out, LOGARITHM));
-        let blocks = Blocks { keys, values, ring: None };
+        let blocks = Blocks { data: Data::Floats([keys, values]), ring: None };
         self.run_call(queries, &blocks, out, log_sum_exp, workspace)
+    }
+
+    /// The length of the workspace of a call over [elements](Self::run_elements), in floats: the keys or values of a
+    /// block more, or of four keys on microcontrollers.
+    pub const fn elements_workspace(dim: usize, value_dim: usize) -> usize {
+        Self::workspace(dim, value_dim).saturating_add(attention::widened(dim, value_dim))
+    }
+
+    /// [`run`](Self::run) with keys and values of any [`Element`], each of its own: half or a quarter of the memory.
+    /// `log_sum_exp` as in [`run_with_log_sum_exp`](Self::run_with_log_sum_exp).
+    ///
+    /// Elements are widened, which is exact: the bits are those of [`run`](Self::run) over the widened keys and values. The scale
+    /// of an [`I8`](crate::I8) key multiplies its score, before the softcap; the scale of a value multiplies its
+    /// weight, which is not the one that is summed.
+    ///
+    /// ```
+    /// use sdpa::{Attention, Bf16, Matrix, MatrixRef, narrow};
+    ///
+    /// let tokens = Matrix::from([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]);
+    /// let mut elements = [Bf16::default(); 6];
+    /// narrow(tokens.view(), &mut elements, &mut [])?;
+    /// let elements = MatrixRef::new(&elements, 3, 2)?.into();
+    ///
+    /// let mut out = Matrix::<3, 2>::ZERO;
+    /// let mut workspace = [0.0; Attention::elements_workspace(2, 2)];
+    /// let causal = Attention::new().causal();
+    /// causal.run_elements(
+    ///     tokens.view(), elements, elements, out.view_mut(), None, &mut workspace,
+    /// )?;
+    /// assert_eq!(out.0[0], [1.0, 0.0]);
+    /// # Ok::<(), sdpa::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run_with_log_sum_exp`](Self::run_with_log_sum_exp); [`Error::Workspace`] if `workspace` is shorter
+    /// than [`elements_workspace`](Self::elements_workspace).
+    pub fn run_elements<'b, K: Element, V: Element>(
+        &self,
+        queries: impl Into<HeadsRef<'b>>,
+        keys: ElementsRef<'_, K>,
+        values: ElementsRef<'_, V>,
+        out: impl Into<HeadsMut<'b>>,
+        log_sum_exp: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let elements = self.elements(keys, values, None);
+        let log_sum_exp = log_sum_exp.map(|out| (out, LOGARITHM));
+        let (queries, mut out) = (queries.into(), out.into());
+        self.run_elements_call(&queries, &elements, &mut out, log_sum_exp, workspace)
+    }
+
+    /// Keys and values of these elements, widened by the back end of this call.
+    pub(crate) fn elements<'b, K: Element, V: Element>(
+        &self,
+        keys: ElementsRef<'b, K>,
+        values: ElementsRef<'b, V>,
+        ring: Option<&'b Ring>,
+    ) -> KeysAndValues<'b, K, V> {
+        let backend = self.backend.unwrap_or_else(Backend::best);
+        KeysAndValues { backend, keys, values, ring }
     }
 
     /// Computes the score grid of one head with these options: keys × queries, after softcap and bias, −∞
@@ -366,8 +430,40 @@ impl<'a> Attention<'a> {
         log_sum_exp: Option<(&mut [f32], Logarithm)>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
+        self.run_blocks(queries, blocks, out, log_sum_exp, workspace)
+    }
+
+    /// [`run_call`](Self::run_call) over elements: the same function, but on a microcontroller one for these elements.
+    pub(crate) fn run_elements_call<K: Element, V: Element>(
+        &self,
+        queries: &HeadsRef<'_>,
+        elements: &KeysAndValues<'_, K, V>,
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<(&mut [f32], Logarithm)>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        if let Some([keys, values]) = elements.as_floats() {
+            let blocks = Blocks { data: Data::Floats([&keys, &values]), ring: elements.ring };
+            return self.run_call(queries, &blocks, out, log_sum_exp, workspace);
+        }
+        let blocks = Blocks { data: Data::Elements(elements as _), ring: elements.ring };
+        #[cfg(not(microcontroller))]
+        return self.run_call(queries, &blocks, out, log_sum_exp, workspace);
+        #[cfg(microcontroller)]
+        self.run_blocks::<&KeysAndValues<'_, K, V>>(queries, &blocks, out, log_sum_exp, workspace)
+    }
+
+    #[inline(always)]
+    fn run_blocks<E: Elements + Copy>(
+        &self,
+        queries: &HeadsRef<'_>,
+        blocks: &Blocks<'_, E>,
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<(&mut [f32], Logarithm)>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
         let (heads, tokens) = (queries.heads(), queries.rows());
-        let agree = (out.heads(), out.rows(), out.cols()) == (heads, tokens, blocks.values.cols())
+        let agree = (out.heads(), out.rows(), out.cols()) == (heads, tokens, blocks.value_dim())
             && log_sum_exp.as_ref().is_none_or(|(out, _)| {
                 heads.checked_mul(tokens).is_some_and(|queries| out.len() == queries)
             });
@@ -386,10 +482,10 @@ impl<'a> Attention<'a> {
                 logarithm(backend, sums, out.get_mut(at..end).unwrap_or_default());
             }
         });
-        backend.run(FlashAttention {
+        let (widened, workspace) = split_widened(queries.cols(), blocks, workspace);
+        let attention = FlashAttention {
             queries,
-            blocks,
-            queries_per_kv_head: heads / blocks.keys.heads().max(1) * tokens,
+            queries_per_kv_head: heads / blocks.heads().max(1) * tokens,
             scale: self.scale.unwrap_or_else(|| default_scale(queries.cols())),
             visible: self.visible(held, origin),
             score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
@@ -399,7 +495,8 @@ impl<'a> Attention<'a> {
             normalise: true,
             sums: write_log_sum_exp.as_mut().map(|f| f as _),
             workspace,
-        });
+        };
+        backend.run(OverBlocks { attention, blocks, widened });
         if let Some(flags) = flags {
             flags.restore();
         }
@@ -407,27 +504,29 @@ impl<'a> Attention<'a> {
     }
 
     /// Checks all arguments of a call but its output, whose shape is right if `agree`, and returns the back end.
-    fn check_call(
+    fn check_call<E: Elements>(
         &self,
         queries: &HeadsRef<'_>,
-        blocks: &Blocks<'_>,
+        blocks: &Blocks<'_, E>,
         agree: bool,
         workspace: &[f32],
     ) -> Result<Backend, Error> {
         let (heads, dim) = (queries.heads(), queries.cols());
-        let (keys, values) = (blocks.keys, blocks.values);
-        let (key_heads, value_dim) = (keys.heads(), values.cols());
+        let [[key_heads, keys, key_dim], [value_heads, values, value_dim]] = blocks.shapes();
         // The cache has checked the shapes of a ring.
         let agree = agree
-            && (blocks.ring.is_some()
-                || (keys.rows(), keys.cols(), key_heads) == (values.rows(), dim, values.heads()))
+            && (blocks.ring.is_some() || (keys, key_dim, key_heads) == (values, dim, value_heads))
             && heads.checked_rem(key_heads) == Some(0);
         if !agree || dim == 0 || value_dim == 0 {
             return Err(Error::Shape);
         }
         let [first, end] = blocks.held();
         let backend = self.check(end - first, queries.rows(), heads)?;
-        if workspace.len() < Self::workspace(dim, value_dim) {
+        let needed = match blocks.data {
+            Data::Floats(_) => Self::workspace(dim, value_dim),
+            Data::Elements(_) => Self::elements_workspace(dim, value_dim),
+        };
+        if workspace.len() < needed {
             return Err(Error::Workspace);
         }
         Ok(backend)
@@ -468,6 +567,22 @@ impl<'a> Attention<'a> {
         let [left, right] = self.window;
         let right = if self.causal { 0 } else { right };
         VisibleKeys::new(keys, [plus, minus], self.query_offset, [left, right])
+    }
+}
+
+/// Splits off the floats for widened elements, none for floats. A block of them is whole cache lines: it changes the
+/// alignment of no other part.
+fn split_widened<'w, E: Elements>(
+    dim: usize,
+    blocks: &Blocks<'_, E>,
+    workspace: &'w mut [f32],
+) -> (&'w mut [f32], &'w mut [f32]) {
+    match blocks.data {
+        Data::Floats(_) => (&mut [], workspace),
+        Data::Elements(_) => {
+            let widened = attention::widened(dim, blocks.value_dim());
+            workspace.split_at_mut_checked(widened).unwrap_or_default()
+        }
     }
 }
 

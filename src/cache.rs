@@ -2,9 +2,11 @@
 
 use crate::{
     attention::{Attention, LOGARITHM, Logarithm},
+    elements::{ElementsRef, KeysAndValues},
     error::Error,
-    kernel::mask::{self, Blocks, Ring},
+    kernel::{blocks::Ring, mask},
     matrix::{HeadsMut, HeadsRef, MatrixRef},
+    narrow::Element,
 };
 
 #[cfg(feature = "defmt")]
@@ -114,6 +116,11 @@ macro_rules! position_getters {
 /// A KV cache for one KV head that owns its storage: `BLOCKS` blocks of
 /// [`KEY_BLOCK`] keys, `4 · KEY_BLOCK · BLOCKS · (DIM + VALUE_DIM)` bytes.
 ///
+/// Keys may be of any [`Element`] `K` and values of any `V`: with [`F16`](crate::F16) or [`Bf16`](crate::Bf16) the
+/// cache takes half of that, with [`I8`](crate::I8) a quarter and 4 bytes a key and a value for their scales. Floats
+/// are rounded when they are appended. Such a cache begins as [`EMPTY`](Self::EMPTY), and its calls take
+/// [`Attention::elements_workspace`] floats.
+///
 /// The blocks form a ring: [`slide`](Self::slide) drops the oldest keys and makes room. The oldest
 /// block may hold a single key, so a cache that slides has room for
 /// `(BLOCKS - 1) · KEY_BLOCK + 1` keys at any positions. For a window of `left` keys
@@ -138,34 +145,43 @@ macro_rules! position_getters {
 /// assert_eq!(cache.len(), 3);
 /// # Ok::<(), sdpa::Error>(())
 /// ```
+///
+/// ```
+/// use sdpa::{Bf16, I8, KvCache};
+///
+/// let cache: KvCache<64, 64, 4> = KvCache::new();
+/// let half: KvCache<64, 64, 4, Bf16> = KvCache::EMPTY;
+/// let quarter: KvCache<64, 64, 4, I8> = KvCache::EMPTY;
+/// assert_eq!(size_of_val(&cache), 131088);
+/// assert_eq!(size_of_val(&half), 65552);
+/// assert_eq!(size_of_val(&quarter), 34832);
+/// ```
 #[derive(Debug)]
-pub struct KvCache<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> {
-    keys: [[[f32; KEY_BLOCK]; DIM]; BLOCKS],
-    values: [[[f32; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
+pub struct KvCache<
+    const DIM: usize,
+    const VALUE_DIM: usize,
+    const BLOCKS: usize,
+    K: Element = f32,
+    V: Element = K,
+> {
+    keys: [[[K; KEY_BLOCK]; DIM]; BLOCKS],
+    values: [[[V; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
+    key_scales: [[K::Scale; KEY_BLOCK]; BLOCKS],
+    value_scales: [[V::Scale; KEY_BLOCK]; BLOCKS],
     positions: CachePositions,
 }
 
-impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize> Default
-    for KvCache<DIM, VALUE_DIM, BLOCKS>
+impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, V: Element> Default
+    for KvCache<DIM, VALUE_DIM, BLOCKS, K, V>
 {
     fn default() -> Self {
-        Self::new()
+        Self::EMPTY
     }
 }
 
 impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     KvCache<DIM, VALUE_DIM, BLOCKS>
 {
-    /// A constant, so that creating a cache needs no array on the stack.
-    const EMPTY: Self = {
-        assert!(DIM > 0 && VALUE_DIM > 0, "keys and values have columns");
-        Self {
-            keys: [[[0.0; KEY_BLOCK]; DIM]; BLOCKS],
-            values: [[[0.0; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
-            positions: CachePositions { appended: 0, dropped: 0 },
-        }
-    };
-
     /// Creates an empty cache.
     pub const fn new() -> Self {
         Self::EMPTY
@@ -178,6 +194,22 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
         cache.positions = CachePositions { appended: position, dropped: position };
         cache
     }
+}
+
+impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, V: Element>
+    KvCache<DIM, VALUE_DIM, BLOCKS, K, V>
+{
+    /// An empty cache. A constant, so that creating a cache needs no array on the stack.
+    pub const EMPTY: Self = {
+        assert!(DIM > 0 && VALUE_DIM > 0, "keys and values have columns");
+        Self {
+            keys: [[[K::ZERO; KEY_BLOCK]; DIM]; BLOCKS],
+            values: [[[V::ZERO; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
+            key_scales: [[K::NO_SCALE; KEY_BLOCK]; BLOCKS],
+            value_scales: [[V::NO_SCALE; KEY_BLOCK]; BLOCKS],
+            positions: CachePositions { appended: 0, dropped: 0 },
+        }
+    };
 
     position_getters!(positions);
 
@@ -186,7 +218,8 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     /// # Errors
     ///
     /// [`Error::Shape`] if sizes disagree; [`Error::Capacity`] if there is no room for all of them;
-    /// [`Error::Position`] if [`appended`](Self::appended) would exceed `u64::MAX`. Nothing is changed then.
+    /// [`Error::Position`] if [`appended`](Self::appended) would exceed `u64::MAX`; [`Error::Range`] if an element
+    /// type cannot represent one: see [`narrow`](crate::narrow()). Nothing is changed then.
     pub fn append(&mut self, keys: MatrixRef<'_>, values: MatrixRef<'_>) -> Result<(), Error> {
         self.view_mut().append(keys, values)
     }
@@ -222,10 +255,15 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
 
     /// Copies `other` into this cache. There is no `Clone`, because its result would pass through the stack.
     pub fn copy_from(&mut self, other: &Self) {
+        /// One by one: at opt-level 0 the assignment of an array goes through the stack.
+        fn copy<T: Copy>(to: &mut [T], from: &[T]) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        }
         let (to, from) = (self.view_mut(), other.view());
-        // Float by float: at opt-level 0 the assignment of an array goes through the stack.
-        to.keys.iter_mut().zip(from.keys).for_each(|(to, from)| *to = *from);
-        to.values.iter_mut().zip(from.values).for_each(|(to, from)| *to = *from);
+        copy(to.keys, from.keys);
+        copy(to.values, from.values);
+        copy(to.key_scales, from.key_scales);
+        copy(to.value_scales, from.value_scales);
         *to.positions = from.positions;
     }
 
@@ -285,20 +323,24 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     }
 
     /// A read-only view of the cache.
-    pub fn view(&self) -> KvCacheRef<'_> {
+    pub fn view(&self) -> KvCacheRef<'_, K, V> {
         KvCacheRef {
             keys: self.keys.as_flattened().as_flattened(),
             values: self.values.as_flattened().as_flattened(),
+            key_scales: self.key_scales.as_flattened(),
+            value_scales: self.value_scales.as_flattened(),
             sizes: Sizes { dim: DIM, value_dim: VALUE_DIM, blocks: BLOCKS },
             positions: self.positions,
         }
     }
 
     /// A mutable view of the cache.
-    fn view_mut(&mut self) -> KvCacheMut<'_> {
+    fn view_mut(&mut self) -> KvCacheMut<'_, K, V> {
         KvCacheMut {
             keys: self.keys.as_flattened_mut().as_flattened_mut(),
             values: self.values.as_flattened_mut().as_flattened_mut(),
+            key_scales: self.key_scales.as_flattened_mut(),
+            value_scales: self.value_scales.as_flattened_mut(),
             sizes: Sizes { dim: DIM, value_dim: VALUE_DIM, blocks: BLOCKS },
             positions: &mut self.positions,
         }
@@ -315,13 +357,20 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes of a cache in slices of these lengths: as many blocks as fit into both.
-    fn of(keys: usize, values: usize, dim: usize, value_dim: usize) -> Result<Self, Error> {
-        let floats = |width: usize| width.checked_mul(KEY_BLOCK).filter(|&n| n > 0);
-        let blocks = |len: usize, width| floats(width).and_then(|floats| len.checked_div(floats));
+    /// The sizes of a cache in slices of these lengths: as many blocks as fit into all of them.
+    fn of<K: Element, V: Element>(
+        [keys, values]: [usize; 2],
+        [key_scales, value_scales]: [usize; 2],
+        [dim, value_dim]: [usize; 2],
+    ) -> Result<Self, Error> {
+        let elements = |width: usize| width.checked_mul(KEY_BLOCK).filter(|&n| n > 0);
+        let blocks = |len: usize, width| elements(width).and_then(|block| len.checked_div(block));
+        let of_scales = |len: usize, size| if size == 0 { usize::MAX } else { len / KEY_BLOCK };
         let (keys, values) =
             blocks(keys, dim).zip(blocks(values, value_dim)).ok_or(Error::Shape)?;
-        match keys.min(values) {
+        let scales = of_scales(key_scales, size_of::<K::Scale>())
+            .min(of_scales(value_scales, size_of::<V::Scale>()));
+        match keys.min(values).min(scales) {
             0 => Err(Error::Shape),
             blocks => Ok(Self { dim, value_dim, blocks }),
         }
@@ -330,15 +379,17 @@ impl Sizes {
 
 /// A KV cache in caller-provided storage: [`KvCache`] with sizes chosen at run time.
 #[derive(Debug)]
-pub struct KvCacheMut<'a> {
-    keys: &'a mut [f32],
-    values: &'a mut [f32],
+pub struct KvCacheMut<'a, K: Element = f32, V: Element = K> {
+    keys: &'a mut [K],
+    values: &'a mut [V],
+    key_scales: &'a mut [K::Scale],
+    value_scales: &'a mut [V::Scale],
     sizes: Sizes,
     positions: &'a mut CachePositions,
 }
 
-impl<'a> KvCacheMut<'a> {
-    /// Creates a cache of as many blocks as fit into both slices: a block takes `dim · KEY_BLOCK` floats of
+impl<'a, K: Element<Scale = ()>, V: Element<Scale = ()>> KvCacheMut<'a, K, V> {
+    /// Creates a cache of as many blocks as fit into both slices: a block takes `dim · KEY_BLOCK` elements of
     /// `keys` and `value_dim · KEY_BLOCK` of `values`. A new cache begins with [`CachePositions::default`];
     /// an existing one is opened again with the same storage, sizes and `positions`.
     ///
@@ -347,17 +398,36 @@ impl<'a> KvCacheMut<'a> {
     /// [`Error::Shape`] if a slice is too short for one block, or a width is 0; [`Error::Capacity`] if
     /// `positions` hold more keys than there is room for.
     pub fn new(
-        keys: &'a mut [f32],
-        values: &'a mut [f32],
+        keys: &'a mut [K],
+        values: &'a mut [V],
         dim: usize,
         value_dim: usize,
         positions: &'a mut CachePositions,
     ) -> Result<Self, Error> {
-        let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
+        Self::with_scales(keys, values, (&mut [], &mut []), [dim, value_dim], positions)
+    }
+}
+
+impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
+    /// [`new`](KvCacheMut::new) for elements with a scale ([`I8`](crate::I8)): a block also takes `KEY_BLOCK` floats
+    /// of `key_scales` or `value_scales`; elements without a scale take `&mut []`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](KvCacheMut::new).
+    pub fn with_scales(
+        keys: &'a mut [K],
+        values: &'a mut [V],
+        (key_scales, value_scales): (&'a mut [K::Scale], &'a mut [V::Scale]),
+        [dim, value_dim]: [usize; 2],
+        positions: &'a mut CachePositions,
+    ) -> Result<Self, Error> {
+        let scales = [K::scales(key_scales).len(), V::scales(value_scales).len()];
+        let sizes = Sizes::of::<K, V>([keys.len(), values.len()], scales, [dim, value_dim])?;
         if !positions.fits(sizes.blocks) {
             return Err(Error::Capacity);
         }
-        Ok(Self { keys, values, sizes, positions })
+        Ok(Self { keys, values, key_scales, value_scales, sizes, positions })
     }
 
     position_getters!(positions);
@@ -380,18 +450,32 @@ impl<'a> KvCacheMut<'a> {
         if end - appended != keys.rows() as u64 {
             return Err(Error::Position);
         }
+        let are_representable =
+            |row| K::scale_of(keys, row).is_some() && V::scale_of(values, row).is_some();
+        if !(0..keys.rows()).all(are_representable) {
+            return Err(Error::Range);
+        }
         let (mut slot, mut key) = (slot(appended / BLOCK, blocks), (appended % BLOCK) as usize);
         for row in 0..keys.rows() {
+            let scales = K::scale_of(keys, row).zip(V::scale_of(values, row));
+            let Some((key_scale, value_scale)) = scales else { break };
+            let at = slot * KEY_BLOCK + key;
+            if let Some(to) = self.key_scales.get_mut(at) {
+                *to = key_scale;
+            }
+            if let Some(to) = self.value_scales.get_mut(at) {
+                *to = value_scale;
+            }
             let storage = self.keys.chunks_mut(KEY_BLOCK).skip(slot * dim);
             for (col, lanes) in storage.take(dim).enumerate() {
                 if let (Some(lane), Some(x)) = (lanes.get_mut(key), keys.get(row, col)) {
-                    *lane = x;
+                    *lane = K::round(x, key_scale);
                 }
             }
-            let first = (slot * KEY_BLOCK + key) * value_dim;
+            let first = at * value_dim;
             for (col, to) in self.values.iter_mut().skip(first).take(value_dim).enumerate() {
                 if let Some(x) = values.get(row, col) {
-                    *to = x;
+                    *to = V::round(x, value_scale);
                 }
             }
             key += 1;
@@ -436,10 +520,12 @@ impl<'a> KvCacheMut<'a> {
     }
 
     /// A read-only view of the cache.
-    pub fn view(&self) -> KvCacheRef<'_> {
+    pub fn view(&self) -> KvCacheRef<'_, K, V> {
         KvCacheRef {
             keys: self.keys,
             values: self.values,
+            key_scales: self.key_scales,
+            value_scales: self.value_scales,
             sizes: self.sizes,
             positions: *self.positions,
         }
@@ -448,31 +534,51 @@ impl<'a> KvCacheMut<'a> {
 
 /// A read-only view of a KV cache for attention. Threads can share it.
 #[derive(Clone, Copy, Debug)]
-pub struct KvCacheRef<'a> {
-    keys: &'a [f32],
-    values: &'a [f32],
+pub struct KvCacheRef<'a, K: Element = f32, V: Element = K> {
+    keys: &'a [K],
+    values: &'a [V],
+    key_scales: &'a [K::Scale],
+    value_scales: &'a [V::Scale],
     sizes: Sizes,
     positions: CachePositions,
 }
 
-impl<'a> KvCacheRef<'a> {
+impl<'a, K: Element<Scale = ()>, V: Element<Scale = ()>> KvCacheRef<'a, K, V> {
     /// Opens an existing cache for reading: see [`KvCacheMut::new`].
     ///
     /// # Errors
     ///
     /// Those of [`KvCacheMut::new`].
     pub fn new(
-        keys: &'a [f32],
-        values: &'a [f32],
+        keys: &'a [K],
+        values: &'a [V],
         dim: usize,
         value_dim: usize,
         positions: CachePositions,
     ) -> Result<Self, Error> {
-        let sizes = Sizes::of(keys.len(), values.len(), dim, value_dim)?;
+        Self::with_scales(keys, values, (&[], &[]), [dim, value_dim], positions)
+    }
+}
+
+impl<'a, K: Element, V: Element> KvCacheRef<'a, K, V> {
+    /// Opens an existing cache with scales for reading: see [`KvCacheMut::with_scales`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KvCacheMut::with_scales`].
+    pub fn with_scales(
+        keys: &'a [K],
+        values: &'a [V],
+        (key_scales, value_scales): (&'a [K::Scale], &'a [V::Scale]),
+        [dim, value_dim]: [usize; 2],
+        positions: CachePositions,
+    ) -> Result<Self, Error> {
+        let scales = [K::scales(key_scales).len(), V::scales(value_scales).len()];
+        let sizes = Sizes::of::<K, V>([keys.len(), values.len()], scales, [dim, value_dim])?;
         if !positions.fits(sizes.blocks) {
             return Err(Error::Capacity);
         }
-        Ok(Self { keys, values, sizes, positions })
+        Ok(Self { keys, values, key_scales, value_scales, sizes, positions })
     }
 
     position_getters!(positions);
@@ -548,8 +654,8 @@ impl<'a> KvCacheRef<'a> {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let first_key = self.positions.first_block() * BLOCK;
-        self.with_blocks(queries, |blocks| {
-            attention.run_spans_call(queries, blocks, first_key, states, workspace)
+        self.with_elements(attention, queries, |elements| {
+            attention.run_elements_spans_call(queries, elements, first_key, states, workspace)
         })
     }
 
@@ -561,17 +667,18 @@ impl<'a> KvCacheRef<'a> {
         log_sum_exp: Option<(&mut [f32], Logarithm)>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        self.with_blocks(queries, |blocks| {
-            attention.run_call(queries, blocks, out, log_sum_exp, workspace)
+        self.with_elements(attention, queries, |elements| {
+            attention.run_elements_call(queries, elements, out, log_sum_exp, workspace)
         })
     }
 
-    /// Calls `run` with the blocks of this cache.
+    /// Calls `run` with the keys and values of this cache.
     #[inline(always)]
-    fn with_blocks(
+    fn with_elements(
         &self,
+        attention: &Attention<'_>,
         queries: &HeadsRef<'_>,
-        run: impl FnOnce(&Blocks<'_>) -> Result<(), Error>,
+        run: impl FnOnce(&KeysAndValues<'_, K, V>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Sizes { dim, value_dim, blocks } = self.sizes;
         let keys = MatrixRef::new(self.keys, self.keys.len() / KEY_BLOCK, KEY_BLOCK)?;
@@ -591,7 +698,11 @@ impl<'a> KvCacheRef<'a> {
             keys: held,
             blocks_before: (first_block % (SPAN / BLOCK)) as usize,
         };
-        let blocks = Blocks { keys: &keys.into(), values: &values.into(), ring: Some(&ring) };
-        run(&blocks)
+        let of_rows = |scales| HeadsRef::of_rows(MatrixRef::from_row(scales));
+        let keys =
+            ElementsRef { elements: keys.into(), scales: of_rows(K::scales(self.key_scales)) };
+        let values =
+            ElementsRef { elements: values.into(), scales: of_rows(V::scales(self.value_scales)) };
+        run(&attention.elements(keys, values, Some(&ring)))
     }
 }

@@ -209,11 +209,14 @@ macro_rules! functions {
             LogSumExp log_sum_exp
             Merge merge
             Product product
+            ProjectElements project_elements
+            ScaleRows scale_rows
             Softcap softcap
             Softmax softmax
             SoftmaxColumns softmax_columns
             SoftmaxPanels softmax_panels
             SoftmaxRows softmax_rows
+            Widen widen
         }
     };
 }
@@ -279,7 +282,7 @@ functions! { portable(Portable) #[inline(never)] run::<4, 1, 4, 2, F32x4> }
 // 6 × 2 sums, 2 of `right` and 1 of `left`: 15 of 16 registers. 12 sums hide
 // 4 cycles of latency on 2 ports; 8 loads per `k` stay under 2 per cycle.
 #[cfg(target_feature = "sse2")]
-functions! { avx2(Avx2) #[target_feature(enable = "avx,avx2,fma")] run::<8, 2, 6, 2, F32x8> }
+functions! { avx2(Avx2) #[target_feature(enable = "avx,avx2,fma,f16c")] run::<8, 2, 6, 2, F32x8> }
 
 // 8 × 2 sums, 2 of `right` and 1 of `left`: 19 of 32 registers. 16 sums hide 4
 // cycles of latency on 2 ports twice over. More rows or more vectors would leave more of the tile unused on

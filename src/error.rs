@@ -27,6 +27,8 @@ pub enum Error {
     /// An option is out of range: a scale that is not finite, a softcap that is
     /// negative or not finite, a sink that is NaN or +∞.
     Option,
+    /// A number that the element type cannot represent: see [`narrow`](crate::narrow()); or a scale that is NaN or ∞.
+    Range,
 }
 
 impl fmt::Display for Error {
@@ -39,6 +41,7 @@ impl fmt::Display for Error {
             Error::Capacity => "the cache is full",
             Error::Position => "a position that is not held, not possible, or there twice",
             Error::Option => "an option is outside its range",
+            Error::Range => "a number that the element type cannot represent",
         })
     }
 }

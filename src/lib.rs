@@ -40,7 +40,8 @@
 //! ```
 //!
 //! [`Attention`] computes the output without the grid, under causal masks, windows, boolean masks (`keep`), additive
-//! masks (`bias`), softcap and sinks, for one head or many; [`KvCache`] keeps the keys and values of past tokens.
+//! masks (`bias`), softcap and sinks, for one head or many; [`KvCache`] keeps the keys and values of past tokens, in
+//! [`f32`], [`F16`], [`Bf16`] or [`I8`].
 //! [`Attention::run_spans`] computes parts of the keys on other threads or machines, and [`Attention::join`] the output.
 //!
 //! # Documentation
@@ -69,11 +70,14 @@ mod dispatch;
 #[cfg(any(doc, doctest))]
 pub mod docs;
 mod dot;
+mod elements;
 mod error;
 mod include;
 mod kernel;
 mod matrix;
 mod merge;
+mod narrow;
+mod number;
 mod project;
 mod score_mod;
 mod scores;
@@ -85,12 +89,15 @@ pub use attention::{Attention, SPAN};
 pub use cache::{CachePositions, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
 pub use dispatch::{Backend, Family};
 pub use dot::dot;
+pub use elements::ElementsRef;
 pub use error::Error;
 #[doc(hidden)]
 pub use include::rows_of_f32;
 pub use matrix::{HeadsMut, HeadsRef, Matrix, MatrixMut, MatrixRef};
 pub use merge::merge;
-pub use project::project;
+pub use narrow::{Element, narrow};
+pub use number::{Bf16, F16, I8};
+pub use project::{project, project_elements};
 pub use scores::scores;
 pub use softmax::{
     softmax, softmax_columns, softmax_columns_in_place, softmax_in_place, softmax_rows,

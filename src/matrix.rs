@@ -355,6 +355,17 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
         Some(unsafe { core::slice::from_raw_parts(self.at(row, 0), self.layout.cols) })
     }
 
+    /// All elements as a slice, if they are contiguous in row-major order.
+    #[inline]
+    pub(crate) fn as_slice(&self) -> Option<&'a [T]> {
+        let Layout { rows, cols, row_stride, col_stride } = self.layout;
+        if self.is_empty() || row_stride != cols || col_stride != 1 {
+            return None;
+        }
+        // SAFETY: these elements are contiguous inside the borrow.
+        Some(unsafe { core::slice::from_raw_parts(self.at(0, 0), rows * cols) })
+    }
+
     /// Returns the transpose: a view of the same elements with rows and columns exchanged.
     #[inline]
     #[must_use]
@@ -393,6 +404,11 @@ impl<'a, T: Copy> MatrixRef<'a, T> {
             layout: Layout { rows: rows.len(), cols: cols.len(), ..self.layout },
             ..self
         })
+    }
+
+    /// The `count` rows from `first` on, or `None` if one is out of range.
+    pub(crate) fn rows_from(self, first: usize, count: usize) -> Option<Self> {
+        self.submatrix(first..first + count, 0..self.cols())
     }
 
     /// A pointer to element `(row, col)`.

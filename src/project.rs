@@ -5,6 +5,7 @@ use crate::{
     error::Error,
     kernel::tile::Product,
     matrix::{MatrixMut, MatrixRef},
+    narrow::Element,
 };
 
 /// Computes a linear projection `out = x · w + bias`: embeddings to queries, keys or values.
@@ -43,6 +44,48 @@ pub fn project(
     Backend::best().project(x, w, bias, out)
 }
 
+/// [`project`] with weights of any [`Element`]: half or a quarter of the memory.
+///
+/// | argument | shape |
+/// | --- | --- |
+/// | `x` | tokens × inputs |
+/// | `w` | inputs × outputs |
+/// | `scales` | outputs for [`I8`](crate::I8); none for the others: `&[]` |
+/// | `bias` | outputs, or `None` |
+/// | `out` | tokens × outputs |
+///
+/// Weights are widened, which is exact: the bits are those of [`project`] with the widened weights. An output of
+/// [`I8`](crate::I8) weights is multiplied by its scale before the bias is added. A scale is not checked: with one of
+/// NaN or ∞ its column is not finite.
+///
+/// ```
+/// use sdpa::{I8, Matrix, MatrixRef, narrow, project_elements};
+///
+/// // Stored as outputs × inputs: `narrow` makes a scale for each row.
+/// let trained = Matrix::from([[0.5, 1.0], [-0.25, 0.125]]);
+/// let (mut weights, mut scales) = ([I8::default(); 4], [0.0; 2]);
+/// narrow(trained.view(), &mut weights, &mut scales)?;
+///
+/// let weights = MatrixRef::new(&weights, 2, 2)?.t();
+/// let mut out = Matrix::<1, 2>::ZERO;
+/// project_elements(Matrix::from([[2.0, 4.0]]).view(), weights, &scales, None, out.view_mut())?;
+/// assert_eq!(out.0, [[5.007874, 0.003937006]]); // of weights in f32: 5 and 0
+/// # Ok::<(), sdpa::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Shape`] if the sizes disagree, or inputs or outputs are 0. Nothing is written then.
+pub fn project_elements<E: Element>(
+    x: MatrixRef<'_>,
+    w: MatrixRef<'_, E>,
+    scales: &[E::Scale],
+    bias: Option<&[f32]>,
+    out: MatrixMut<'_>,
+) -> Result<(), Error> {
+    Backend::best().project_elements(x, w, scales, bias, out)
+}
+
 impl Backend {
     /// [`project`] on this back end.
     ///
@@ -66,6 +109,19 @@ impl Backend {
         // A row stride of 0 repeats the biases for every token.
         let bias = bias.map(|bias| MatrixRef::with_strides(bias, x.rows(), outputs, 0, 1));
         let bias = bias.transpose()?;
+        self.run_project(x, w, bias, out);
+        Ok(())
+    }
+
+    /// Computes a projection whose shapes agree.
+    #[inline(always)]
+    pub(crate) fn run_project(
+        self,
+        x: MatrixRef<'_>,
+        w: MatrixRef<'_>,
+        bias: Option<MatrixRef<'_>>,
+        out: MatrixMut<'_>,
+    ) {
         self.run_product(&mut Product {
             left: x,
             right: w,
@@ -75,6 +131,32 @@ impl Backend {
             bias,
             out,
         });
+    }
+
+    /// [`project_elements`] on this back end.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`project_elements`].
+    pub fn project_elements<E: Element>(
+        self,
+        x: MatrixRef<'_>,
+        w: MatrixRef<'_, E>,
+        scales: &[E::Scale],
+        bias: Option<&[f32]>,
+        out: MatrixMut<'_>,
+    ) -> Result<(), Error> {
+        let (inputs, outputs) = w.shape();
+        let scaled = if size_of::<E::Scale>() == 0 { 0 } else { outputs };
+        let agree = x.cols() == inputs
+            && out.shape() == (x.rows(), outputs)
+            && scales.len() == scaled
+            && bias.is_none_or(|bias| bias.len() == outputs);
+        if !agree || w.is_empty() {
+            return Err(Error::Shape);
+        }
+        let bias = bias.map(|bias| MatrixRef::with_strides(bias, x.rows(), outputs, 0, 1));
+        E::project(self, x, w, E::scales(scales), bias.transpose()?, out);
         Ok(())
     }
 }

@@ -3,12 +3,15 @@
 use std::{fs, path::Path};
 
 /// The layers from the bottom up: a module may use itself and the modules earlier in this list.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 17] = [
     "error",
+    "number",
     "matrix",
     "simd",
     "kernel",
     "dispatch",
+    "narrow",
+    "elements",
     "dot",
     "project",
     "scores",

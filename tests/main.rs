@@ -20,6 +20,7 @@ mod attention_semantics;
 mod backends;
 mod bits;
 mod digests;
+mod elements;
 mod examples;
 mod flags;
 mod hidden_blocks;

@@ -66,7 +66,8 @@ fn raw_parts_out_of_range_are_refused() {
         for (rows, cols) in [(0, max), (max, 0), (0, 0)] {
             let none = MatrixMut::from_raw_parts(ptr::null_mut(), rows, cols, max, max).unwrap();
             assert!(none.is_empty() && none.view().row(0).is_none());
-            let none = HeadsRef::from_raw_parts(ptr::null(), [max, rows, cols], [max; 3]).unwrap();
+            let none =
+                HeadsRef::<f32>::from_raw_parts(ptr::null(), [max, rows, cols], [max; 3]).unwrap();
             assert!(none.head(max - 1).unwrap().is_empty());
         }
         assert!(MatrixMut::from_raw_parts(at, 1, 1, max, max).is_ok());

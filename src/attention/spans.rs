@@ -1,18 +1,21 @@
 //! States of spans: attention over parts of the keys, joined exactly. Public API.
 
-use super::{Attention, LOGARITHM, SINK, ScoreMods};
+use super::{Attention, LOGARITHM, SINK, ScoreMods, split_widened};
 use crate::{
     dispatch::Backend,
+    elements::{ElementsRef, KeysAndValues},
     error::Error,
     kernel::{
         attention::{
-            FlashAttention, Sums,
+            FlashAttention, OverBlocks, Sums,
             join::{HEADER, INDICES, JoinStates, SpanStates, index_parts},
         },
-        mask::{self, Blocks},
+        blocks::{Blocks, Data, Elements},
+        mask,
         scale::default_scale,
     },
     matrix::{HeadsMut, HeadsRef},
+    narrow::Element,
     simd::flags::Flags,
 };
 
@@ -77,8 +80,28 @@ impl Attention<'_> {
         states: &mut [f32],
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let blocks = Blocks { keys, values, ring: None };
+        let blocks = Blocks { data: Data::Floats([keys, values]), ring: None };
         self.run_spans_call(queries, &blocks, first_key, states, workspace)
+    }
+
+    /// [`run_spans`](Self::run_spans) with keys and values of any [`Element`]: see
+    /// [`run_elements`](Self::run_elements).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run_spans`](Self::run_spans); [`Error::Workspace`] if `workspace` is shorter than
+    /// [`elements_workspace`](Self::elements_workspace).
+    pub fn run_elements_spans<'b, K: Element, V: Element>(
+        &self,
+        queries: impl Into<HeadsRef<'b>>,
+        keys: ElementsRef<'_, K>,
+        values: ElementsRef<'_, V>,
+        first_key: u64,
+        states: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let elements = self.elements(keys, values, None);
+        self.run_elements_spans_call(&queries.into(), &elements, first_key, states, workspace)
     }
 
     /// Checks all arguments, then runs the kernel over each span of the given keys and values. Key 0 of `blocks`
@@ -91,11 +114,46 @@ impl Attention<'_> {
         states: &mut [f32],
         workspace: &mut [f32],
     ) -> Result<(), Error> {
+        self.run_blocks_spans(queries, blocks, first_key, states, workspace)
+    }
+
+    /// [`run_spans_call`](Self::run_spans_call) over elements: the same function, but on a microcontroller one for
+    /// these elements.
+    pub(crate) fn run_elements_spans_call<K: Element, V: Element>(
+        &self,
+        queries: &HeadsRef<'_>,
+        elements: &KeysAndValues<'_, K, V>,
+        first_key: u64,
+        states: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        if let Some([keys, values]) = elements.as_floats() {
+            let blocks = Blocks { data: Data::Floats([&keys, &values]), ring: elements.ring };
+            return self.run_spans_call(queries, &blocks, first_key, states, workspace);
+        }
+        let blocks = Blocks { data: Data::Elements(elements as _), ring: elements.ring };
+        #[cfg(not(microcontroller))]
+        return self.run_spans_call(queries, &blocks, first_key, states, workspace);
+        #[cfg(microcontroller)]
+        self.run_blocks_spans::<&KeysAndValues<'_, K, V>>(
+            queries, &blocks, first_key, states, workspace,
+        )
+    }
+
+    #[inline(always)]
+    fn run_blocks_spans<E: Elements + Copy>(
+        &self,
+        queries: &HeadsRef<'_>,
+        blocks: &Blocks<'_, E>,
+        first_key: u64,
+        states: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
         let (heads, tokens) = (queries.heads(), queries.rows());
         let (held, before) = (blocks.held(), blocks.keys_before());
         let [first, end] = held;
         let spans = if first < end { before.saturating_add(end).div_ceil(SPAN) } else { 0 };
-        let row = Self::state_floats(blocks.values.cols());
+        let row = Self::state_floats(blocks.value_dim());
         let span_len = heads.checked_mul(tokens).and_then(|queries| queries.checked_mul(row));
         let agree = span_len.and_then(|len| len.checked_mul(spans)) == Some(states.len());
         let backend = self.check_call(queries, blocks, agree, workspace)?;
@@ -111,6 +169,7 @@ impl Attention<'_> {
         let origin = if is_ring { [end, tokens] } else { [0, first_key.unsigned_abs()] };
         let score_mods = ScoreMods { options: self, backend, first };
         let flags = self.may_mask(first).then(Flags::read);
+        let (widened, workspace) = split_widened(queries.cols(), blocks, workspace);
         let states = states.chunks_exact_mut(span_len.unwrap_or(0).max(1)).take(spans);
         for (span, states) in states.enumerate() {
             let index = index_parts(first_span + span as u64);
@@ -118,10 +177,9 @@ impl Attention<'_> {
             let (mut headers, mut out) = rows.split_columns(HEADER)?;
             let within =
                 |span: usize| span.saturating_mul(SPAN).saturating_sub(before).max(first).min(end);
-            backend.run(FlashAttention {
+            let attention = FlashAttention {
                 queries,
-                blocks,
-                queries_per_kv_head: heads / blocks.keys.heads().max(1) * tokens,
+                queries_per_kv_head: heads / blocks.heads().max(1) * tokens,
                 scale: self.scale.unwrap_or_else(|| default_scale(queries.cols())),
                 visible: self.visible([within(span), within(span + 1)], origin),
                 score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
@@ -131,7 +189,8 @@ impl Attention<'_> {
                 normalise: false,
                 sums: Some(&mut |at, sums| write_headers(&mut headers, at, index, sums)),
                 workspace,
-            });
+            };
+            backend.run(OverBlocks { attention, blocks, widened });
         }
         if let Some(flags) = flags {
             flags.restore();

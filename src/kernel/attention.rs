@@ -49,8 +49,9 @@ use heapless::Vec;
 
 use super::{
     Kernel, Name,
+    blocks::{AnyElements, Block, Blocks, Data, Elements},
     exp::Shift,
-    mask::{Blocks, KEY_BLOCK, Queries, ScoreMod, VisibleKeys},
+    mask::{KEY_BLOCK, Queries, ScoreMod, VisibleKeys},
     tile::ONE_VECTOR_ROWS,
 };
 use crate::{
@@ -84,6 +85,17 @@ pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
     dim.saturating_add(value_dim).saturating_add(KEY_BLOCK + state).saturating_mul(QUERY_BLOCK)
 }
 
+/// The floats that take the widened keys or values of a block: on a microcontroller those of four keys, or of four
+/// value columns.
+pub(crate) const fn widened(dim: usize, value_dim: usize) -> usize {
+    let width = if dim > value_dim { dim } else { value_dim };
+    if !IS_MICROCONTROLLER {
+        return width.saturating_mul(KEY_BLOCK);
+    }
+    let longest = if dim > KEY_BLOCK { dim } else { KEY_BLOCK };
+    longest.saturating_mul(one_lane::TILE_ROWS)
+}
+
 /// The largest scores of consecutive queries, and the sums of their weights under the [`Shift`]s of these
 /// scores. For a query without visible keys and sink they are −∞ and 0.
 #[derive(Clone, Copy)]
@@ -99,7 +111,6 @@ pub(crate) type WriteSums<'a> = &'a mut dyn FnMut(usize, Sums<'_>);
 /// head.
 pub(crate) struct FlashAttention<'a, 'o> {
     pub(crate) queries: &'a HeadsRef<'a>,
-    pub(crate) blocks: &'a Blocks<'a>,
     /// The number of consecutive queries that share a KV head.
     pub(crate) queries_per_kv_head: usize,
     pub(crate) scale: f32,
@@ -118,16 +129,25 @@ pub(crate) struct FlashAttention<'a, 'o> {
     pub(crate) workspace: &'a mut [f32],
 }
 
+/// Attention over blocks of keys.
+pub(crate) struct OverBlocks<'a, 'o, E = AnyElements<'a>> {
+    pub(crate) attention: FlashAttention<'a, 'o>,
+    pub(crate) blocks: &'a Blocks<'a, E>,
+    /// For widened elements: [`widened`] floats, or none for keys and values that are floats.
+    pub(crate) widened: &'a mut [f32],
+}
+
 /// Runs a tile of `$count` queries from `$first` on with the lane layout `$lanes`, in the function `$name`, and
 /// returns `$count`. `$outlined` is a token of `V`, `$token` one of the vectors of `$lanes`.
 macro_rules! run_tile {
-    ($name:ident, $attention:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
+    ($name:ident, $call:ident, $lanes:ty, $outlined:expr, $token:expr, $first:expr, $count:expr) => {{
         let count = $count;
         V::$name(
             $outlined,
-            (&mut $attention, $first),
+            (&mut $call, $first),
             #[inline(always)]
-            |(attention, first): (&mut FlashAttention<'_, '_>, usize)| {
+            |(call, first): (&mut OverBlocks<'_, '_, E>, usize)| {
+                let OverBlocks { attention, blocks, widened } = call;
                 let mut visible = Vec::new();
                 let mut tile = Tile::new(first, &mut visible);
                 attention.find_visible(&mut tile, count);
@@ -137,7 +157,7 @@ macro_rules! run_tile {
                 if let Some(floats) = split_workspace::<L>(workspace, lengths) {
                     let mut lanes = <$lanes>::new($token, attention, &tile, floats);
                     lanes.begin(attention, &tile);
-                    attention.for_each_span(&tile, &mut lanes);
+                    attention.for_each_span(blocks, widened, &tile, &mut lanes);
                 }
                 attention.workspace = workspace;
             },
@@ -146,7 +166,7 @@ macro_rules! run_tile {
     }};
 }
 
-impl Kernel for FlashAttention<'_, '_> {
+impl<E: Elements + Copy> Kernel for OverBlocks<'_, '_, E> {
     type Output = ();
 
     const NAME: Name = Name::Attention;
@@ -155,7 +175,7 @@ impl Kernel for FlashAttention<'_, '_> {
     /// fewer keys in a last vector.
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {
-        self.queries_per_kv_head <= 4
+        self.attention.queries_per_kv_head <= 4
     }
 
     #[inline(always)]
@@ -163,11 +183,11 @@ impl Kernel for FlashAttention<'_, '_> {
         mut self,
         token: V::Token,
     ) {
-        let queries = self.queries.heads() * self.queries.rows();
+        let FlashAttention { queries, queries_per_kv_head: per_kv_head, .. } = self.attention;
+        let queries = queries.heads() * queries.rows();
         let mut first = 0;
         while first < queries {
-            let remaining =
-                self.queries_per_kv_head - first.checked_rem(self.queries_per_kv_head).unwrap_or(0);
+            let remaining = per_kv_head - first.checked_rem(per_kv_head).unwrap_or(0);
             first += if const { L == 1 } {
                 run_tile!(
                     one_query_tile,
@@ -286,9 +306,95 @@ trait LaneLayout {
     /// Whether no value is NaN or infinite.
     fn are_finite(&self, values: MatrixRef<'_>) -> bool;
 
+    /// [`score`](Self::score) for the keys of a block, which are widened into `widened`.
+    #[inline(always)]
+    fn score_elements(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
+        if let Some(keys) = elements.keys(block, 0..block.count, widened) {
+            self.score(keys, MatrixRef::EMPTY);
+        }
+    }
+
+    /// [`add_values`](Self::add_values), or [`add_visible_values`](Self::add_visible_values) unless `all`, for the
+    /// values of a block, which are widened into `widened`.
+    #[inline(always)]
+    fn add_elements(
+        &mut self,
+        elements: &impl Elements,
+        block: Block,
+        all: bool,
+        widened: &mut [f32],
+    ) {
+        let [_, [.., cols]] = elements.shapes();
+        match elements.values(block, 0..cols, widened) {
+            Some(values) if all => self.add_values(values, MatrixRef::EMPTY),
+            Some(values) => self.add_visible_values(values),
+            None => (),
+        }
+    }
+
     /// Joins the state with the total of the states before, whose accumulators are in the output, and begins
     /// a new state. At the `last` span it writes the outputs and the sums instead.
     fn end_span(&mut self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, last: bool);
+}
+
+/// The keys and values of a block, as a layout takes them.
+enum Operands<'a, 'w, E> {
+    /// `next` has the keys of the next block.
+    Floats {
+        keys: MatrixRef<'a>,
+        values: MatrixRef<'a>,
+        next: MatrixRef<'a>,
+    },
+    Elements {
+        elements: E,
+        block: Block,
+        widened: &'w mut [f32],
+    },
+}
+
+impl<E: Elements + Copy> Operands<'_, '_, E> {
+    #[inline(always)]
+    fn score(&mut self, lanes: &mut impl LaneLayout) {
+        match self {
+            Self::Floats { keys, values, .. } => lanes.score(*keys, *values),
+            Self::Elements { elements, block, widened } => {
+                lanes.score_elements(elements, *block, widened);
+                if let Some(scores) = lanes.scores_mut() {
+                    elements.scale_scores(*block, scores);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scale_weights(&self, lanes: &mut impl LaneLayout) {
+        if let Self::Elements { elements, block, .. } = self
+            && let Some(weights) = lanes.scores_mut()
+        {
+            elements.scale_weights(*block, weights);
+        }
+    }
+
+    #[inline(always)]
+    fn values_are_finite(&self, lanes: &impl LaneLayout) -> bool {
+        match self {
+            Self::Floats { values, .. } => lanes.are_finite(*values),
+            Self::Elements { elements, block, .. } => elements.values_are_finite(*block),
+        }
+    }
+
+    /// Adds the weighted values: without the products whose weight is negative, unless they are `all` visible or
+    /// finite.
+    #[inline(always)]
+    fn add_values(&mut self, lanes: &mut impl LaneLayout, all: bool) {
+        match self {
+            Self::Floats { values, next, .. } if all => lanes.add_values(*values, *next),
+            Self::Floats { values, .. } => lanes.add_visible_values(*values),
+            Self::Elements { elements, block, widened } => {
+                lanes.add_elements(elements, *block, all, widened);
+            }
+        }
+    }
 }
 
 /// The value of a masked score, or of a masked weight whose product is skipped.
@@ -330,28 +436,41 @@ impl<'a> Tile<'a> {
 
 impl FlashAttention<'_, '_> {
     #[inline(always)]
-    fn for_each_span(&mut self, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
+    fn for_each_span(
+        &mut self,
+        blocks: &Blocks<'_, impl Elements + Copy>,
+        widened: &mut [f32],
+        tile: &Tile<'_>,
+        lanes: &mut impl LaneLayout,
+    ) {
         let end = tile.any_visible.end.div_ceil(KEY_BLOCK);
         let mut from = tile.any_visible.start / KEY_BLOCK;
         // The sink is a state of its own, without blocks.
-        let mut to = if self.has_sinks() { from } else { self.blocks.end_of_span(from) };
+        let mut to = if self.has_sinks() { from } else { blocks.end_of_span(from) };
         loop {
-            self.for_each_block(from..to.min(end), tile, lanes);
+            self.for_each_block(blocks, from..to.min(end), widened, tile, lanes);
             let is_last = to >= end;
             lanes.end_span(self, tile, is_last);
             if is_last {
                 return;
             }
-            (from, to) = (to, self.blocks.end_of_span(to));
+            (from, to) = (to, blocks.end_of_span(to));
         }
     }
 
     #[inline(always)]
-    fn for_each_block(&self, blocks: Range<usize>, tile: &Tile<'_>, lanes: &mut impl LaneLayout) {
+    fn for_each_block(
+        &self,
+        blocks: &Blocks<'_, impl Elements + Copy>,
+        numbers: Range<usize>,
+        widened: &mut [f32],
+        tile: &Tile<'_>,
+        lanes: &mut impl LaneLayout,
+    ) {
         let queries = self.queries_of(tile);
         let head = tile.first.checked_div(self.queries_per_kv_head).unwrap_or(0);
-        for block in blocks {
-            let first = block * KEY_BLOCK;
+        for number in numbers {
+            let first = number * KEY_BLOCK;
             // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
             let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK);
             let keys = first..first + count;
@@ -364,14 +483,21 @@ impl FlashAttention<'_, '_> {
             if !is_visible || self.score_mod.is_some_and(masks_all) {
                 continue;
             }
-            let dim = self.queries.cols();
-            let Some([key_rows, values]) = self.blocks.block(head, block, count, dim) else {
-                continue;
+            let block = Block { head, number, count, dim: self.queries.cols() };
+            let mut operands = match &blocks.data {
+                Data::Floats(floats) => {
+                    let Some([keys, values]) = blocks.floats(*floats, block) else { continue };
+                    let next = self.visible.keys[1].saturating_sub(first + count).min(KEY_BLOCK);
+                    let next = Block { number: number + 1, count: next, ..block };
+                    let next = blocks.floats(*floats, next);
+                    let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
+                    Operands::Floats { keys, values, next }
+                }
+                Data::Elements(elements) => {
+                    Operands::Elements { elements: *elements, block, widened }
+                }
             };
-            let next = self.visible.keys[1].saturating_sub(keys.end).min(KEY_BLOCK);
-            let next = self.blocks.block(head, block + 1, next, dim);
-            let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
-            lanes.score(key_rows, values);
+            operands.score(lanes);
             if let Some(score_mod) = self.score_mod {
                 lanes.score_mod(score_mod, keys.start, queries, None);
             }
@@ -379,14 +505,15 @@ impl FlashAttention<'_, '_> {
                 lanes.mask(keys.start, tile.visible, false);
             }
             lanes.weigh();
-            if (is_unmasked && self.score_mod.is_none()) || lanes.are_finite(values) {
-                lanes.add_values(values, next);
+            operands.scale_weights(lanes);
+            if (is_unmasked && self.score_mod.is_none()) || operands.values_are_finite(lanes) {
+                operands.add_values(lanes, true);
             } else {
                 if let Some(score_mod) = self.score_mod {
                     lanes.score_mod(score_mod, keys.start, queries, Some(masked_fill(true)));
                 }
                 lanes.mask(keys.start, tile.visible, true);
-                lanes.add_visible_values(values);
+                operands.add_values(lanes, false);
             }
         }
     }

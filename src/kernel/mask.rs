@@ -1,8 +1,8 @@
-//! The visible keys of a query, the score modification trait, and the storage of key and value blocks.
+//! The visible keys of a query, and the score modification trait.
 
 use core::ops::Range;
 
-use crate::matrix::{HeadsRef, MatrixMut, MatrixRef};
+use crate::matrix::MatrixMut;
 
 /// The number of keys in a block. Blocks are counted from absolute key 0. All back ends use the same
 /// size, because it affects the bits of the result.
@@ -102,76 +102,4 @@ pub(crate) trait ScoreMod {
     /// Modifies `scores` (keys × queries), those of `queries` and the keys from `key` on: applies the
     /// softcap, adds the bias, and writes −∞ where masked. With a `fill` it only writes `fill` where masked.
     fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, scores: MatrixMut<'_>);
-}
-
-/// The keys and values of every KV head, by blocks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Blocks<'a> {
-    pub(crate) keys: &'a HeadsRef<'a>,
-    pub(crate) values: &'a HeadsRef<'a>,
-    /// `None`: keys and values are plain matrices with a row per key.
-    pub(crate) ring: Option<&'a Ring>,
-}
-
-/// A ring of blocks. The keys of a block are stored transposed, so that the keys of a head are a matrix of
-/// (blocks · dim) × [`KEY_BLOCK`]. The matrices may end before the last blocks if those hold no key.
-#[derive(Debug)]
-pub(crate) struct Ring {
-    pub(crate) blocks: usize,
-    /// The slot of block 0.
-    pub(crate) first: usize,
-    /// The first key that the ring holds, and the end.
-    pub(crate) keys: [usize; 2],
-    /// The number of blocks of the first span that lie before block 0.
-    pub(crate) blocks_before: usize,
-}
-
-impl<'a> Blocks<'a> {
-    /// The first key and the end of all keys.
-    #[inline(always)]
-    pub(crate) fn held(&self) -> [usize; 2] {
-        self.ring.map_or([0, self.keys.rows()], |ring| ring.keys)
-    }
-
-    /// The number of keys of the span of key 0 that lie before it.
-    #[inline(always)]
-    pub(crate) fn keys_before(&self) -> usize {
-        self.ring.map_or(0, |ring| ring.blocks_before) * KEY_BLOCK
-    }
-
-    /// The end of the span of block `block`: the first block of the next one.
-    #[inline(always)]
-    pub(crate) fn end_of_span(&self, block: usize) -> usize {
-        let before = self.ring.map_or(0, |ring| ring.blocks_before);
-        ((block + before) / SPAN_BLOCKS + 1) * SPAN_BLOCKS - before
-    }
-
-    /// The `count` keys (keys × dim) and values of block `block` of the KV head `head`.
-    #[inline(always)]
-    pub(crate) fn block(
-        &self,
-        head: usize,
-        block: usize,
-        count: usize,
-        dim: usize,
-    ) -> Option<[MatrixRef<'a>; 2]> {
-        let (keys, values) = (self.keys.head(head)?, self.values.head(head)?);
-        match self.ring {
-            None => {
-                // Wraps only for the block after the last of `usize::MAX` keys; its count is 0.
-                let first = block.wrapping_mul(KEY_BLOCK);
-                Some([rows(keys, first, count)?, rows(values, first, count)?])
-            }
-            Some(ring) => {
-                let slot = (ring.first + block).checked_rem(ring.blocks)?;
-                let block = rows(keys, slot * dim, dim)?.t();
-                Some([rows(block, 0, count)?, rows(values, slot * KEY_BLOCK, count)?])
-            }
-        }
-    }
-}
-
-/// The `count` rows from `first` on, or `None` if one is out of range.
-pub(crate) fn rows(view: MatrixRef<'_>, first: usize, count: usize) -> Option<MatrixRef<'_>> {
-    view.submatrix(first..first + count, 0..view.cols())
 }

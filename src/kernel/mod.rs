@@ -3,6 +3,7 @@
 pub(crate) mod order;
 
 pub(crate) mod attention;
+pub(crate) mod blocks;
 pub(crate) mod dot;
 #[cfg(test)]
 mod exhaustive;
@@ -15,6 +16,7 @@ pub(crate) mod score_mod;
 pub(crate) mod softmax;
 pub(crate) mod tanh;
 pub(crate) mod tile;
+pub(crate) mod widen;
 
 use crate::simd::Vector;
 
@@ -54,11 +56,14 @@ pub(crate) enum Name {
     LogSumExp,
     Merge,
     Product,
+    ProjectElements,
+    ScaleRows,
     Softcap,
     Softmax,
     SoftmaxColumns,
     SoftmaxPanels,
     SoftmaxRows,
+    Widen,
     #[cfg(test)]
     OfTests,
 }

@@ -4,6 +4,8 @@
 //! after the multiplication and after the addition. Every back end of a family follows this page, so that all
 //! of them return the same bits. `tests/common/reference.rs` is this page in plain scalar code.
 //!
+//! Elements of 16 and 8 bits are widened first, which is exact: they change no order.
+//!
 //! # One result per lane: one chain
 //!
 //! Where each lane holds an independent result, its terms are added one after another, whatever the number of
@@ -11,14 +13,15 @@
 //!
 //! * a score: `s = 0`, then `s = mul_add(key[i], scale * query[i], s)` for `i = 0, 1, …`; the product
 //!   `scale * query[i]` is rounded first;
-//! * a projection: `s = 0`, then `s = mul_add(x[i], w[i], s)` for `i = 0, 1, …`, and finally `s + bias`;
+//! * a projection: `s = 0`, then `s = mul_add(x[i], w[i], s)` for `i = 0, 1, …`, and finally `s + bias`; with weights of
+//!   `I8`: `s = s * scale`, then `s + bias`;
 //! * an output of `weighted_sum`: `s = 0`, then `s = s + c` for each block of [`KEY_BLOCK`](super::mask::KEY_BLOCK)
 //!   keys, with `c = 0` and then `c = mul_add(weight[key], value[key], c)` for each `key` of the block;
 //! * the sum of a column of weights: one [compensated](super::softmax) sum, key by key.
 //!
 //! # Attention: blocks and spans of keys
 //!
-//! A score is the chain above, then `cap * tanh(s / cap)`, then `s + bias`, then −∞ where it is masked. Keys
+//! A score is the chain above, times its scale if the key is of `I8`, then `cap * tanh(s / cap)`, then `s + bias`, then −∞ where it is masked. Keys
 //! are split into spans of [`SPAN`](super::mask::SPAN) and these into blocks of
 //! [`KEY_BLOCK`](super::mask::KEY_BLOCK), counted from absolute key 0. Each span has a state of its own: the
 //! largest score `m`, its whole number `N`, `sum` and `acc`. It begins with `m = −∞` and sums of 0. For each
@@ -29,7 +32,8 @@
 //! * `b` is the sum of the block's weights: key `i` of the block belongs to partial sum `i mod 4`, which
 //!   starts at 0; then `b = (p0 + p2) + (p1 + p3)`, and `sum = mul_add(sum, f, b)`;
 //! * `c` is an output's sum over the block: one chain `c = mul_add(weight, value, c)`, which starts at 0;
-//!   then `acc = mul_add(acc, f, c)`.
+//!   then `acc = mul_add(acc, f, c)`. If the value is of `I8`, `weight * scale`, rounded, takes the place of `weight`
+//!   here, not in `b`.
 //!
 //! Then the states join, in ascending order of their spans. The first becomes the total. The sink is a state
 //! before all spans: its `m` is the sink, its `sum` the weight of the sink, its `acc` 0. For each later state:

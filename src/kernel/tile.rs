@@ -34,14 +34,11 @@ use core::ops::Range;
 
 use heapless::Vec;
 
-use super::{
-    Kernel, Name,
-    mask::{self, KEY_BLOCK},
-};
+use super::{Kernel, Name, mask::KEY_BLOCK};
 use crate::{
     matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector, array,
+        Load, Vector, array,
         broadcast::{BroadcastColumns, BroadcastRows},
         each,
         strip::{self, Source},
@@ -50,7 +47,7 @@ use crate::{
 
 /// The number of `k` in a panel. With `C * L` of 8 to 32 floats a panel takes 4 to 16 KiB of stack, at most half of
 /// a first-level cache: the sums of a head of 128 are loaded and stored once. 1 KiB on a microcontroller.
-const PANEL: usize = if cfg!(microcontroller) { KEY_BLOCK } else { 128 };
+pub(super) const PANEL: usize = if cfg!(microcontroller) { KEY_BLOCK } else { 128 };
 
 /// Rows of a tile that is one vector wide: 8 chains hide the latency of a multiply-add (4
 /// cycles) on two ports.
@@ -107,7 +104,7 @@ impl Kernel for &mut Product<'_> {
 }
 
 /// `C` vectors of columns for each of up to [`PANEL`] consecutive `k`; see [`pack`].
-type Panel<const L: usize, const C: usize> = Vec<[[f32; L]; C], PANEL>;
+pub(super) type Panel<const L: usize, const C: usize> = Vec<[[f32; L]; C], PANEL>;
 
 impl Product<'_> {
     /// Whether the lanes of a tile are rows of `out`, because those are contiguous.
@@ -141,7 +138,7 @@ impl Product<'_> {
             let mut begin = 0;
             loop {
                 let end = depth.min(begin + step);
-                let rows = mask::rows(right, begin, end - begin).unwrap_or(MatrixRef::EMPTY);
+                let rows = right.rows_from(begin, end - begin).unwrap_or(MatrixRef::EMPTY);
                 let columns = Source::columns(rows, col, C * L);
                 self.tiles::<L, R, C, V>(token, col, begin..end, columns);
                 begin = end;
@@ -227,7 +224,7 @@ impl Product<'_> {
     /// Adds the products of the `k` in `panel` to all tiles of these columns. `right` has the vectors of
     /// these `k`.
     #[inline(always)]
-    fn tiles<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+    pub(super) fn tiles<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
         &mut self,
         token: V::Token,
         col: usize,
@@ -328,10 +325,16 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
 
 /// [`accumulate`] that calls `per_k` after each `k`, to interleave other work such as a prefetch.
 #[inline(always)]
-pub(super) fn accumulate_with<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+pub(super) fn accumulate_with<
+    const L: usize,
+    const R: usize,
+    const C: usize,
+    V: Vector<L>,
+    E: Load,
+>(
     token: V::Token,
     mut left: impl BroadcastColumns<R>,
-    mut right: Source<'_>,
+    mut right: Source<'_, E>,
     mut sums: [[V; C]; R],
     mut per_k: impl FnMut(),
 ) -> [[V; C]; R] {

@@ -1,5 +1,7 @@
 //! Views of many heads: matrices of the same shape and strides, at a constant stride.
 
+use core::ops::Range;
+
 use super::{Layout, MatrixMut, MatrixRef};
 use crate::error::Error;
 
@@ -20,8 +22,8 @@ use crate::error::Error;
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct HeadsRef<'a> {
-    first: MatrixRef<'a>,
+pub struct HeadsRef<'a, T = f32> {
+    first: MatrixRef<'a, T>,
     heads: usize,
     stride: usize,
 }
@@ -205,8 +207,24 @@ macro_rules! heads_methods {
     };
 }
 
-impl<'a> HeadsRef<'a> {
-    heads_methods!(&'a [f32], *const f32, MatrixRef);
+impl<'a, T: Copy> HeadsRef<'a, T> {
+    /// The rows of a range, of every head.
+    pub(crate) fn rows_of(self, rows: Range<usize>) -> Result<Self, Error> {
+        let first = self.first.submatrix(rows, 0..self.cols()).ok_or(Error::Shape)?;
+        Ok(Self { first, ..self })
+    }
+
+    /// Each row of a matrix as a head of one column.
+    pub(crate) fn of_rows(matrix: MatrixRef<'a, T>) -> Self {
+        let Layout { rows, cols, row_stride, col_stride } = matrix.layout;
+        let layout = Layout { rows: cols, cols: 1, row_stride: col_stride, col_stride: 1 };
+        Self { first: MatrixRef { layout, ..matrix }, heads: rows, stride: row_stride }
+    }
+
+    /// A view without heads.
+    pub(crate) const EMPTY: Self = Self { first: MatrixRef::EMPTY, heads: 0, stride: 0 };
+
+    heads_methods!(&'a [T], *const T, MatrixRef);
 
     /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`
     /// is `data[h * strides[0] + r * strides[1] + c * strides[2]]`.
@@ -215,7 +233,7 @@ impl<'a> HeadsRef<'a> {
     ///
     /// [`Error::Stride`] if an element would be outside `data`.
     pub fn with_strides(
-        data: &'a [f32],
+        data: &'a [T],
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
@@ -234,7 +252,7 @@ impl<'a> HeadsRef<'a> {
     ///
     /// That of [`MatrixRef::from_raw_parts`].
     pub unsafe fn from_raw_parts(
-        data: *const f32,
+        data: *const T,
         sizes: [usize; 3],
         strides: [usize; 3],
     ) -> Result<Self, Error> {
@@ -243,7 +261,7 @@ impl<'a> HeadsRef<'a> {
         Ok(unsafe { Self::from_checked_parts(data, sizes, strides) })
     }
 
-    fn checked(data: &'a [f32], heads_layout: HeadsLayout) -> Result<Self, Error> {
+    fn checked(data: &'a [T], heads_layout: HeadsLayout) -> Result<Self, Error> {
         let layout = heads_layout.head_in(data.len())?;
         let [heads, stride] = [heads_layout.sizes[0], heads_layout.strides[0]];
         let first = MatrixRef { first: data.as_ptr(), layout, borrow: core::marker::PhantomData };
@@ -254,7 +272,7 @@ impl<'a> HeadsRef<'a> {
 
     /// Returns head `head`, or `None` if it is out of range.
     #[inline]
-    pub fn head(&self, head: usize) -> Option<MatrixRef<'a>> {
+    pub fn head(&self, head: usize) -> Option<MatrixRef<'a, T>> {
         let offset = head.wrapping_mul(self.stride);
         let first = self.first.first.wrapping_add(offset);
         (head < self.heads).then_some(MatrixRef { first, ..self.first })
@@ -346,7 +364,7 @@ impl<'a> HeadsMut<'a> {
     }
 }
 
-impl<'a> MatrixRef<'a> {
+impl<'a, T: Copy> MatrixRef<'a, T> {
     /// Views the columns as `heads` heads: `[tokens][heads · dim]`, the layout of a projection to
     /// all heads.
     ///
@@ -361,7 +379,7 @@ impl<'a> MatrixRef<'a> {
     /// # Errors
     ///
     /// [`Error::Shape`] if the number of columns is not a multiple of `heads`.
-    pub fn heads(self, heads: usize) -> Result<HeadsRef<'a>, Error> {
+    pub fn heads(self, heads: usize) -> Result<HeadsRef<'a, T>, Error> {
         let (layout, stride) = self.layout.head_of(heads)?;
         Ok(HeadsRef { first: Self { layout, ..self }, heads, stride })
     }
@@ -392,8 +410,8 @@ impl Layout {
     }
 }
 
-impl<'a> From<MatrixRef<'a>> for HeadsRef<'a> {
-    fn from(matrix: MatrixRef<'a>) -> Self {
+impl<'a, T> From<MatrixRef<'a, T>> for HeadsRef<'a, T> {
+    fn from(matrix: MatrixRef<'a, T>) -> Self {
         Self { first: matrix, heads: 1, stride: 0 }
     }
 }

@@ -10,10 +10,55 @@ use super::{
     Vector, array,
     outlined::{separate, with_names},
 };
+use crate::number::{Bf16, F16, I8};
 
-cpufeatures::new!(detected, "avx", "avx2", "fma");
+/// Makes a module `detected` as `cpufeatures::new!` does, for these features and F16C, which that macro does not know.
+macro_rules! detected_with_f16c {
+    ($($feature:tt),+) => {
+        mod detected {
+            use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-/// Proof that this machine has AVX, AVX2 and FMA.
+            cpufeatures::new!(others, $($feature),+);
+
+            const UNKNOWN: u8 = 2;
+            static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+            #[inline]
+            pub(super) fn get() -> bool {
+                if cfg!(all($(target_feature = $feature),+, target_feature = "f16c")) {
+                    return true;
+                }
+                match FOUND.load(Relaxed) {
+                    UNKNOWN => find(),
+                    found => found == 1,
+                }
+            }
+
+            #[cold]
+            fn find() -> bool {
+                let found = others::get() && $crate::simd::avx2::has_f16c();
+                FOUND.store(found.into(), Relaxed);
+                found
+            }
+        }
+    };
+}
+pub(super) use detected_with_f16c;
+
+/// Whether the CPU has F16C. It works on the registers of AVX: the operating system is asked for those.
+#[allow(unused_unsafe, reason = "safe in later versions of Rust")]
+pub(super) fn has_f16c() -> bool {
+    if cfg!(miri) {
+        return cfg!(target_feature = "f16c");
+    }
+    // SAFETY: a CPU with SSE2, without which this module is not compiled, has `cpuid`.
+    let features = unsafe { __cpuid(1) };
+    features.ecx >> 29 & 1 == 1
+}
+
+detected_with_f16c!("avx", "avx2", "fma");
+
+/// Proof that this machine has AVX, AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Avx2(pub(super) ());
 
@@ -68,7 +113,7 @@ fn first_lanes(_: Avx2, n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(begin.cast()) }
 }
 
-with_names! { separate! { Avx2, F32x8, [target_feature(enable = "avx,avx2,fma")] } }
+with_names! { separate! { Avx2, F32x8, [target_feature(enable = "avx,avx2,fma,f16c")] } }
 
 impl Vector<8> for F32x8 {
     type Token = Avx2;
@@ -85,6 +130,30 @@ impl Vector<8> for F32x8 {
     fn load(_: Avx2, from: &[f32; 8]) -> Self {
         // SAFETY: AVX is available: the token is the proof; `from` is 8 floats.
         Self(unsafe { _mm256_loadu_ps(from.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_f16(_: Avx2, from: &[F16; 8]) -> Self {
+        // SAFETY: F16C is available: the token is the proof; `from` is 16 bytes.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn load_bf16(_: Avx2, from: &[Bf16; 8]) -> Self {
+        // SAFETY: AVX2 is available: the token is the proof; `from` is 16 bytes.
+        Self(unsafe {
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        })
+    }
+
+    #[inline(always)]
+    fn load_i8(_: Avx2, from: &[I8; 8]) -> Self {
+        // SAFETY: AVX2 is available: the token is the proof; `from` is 8 bytes.
+        Self(unsafe {
+            let bytes = _mm_loadl_epi64(from.as_ptr().cast());
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
+        })
     }
 
     #[inline(always)]

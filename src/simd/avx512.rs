@@ -8,11 +8,12 @@ use core::ops::{Add, Div, Mul, Sub};
 
 use super::{
     Vector, array,
-    avx2::{Avx2, F32x8},
+    avx2::{Avx2, F32x8, detected_with_f16c},
     outlined::{separate, with_names},
 };
+use crate::number::{Bf16, F16, I8};
 
-cpufeatures::new!(detected, "avx", "avx2", "fma", "avx512f", "avx512bw");
+detected_with_f16c!("avx", "avx2", "fma", "avx512f", "avx512bw");
 
 /// Proof that this machine has AVX-512F and AVX-512BW, and what [`Avx2`] proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +90,30 @@ impl Vector<16> for F32x16 {
     fn load(_: Avx512, from: &[f32; 16]) -> Self {
         // SAFETY: AVX-512F is available: the token is the proof; `from` is 16 floats.
         Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_f16(_: Avx512, from: &[F16; 16]) -> Self {
+        // SAFETY: AVX-512F is available: the token is the proof; `from` is 32 bytes.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) })
+    }
+
+    #[inline(always)]
+    fn load_bf16(_: Avx512, from: &[Bf16; 16]) -> Self {
+        // SAFETY: AVX-512F is available: the token is the proof; `from` is 32 bytes.
+        Self(unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        })
+    }
+
+    #[inline(always)]
+    fn load_i8(_: Avx512, from: &[I8; 16]) -> Self {
+        // SAFETY: AVX-512F is available: the token is the proof; `from` is 16 bytes.
+        Self(unsafe {
+            let bytes = _mm_loadu_si128(from.as_ptr().cast());
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
+        })
     }
 
     #[inline(always)]

@@ -29,6 +29,7 @@ pub(crate) mod strip;
 #[cfg(test)]
 mod contract;
 
+use crate::number::{Bf16, F16, I8};
 use outlined::Outlined;
 
 /// `array!(|i| …)`: the array of the values at 0, 1, …; always inlined.
@@ -106,6 +107,24 @@ pub(crate) trait Vector<const L: usize>:
     fn load_partial(token: Self::Token, from: &[f32], fill: f32) -> Self {
         // Lane by lane: a copy of variable length would be a call of memcpy.
         Self::load(token, &array!(|i| if i < from.len() { from[i] } else { fill }))
+    }
+
+    /// Loads and widens all lanes, exactly.
+    #[inline(always)]
+    fn load_f16(token: Self::Token, from: &[F16; L]) -> Self {
+        Self::load(token, &array!(|i| from[i].to_f32()))
+    }
+
+    /// Loads and widens all lanes, exactly.
+    #[inline(always)]
+    fn load_bf16(token: Self::Token, from: &[Bf16; L]) -> Self {
+        Self::load(token, &array!(|i| from[i].to_f32()))
+    }
+
+    /// Loads and widens all lanes, exactly.
+    #[inline(always)]
+    fn load_i8(token: Self::Token, from: &[I8; L]) -> Self {
+        Self::load(token, &array!(|i| from[i].to_f32()))
     }
 
     /// Stores all lanes.
@@ -190,6 +209,55 @@ pub(crate) trait Vector<const L: usize>:
         array!(|j| Self::load(token, &array!(|i| rows[i][j])))
     }
 }
+
+/// An element that vectors load: a float, or one that is widened.
+pub(crate) trait Load: Copy {
+    /// The same number as a float.
+    fn widen(self) -> f32;
+
+    /// Loads all lanes.
+    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V;
+
+    /// Loads the lanes that `from` has, and `fill` into the others.
+    #[inline(always)]
+    fn load_partial<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self], fill: f32) -> V {
+        V::load(token, &array!(|i| if i < from.len() { from[i].widen() } else { fill }))
+    }
+}
+
+impl Load for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[f32; L]) -> V {
+        V::load(token, from)
+    }
+
+    #[inline(always)]
+    fn load_partial<const L: usize, V: Vector<L>>(token: V::Token, from: &[f32], fill: f32) -> V {
+        V::load_partial(token, from, fill)
+    }
+}
+
+macro_rules! load {
+    ($($element:ident $function:ident)+) => {
+        $(impl Load for $element {
+            #[inline(always)]
+            fn widen(self) -> f32 {
+                self.to_f32()
+            }
+
+            #[inline(always)]
+            fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V {
+                V::$function(token, from)
+            }
+        })+
+    };
+}
+load! { F16 load_f16 Bf16 load_bf16 I8 load_i8 }
 
 /// Combines each lane with its partner in the other half, until all lanes are equal.
 #[inline(always)]

@@ -9,6 +9,7 @@ use super::{
     Vector, array,
     outlined::{separate, with_names},
 };
+use crate::number::{Bf16, F16};
 
 /// Every machine has this back end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +51,34 @@ impl Vector<4> for F32x4 {
     #[inline(always)]
     fn load(_: Portable, from: &[f32; 4]) -> Self {
         Self(f32x4::new(*from))
+    }
+
+    /// The exponent is corrected by an addition, and that of subnormals, whose sum is in [2⁻¹⁴, 2⁻¹³), by a
+    /// subtraction of 2⁻¹⁴.
+    #[inline(always)]
+    fn load_f16(_: Portable, from: &[F16; 4]) -> Self {
+        let splat = u32x4::splat;
+        let bits = u32x4::new(array!(|i| u32::from(from[i].to_bits())));
+        let sign = bits & splat(0x8000);
+        let magnitude = (bits ^ sign) << 13u32;
+        let (rebias, least) = (splat(112 << 23), splat(113 << 23));
+        let is_special = magnitude.simd_gt(splat((31 << 23) - 1));
+        let normal = magnitude + rebias + (is_special & rebias);
+        // SAFETY: both types are 16 bytes, and any bits are a value of either.
+        let [sum, excess]: [f32x4; 2] = unsafe { core::mem::transmute([magnitude + least, least]) };
+        // SAFETY: as above.
+        let subnormal: u32x4 = unsafe { core::mem::transmute(sum - excess) };
+        let is_subnormal = splat(1 << 23).simd_gt(magnitude);
+        let magnitude = is_subnormal.select(subnormal, normal);
+        // SAFETY: as above.
+        Self(unsafe { core::mem::transmute::<u32x4, f32x4>(magnitude | (sign << 16u32)) })
+    }
+
+    #[inline(always)]
+    fn load_bf16(_: Portable, from: &[Bf16; 4]) -> Self {
+        let bits = u32x4::new(array!(|i| u32::from(from[i].to_bits())));
+        // SAFETY: both types are 16 bytes, and any bits are a value of either.
+        Self(unsafe { core::mem::transmute::<u32x4, f32x4>(bits << 16u32) })
     }
 
     #[inline(always)]

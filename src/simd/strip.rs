@@ -13,7 +13,7 @@
 
 use core::{hint::black_box, marker::PhantomData, ops::Range};
 
-use super::{Vector, array, broadcast::BroadcastColumns, each, scalar_row::ScalarRow};
+use super::{Load, Vector, array, broadcast::BroadcastColumns, each, scalar_row::ScalarRow};
 use crate::{
     error::Error,
     matrix::{MatrixMut, MatrixRef},
@@ -59,31 +59,18 @@ impl Extent {
 
 /// A strip to read.
 #[derive(Clone, Copy)]
-pub(crate) struct Source<'a> {
+pub(crate) struct Source<'a, E = f32> {
     /// The first lane of the first position.
-    first: *const f32,
-    /// The distance in floats from one position to the next.
+    first: *const E,
+    /// The distance in elements from one position to the next.
     step: usize,
-    /// The distance in floats from one lane to the next.
+    /// The distance in elements from one lane to the next.
     stride: usize,
     extent: Extent,
-    borrow: PhantomData<&'a [f32]>,
+    borrow: PhantomData<&'a [E]>,
 }
 
 impl<'a> Source<'a> {
-    /// Up to `width` columns from `col` on, one position per row.
-    #[inline(always)]
-    pub(crate) fn columns(view: MatrixRef<'a>, col: usize, width: usize) -> Self {
-        let lanes = view.cols().saturating_sub(col).min(width);
-        Self {
-            first: view.at(0, col),
-            step: view.row_stride(),
-            stride: view.col_stride(),
-            extent: Extent::uniform(view.rows(), lanes),
-            borrow: PhantomData,
-        }
-    }
-
     /// One position per `width` floats. `width` is not 0; a tail is left out.
     #[inline(always)]
     pub(crate) fn dense(floats: &'a [f32], width: usize) -> Self {
@@ -92,6 +79,21 @@ impl<'a> Source<'a> {
             step: width,
             stride: 1,
             extent: Extent::uniform(floats.len() / width, width),
+            borrow: PhantomData,
+        }
+    }
+}
+
+impl<'a, E: Load> Source<'a, E> {
+    /// Up to `width` columns from `col` on, one position per row.
+    #[inline(always)]
+    pub(crate) fn columns(view: MatrixRef<'a, E>, col: usize, width: usize) -> Self {
+        let lanes = view.cols().saturating_sub(col).min(width);
+        Self {
+            first: view.at(0, col),
+            step: view.row_stride(),
+            stride: view.col_stride(),
+            extent: Extent::uniform(view.rows(), lanes),
             borrow: PhantomData,
         }
     }
@@ -111,7 +113,7 @@ impl<'a> Source<'a> {
         let mut at = self.first;
         for _ in 0..full {
             // SAFETY: this position has `G * L` contiguous lanes inside the borrow.
-            f(unsafe { load::<L, G, V>(token, at) });
+            f(unsafe { load::<L, G, V, E>(token, at) });
             at = at.wrapping_add(self.step);
         }
         full
@@ -137,14 +139,14 @@ impl<'a> Source<'a> {
         let mut at = self.first.wrapping_add(self.step.wrapping_mul(full));
         for lanes in self.extent.lanes_from(full) {
             // SAFETY: this position has `lanes` lanes, `stride` apart, inside the borrow.
-            f(unsafe { gather::<L, G, V>(token, at, self.stride, lanes, fill) });
+            f(unsafe { gather::<L, G, V, E>(token, at, self.stride, lanes, fill) });
             at = at.wrapping_add(self.step);
         }
     }
 }
 
 /// A strip as the right operand of a tile.
-impl Source<'_> {
+impl<E: Load> Source<'_, E> {
     /// Joins every four positions into one, if positions have `L` lanes and are contiguous. A tail is left
     /// out.
     #[inline(always)]
@@ -235,7 +237,7 @@ impl Strip<'_> {
             // SAFETY: this position has `G * L` contiguous lanes inside the
             // borrow, in input and output; the vectors are read before anything
             // is written, so that both may be the same.
-            unsafe { store(into, f(load::<L, G, V>(token, at))) };
+            unsafe { store(into, f(load::<L, G, V, f32>(token, at))) };
             at = at.wrapping_add(step);
             into = into.wrapping_add(to.step);
         }
@@ -266,7 +268,7 @@ impl Strip<'_> {
             // SAFETY: this position has `lanes` lanes inside the borrow, `stride` apart in the
             // input and `to.stride` in the output; the vectors are read before anything is written.
             unsafe {
-                let group = f(gather::<L, G, V>(token, at, stride, lanes, fill));
+                let group = f(gather::<L, G, V, f32>(token, at, stride, lanes, fill));
                 scatter(into, to.stride, lanes, group);
             }
             at = at.wrapping_add(step);
@@ -654,13 +656,13 @@ pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>
 ///
 /// All of them may be read.
 #[inline(always)]
-unsafe fn load<const L: usize, const G: usize, V: Vector<L>>(
+unsafe fn load<const L: usize, const G: usize, V: Vector<L>, E: Load>(
     token: V::Token,
-    at: *const f32,
+    at: *const E,
 ) -> [V; G] {
-    // SAFETY: the caller's promise, for `G * L` floats.
-    let lanes: &[[f32; L]; G] = unsafe { &*at.cast() };
-    array!(|g| V::load(token, &lanes[g]))
+    // SAFETY: the caller's promise, for `G * L` elements.
+    let lanes: &[[E; L]; G] = unsafe { &*at.cast() };
+    array!(|g| E::load(token, &lanes[g]))
 }
 
 /// Stores `G * L` contiguous lanes.
@@ -678,15 +680,15 @@ unsafe fn store<const L: usize, const G: usize, V: Vector<L>>(into: *mut f32, gr
     );
 }
 
-/// Gathers `lanes` lanes, `stride` floats apart; the others are `fill`.
+/// Gathers `lanes` lanes, `stride` elements apart; the others are `fill`.
 ///
 /// # Safety
 ///
 /// The first `lanes` lanes may be read.
 #[inline(always)]
-unsafe fn gather<const L: usize, const G: usize, V: Vector<L>>(
+unsafe fn gather<const L: usize, const G: usize, V: Vector<L>, E: Load>(
     token: V::Token,
-    at: *const f32,
+    at: *const E,
     stride: usize,
     lanes: usize,
     fill: f32,
@@ -700,12 +702,12 @@ unsafe fn gather<const L: usize, const G: usize, V: Vector<L>>(
             V::splat(token, fill)
         } else if stride == 1 {
             // SAFETY: `count` of the caller's lanes, contiguous.
-            V::load_partial(token, unsafe { core::slice::from_raw_parts(at, count) }, fill)
+            E::load_partial(token, unsafe { core::slice::from_raw_parts(at, count) }, fill)
         } else {
             let mut vector = [fill; L];
             for (i, lane) in vector.iter_mut().enumerate().take(count) {
                 // SAFETY: one of the caller's lanes.
-                *lane = unsafe { *at.wrapping_add(stride.wrapping_mul(i)) };
+                *lane = unsafe { *at.wrapping_add(stride.wrapping_mul(i)) }.widen();
             }
             V::load(token, &vector)
         }

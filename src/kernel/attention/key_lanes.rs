@@ -18,10 +18,14 @@ use super::{
     masked_fill, outputs::Outputs,
 };
 use crate::{
-    kernel::{softmax::share_at_infinity, tile::accumulate_with},
+    kernel::{
+        blocks::{AnyRows, Block, Elements},
+        softmax::share_at_infinity,
+        tile::accumulate_with,
+    },
     matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector, array,
+        Load, Vector, array,
         broadcast::BroadcastRows,
         each,
         prefetch::{Prefetcher, fit_in_l1},
@@ -91,18 +95,29 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
                 this.score_squares(keys, &mut prefetcher);
             };
         }
+        this.score_columns(
+            keys,
+            #[inline(always)]
+            |floats| prefetcher.fetch(floats),
+        );
+    }
+
+    /// Computes the scores of keys whose row stride is 1: those of a cache. `prefetch` is called with the number of
+    /// elements just read.
+    #[inline(always)]
+    fn score_columns<E: Load>(&mut self, keys: MatrixRef<'_, E>, mut prefetch: impl FnMut(usize)) {
         let mut first = 0;
-        while first < this.keys {
+        while first < self.keys {
             // The same widths as in `Outputs::add_values`, and for the same reason.
-            let vectors = (this.keys - first).div_ceil(L);
+            let vectors = (self.keys - first).div_ceil(L);
             first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
-                this.score_vectors::<8, L1>(keys, first, &mut prefetcher)
+                self.score_vectors::<8, E>(keys, first, &mut prefetch)
             } else if const { R == 1 } && vectors >= 4 {
-                this.score_vectors::<4, L1>(keys, first, &mut prefetcher)
+                self.score_vectors::<4, E>(keys, first, &mut prefetch)
             } else if vectors >= 2 {
-                this.score_vectors::<2, L1>(keys, first, &mut prefetcher)
+                self.score_vectors::<2, E>(keys, first, &mut prefetch)
             } else {
-                this.score_vectors::<1, L1>(keys, first, &mut prefetcher)
+                self.score_vectors::<1, E>(keys, first, &mut prefetch)
             };
         }
     }
@@ -110,20 +125,20 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     /// Computes the scores of `N` vectors of keys from `first` on, whose row stride is 1. Returns the number
     /// of keys.
     #[inline(always)]
-    fn score_vectors<const N: usize, const L1: bool>(
+    fn score_vectors<const N: usize, E: Load>(
         &mut self,
-        keys: MatrixRef<'_>,
+        keys: MatrixRef<'_, E>,
         first: usize,
-        prefetcher: &mut Prefetcher<'_, L1>,
+        prefetch: &mut impl FnMut(usize),
     ) -> usize {
         let token = self.token;
-        let sums = accumulate_with::<L, R, N, V>(
+        let sums = accumulate_with::<L, R, N, V, E>(
             token,
             BroadcastRows::new(self.queries, 0, 0),
             Source::columns(keys.t(), first, N * L),
             [[V::splat(token, 0.0); N]; R],
             #[inline(always)]
-            || prefetcher.fetch(N * L),
+            || prefetch(N * L),
         );
         self.write_scores(first, sums);
         N * L
@@ -277,20 +292,49 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         this.states.span.sum = [sum.mul_add(factors, V::load(token, &sums))];
     }
 
+    /// The stage of the scores, for keys of a cache that are not floats.
+    #[inline(always)]
+    fn element_products<E: Load>((this, keys): (&mut Self, MatrixRef<'_, E>)) {
+        this.keys = keys.rows();
+        this.score_columns(
+            keys,
+            #[inline(always)]
+            |_| (),
+        );
+    }
+
     /// The stage of the weighted values.
     #[inline(always)]
     fn values<const L1: bool>((this, values, next): (&mut Self, MatrixRef<'_>, MatrixRef<'_>)) {
-        let queries = this.queries.rows();
-        let weights = MatrixRef::with_strides(this.scores, queries, this.keys, KEY_BLOCK, 1);
-        let weights = weights.unwrap_or(MatrixRef::EMPTY);
         let mut prefetcher = Prefetcher::<L1>::new(next);
-        this.outputs.add_values(
+        this.add_weighted(
+            values,
+            #[inline(always)]
+            |floats| prefetcher.fetch(floats),
+        );
+    }
+
+    /// The stage of the weighted values that are not floats.
+    #[inline(always)]
+    fn element_values<E: Load>((this, values): (&mut Self, MatrixRef<'_, E>)) {
+        this.add_weighted(
+            values,
+            #[inline(always)]
+            |_| (),
+        );
+    }
+
+    #[inline(always)]
+    fn add_weighted<E: Load>(&mut self, values: MatrixRef<'_, E>, prefetch: impl FnMut(usize)) {
+        let queries = self.queries.rows();
+        let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);
+        let weights = weights.unwrap_or(MatrixRef::EMPTY);
+        self.outputs.add_values(
             #[inline(always)]
             || BroadcastRows::<R>::new(weights, 0, 0),
             values,
-            &this.factors,
-            #[inline(always)]
-            |floats| prefetcher.fetch(floats),
+            &self.factors,
+            prefetch,
         );
     }
 
@@ -307,6 +351,36 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
                     sums[r][n].store(vector);
                 }
             }
+        }
+    }
+}
+
+impl<const L: usize, const R: usize, V: Vector<L>> KeyLanes<'_, L, R, V> {
+    /// Whether elements are widened where they are loaded. One query is bound by these loads; with several, and on a
+    /// back end that leaves a single query to one with fewer lanes, a widened copy is as fast and needs no code.
+    const LOADS_ELEMENTS: bool = R == 1 && L <= 8;
+
+    #[inline(always)]
+    fn score_any<E: Load>(&mut self, keys: MatrixRef<'_, E>) {
+        if const { Self::LOADS_ELEMENTS } {
+            V::one_query_products(
+                self.token,
+                (self, keys),
+                #[inline(always)]
+                |operands| Self::element_products(operands),
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn add_any<E: Load>(&mut self, values: MatrixRef<'_, E>) {
+        if const { Self::LOADS_ELEMENTS } {
+            V::one_query_values(
+                self.token,
+                (self, values),
+                #[inline(always)]
+                |operands| Self::element_values(operands),
+            );
         }
     }
 }
@@ -427,6 +501,45 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
     #[inline(always)]
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
         are_finite::<L, V>(self.token, values)
+    }
+
+    #[inline(always)]
+    fn score_elements(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
+        let keys = if Self::LOADS_ELEMENTS { elements.any(block) } else { None };
+        match keys {
+            Some([AnyRows::F16(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
+            Some([AnyRows::Bf16(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
+            Some([AnyRows::I8(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
+            _ => {
+                if let Some(keys) = elements.keys(block, 0..block.count, widened) {
+                    self.score(keys, MatrixRef::EMPTY);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add_elements(
+        &mut self,
+        elements: &impl Elements,
+        block: Block,
+        all: bool,
+        widened: &mut [f32],
+    ) {
+        let values = if Self::LOADS_ELEMENTS { elements.any(block) } else { None };
+        match values {
+            Some([_, AnyRows::F16(values)]) if all => self.add_any(values),
+            Some([_, AnyRows::Bf16(values)]) if all => self.add_any(values),
+            Some([_, AnyRows::I8(values)]) if all => self.add_any(values),
+            _ => {
+                let [_, [.., cols]] = elements.shapes();
+                match elements.values(block, 0..cols, widened) {
+                    Some(values) if all => self.add_values(values, MatrixRef::EMPTY),
+                    Some(values) => self.add_visible_values(values),
+                    None => (),
+                }
+            }
+        }
     }
 
     #[inline(always)]

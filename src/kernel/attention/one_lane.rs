@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     kernel::{
+        blocks::{Block, Elements},
         exp::Shift,
         mask::{Queries, ScoreMod},
         softmax::share_at_infinity,
@@ -31,7 +32,7 @@ use crate::{
 const TILE_QUERIES: usize = if cfg!(small) { 2 } else { 4 };
 
 /// The number of keys, or of value columns, in a tile.
-const TILE_ROWS: usize = 4;
+pub(super) const TILE_ROWS: usize = 4;
 
 /// The width of the next tile, if `queries` are left: two of four queries in a tile would cost more than two
 /// tiles of one.
@@ -446,6 +447,37 @@ impl LaneLayout for OneLane<'_> {
     #[inline(always)]
     fn are_finite(&self, values: MatrixRef<'_>) -> bool {
         are_finite(values)
+    }
+
+    // A tile of keys, or of value columns, at a time: a microcontroller has no room for the floats of a block.
+
+    #[inline(always)]
+    fn score_elements(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
+        self.keys = block.count;
+        let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
+        let tiles = scores.chunks_mut(TILE_ROWS * self.width.max(1));
+        for (scores, first) in tiles.zip((0..).step_by(TILE_ROWS)) {
+            let end = block.count.min(first + TILE_ROWS);
+            let Some(keys) = elements.keys(block, first..end, widened) else { return };
+            product(keys, self.packed, scores, None, self.width, false);
+        }
+    }
+
+    #[inline(always)]
+    fn add_elements(
+        &mut self,
+        elements: &impl Elements,
+        block: Block,
+        all: bool,
+        widened: &mut [f32],
+    ) {
+        let states = (!core::mem::take(&mut self.acc_is_zero)).then_some(&*self.states);
+        let tiles = self.acc.chunks_mut(TILE_ROWS * self.width.max(1));
+        for (acc, first) in tiles.zip((0..).step_by(TILE_ROWS)) {
+            let cols = first..first + acc.len() / self.width.max(1);
+            let Some(values) = elements.values(block, cols, widened) else { return };
+            product(values.t(), self.scores, acc, states, self.width, !all);
+        }
     }
 
     #[inline(always)]

@@ -2,10 +2,10 @@
 
 use super::{FlashAttention, Join, States, Tile};
 use crate::{
-    kernel::{mask, tile::accumulate_with},
+    kernel::tile::accumulate_with,
     matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector, array,
+        Load, Vector, array,
         broadcast::BroadcastColumns,
         strip::{self, InOut, Source},
     },
@@ -34,10 +34,10 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// A step takes two vectors of columns, as a tile does. With one query it takes up to 8, so that
     /// whole rows are read in sequence and the latency of a multiply-add is hidden.
     #[inline(always)]
-    pub(super) fn add_values<const R: usize, W: BroadcastColumns<R>>(
+    pub(super) fn add_values<const R: usize, W: BroadcastColumns<R>, E: Load>(
         &mut self,
         weights: impl Fn() -> W,
-        values: MatrixRef<'_>,
+        values: MatrixRef<'_, E>,
         factors: &[f32; L],
         mut prefetch: impl FnMut(usize),
     ) {
@@ -45,13 +45,13 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         while col < values.cols() {
             let (left, vectors) = (weights(), (values.cols() - col).div_ceil(L));
             col += if const { R == 1 } && vectors >= 8 {
-                self.add_vectors::<R, 8>(col, left, values, factors, &mut prefetch)
+                self.add_vectors::<R, 8, E>(col, left, values, factors, &mut prefetch)
             } else if const { R == 1 } && vectors >= 4 {
-                self.add_vectors::<R, 4>(col, left, values, factors, &mut prefetch)
+                self.add_vectors::<R, 4, E>(col, left, values, factors, &mut prefetch)
             } else if vectors >= 2 {
-                self.add_vectors::<R, 2>(col, left, values, factors, &mut prefetch)
+                self.add_vectors::<R, 2, E>(col, left, values, factors, &mut prefetch)
             } else {
-                self.add_vectors::<R, 1>(col, left, values, factors, &mut prefetch)
+                self.add_vectors::<R, 1, E>(col, left, values, factors, &mut prefetch)
             };
         }
         self.acc_is_zero = false;
@@ -60,18 +60,18 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// [`add_values`](Self::add_values) for `N` vectors of columns from `col` on. Returns the number of
     /// columns.
     #[inline(always)]
-    fn add_vectors<const R: usize, const N: usize>(
+    fn add_vectors<const R: usize, const N: usize, E: Load>(
         &mut self,
         col: usize,
         weights: impl BroadcastColumns<R>,
-        values: MatrixRef<'_>,
+        values: MatrixRef<'_, E>,
         factors: &[f32; L],
         prefetch: &mut impl FnMut(usize),
     ) -> usize {
         let token = self.token;
         let right = Source::columns(values, col, N * L);
         let zeros = [[V::splat(token, 0.0); N]; R];
-        let sums = accumulate_with::<L, R, N, V>(
+        let sums = accumulate_with::<L, R, N, V, E>(
             token,
             weights,
             right,
@@ -177,7 +177,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     fn write(&self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, factors: [f32; L]) {
         for (head, first, tokens) in attention.heads(tile) {
             let of_head = factors.get(first..).unwrap_or_default();
-            let sums = mask::rows(self.acc.view(), first, tokens.len());
+            let sums = self.acc.view().rows_from(first, tokens.len());
             let out = attention.out.head_mut(head).and_then(|out| {
                 let (_, out) = out.split_rows(tokens.start).ok()?;
                 Some(out.split_rows(tokens.len()).ok()?.0)

@@ -13,6 +13,12 @@ pub(crate) struct Answer {
     pub(crate) log_sum_exp: Vec<f32>,
 }
 
+/// Values, and the scale of each row.
+struct Values<'a> {
+    rows: &'a Grid,
+    scales: Option<&'a [f32]>,
+}
+
 /// The state of one query after some blocks or spans: running maximum, sum of weights, output accumulators.
 #[derive(Clone)]
 struct State {
@@ -23,20 +29,27 @@ struct State {
 }
 
 impl Reference {
-    pub(crate) fn attention(
+    pub(crate) fn attention(self, options: &Options, head: usize, grids: [&Grid; 3]) -> Answer {
+        self.attention_with_scales(options, head, grids, [None; 2])
+    }
+
+    /// Attention whose keys and values are multiplied by scales, one for each key.
+    pub(crate) fn attention_with_scales(
         self,
         options: &Options,
         head: usize,
         [queries, keys, values]: [&Grid; 3],
+        [of_keys, of_values]: [Option<&[f32]>; 2],
     ) -> Answer {
-        let scores = self.adjusted_scores(options, queries, keys);
-        let mut out = Grid::zeros(queries.rows, values.cols);
+        let scores = self.adjusted_scores(options, queries, keys, of_keys);
+        let values = &Values { rows: values, scales: of_values };
+        let mut out = Grid::zeros(queries.rows, values.rows.cols);
         let mut log_sum_exp = Vec::new();
         for token in 0..queries.rows {
             let sees = |key| options.sees(key, token);
             let state = self.walk(options.sink(head), &scores.column(token), &sees, values);
             let factor = if state.sum > 0.0 { 1.0 / state.sum } else { state.sum };
-            for (out, acc) in out.data[token * values.cols..].iter_mut().zip(&state.acc) {
+            for (out, acc) in out.data[token * values.rows.cols..].iter_mut().zip(&state.acc) {
                 *out = self.mul_add(*acc, factor, 0.0);
             }
             log_sum_exp.push(self.log_sum_exp(&state));
@@ -45,10 +58,16 @@ impl Reference {
     }
 
     /// Joins the sink and all spans in which the query sees a key.
-    fn walk(self, sink: f32, scores: &[f32], sees: &dyn Fn(usize) -> bool, values: &Grid) -> State {
+    fn walk(
+        self,
+        sink: f32,
+        scores: &[f32],
+        sees: &dyn Fn(usize) -> bool,
+        values: &Values<'_>,
+    ) -> State {
         let empty = |m| {
             let shift = self.wide_shift(m);
-            State { m, shift, sum: self.weight(&shift, m), acc: vec![0.0; values.cols] }
+            State { m, shift, sum: self.weight(&shift, m), acc: vec![0.0; values.rows.cols] }
         };
         let mut total = empty(sink);
         for first in (0..scores.len()).step_by(SPAN) {
@@ -86,7 +105,7 @@ impl Reference {
     }
 
     /// Processes one block, in which the query sees `keys`.
-    fn step(self, state: &mut State, scores: &[f32], keys: &[usize], values: &Grid) {
+    fn step(self, state: &mut State, scores: &[f32], keys: &[usize], values: &Values<'_>) {
         let m = keys.iter().fold(state.m, |m, &key| if scores[key] > m { scores[key] } else { m });
         let is_infinite = m == f32::INFINITY;
         let shift = self.wide_shift(if is_infinite { 0.0 } else { m });
@@ -97,13 +116,14 @@ impl Reference {
             _ => self.factor(&state.shift, &shift),
         };
         let mut parts = [0.0; 4];
-        let mut sums = vec![0.0; values.cols];
+        let mut sums = vec![0.0; values.rows.cols];
         for &key in keys {
             let score = if is_infinite { score_under_infinity(scores[key]) } else { scores[key] };
             let weight = self.weight(&shift, score);
             parts[key % BLOCK % 4] += weight;
-            for (sum, &value) in sums.iter_mut().zip(values.row(key)) {
-                *sum = self.mul_add(weight, value, *sum);
+            let scaled = values.scales.map_or(weight, |scales| weight * scales[key]);
+            for (sum, &value) in sums.iter_mut().zip(values.rows.row(key)) {
+                *sum = self.mul_add(scaled, value, *sum);
             }
         }
         let [first, second, third, fourth] = parts;
@@ -135,7 +155,7 @@ impl Reference {
 
     /// `Attention::scores`, with −∞ where masked.
     pub(crate) fn masked_scores(self, options: &Options, queries: &Grid, keys: &Grid) -> Grid {
-        let scores = self.adjusted_scores(options, queries, keys);
+        let scores = self.adjusted_scores(options, queries, keys, None);
         Grid::from_fn(keys.rows, queries.rows, |key, token| {
             if options.sees(key, token) { scores.at(key, token) } else { f32::NEG_INFINITY }
         })
@@ -156,11 +176,20 @@ impl Reference {
         grid
     }
 
-    /// The scores after softcap and bias, before masks.
-    fn adjusted_scores(self, options: &Options, queries: &Grid, keys: &Grid) -> Grid {
+    /// The scores after the scales of keys, softcap and bias, before masks.
+    fn adjusted_scores(
+        self,
+        options: &Options,
+        queries: &Grid,
+        keys: &Grid,
+        scales: Option<&[f32]>,
+    ) -> Grid {
         let scores = self.scores(keys, queries, options.scale);
         Grid::from_fn(keys.rows, queries.rows, |key, token| {
             let mut score = scores.at(key, token);
+            if let Some(scales) = scales {
+                score *= scales[key];
+            }
             if options.softcap != 0.0 {
                 score = options.softcap * self.tanh(score / options.softcap);
             }

@@ -1,0 +1,281 @@
+//! The keys and values of a call, block by block.
+//!
+//! Keys and values are floats, or [`Elements`] that are widened to floats: all of a block at once, or on one lane four
+//! keys, or value columns, at a time.
+
+use core::ops::Range;
+
+use super::mask::{KEY_BLOCK, SPAN_BLOCKS};
+use crate::{
+    matrix::{HeadsRef, MatrixMut, MatrixRef},
+    number::{Bf16, F16, I8},
+};
+
+/// The keys and values of every KV head, by blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Blocks<'a, E = AnyElements<'a>> {
+    pub(crate) data: Data<'a, E>,
+    /// `None`: keys and values are plain matrices with a row per key.
+    pub(crate) ring: Option<&'a Ring>,
+}
+
+/// Keys and values.
+#[derive(Clone, Copy)]
+pub(crate) enum Data<'a, E> {
+    Floats([&'a HeadsRef<'a>; 2]),
+    Elements(E),
+}
+
+/// The elements of the one attention kernel that hosts have. A microcontroller has a kernel for each pair of elements
+/// that is used; that of floats contains no code for others.
+#[cfg(not(microcontroller))]
+pub(crate) type AnyElements<'a> = &'a dyn Elements;
+#[cfg(microcontroller)]
+pub(crate) type AnyElements<'a> = Never;
+
+/// A ring of blocks. The keys of a block are stored transposed, so that the keys of a head are a matrix of
+/// (blocks · dim) × [`KEY_BLOCK`]. The matrices may end before the last blocks if those hold no key.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    pub(crate) blocks: usize,
+    /// The slot of block 0.
+    pub(crate) first: usize,
+    /// The first key that the ring holds, and the end.
+    pub(crate) keys: [usize; 2],
+    /// The number of blocks of the first span that lie before block 0.
+    pub(crate) blocks_before: usize,
+}
+
+/// A block of keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    pub(crate) head: usize,
+    pub(crate) number: usize,
+    /// The number of keys, and their width.
+    pub(crate) count: usize,
+    pub(crate) dim: usize,
+}
+
+impl<'a> Ring {
+    /// The keys (keys × dim) of a block.
+    #[inline(always)]
+    pub(crate) fn keys<T: Copy>(
+        &self,
+        of: MatrixRef<'a, T>,
+        block: Block,
+    ) -> Option<MatrixRef<'a, T>> {
+        let keys = of.rows_from(self.slot(block)? * block.dim, block.dim)?.t();
+        keys.rows_from(0, block.count)
+    }
+
+    /// The values of a block, or what else has a row per key.
+    #[inline(always)]
+    pub(crate) fn values<T: Copy>(
+        &self,
+        of: MatrixRef<'a, T>,
+        block: Block,
+    ) -> Option<MatrixRef<'a, T>> {
+        of.rows_from(self.slot(block)? * KEY_BLOCK, block.count)
+    }
+
+    #[inline(always)]
+    fn slot(&self, block: Block) -> Option<usize> {
+        (self.first + block.number).checked_rem(self.blocks)
+    }
+}
+
+impl<'a, E: Elements> Blocks<'a, E> {
+    /// Heads, rows and columns of keys, and of values. A ring has other numbers of rows, and of columns of keys.
+    // Not by `map`: compiled for size, that is 400 bytes more.
+    #[inline(always)]
+    pub(crate) fn shapes(&self) -> [[usize; 3]; 2] {
+        match &self.data {
+            Data::Floats([keys, values]) => [
+                [keys.heads(), keys.rows(), keys.cols()],
+                [values.heads(), values.rows(), values.cols()],
+            ],
+            Data::Elements(elements) => elements.shapes(),
+        }
+    }
+
+    /// The number of KV heads.
+    #[inline(always)]
+    pub(crate) fn heads(&self) -> usize {
+        let [[heads, ..], _] = self.shapes();
+        heads
+    }
+
+    /// The number of value columns.
+    #[inline(always)]
+    pub(crate) fn value_dim(&self) -> usize {
+        let [_, [.., cols]] = self.shapes();
+        cols
+    }
+
+    /// The first key and the end of all keys.
+    #[inline(always)]
+    pub(crate) fn held(&self) -> [usize; 2] {
+        let [[_, rows, _], _] = self.shapes();
+        self.ring.map_or([0, rows], |ring| ring.keys)
+    }
+
+    /// The number of keys of the span of key 0 that lie before it.
+    #[inline(always)]
+    pub(crate) fn keys_before(&self) -> usize {
+        self.ring.map_or(0, |ring| ring.blocks_before) * KEY_BLOCK
+    }
+
+    /// The end of the span of block `block`: the first block of the next one.
+    #[inline(always)]
+    pub(crate) fn end_of_span(&self, block: usize) -> usize {
+        let before = self.ring.map_or(0, |ring| ring.blocks_before);
+        ((block + before) / SPAN_BLOCKS + 1) * SPAN_BLOCKS - before
+    }
+
+    /// The keys (keys × dim) and values of a block of floats.
+    #[inline(always)]
+    pub(crate) fn floats(
+        &self,
+        [keys, values]: [&HeadsRef<'a>; 2],
+        block: Block,
+    ) -> Option<[MatrixRef<'a>; 2]> {
+        let (keys, values) = (keys.head(block.head)?, values.head(block.head)?);
+        Some(match self.ring {
+            None => [of_block(keys, block)?, of_block(values, block)?],
+            Some(ring) => [ring.keys(keys, block)?, ring.values(values, block)?],
+        })
+    }
+}
+
+/// The rows of a block in a plain matrix.
+#[inline(always)]
+pub(crate) fn of_block<T: Copy>(of: MatrixRef<'_, T>, block: Block) -> Option<MatrixRef<'_, T>> {
+    // Wraps only for the block after the last of `usize::MAX` keys; its count is 0.
+    of.rows_from(block.number.wrapping_mul(KEY_BLOCK), block.count)
+}
+
+/// Rows of keys or values of any element.
+#[derive(Clone, Copy, Debug)]
+pub enum AnyRows<'a> {
+    F32(MatrixRef<'a>),
+    F16(MatrixRef<'a, F16>),
+    Bf16(MatrixRef<'a, Bf16>),
+    I8(MatrixRef<'a, I8>),
+}
+
+/// Keys and values that are not floats, or not both. Kernels of hosts call it as a trait object.
+pub(crate) trait Elements {
+    /// See [`Blocks::shapes`].
+    fn shapes(&self) -> [[usize; 3]; 2];
+
+    /// The keys (keys × dim) and the values of a block, for layouts that widen what they load.
+    fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]>;
+
+    /// Widens the keys `keys` of a block (keys × dim) into `to`, unless they are floats.
+    fn keys<'t>(
+        &'t self,
+        block: Block,
+        keys: Range<usize>,
+        to: &'t mut [f32],
+    ) -> Option<MatrixRef<'t>>;
+
+    /// Widens the columns `cols` of the values of a block into `to`, unless they are floats.
+    fn values<'t>(
+        &'t self,
+        block: Block,
+        cols: Range<usize>,
+        to: &'t mut [f32],
+    ) -> Option<MatrixRef<'t>>;
+
+    /// Whether no value of a block is NaN or infinite.
+    fn values_are_finite(&self, block: Block) -> bool;
+
+    /// Multiplies the scores (keys × queries) of a block by the scales of its keys.
+    fn scale_scores(&self, block: Block, scores: MatrixMut<'_>);
+
+    /// Multiplies the weights (keys × queries) of a block by the scales of its values.
+    fn scale_weights(&self, block: Block, weights: MatrixMut<'_>);
+}
+
+impl<E: Elements + ?Sized> Elements for &E {
+    #[inline(always)]
+    fn shapes(&self) -> [[usize; 3]; 2] {
+        (**self).shapes()
+    }
+
+    #[inline(always)]
+    fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]> {
+        (**self).any(block)
+    }
+
+    #[inline(always)]
+    fn keys<'t>(
+        &'t self,
+        block: Block,
+        keys: Range<usize>,
+        to: &'t mut [f32],
+    ) -> Option<MatrixRef<'t>> {
+        (**self).keys(block, keys, to)
+    }
+
+    #[inline(always)]
+    fn values<'t>(
+        &'t self,
+        block: Block,
+        cols: Range<usize>,
+        to: &'t mut [f32],
+    ) -> Option<MatrixRef<'t>> {
+        (**self).values(block, cols, to)
+    }
+
+    #[inline(always)]
+    fn values_are_finite(&self, block: Block) -> bool {
+        (**self).values_are_finite(block)
+    }
+
+    #[inline(always)]
+    fn scale_scores(&self, block: Block, scores: MatrixMut<'_>) {
+        (**self).scale_scores(block, scores);
+    }
+
+    #[inline(always)]
+    fn scale_weights(&self, block: Block, weights: MatrixMut<'_>) {
+        (**self).scale_weights(block, weights);
+    }
+}
+
+/// No elements: a call over floats contains no code for others.
+#[cfg(microcontroller)]
+#[derive(Clone, Copy)]
+pub(crate) enum Never {}
+
+#[cfg(microcontroller)]
+impl Elements for Never {
+    fn shapes(&self) -> [[usize; 3]; 2] {
+        match *self {}
+    }
+
+    fn any(&self, _: Block) -> Option<[AnyRows<'_>; 2]> {
+        match *self {}
+    }
+
+    fn keys<'t>(&'t self, _: Block, _: Range<usize>, _: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+        match *self {}
+    }
+
+    fn values<'t>(&'t self, _: Block, _: Range<usize>, _: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+        match *self {}
+    }
+
+    fn values_are_finite(&self, _: Block) -> bool {
+        match *self {}
+    }
+
+    fn scale_scores(&self, _: Block, _: MatrixMut<'_>) {
+        match *self {}
+    }
+
+    fn scale_weights(&self, _: Block, _: MatrixMut<'_>) {
+        match *self {}
+    }
+}
