@@ -15,8 +15,8 @@ mod image {
     use cortex_m as _; // its critical section, for the logger
     use defmt_semihosting as _; // the logger
     use sdpa::{
-        Attention, Backend, CachePositions, Error, Family, HeadsMut, HeadsRef, KEY_BLOCK, KvCache,
-        KvCacheMut, KvCacheRef, Matrix, MatrixMut, MatrixRef,
+        Attention, Backend, Bf16, CachePositions, ElementsRef, Error, F16, Family, HeadsMut,
+        HeadsRef, I8, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef, Matrix, MatrixMut, MatrixRef,
     };
     use semihosting::process;
 
@@ -64,7 +64,14 @@ mod image {
                     .bias(MatrixRef(Layout { rows: 4, cols: 6, row_stride: 1, col_stride: 4 }))\
                     .keep(MatrixRef(Layout { rows: 3, cols: 2, row_stride: 1, col_stride: 0 }))",
             Backend: Backend::PORTABLE => "Backend(scalar)",
+            Bf16: Bf16::from_f32(1.0) => "Bf16(16256)",
             CachePositions: CachePositions::new(70, 64)? => "CachePositions { appended: 70, dropped: 64 }",
+            ElementsRef<f32>: matrix.into()
+                => "ElementsRef { elements: HeadsRef { first: MatrixRef(Layout { rows: 6, cols: 4, \
+                    row_stride: 4, col_stride: 1 }), heads: 1, stride: 0 }, scales: HeadsRef { \
+                    first: MatrixRef(Layout { rows: 0, cols: 0, row_stride: 0, col_stride: 1 }), \
+                    heads: 0, stride: 0 } }",
+            F16: F16::from_f32(1.0) => "F16(15360)",
             Family: Backend::SCALAR.family() => "NonFma",
             HeadsMut: HeadsMut::stacked(&mut more, 2, 3, 4)?
                 => "HeadsMut { first: MatrixMut(Layout { rows: 3, cols: 4, row_stride: 4, \
@@ -72,6 +79,7 @@ mod image {
             HeadsRef: HeadsRef::interleaved(&floats, 2, 3, 4)?
                 => "HeadsRef { first: MatrixRef(Layout { rows: 3, cols: 4, row_stride: 8, \
                     col_stride: 1 }), heads: 2, stride: 4 }",
+            I8: I8::new(-3) => "I8(-3)",
             KvCache<2, 1, 2>: cache
                 => "KvCache(Sizes { dim: 2, value_dim: 1, blocks: 2 }, \
                     CachePositions { appended: 70, dropped: 64 })",
