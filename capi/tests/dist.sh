@@ -78,7 +78,7 @@ link() {
 emulate() {
     qemu="qemu-system-arm -M $machine"
     case $1 in *.rv32*) qemu="qemu-system-riscv32 -M virt -bios none" ;; esac
-    timeout 120 $qemu -nographic -monitor none -serial none -semihosting-config enable=on,target=native -kernel "$1" 2>&1
+    timeout 300 $qemu -nographic -monitor none -serial none -semihosting-config enable=on,target=native -kernel "$1" 2>&1
 }
 
 digest=$(cargo run --quiet --example calls | grep "on scalar: ")
