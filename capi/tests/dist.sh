@@ -74,10 +74,11 @@ link() {
     esac
 }
 
+# picolibc writes by SYS_WRITEC, which QEMU prints to its standard error.
 emulate() {
     qemu="qemu-system-arm -M $machine"
     case $1 in *.rv32*) qemu="qemu-system-riscv32 -M virt -bios none" ;; esac
-    timeout 120 $qemu -nographic -monitor none -serial none -semihosting-config enable=on,target=native -kernel "$1"
+    timeout 300 $qemu -nographic -monitor none -serial none -semihosting-config enable=on,target=native -kernel "$1" 2>&1
 }
 
 digest=$(cargo run --quiet --example calls | grep "on scalar: ")
