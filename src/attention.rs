@@ -512,11 +512,8 @@ impl<'a> Attention<'a> {
         workspace: &[f32],
     ) -> Result<Backend, Error> {
         let (heads, dim) = (queries.heads(), queries.cols());
-        let [[key_heads, keys, key_dim], [value_heads, values, value_dim]] = blocks.shapes();
-        // The cache has checked the shapes of a ring.
-        let agree = agree
-            && (blocks.ring.is_some() || (keys, key_dim, key_heads) == (values, dim, value_heads))
-            && heads.checked_rem(key_heads) == Some(0);
+        let (key_heads, value_dim) = (blocks.heads(), blocks.value_dim());
+        let agree = agree && blocks.agree(dim) && heads.checked_rem(key_heads) == Some(0);
         if !agree || dim == 0 || value_dim == 0 {
             return Err(Error::Shape);
         }

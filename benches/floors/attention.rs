@@ -3,7 +3,8 @@
 use std::hint::black_box;
 
 use sdpa::{
-    Attention, Backend, CachePositions, HeadsMut, HeadsRef, KvCacheMut, MatrixMut, MatrixRef,
+    Attention, Backend, Bf16, CachePositions, Element, F16, HeadsMut, HeadsRef, I8, KvCacheMut,
+    KvCacheRef, MatrixMut, MatrixRef,
 };
 
 use crate::{
@@ -43,6 +44,17 @@ pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
         limit: Limit::AtLeast(0.70),
         ratio: Box::new(move || lone_of_loads(backend, false)),
     });
+    for (name, most, ratio) in [
+        ("F16", 0.58, of_floats::<F16> as fn(Backend) -> f64),
+        ("Bf16", 0.58, of_floats::<Bf16>),
+        ("I8", 0.62, of_floats::<I8>),
+    ] {
+        floors.push(Floor {
+            what: format!("one query, 8192 keys of 128, cached as {name}: times f32"),
+            limit: Limit::AtMost(most),
+            ratio: Box::new(move || ratio(backend)),
+        });
+    }
     floors.push(Floor {
         what: "one query of 8 heads, 1024 keys of 128: in turns, times one by one".into(),
         limit: Limit::AtMost(1.4),
@@ -128,6 +140,42 @@ fn lone_of_loads(backend: Backend, cached: bool) -> f64 {
         }
     });
     loads / time
+}
+
+/// One query over a cache of these elements beside one of floats.
+fn of_floats<E: Element>(backend: Backend) -> f64 {
+    let mut calls = [cached_call::<f32>(backend), cached_call::<E>(backend)];
+    let [floats, elements] = &mut calls;
+    let [floats, elements] = yardstick_and_call(floats, elements);
+    elements / floats
+}
+
+/// A call of one query over a cache of 8192 keys of 128.
+fn cached_call<E: Element>(backend: Backend) -> Box<dyn FnMut()> {
+    let (keys, dim) = (8192, 128);
+    let mut operands = Operands::new([1, keys, dim]);
+    let mut elements = [(); 2].map(|()| vec![E::ZERO; keys * dim]);
+    let mut scales = [(); 2].map(|()| vec![E::NO_SCALE; keys]);
+    let (mut span, sizes) = (CachePositions::default(), [dim, dim]);
+    let [to_keys, to_values] = &mut elements;
+    let [of_keys, of_values] = &mut scales;
+    KvCacheMut::with_scales(to_keys, to_values, (of_keys, of_values), sizes, &mut span)
+        .and_then(|mut cache| {
+            cache.append(view(&operands.keys, keys, dim), view(&operands.values, keys, dim))
+        })
+        .expect("room");
+    operands.workspace = vec![0.0; Attention::elements_workspace(dim, dim)];
+    let attention = Attention::new().on(backend);
+    Box::new(move || {
+        let Operands { queries, out, workspace, .. } = &mut operands;
+        let ([keys, values], [of_keys, of_values]) = (&elements, &scales);
+        KvCacheRef::with_scales(keys, values, (of_keys, of_values), sizes, span)
+            .and_then(|cache| {
+                let (query, out) = (view(queries, 1, dim), view_mut(out, 1, dim));
+                cache.attend(&attention, query, out, workspace)
+            })
+            .expect("sizes agree");
+    })
 }
 
 /// Of as many bytes as the floors before: what is asked for ahead must be what comes next in either layout.

@@ -85,38 +85,58 @@ impl<'a> Ring {
 }
 
 impl<'a, E: Elements> Blocks<'a, E> {
-    /// Heads, rows and columns of keys, and of values. A ring has other numbers of rows, and of columns of keys.
-    // Not by `map`: compiled for size, that is 400 bytes more.
-    #[inline(always)]
-    pub(crate) fn shapes(&self) -> [[usize; 3]; 2] {
-        match &self.data {
-            Data::Floats([keys, values]) => [
-                [keys.heads(), keys.rows(), keys.cols()],
-                [values.heads(), values.rows(), values.cols()],
-            ],
-            Data::Elements(elements) => elements.shapes(),
-        }
-    }
-
     /// The number of KV heads.
     #[inline(always)]
     pub(crate) fn heads(&self) -> usize {
-        let [[heads, ..], _] = self.shapes();
-        heads
+        match &self.data {
+            Data::Floats([keys, _]) => keys.heads(),
+            Data::Elements(elements) => {
+                let [[heads, ..], _] = elements.shapes();
+                heads
+            }
+        }
     }
 
     /// The number of value columns.
     #[inline(always)]
     pub(crate) fn value_dim(&self) -> usize {
-        let [_, [.., cols]] = self.shapes();
-        cols
+        match &self.data {
+            Data::Floats([_, values]) => values.cols(),
+            Data::Elements(elements) => {
+                let [_, [.., cols]] = elements.shapes();
+                cols
+            }
+        }
+    }
+
+    /// Whether there are as many values as keys, and keys have `dim` columns. The cache has checked those of a ring.
+    #[inline(always)]
+    pub(crate) fn agree(&self, dim: usize) -> bool {
+        self.ring.is_some()
+            || match &self.data {
+                Data::Floats([keys, values]) => {
+                    (keys.rows(), keys.cols(), keys.heads()) == (values.rows(), dim, values.heads())
+                }
+                Data::Elements(elements) => {
+                    let [[heads, rows, cols], [value_heads, value_rows, _]] = elements.shapes();
+                    (rows, cols, heads) == (value_rows, dim, value_heads)
+                }
+            }
     }
 
     /// The first key and the end of all keys.
     #[inline(always)]
     pub(crate) fn held(&self) -> [usize; 2] {
-        let [[_, rows, _], _] = self.shapes();
-        self.ring.map_or([0, rows], |ring| ring.keys)
+        self.ring.map_or_else(
+            || match &self.data {
+                Data::Floats([keys, _]) => [0, keys.rows()],
+                Data::Elements(elements) => {
+                    let [[_, rows, _], _] = elements.shapes();
+                    [0, rows]
+                }
+            },
+            |ring| ring.keys,
+        )
     }
 
     /// The number of keys of the span of key 0 that lie before it.
@@ -165,7 +185,7 @@ pub enum AnyRows<'a> {
 
 /// Keys and values that are not floats, or not both. Kernels of hosts call it as a trait object.
 pub(crate) trait Elements {
-    /// See [`Blocks::shapes`].
+    /// Heads, rows and columns of keys, and of values. A ring has other numbers of rows, and of columns of keys.
     fn shapes(&self) -> [[usize; 3]; 2];
 
     /// The keys (keys × dim) and the values of a block, for layouts that widen what they load.
