@@ -3,10 +3,11 @@
 use std::{fs, path::Path};
 
 /// The layers from the bottom up: a module may use itself and the modules earlier in this list.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "error",
     "number",
     "matrix",
+    "include",
     "simd",
     "kernel",
     "dispatch",

@@ -1,7 +1,8 @@
 //! A digest per operation over all output bits of some hundred random cases.
 
 use sdpa::{
-    Attention, Backend, CachePositions, Error, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef,
+    Attention, Backend, Bf16, CachePositions, Element, Error, F16, I8, KEY_BLOCK, KvCacheMut,
+    MatrixMut, MatrixRef,
 };
 
 use crate::{
@@ -80,7 +81,7 @@ pub struct Case<'a> {
 pub type Run = fn(&mut Case<'_>) -> Result<usize, Error>;
 
 /// The operations and the names of their functions.
-pub const OPERATIONS: [(&str, Run); 11] = [
+pub const OPERATIONS: [(&str, Run); 14] = [
     ("dot", dot),
     ("softmax", softmax),
     ("softmax_in_place", softmax_in_place),
@@ -92,6 +93,9 @@ pub const OPERATIONS: [(&str, Run); 11] = [
     ("weighted_sum", weighted_sum),
     ("attention", attention),
     ("attention_cached", attention_cached),
+    ("attention_cached_f16", attention_cached_of::<F16>),
+    ("attention_cached_bf16", attention_cached_of::<Bf16>),
+    ("attention_cached_i8", attention_cached_of::<I8>),
 ];
 
 /// Returns the digest of one operation's outputs.
@@ -298,14 +302,39 @@ fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
     Ok(out.len + queries.rows())
 }
 
+/// The blocks of a cache.
+const BLOCKS: usize = 2;
+
 /// Appends a few tokens at a time to a cache that slides, and attends with their queries.
 fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
-    const BLOCKS: usize = 2;
-    let rng = &mut case.rng;
+    let Arena { inputs: [rows, keys, values], output } = &mut *case.arena;
+    let (rng, kinds) = (&mut case.rng, case.values);
+    attend_from::<f32>(rng, kinds, case.backend, rows, (keys, values), Default::default(), output)
+}
+
+/// [`attention_cached`] with keys and values of these elements.
+fn attention_cached_of<E: Element>(case: &mut Case<'_>) -> Result<usize, Error> {
+    let [mut keys, mut values] = [[E::ZERO; BLOCKS * KEY_BLOCK * COLUMNS]; 2];
+    let [mut of_keys, mut of_values] = [[E::NO_SCALE; BLOCKS * KEY_BLOCK]; 2];
+    let Arena { inputs: [rows, ..], output } = &mut *case.arena;
+    let (rng, kinds) = (&mut case.rng, case.values);
+    let (storage, scales) =
+        ((&mut keys[..], &mut values[..]), (&mut of_keys[..], &mut of_values[..]));
+    attend_from::<E>(rng, kinds, case.backend, rows, storage, scales, output)
+}
+
+fn attend_from<E: Element>(
+    rng: &mut Rng,
+    kinds: Values,
+    backend: Backend,
+    rows: &mut [f32],
+    (keys, values): (&mut [E], &mut [E]),
+    scales: (&mut [E::Scale], &mut [E::Scale]),
+    output: &mut [f32],
+) -> Result<usize, Error> {
     let (dim, width) = (1 + rng.below(COLUMNS), 1 + rng.below(COLUMNS));
     let (tokens, left) = (rng.below(KEYS), rng.below(KEY_BLOCK - QUERIES));
-    let kind = case.values.kind(rng);
-    let Arena { inputs: [rows, keys, values], output } = &mut *case.arena;
+    let kind = kinds.kind(rng);
     kind.fill(rng, &mut rows[..tokens * COLUMNS]);
     let row = |first: usize, count: usize, cols| {
         MatrixRef::with_strides(&rows[first * COLUMNS..], count, cols, COLUMNS, 1)
@@ -315,8 +344,8 @@ fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
     // After a long run time positions exceed 32 bits.
     let begin = rng.pick(&[0, (1 << 31) - 100, (1 << 32) - 100]) + rng.below(200) as u64;
     let mut span = CachePositions::new(begin, begin)?;
-    let mut cache = KvCacheMut::new(keys, values, dim, width, &mut span)?;
-    let options = Attention::new().on(case.backend).causal().window(left, 0);
+    let mut cache = KvCacheMut::with_scales(keys, values, scales, [dim, width], &mut span)?;
+    let options = Attention::new().on(backend).causal().window(left, 0);
     let (to, workspace) = output.split_at_mut(BEHIND);
     let (mut first, mut written) = (0, 0);
     while first < tokens {
