@@ -543,6 +543,35 @@ pub struct KvCacheRef<'a, K: Element = f32, V: Element = K> {
     positions: CachePositions,
 }
 
+/// What the C library calls: compiled in this crate, as it has floats only.
+impl KvCacheRef<'_> {
+    /// See [`Attention::run_views`].
+    #[doc(hidden)]
+    pub fn attend_views(
+        &self,
+        attention: &Attention<'_>,
+        queries: &HeadsRef<'_>,
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let log_sum_exp = log_sum_exp.map(|out| (out, LOGARITHM));
+        self.run(attention, queries, out, log_sum_exp, workspace)
+    }
+
+    /// See [`Attention::run_views`].
+    #[doc(hidden)]
+    pub fn run_spans_views(
+        &self,
+        attention: &Attention<'_>,
+        queries: &HeadsRef<'_>,
+        states: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.run_states(attention, queries, states, workspace)
+    }
+}
+
 impl<'a, K: Element<Scale = ()>, V: Element<Scale = ()>> KvCacheRef<'a, K, V> {
     /// Opens an existing cache for reading: see [`KvCacheMut::new`].
     ///
@@ -566,6 +595,8 @@ impl<'a, K: Element, V: Element> KvCacheRef<'a, K, V> {
     /// # Errors
     ///
     /// Those of [`KvCacheMut::with_scales`].
+    // Inlined: the C library has no stack for a second copy of the view.
+    #[inline(always)]
     pub fn with_scales(
         keys: &'a [K],
         values: &'a [V],
@@ -615,20 +646,6 @@ impl<'a, K: Element, V: Element> KvCacheRef<'a, K, V> {
         self.run(attention, &queries.into(), &mut out.into(), log_sum_exp, workspace)
     }
 
-    /// See [`Attention::run_views`].
-    #[doc(hidden)]
-    pub fn attend_views(
-        &self,
-        attention: &Attention<'_>,
-        queries: &HeadsRef<'_>,
-        out: &mut HeadsMut<'_>,
-        log_sum_exp: Option<&mut [f32]>,
-        workspace: &mut [f32],
-    ) -> Result<(), Error> {
-        let log_sum_exp = log_sum_exp.map(|out| (out, LOGARITHM));
-        self.run(attention, queries, out, log_sum_exp, workspace)
-    }
-
     /// See [`KvCache::run_spans`].
     ///
     /// # Errors
@@ -641,12 +658,10 @@ impl<'a, K: Element, V: Element> KvCacheRef<'a, K, V> {
         states: &mut [f32],
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        self.run_spans_views(attention, &queries.into(), states, workspace)
+        self.run_states(attention, &queries.into(), states, workspace)
     }
 
-    /// See [`Attention::run_views`].
-    #[doc(hidden)]
-    pub fn run_spans_views(
+    fn run_states(
         &self,
         attention: &Attention<'_>,
         queries: &HeadsRef<'_>,
