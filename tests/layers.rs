@@ -61,6 +61,8 @@ fn not_below(module: &str, text: &str) -> Vec<String> {
         .filter(|line| !line.trim_start().starts_with("//"))
         .collect::<Vec<_>>()
         .join(" ");
+    // What a macro names is public, and found where the macro is used.
+    let code = code.replace("$crate::", "");
     let mut used = Vec::new();
     for rest in code.split("crate::").skip(1) {
         match rest.strip_prefix('{') {
