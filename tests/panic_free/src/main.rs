@@ -6,7 +6,10 @@
 
 use core::hint::black_box;
 
-use sdpa::{Attention, Backend, Matrix, MatrixMut, MatrixRef};
+use sdpa::{
+    Attention, Backend, Bf16, CachePositions, Element, F16, I8, KvCacheMut, Matrix, MatrixMut,
+    MatrixRef, narrow, project_elements,
+};
 
 /// Must be unreachable: `run.sh` fails if it is linked.
 #[panic_handler]
@@ -77,6 +80,9 @@ extern "C" fn probe() {
         backend.softmax_columns_in_place(views.view_mut());
         black_box((&a, &b, &c, &d, &e, &f, &g));
     }
+    elements::<F16, Bf16>(x, &[]);
+    elements::<I8, f32>(x, x);
+    elements::<Bf16, I8>(x, &[]);
     report(Backend::by_name(black_box("scalar")).map(Backend::family));
     report(view().split_rows(sizes[4]).map(|(above, below)| {
         (above.get(sizes[0], sizes[1]), below.t().row(sizes[2]).map(<[f32]>::len))
@@ -88,6 +94,48 @@ extern "C" fn probe() {
     }));
     #[cfg(feature = "deliberate")]
     report(x[sizes[4]]);
+}
+
+/// Rounds floats to elements, caches them, and attends and projects with them.
+fn elements<K: Element, V: Element>(x: &[f32], of_keys: &[K::Scale])
+where
+    K::Scale: Default,
+    V::Scale: Default,
+{
+    let sizes = black_box([2usize, 3, 4]);
+    let view = || MatrixRef::new(x, sizes[0], sizes[1]).unwrap_or(MatrixRef::from_row(x));
+    let mut out = black_box([0.0f32; 64]);
+    let mut workspace = black_box([0.0f32; 4096]);
+    let (mut keys, mut values) = (black_box([K::ZERO; 64]), black_box([V::ZERO; 64]));
+    let mut scales = (black_box([K::Scale::default(); 64]), black_box([V::Scale::default(); 64]));
+    report(narrow(view(), &mut keys, black_box(&mut scales.0)));
+    report(MatrixRef::new(&keys, sizes[1], sizes[2]).map(|w| {
+        let out = MatrixMut::from_row(&mut out);
+        project_elements(view(), w, black_box(of_keys), black_box(None), out)
+    }));
+    let mut positions = black_box(CachePositions::default());
+    let cache = KvCacheMut::with_scales(
+        &mut keys,
+        &mut values,
+        (&mut scales.0, &mut scales.1),
+        [sizes[0], sizes[1]],
+        &mut positions,
+    );
+    report(cache.map(|mut cache| {
+        report(cache.append(view(), view()));
+        cache.slide(sizes[2]);
+        report(cache.truncate(sizes[0]));
+        let attention = Attention::new().softcap(black_box(3.0));
+        let out = MatrixMut::from_row(&mut out);
+        report(cache.view().attend(&attention, view(), out, &mut workspace));
+        report(cache.view().run_spans(
+            &attention,
+            view(),
+            black_box(&mut [0.0; 64]),
+            &mut workspace,
+        ));
+    }));
+    report(&out);
 }
 
 /// Uses a result.
