@@ -69,7 +69,7 @@ pub fn project(
 /// let weights = MatrixRef::new(&weights, 2, 2)?.t();
 /// let mut out = Matrix::<1, 2>::ZERO;
 /// project_elements(Matrix::from([[2.0, 4.0]]).view(), weights, &scales, None, out.view_mut())?;
-/// assert_eq!(out.0, [[5.007874, 0.003937006]]); // of weights in f32: 5 and 0
+/// assert_eq!(out.0, [[5.007874, 0.003937008]]); // of weights in f32: 5 and 0
 /// # Ok::<(), sdpa::Error>(())
 /// ```
 ///
