@@ -7,7 +7,13 @@
 set -euo pipefail
 profile=$1 program=$2 function=$3
 
-listing=$(objdump --demangle --disassemble="$function" --no-show-raw-insn "$program")
+# Each function of this name: one for every element type, for example.
+listing=$(nm --demangle --print-size "$program" |
+    awk -v name="$function" '{ line = $0; sub(/^[^ ]+ [^ ]+ [^ ]+ /, "", line) } line == name { print $1, $2 }' |
+    while read -r first size; do
+        objdump --demangle --disassemble --no-show-raw-insn \
+            --start-address="0x$first" --stop-address=$((0x$first + 0x$size)) "$program"
+    done)
 # Instructions in a row with at least 99 in 100 of the greatest count.
 awk -v function_name="$function" '
     FNR == NR && /^fn=/ { inside = substr($0, 4) == function_name; next }
