@@ -58,6 +58,7 @@ def declared() -> dict[str, tuple[str, list[str]]]:
     text = HEADER.read_text(encoding="utf-8")
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
     text = text[text.index('extern "C" {') :]
+    text = re.sub(r"\n#if SDPA_QUERY_BLOCK == 4 .*?\n#endif\n", "\n", text, flags=re.S)  # microcontrollers only
     text = "\n".join(line for line in text.splitlines() if not line.startswith(("#", "extern", "}  "))).replace("\n} \n", "\n")
     text = text.replace('extern "C" {', "")
     types = " ".join(f"typedef int {name};" for name in "size_t ptrdiff_t int32_t uint32_t uint64_t uint8_t".split())
