@@ -26,12 +26,12 @@
 macro_rules! include_f32 {
     ($file:expr $(,)?) => {{
         const BYTES: &[u8] = ::core::include_bytes!($file);
-        #[allow(long_running_const_eval)]
+        #[allow(long_running_const_eval, reason = "a large file takes a while")]
         const FLOATS: [[f32; BYTES.len() / 4]; 1] = $crate::rows_of_f32(BYTES);
         FLOATS[0]
     }};
     ($file:expr, $rows:expr, $cols:expr $(,)?) => {{
-        #[allow(long_running_const_eval)]
+        #[allow(long_running_const_eval, reason = "a large file takes a while")]
         const FLOATS: [[f32; $cols]; $rows] = $crate::rows_of_f32(::core::include_bytes!($file));
         $crate::Matrix(FLOATS)
     }};

@@ -50,7 +50,6 @@ use heapless::Vec;
 use super::{
     Kernel, Name,
     blocks::{AnyElements, Block, Blocks, Data, Elements},
-    exp::Shift,
     mask::{KEY_BLOCK, Queries, ScoreMod, VisibleKeys},
     tile::ONE_VECTOR_ROWS,
 };
@@ -62,6 +61,7 @@ use half_vector::HalfVector;
 use key_lanes::KeyLanes;
 use one_lane::OneLane;
 use query_lanes::QueryLanes;
+use state::{Join, State, States, normaliser};
 
 mod half_vector;
 pub(crate) mod join;
@@ -70,6 +70,7 @@ mod one_lane;
 mod outputs;
 mod query_lanes;
 mod query_scores;
+mod state;
 
 /// Whether the target has no vectors: one lane is the only back end.
 const IS_MICROCONTROLLER: bool = cfg!(microcontroller);
@@ -306,18 +307,36 @@ trait LaneLayout {
     /// Whether no value is NaN or infinite.
     fn are_finite(&self, values: MatrixRef<'_>) -> bool;
 
-    /// [`score`](Self::score) for the keys of a block, which are widened into `widened`.
+    /// [`score`](Self::score) for the keys of a block that are not floats.
     #[inline(always)]
     fn score_elements(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
+        self.score_widened(elements, block, widened);
+    }
+
+    /// [`score_elements`](Self::score_elements) for all keys of the block, widened into `widened`.
+    #[inline(always)]
+    fn score_widened(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
         if let Some(keys) = elements.keys(block, 0..block.count, widened) {
             self.score(keys, MatrixRef::EMPTY);
         }
     }
 
     /// [`add_values`](Self::add_values), or [`add_visible_values`](Self::add_visible_values) unless `all`, for the
-    /// values of a block, which are widened into `widened`.
+    /// values of a block that are not floats.
     #[inline(always)]
     fn add_elements(
+        &mut self,
+        elements: &impl Elements,
+        block: Block,
+        all: bool,
+        widened: &mut [f32],
+    ) {
+        self.add_widened(elements, block, all, widened);
+    }
+
+    /// [`add_elements`](Self::add_elements) for all value columns, widened into `widened`.
+    #[inline(always)]
+    fn add_widened(
         &mut self,
         elements: &impl Elements,
         block: Block,
@@ -651,214 +670,6 @@ impl FlashAttention<'_, '_> {
         }
         self.has_sinks().then(|| [V::splat(token, self.sink); C])
     }
-}
-
-/// The online-softmax state of `C` vectors of queries: running maximum, its shift, sum of weights.
-#[derive(Clone, Copy)]
-struct State<const C: usize, V> {
-    m: [V; C],
-    shift: [Shift<V, true>; C],
-    sum: [V; C],
-}
-
-impl<const C: usize, V> State<C, V> {
-    /// The state before the first key: that of the sinks, if any.
-    #[inline(always)]
-    fn new<const L: usize>(token: V::Token, sinks: Option<[V; C]>) -> Self
-    where
-        V: Vector<L>,
-    {
-        let m = sinks.unwrap_or([V::splat(token, f32::NEG_INFINITY); C]);
-        let lowest = V::splat(token, f32::MIN);
-        let shift: [Shift<V, true>; C] = array!(|c| Shift::new(token, lowest.max(m[c])));
-        let sum = match sinks {
-            Some(sinks) => array!(|c| shift[c].weight(token, sinks[c])),
-            None => [V::splat(token, 0.0); C],
-        };
-        Self { m, shift, sum }
-    }
-
-    /// Whether one of the maxima `m` is +∞.
-    #[inline(always)]
-    fn has_infinity<const L: usize>(m: [V; C]) -> bool
-    where
-        V: Vector<L>,
-    {
-        let mut has_infinity = false;
-        for m in m {
-            has_infinity |= m.to_array().contains(&f32::INFINITY);
-        }
-        has_infinity
-    }
-
-    /// Raises the running maxima to `m` and returns the factors that rescale sums and accumulators.
-    #[inline(always)]
-    fn raise_maximum<const L: usize>(&mut self, token: V::Token, m: [V; C]) -> [V; C]
-    where
-        V: Vector<L>,
-    {
-        let constant = |c| V::splat(token, c);
-        let (zero, one) = (constant(0.0), constant(1.0));
-        let largest = constant(f32::MAX);
-        let mut factors = [zero; C];
-        for c in 0..C {
-            let finite = m[c].select_gt(largest, zero, constant(f32::MIN).max(m[c]));
-            let shift = Shift::new(token, finite);
-            let factor = self.shift[c].factor_to(token, shift);
-            // Finite scores have no weight beside +∞: the first +∞ resets the sums, a later one keeps them.
-            let at_infinity = self.m[c].select_gt(largest, one, zero);
-            factors[c] = m[c].select_gt(largest, at_infinity, factor);
-            self.shift[c] = shift;
-        }
-        self.m = m;
-        factors
-    }
-}
-
-/// The states of `C` vectors of queries: of the current span, and of the spans before it.
-#[derive(Clone, Copy)]
-struct States<const C: usize, V> {
-    span: State<C, V>,
-    /// The total of the states before; its accumulators are in the output. `None` if there are none.
-    total: Option<State<C, V>>,
-}
-
-/// How the accumulators of a span join those of the total: `lesser · factor + larger`.
-#[derive(Clone, Copy)]
-struct Join<const C: usize, V> {
-    /// The maxima of the span and of the total: the larger one has the larger accumulators.
-    m: [[V; C]; 2],
-    factors: [V; C],
-}
-
-impl<const C: usize, V> States<C, V> {
-    #[inline(always)]
-    fn new<const L: usize>(token: V::Token, sinks: Option<[V; C]>) -> Self
-    where
-        V: Vector<L>,
-    {
-        Self { span: State::new(token, sinks), total: None }
-    }
-
-    /// Ends a span: its state becomes part of the total, and unless it is the `last` a new one begins. Returns the
-    /// total, and how its accumulators join, unless it is the first state.
-    #[inline(always)]
-    fn end_span<const L: usize>(
-        &mut self,
-        token: V::Token,
-        last: bool,
-    ) -> (State<C, V>, Option<Join<C, V>>)
-    where
-        V: Vector<L>,
-    {
-        let (state, join) = match self.total {
-            None => (self.span, None),
-            Some(total) => {
-                let (state, join) = self.span.join(token, total);
-                (state, Some(join))
-            }
-        };
-        if !last {
-            *self = Self { span: State::new(token, None), total: Some(state) };
-        }
-        (state, join)
-    }
-}
-
-impl<const C: usize, V> State<C, V> {
-    /// The final factors of the accumulators: the reciprocals of the sums if they are to be `normalised`, else 1.
-    #[inline(always)]
-    fn factors<const L: usize>(&self, token: V::Token, normalised: bool) -> [V; C]
-    where
-        V: Vector<L>,
-    {
-        let one = V::splat(token, 1.0);
-        if normalised { array!(|c| normaliser(token, self.sum[c])) } else { [one; C] }
-    }
-
-    /// Writes the sums.
-    #[inline(always)]
-    fn write_sums<const L: usize>(&self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>)
-    where
-        V: Vector<L>,
-    {
-        let Some(write) = &mut attention.sums else { return };
-        for c in 0..C {
-            let lanes = tile.visible.len().saturating_sub(c * L).min(L);
-            let [max, sum] = [self.m[c], self.sum[c]].map(V::to_array);
-            if let (Some(max), Some(sum)) = (max.get(..lanes), sum.get(..lanes)) {
-                write(tile.first + c * L, Sums { max, sum });
-            }
-        }
-    }
-
-    /// Joins the state of a span with the total of those before it.
-    #[inline(always)]
-    fn join<const L: usize>(self, token: V::Token, total: Self) -> (Self, Join<C, V>)
-    where
-        V: Vector<L>,
-    {
-        let mut join = Join { m: [self.m, total.m], factors: self.m };
-        let larger: [V; C] = array!(|c| join.select(c, self.m[c], total.m[c]));
-        let mut state = Self {
-            m: array!(|c| join.select(c, total.m[c], self.m[c])),
-            shift: array!(|c| Shift::select(
-                #[inline(always)]
-                |a, b| join.select(c, a, b),
-                total.shift[c],
-                self.shift[c]
-            )),
-            sum: array!(|c| join.select(c, total.sum[c], self.sum[c])),
-        };
-        join.factors = state.raise_maximum(token, larger);
-        state.sum = array!(|c| {
-            let larger = join.select(c, self.sum[c], total.sum[c]);
-            state.sum[c].mul_add(join.factors[c], larger)
-        });
-        (state, join)
-    }
-}
-
-impl<V: Copy> Join<1, V> {
-    /// The join of the query in lane `lane`, in every lane.
-    #[inline(always)]
-    fn lane<const L: usize>(self, token: V::Token, lane: usize) -> Self
-    where
-        V: Vector<L>,
-    {
-        let splat = |x: V| V::splat(token, x.to_array().get(lane).copied().unwrap_or(0.0));
-        let [[of_span], [of_total]] = self.m;
-        let [factor] = self.factors;
-        Self { m: [[splat(of_span)], [splat(of_total)]], factors: [splat(factor)] }
-    }
-}
-
-impl<const C: usize, V: Copy> Join<C, V> {
-    /// In each lane of vector `c`: `a` where the maximum of the span is the larger one, else `b`.
-    #[inline(always)]
-    fn select<const L: usize>(&self, c: usize, a: V, b: V) -> V
-    where
-        V: Vector<L>,
-    {
-        self.m[0][c].select_gt(self.m[1][c], a, b)
-    }
-
-    /// Joins accumulators of vector `c` of the queries.
-    #[inline(always)]
-    fn apply<const L: usize>(&self, c: usize, span: V, total: V) -> V
-    where
-        V: Vector<L>,
-    {
-        let (lesser, larger) = (self.select(c, total, span), self.select(c, span, total));
-        lesser.mul_add(self.factors[c], larger)
-    }
-}
-
-/// The final factor of an accumulator whose weights have this sum: its reciprocal.
-#[inline(always)]
-fn normaliser<const L: usize, V: Vector<L>>(token: V::Token, sum: V) -> V {
-    // The only sum of weights below MIN_POSITIVE is 0, and then the accumulators are 0 too. NaN stays NaN.
-    V::splat(token, 1.0) / V::splat(token, f32::MIN_POSITIVE).max(sum)
 }
 
 /// The number of partial sums of a block's weights.

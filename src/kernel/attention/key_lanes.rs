@@ -510,11 +510,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
             Some([AnyRows::F16(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
             Some([AnyRows::Bf16(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
             Some([AnyRows::I8(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
-            _ => {
-                if let Some(keys) = elements.keys(block, 0..block.count, widened) {
-                    self.score(keys, MatrixRef::EMPTY);
-                }
-            }
+            _ => self.score_widened(elements, block, widened),
         }
     }
 
@@ -531,14 +527,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
             Some([_, AnyRows::F16(values)]) if all => self.add_any(values),
             Some([_, AnyRows::Bf16(values)]) if all => self.add_any(values),
             Some([_, AnyRows::I8(values)]) if all => self.add_any(values),
-            _ => {
-                let [_, [.., cols]] = elements.shapes();
-                match elements.values(block, 0..cols, widened) {
-                    Some(values) if all => self.add_values(values, MatrixRef::EMPTY),
-                    Some(values) => self.add_visible_values(values),
-                    None => (),
-                }
-            }
+            _ => self.add_widened(elements, block, all, widened),
         }
     }
 
