@@ -97,7 +97,7 @@ pub(crate) const fn widened(dim: usize, value_dim: usize) -> usize {
     longest.saturating_mul(one_lane::TILE_ROWS)
 }
 
-/// The largest scores of consecutive queries, and the sums of their weights under the [`Shift`]s of these
+/// The largest scores of consecutive queries, and the sums of their weights under the shifts of these
 /// scores. For a query without visible keys and sink they are −∞ and 0.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums<'a> {
