@@ -14,7 +14,7 @@ use super::{
 use crate::{
     matrix::{MatrixMut, MatrixRef},
     simd::{
-        Load, Vector, array,
+        Load, Vector,
         strip::{self, Source},
     },
 };
@@ -45,7 +45,8 @@ impl<E: Load> Kernel for Widen<'_, E> {
                 continue;
             }
             for (col, to) in (0..).step_by(L).zip(to.chunks_mut(L)) {
-                row_lanes::<L, V, E>(token, from, row, col).store_partial(to);
+                let [vector]: [V; 1] = strip::read(token, from, row, col);
+                vector.store_partial(to);
             }
         }
     }
@@ -59,24 +60,6 @@ fn widen_row<const L: usize, V: Vector<L>, E: Load>(token: V::Token, from: &[E],
             (Some(from), Some(to)) => E::load::<L, V>(token, from).store(to),
             _ => E::load_partial::<L, V>(token, from, 0.0).store_partial(to),
         }
-    }
-}
-
-/// `L` columns of a row from `col` on; 0 out of range.
-#[inline(always)]
-fn row_lanes<const L: usize, V: Vector<L>, E: Load>(
-    token: V::Token,
-    of: MatrixRef<'_, E>,
-    row: usize,
-    col: usize,
-) -> V {
-    let end = of.cols().min(col + L);
-    match of.row(row).and_then(|row| row.get(col..end)) {
-        Some(from) => match from.first_chunk::<L>() {
-            Some(from) => E::load(token, from),
-            None => E::load_partial(token, from, 0.0),
-        },
-        None => V::load(token, &array!(|i| of.get(row, col + i).map_or(0.0, E::widen))),
     }
 }
 
@@ -263,12 +246,13 @@ fn pack<const L: usize, V: Vector<L>, E: Load>(
     if w.row_stride() == 1 && L > 1 {
         // Columns are contiguous: transpose `L` × `L` squares.
         for (rows, k) in panel.chunks_mut(L).zip(range.step_by(L)) {
-            let square = array!(|i| row_lanes::<L, V, E>(token, w.t(), col + i, k));
-            store_square::<L, 1, V>(V::transpose(square), V::splat(token, 1.0), rows, 0);
+            let square = V::transpose(strip::read_rows(token, w.t(), col, k));
+            store_square::<L, 1, V>(square, V::splat(token, 1.0), rows, 0);
         }
     } else {
         for ([to], k) in panel.iter_mut().zip(range) {
-            row_lanes::<L, V, E>(token, w, k, col).store(to);
+            let [vector]: [V; 1] = strip::read(token, w, k, col);
+            vector.store(to);
         }
     }
 }

@@ -467,9 +467,9 @@ impl<const DENSE: bool> Row<'_, DENSE> {
 
 /// Reads `G * L` lanes of row `row` from `col` on; lanes out of range are 0.
 #[inline(always)]
-pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
+pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>, E: Load>(
     token: V::Token,
-    view: MatrixRef<'_>,
+    view: MatrixRef<'_, E>,
     row: usize,
     col: usize,
 ) -> [V; G] {
@@ -487,9 +487,9 @@ pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>>(
 
 /// Reads `L` columns from `col` on of `N` rows from `row` on; elements out of range are 0.
 #[inline(always)]
-pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
+pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>, E: Load>(
     token: V::Token,
-    view: MatrixRef<'_>,
+    view: MatrixRef<'_, E>,
     row: usize,
     col: usize,
 ) -> [V; N] {
@@ -497,32 +497,22 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>>(
     // square of a loop, dozens of them, in memory.
     let (row, col) = black_box((row, col));
     let rows = view.rows().saturating_sub(row);
-    if view.col_stride() == 1 && view.cols().saturating_sub(col) >= L {
-        let (at, stride) = (view.at(row, col), view.row_stride());
-        if rows >= N {
-            let mut at = at;
-            return array!(|_i| {
-                // SAFETY: each of these rows has `L` contiguous lanes from `col` on.
-                let [vector] = unsafe { load(token, at) };
-                at = at.wrapping_add(stride);
-                vector
-            });
-        }
-        array!(|i| {
-            if i < rows {
-                // SAFETY: the row has `L` contiguous lanes from `col` on.
-                let [vector] = unsafe { load(token, at.wrapping_add(stride.wrapping_mul(i))) };
-                vector
-            } else {
-                V::splat(token, 0.0)
-            }
-        })
-    } else {
-        array!(|i| {
-            let [vector] = read(token, view, row + i, col);
+    if view.col_stride() == 1 && view.cols().saturating_sub(col) >= L && rows >= N {
+        let (mut at, stride) = (view.at(row, col), view.row_stride());
+        return array!(|_i| {
+            // SAFETY: each of these rows has `L` contiguous lanes from `col` on.
+            let [vector] = unsafe { load(token, at) };
+            at = at.wrapping_add(stride);
             vector
-        })
+        });
     }
+    // A loop, through memory: unrolled, the ends of rows would be most of the code of a kernel.
+    let mut square = [[0.0; L]; N];
+    for (i, lanes) in square.iter_mut().enumerate().take(rows) {
+        let [vector]: [V; 1] = read(token, view, row + i, col);
+        vector.store(lanes);
+    }
+    array!(|i| V::load(token, &square[i]))
 }
 
 /// Calls `f` with every four columns of `N` vectors of rows from `row` on: with what `prepare` returns for the index
@@ -705,13 +695,35 @@ unsafe fn gather<const L: usize, const G: usize, V: Vector<L>, E: Load>(
             E::load_partial(token, unsafe { core::slice::from_raw_parts(at, count) }, fill)
         } else {
             let mut vector = [fill; L];
-            for (i, lane) in vector.iter_mut().enumerate().take(count) {
-                // SAFETY: one of the caller's lanes.
-                *lane = unsafe { *at.wrapping_add(stride.wrapping_mul(i)) }.widen();
+            if const { L == 1 || size_of::<E>() == size_of::<f32>() } {
+                for (i, lane) in vector.iter_mut().enumerate().take(count) {
+                    // SAFETY: one of the caller's lanes.
+                    *lane = unsafe { *at.wrapping_add(stride.wrapping_mul(i)) }.widen();
+                }
+            } else {
+                let lanes = vector.get_mut(..count).unwrap_or_default();
+                // SAFETY: `count` of the caller's lanes.
+                unsafe { gather_strided(at, stride, lanes) };
             }
             V::load(token, &vector)
         }
     })
+}
+
+/// Reads one element for each of `lanes`, `stride` elements apart.
+///
+/// A function of its own: inlined, this path of each vector would be most of the code of a kernel. A call beside a loop
+/// over floats costs that loop registers.
+///
+/// # Safety
+///
+/// All of them may be read.
+#[inline(never)]
+unsafe fn gather_strided<E: Load>(at: *const E, stride: usize, lanes: &mut [f32]) {
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        // SAFETY: one of the caller's elements.
+        *lane = unsafe { *at.wrapping_add(stride.wrapping_mul(i)) }.widen();
+    }
 }
 
 /// Scatters `lanes` lanes, `stride` floats apart.
