@@ -313,7 +313,7 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
     right: Source<'_>,
     sums: [[V; C]; R],
 ) -> [[V; C]; R] {
-    accumulate_with(
+    accumulate_with::<L, R, C, false, V, f32>(
         token,
         left,
         right,
@@ -323,12 +323,14 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
     )
 }
 
-/// [`accumulate`] that calls `per_k` after each `k`, to interleave other work such as a prefetch.
+/// [`accumulate`] that calls `per_k` after each `k`, to interleave other work such as a prefetch. `WHOLE`: `right` has
+/// full, contiguous vectors; there is no code for others.
 #[inline(always)]
 pub(super) fn accumulate_with<
     const L: usize,
     const R: usize,
     const C: usize,
+    const WHOLE: bool,
     V: Vector<L>,
     E: Load,
 >(
@@ -363,7 +365,7 @@ pub(super) fn accumulate_with<
         );
         right = right.skip(done);
     }
-    right.for_each_with(
+    right.for_each_with::<L, C, R, WHOLE, V>(
         token,
         left,
         #[inline(always)]

@@ -157,6 +157,12 @@ impl<E: Load> Source<'_, E> {
         are_dense.then_some(Self { step: 4 * L, extent, ..self })
     }
 
+    /// The number of vectors of `L` lanes side by side, where all are full and contiguous; 0 elsewhere.
+    #[inline(always)]
+    pub(crate) fn whole_vectors<const L: usize>(self) -> usize {
+        if self.stride == 1 { self.extent.lanes / L } else { 0 }
+    }
+
     /// Skips the first `positions` positions.
     #[inline(always)]
     pub(crate) fn skip(mut self, positions: usize) -> Self {
@@ -167,9 +173,15 @@ impl<E: Load> Source<'_, E> {
     }
 
     /// Calls `f` with the vectors of each position and the matching column of `left`, up to the shorter of
-    /// both; missing lanes are 0.
+    /// both; missing lanes are 0. If `WHOLE`, positions that are not full and contiguous are left out.
     #[inline(always)]
-    pub(crate) fn for_each_with<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
+    pub(crate) fn for_each_with<
+        const L: usize,
+        const G: usize,
+        const R: usize,
+        const WHOLE: bool,
+        V: Vector<L>,
+    >(
         mut self,
         token: V::Token,
         mut left: impl BroadcastColumns<R>,
@@ -177,15 +189,22 @@ impl<E: Load> Source<'_, E> {
     ) {
         self.extent.positions = self.extent.positions.min(left.remaining());
         self.extent.tail = 0;
-        self.for_each(
-            token,
-            0.0,
-            #[inline(always)]
-            |x| {
-                // SAFETY: called once per position, of which there are at most `left.remaining()`.
-                f(x, unsafe { left.next_column() });
-            },
-        );
+        // SAFETY: called once per position, of which there are at most `left.remaining()`.
+        let mut next = || unsafe { left.next_column() };
+        if WHOLE {
+            self.for_each_full(
+                token,
+                #[inline(always)]
+                |x| f(x, next()),
+            );
+        } else {
+            self.for_each(
+                token,
+                0.0,
+                #[inline(always)]
+                |x| f(x, next()),
+            );
+        }
     }
 }
 

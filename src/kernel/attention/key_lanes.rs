@@ -108,16 +108,18 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     fn score_columns<E: Load>(&mut self, keys: MatrixRef<'_, E>, mut prefetch: impl FnMut(usize)) {
         let mut first = 0;
         while first < self.keys {
-            // The same widths as in `Outputs::add_values`, and for the same reason.
-            let vectors = (self.keys - first).div_ceil(L);
-            first += if const { R == 1 && 8 * L <= KEY_BLOCK } && vectors >= 8 {
-                self.score_vectors::<8, E>(keys, first, &mut prefetch)
-            } else if const { R == 1 } && vectors >= 4 {
-                self.score_vectors::<4, E>(keys, first, &mut prefetch)
-            } else if vectors >= 2 {
-                self.score_vectors::<2, E>(keys, first, &mut prefetch)
+            // The same widths as in `Outputs::add_values`, and for the same reasons.
+            let whole = Source::columns(keys.t(), first, KEY_BLOCK).whole_vectors::<L>();
+            first += if const { R == 1 && 8 * L <= KEY_BLOCK } && whole >= 8 {
+                self.score_vectors::<8, true, E>(keys, first, &mut prefetch)
+            } else if const { R == 1 } && whole >= 4 {
+                self.score_vectors::<4, true, E>(keys, first, &mut prefetch)
+            } else if const { R == 1 } && whole >= 2 {
+                self.score_vectors::<2, true, E>(keys, first, &mut prefetch)
+            } else if const { R > 1 } && self.keys - first > L {
+                self.score_vectors::<2, false, E>(keys, first, &mut prefetch)
             } else {
-                self.score_vectors::<1, E>(keys, first, &mut prefetch)
+                self.score_vectors::<1, false, E>(keys, first, &mut prefetch)
             };
         }
     }
@@ -125,14 +127,14 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     /// Computes the scores of `N` vectors of keys from `first` on, whose row stride is 1. Returns the number
     /// of keys.
     #[inline(always)]
-    fn score_vectors<const N: usize, E: Load>(
+    fn score_vectors<const N: usize, const WHOLE: bool, E: Load>(
         &mut self,
         keys: MatrixRef<'_, E>,
         first: usize,
         prefetch: &mut impl FnMut(usize),
     ) -> usize {
         let token = self.token;
-        let sums = accumulate_with::<L, R, N, V, E>(
+        let sums = accumulate_with::<L, R, N, WHOLE, V, E>(
             token,
             BroadcastRows::new(self.queries, 0, 0),
             Source::columns(keys.t(), first, N * L),

@@ -32,7 +32,8 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// weights, one key per column; `prefetch` is called with the number of floats of values just read.
     ///
     /// A step takes two vectors of columns, as a tile does. With one query it takes up to 8, so that
-    /// whole rows are read in sequence and the latency of a multiply-add is hidden.
+    /// whole rows are read in sequence and the latency of a multiply-add is hidden; what is left, or not contiguous,
+    /// goes one vector at a time: code for it at each width would be most of the kernel.
     #[inline(always)]
     pub(super) fn add_values<const R: usize, W: BroadcastColumns<R>, E: Load>(
         &mut self,
@@ -43,15 +44,18 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     ) {
         let mut col = 0;
         while col < values.cols() {
-            let (left, vectors) = (weights(), (values.cols() - col).div_ceil(L));
-            col += if const { R == 1 } && vectors >= 8 {
-                self.add_vectors::<R, 8, E>(col, left, values, factors, &mut prefetch)
-            } else if const { R == 1 } && vectors >= 4 {
-                self.add_vectors::<R, 4, E>(col, left, values, factors, &mut prefetch)
-            } else if vectors >= 2 {
-                self.add_vectors::<R, 2, E>(col, left, values, factors, &mut prefetch)
+            let (left, rest) = (weights(), values.cols() - col);
+            let whole = Source::columns(values, col, rest).whole_vectors::<L>();
+            col += if const { R == 1 } && whole >= 8 {
+                self.add_vectors::<R, 8, true, E>(col, left, values, factors, &mut prefetch)
+            } else if const { R == 1 } && whole >= 4 {
+                self.add_vectors::<R, 4, true, E>(col, left, values, factors, &mut prefetch)
+            } else if const { R == 1 } && whole >= 2 {
+                self.add_vectors::<R, 2, true, E>(col, left, values, factors, &mut prefetch)
+            } else if const { R > 1 } && rest > L {
+                self.add_vectors::<R, 2, false, E>(col, left, values, factors, &mut prefetch)
             } else {
-                self.add_vectors::<R, 1, E>(col, left, values, factors, &mut prefetch)
+                self.add_vectors::<R, 1, false, E>(col, left, values, factors, &mut prefetch)
             };
         }
         self.acc_is_zero = false;
@@ -60,7 +64,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// [`add_values`](Self::add_values) for `N` vectors of columns from `col` on. Returns the number of
     /// columns.
     #[inline(always)]
-    fn add_vectors<const R: usize, const N: usize, E: Load>(
+    fn add_vectors<const R: usize, const N: usize, const WHOLE: bool, E: Load>(
         &mut self,
         col: usize,
         weights: impl BroadcastColumns<R>,
@@ -71,7 +75,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
         let token = self.token;
         let right = Source::columns(values, col, N * L);
         let zeros = [[V::splat(token, 0.0); N]; R];
-        let sums = accumulate_with::<L, R, N, V, E>(
+        let sums = accumulate_with::<L, R, N, WHOLE, V, E>(
             token,
             weights,
             right,
