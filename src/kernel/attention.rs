@@ -49,7 +49,7 @@ use heapless::Vec;
 
 use super::{
     Kernel, Name,
-    blocks::{AnyElements, Block, Blocks, Data, Elements},
+    blocks::{AnyElements, AnyRows, Block, Blocks, Data, Elements},
     mask::{KEY_BLOCK, Queries, ScoreMod, VisibleKeys},
     tile::ONE_VECTOR_ROWS,
 };
@@ -307,9 +307,19 @@ trait LaneLayout {
     /// Whether no value is NaN or infinite.
     fn are_finite(&self, values: MatrixRef<'_>) -> bool;
 
+    /// Whether the layout takes the keys of a block, its values and the keys of the next one as they are, if they are
+    /// there: `rows`, below.
+    const LOADS_ELEMENTS: bool = false;
+
     /// [`score`](Self::score) for the keys of a block that are not floats.
     #[inline(always)]
-    fn score_elements(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
+    fn score_elements(
+        &mut self,
+        elements: &impl Elements,
+        block: Block,
+        _rows: Option<[AnyRows<'_>; 3]>,
+        widened: &mut [f32],
+    ) {
         self.score_widened(elements, block, widened);
     }
 
@@ -328,6 +338,7 @@ trait LaneLayout {
         &mut self,
         elements: &impl Elements,
         block: Block,
+        _rows: Option<[AnyRows<'_>; 3]>,
         all: bool,
         widened: &mut [f32],
     ) {
@@ -367,6 +378,7 @@ enum Operands<'a, 'w, E> {
     Elements {
         elements: E,
         block: Block,
+        rows: Option<[AnyRows<'a>; 3]>,
         widened: &'w mut [f32],
     },
 }
@@ -376,8 +388,8 @@ impl<E: Elements + Copy> Operands<'_, '_, E> {
     fn score(&mut self, lanes: &mut impl LaneLayout) {
         match self {
             Self::Floats { keys, values, .. } => lanes.score(*keys, *values),
-            Self::Elements { elements, block, widened } => {
-                lanes.score_elements(elements, *block, widened);
+            Self::Elements { elements, block, rows, widened } => {
+                lanes.score_elements(elements, *block, *rows, widened);
                 if let Some(scores) = lanes.scores_mut() {
                     elements.scale_scores(*block, scores);
                 }
@@ -409,8 +421,8 @@ impl<E: Elements + Copy> Operands<'_, '_, E> {
         match self {
             Self::Floats { values, next, .. } if all => lanes.add_values(*values, *next),
             Self::Floats { values, .. } => lanes.add_visible_values(*values),
-            Self::Elements { elements, block, widened } => {
-                lanes.add_elements(elements, *block, all, widened);
+            Self::Elements { elements, block, rows, widened } => {
+                lanes.add_elements(elements, *block, *rows, all, widened);
             }
         }
     }
@@ -478,13 +490,13 @@ impl FlashAttention<'_, '_> {
     }
 
     #[inline(always)]
-    fn for_each_block(
+    fn for_each_block<T: LaneLayout>(
         &self,
         blocks: &Blocks<'_, impl Elements + Copy>,
         numbers: Range<usize>,
         widened: &mut [f32],
         tile: &Tile<'_>,
-        lanes: &mut impl LaneLayout,
+        lanes: &mut T,
     ) {
         let queries = self.queries_of(tile);
         let head = tile.first.checked_div(self.queries_per_kv_head).unwrap_or(0);
@@ -503,17 +515,21 @@ impl FlashAttention<'_, '_> {
                 continue;
             }
             let block = Block { head, number, count, dim: self.queries.cols() };
+            let next = self.visible.keys[1].saturating_sub(first + count).min(KEY_BLOCK);
+            let next = Block { number: number + 1, count: next, ..block };
             let mut operands = match &blocks.data {
                 Data::Floats(floats) => {
                     let Some([keys, values]) = blocks.floats(*floats, block) else { continue };
-                    let next = self.visible.keys[1].saturating_sub(first + count).min(KEY_BLOCK);
-                    let next = Block { number: number + 1, count: next, ..block };
                     let next = blocks.floats(*floats, next);
                     let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
                     Operands::Floats { keys, values, next }
                 }
                 Data::Elements(elements) => {
-                    Operands::Elements { elements: *elements, block, widened }
+                    let rows = if T::LOADS_ELEMENTS { elements.any(block) } else { None };
+                    let rows = rows.map(|[keys, values]| {
+                        [keys, values, elements.any(next).map_or(keys, |[keys, _]| keys)]
+                    });
+                    Operands::Elements { elements: *elements, block, rows, widened }
                 }
             };
             operands.score(lanes);

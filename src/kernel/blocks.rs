@@ -9,6 +9,7 @@ use super::mask::{KEY_BLOCK, SPAN_BLOCKS};
 use crate::{
     matrix::{HeadsRef, MatrixMut, MatrixRef},
     number::{Bf16, F16, I8},
+    simd::prefetch::{Prefetcher, fit_in_l1},
 };
 
 /// The keys and values of every KV head, by blocks.
@@ -181,6 +182,20 @@ pub enum AnyRows<'a> {
     F16(MatrixRef<'a, F16>),
     Bf16(MatrixRef<'a, Bf16>),
     I8(MatrixRef<'a, I8>),
+}
+
+impl<'a> AnyRows<'a> {
+    /// A prefetcher of these rows, if they [`fit_in_l1`] beside `now`; otherwise of `now`, which costs next to nothing.
+    #[inline(always)]
+    pub(crate) fn prefetcher<'b: 'a, E: Copy>(self, now: MatrixRef<'b, E>) -> Prefetcher<'a, true> {
+        match self {
+            Self::F32(rows) if fit_in_l1(now, rows) => Prefetcher::new(rows),
+            Self::F16(rows) if fit_in_l1(now, rows) => Prefetcher::new(rows),
+            Self::Bf16(rows) if fit_in_l1(now, rows) => Prefetcher::new(rows),
+            Self::I8(rows) if fit_in_l1(now, rows) => Prefetcher::new(rows),
+            _ => Prefetcher::new(now),
+        }
+    }
 }
 
 /// Keys and values that are not floats, or not both. Kernels of hosts call it as a trait object.

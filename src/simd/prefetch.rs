@@ -12,33 +12,37 @@ use crate::matrix::MatrixRef;
 /// `L1` prefetches into the first-level cache, for rows that are contiguous and [`fit_in_l1`]; otherwise into
 /// the second-level cache.
 pub(crate) struct Prefetcher<'a, const L1: bool> {
-    at: *const f32,
+    at: *const u8,
     /// Cache lines per row.
     lines: usize,
     /// Cache lines of the current row that are not prefetched yet.
     lines_left: usize,
-    /// The distance in floats from the end of a row's lines to the next row.
+    /// The distance in bytes from the end of a row's lines to the next row.
     gap: usize,
-    borrow: PhantomData<&'a [f32]>,
+    borrow: PhantomData<&'a [u8]>,
 }
 
-/// Floats per cache line.
-const LINE: usize = 16;
+/// Bytes per cache line.
+const LINE: usize = 64;
 
-/// Floats in a first-level cache of 48 KiB.
-const L1_FLOATS: usize = 12_288;
+/// Bytes in a first-level cache of 48 KiB.
+const L1_BYTES: usize = 49_152;
 
 /// Whether both matrices together fit in the first-level cache.
 #[inline(always)]
-fn both_fit_l1(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
-    let floats = |view: MatrixRef<'_>| view.rows().saturating_mul(view.cols());
-    floats(now).saturating_add(floats(next)) <= L1_FLOATS
+fn both_fit_l1<E: Copy, N: Copy>(now: MatrixRef<'_, E>, next: MatrixRef<'_, N>) -> bool {
+    bytes(now).saturating_add(bytes(next)) <= L1_BYTES
+}
+
+#[inline(always)]
+fn bytes<E: Copy>(view: MatrixRef<'_, E>) -> usize {
+    view.rows().saturating_mul(view.cols()).saturating_mul(size_of::<E>())
 }
 
 /// Whether both matrices together fit in the first-level cache and `next` is contiguous: strided rows may map
 /// to a few sets of the cache and evict each other. Always true on targets without prefetch.
 #[inline(always)]
-pub(crate) fn fit_in_l1(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
+pub(crate) fn fit_in_l1<E: Copy, N: Copy>(now: MatrixRef<'_, E>, next: MatrixRef<'_, N>) -> bool {
     let prefetches = cfg!(all(target_arch = "x86_64", target_feature = "sse"));
     let rows = by_rows(next);
     !prefetches || ((rows.row_stride() == rows.cols() || next.is_empty()) && both_fit_l1(now, next))
@@ -46,31 +50,38 @@ pub(crate) fn fit_in_l1(now: MatrixRef<'_>, next: MatrixRef<'_>) -> bool {
 
 /// The view in memory order, row by row. The keys of a KV cache are stored transposed.
 #[inline(always)]
-fn by_rows(view: MatrixRef<'_>) -> MatrixRef<'_> {
+fn by_rows<E: Copy>(view: MatrixRef<'_, E>) -> MatrixRef<'_, E> {
     if view.row_stride() == 1 { view.t() } else { view }
 }
 
 impl<'a, const L1: bool> Prefetcher<'a, L1> {
     /// Starts at the first element of `view`.
     #[inline(always)]
-    pub(crate) fn new(view: MatrixRef<'a>) -> Self {
+    pub(crate) fn new<E: Copy>(view: MatrixRef<'a, E>) -> Self {
         let view = by_rows(view);
-        let lines = view.cols().div_ceil(LINE);
-        let gap = view.row_stride().wrapping_sub(lines * LINE);
-        Self { at: view.at(0, 0), lines, lines_left: lines, gap, borrow: PhantomData }
+        let bytes = |elements: usize| elements.wrapping_mul(size_of::<E>());
+        let lines = bytes(view.cols()).div_ceil(LINE);
+        let gap = bytes(view.row_stride()).wrapping_sub(lines * LINE);
+        Self { at: view.at(0, 0).cast(), lines, lines_left: lines, gap, borrow: PhantomData }
     }
 
-    /// Prefetches the next `floats` floats, which may be past the end of the matrix.
+    /// Prefetches as many bytes as `floats` floats have: see [`fetch_bytes`](Self::fetch_bytes).
     #[inline(always)]
     pub(crate) fn fetch(&mut self, floats: usize) {
+        self.fetch_bytes(floats * size_of::<f32>());
+    }
+
+    /// Prefetches the next `bytes` bytes, which may be past the end of the matrix.
+    #[inline(always)]
+    pub(crate) fn fetch_bytes(&mut self, bytes: usize) {
         if L1 || self.gap == 0 {
-            for line in 0..floats.div_ceil(LINE) {
+            for line in 0..bytes.div_ceil(LINE) {
                 prefetch::<L1>(self.at.wrapping_add(line * LINE));
             }
-            self.at = self.at.wrapping_add(floats);
+            self.at = self.at.wrapping_add(bytes);
             return;
         }
-        for _ in 0..floats.div_ceil(LINE) {
+        for _ in 0..bytes.div_ceil(LINE) {
             prefetch::<L1>(self.at);
             self.at = self.at.wrapping_add(LINE);
             self.lines_left = self.lines_left.wrapping_sub(1);
@@ -93,7 +104,7 @@ impl<'a> Prefetcher<'a, false> {
 
 /// Prefetches the cache line at `at`, which may be any address.
 #[inline(always)]
-fn prefetch<const L1: bool>(at: *const f32) {
+fn prefetch<const L1: bool>(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", target_feature = "sse"))]
     {
         use core::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};

@@ -296,12 +296,14 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
 
     /// The stage of the scores, for keys of a cache that are not floats.
     #[inline(always)]
-    fn element_products<E: Load>((this, keys): (&mut Self, MatrixRef<'_, E>)) {
+    fn element_products<E: Load>(
+        (this, keys, mut prefetcher): (&mut Self, MatrixRef<'_, E>, Prefetcher<'_, true>),
+    ) {
         this.keys = keys.rows();
         this.score_columns(
             keys,
             #[inline(always)]
-            |_| (),
+            |elements| prefetcher.fetch_bytes(elements * size_of::<E>()),
         );
     }
 
@@ -318,11 +320,13 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
 
     /// The stage of the weighted values that are not floats.
     #[inline(always)]
-    fn element_values<E: Load>((this, values): (&mut Self, MatrixRef<'_, E>)) {
+    fn element_values<E: Load>(
+        (this, values, mut prefetcher): (&mut Self, MatrixRef<'_, E>, Prefetcher<'_, true>),
+    ) {
         this.add_weighted(
             values,
             #[inline(always)]
-            |_| (),
+            |elements| prefetcher.fetch_bytes(elements * size_of::<E>()),
         );
     }
 
@@ -358,16 +362,12 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
 }
 
 impl<const L: usize, const R: usize, V: Vector<L>> KeyLanes<'_, L, R, V> {
-    /// Whether elements are widened where they are loaded. One query is bound by these loads; with several, and on a
-    /// back end that leaves a single query to one with fewer lanes, a widened copy is as fast and needs no code.
-    const LOADS_ELEMENTS: bool = R == 1 && L <= 8;
-
     #[inline(always)]
-    fn score_any<E: Load>(&mut self, keys: MatrixRef<'_, E>) {
-        if const { Self::LOADS_ELEMENTS } {
+    fn score_any<E: Load>(&mut self, keys: MatrixRef<'_, E>, next: AnyRows<'_>) {
+        if const { <Self as LaneLayout>::LOADS_ELEMENTS } {
             V::one_query_products(
                 self.token,
-                (self, keys),
+                (self, keys, next.prefetcher(keys)),
                 #[inline(always)]
                 |operands| Self::element_products(operands),
             );
@@ -375,11 +375,11 @@ impl<const L: usize, const R: usize, V: Vector<L>> KeyLanes<'_, L, R, V> {
     }
 
     #[inline(always)]
-    fn add_any<E: Load>(&mut self, values: MatrixRef<'_, E>) {
-        if const { Self::LOADS_ELEMENTS } {
+    fn add_any<E: Load>(&mut self, values: MatrixRef<'_, E>, next: AnyRows<'_>) {
+        if const { <Self as LaneLayout>::LOADS_ELEMENTS } {
             V::one_query_values(
                 self.token,
-                (self, values),
+                (self, values, next.prefetcher(values)),
                 #[inline(always)]
                 |operands| Self::element_values(operands),
             );
@@ -505,13 +505,28 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         are_finite::<L, V>(self.token, values)
     }
 
+    /// One query is bound by the loads; with several, and on a back end that leaves a single query to one with fewer
+    /// lanes, a widened copy is as fast and needs no code.
+    const LOADS_ELEMENTS: bool = R == 1 && L <= 8;
+
     #[inline(always)]
-    fn score_elements(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
-        let keys = if Self::LOADS_ELEMENTS { elements.any(block) } else { None };
-        match keys {
-            Some([AnyRows::F16(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
-            Some([AnyRows::Bf16(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
-            Some([AnyRows::I8(keys), _]) if keys.row_stride() == 1 => self.score_any(keys),
+    fn score_elements(
+        &mut self,
+        elements: &impl Elements,
+        block: Block,
+        rows: Option<[AnyRows<'_>; 3]>,
+        widened: &mut [f32],
+    ) {
+        match rows {
+            Some([AnyRows::F16(keys), next, _]) if keys.row_stride() == 1 => {
+                self.score_any(keys, next);
+            }
+            Some([AnyRows::Bf16(keys), next, _]) if keys.row_stride() == 1 => {
+                self.score_any(keys, next);
+            }
+            Some([AnyRows::I8(keys), next, _]) if keys.row_stride() == 1 => {
+                self.score_any(keys, next);
+            }
             _ => self.score_widened(elements, block, widened),
         }
     }
@@ -521,14 +536,14 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         &mut self,
         elements: &impl Elements,
         block: Block,
+        rows: Option<[AnyRows<'_>; 3]>,
         all: bool,
         widened: &mut [f32],
     ) {
-        let values = if Self::LOADS_ELEMENTS { elements.any(block) } else { None };
-        match values {
-            Some([_, AnyRows::F16(values)]) if all => self.add_any(values),
-            Some([_, AnyRows::Bf16(values)]) if all => self.add_any(values),
-            Some([_, AnyRows::I8(values)]) if all => self.add_any(values),
+        match rows {
+            Some([_, AnyRows::F16(values), next]) if all => self.add_any(values, next),
+            Some([_, AnyRows::Bf16(values), next]) if all => self.add_any(values, next),
+            Some([_, AnyRows::I8(values), next]) if all => self.add_any(values, next),
             _ => self.add_widened(elements, block, all, widened),
         }
     }

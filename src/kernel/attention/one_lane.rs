@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     kernel::{
-        blocks::{Block, Elements},
+        blocks::{AnyRows, Block, Elements},
         exp::Shift,
         mask::{Queries, ScoreMod},
         softmax::share_at_infinity,
@@ -452,7 +452,13 @@ impl LaneLayout for OneLane<'_> {
     // A tile of keys, or of value columns, at a time: a microcontroller has no room for the floats of a block.
 
     #[inline(always)]
-    fn score_elements(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
+    fn score_elements(
+        &mut self,
+        elements: &impl Elements,
+        block: Block,
+        _rows: Option<[AnyRows<'_>; 3]>,
+        widened: &mut [f32],
+    ) {
         self.keys = block.count;
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
         let tiles = scores.chunks_mut(TILE_ROWS * self.width.max(1));
@@ -468,6 +474,7 @@ impl LaneLayout for OneLane<'_> {
         &mut self,
         elements: &impl Elements,
         block: Block,
+        _rows: Option<[AnyRows<'_>; 3]>,
         all: bool,
         widened: &mut [f32],
     ) {
