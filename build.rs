@@ -3,6 +3,7 @@
 //! * `small`: the crate is compiled for size. Code cannot see its own `opt-level`, and the shortest loops are slow
 //!   at `opt-level` 3.
 //! * `microcontroller`: flash, stack and workspace are scarce, and vectors have one lane.
+//! * `converts_f16`: a microcontroller's FPU widens floats of 16 bits.
 //! * `portable`: the target has the back end `portable`, made of `wide`'s vectors. Cargo.toml depends on `wide`
 //!   under the same condition; a lint in `src/lib.rs` checks that the two agree.
 
@@ -23,9 +24,17 @@ fn main() {
     let has_sse2 = features.split(',').any(|feature| feature == "sse2");
     let is_portable = !is_microcontroller && (has_sse2 || !is_x86);
 
-    for (cfg, is_set) in
-        [("small", is_small), ("microcontroller", is_microcontroller), ("portable", is_portable)]
-    {
+    // Every FPU of these cores does; rustc does not tell the features of one.
+    let (target, abi) = (variable("TARGET"), variable("CARGO_CFG_TARGET_ABI"));
+    let is_mainline = ["thumbv7em-", "thumbv8m.main-"].iter().any(|core| target.starts_with(core));
+    let converts_f16 = is_mainline && abi == "eabihf";
+
+    for (cfg, is_set) in [
+        ("small", is_small),
+        ("microcontroller", is_microcontroller),
+        ("converts_f16", converts_f16),
+        ("portable", is_portable),
+    ] {
         println!("cargo::rustc-check-cfg=cfg({cfg})");
         if is_set {
             println!("cargo::rustc-cfg={cfg}");

@@ -298,7 +298,7 @@ impl<'a> Attention<'a> {
     }
 
     /// The length of the workspace of a call over [elements](Self::run_elements), in floats: the keys or values of a
-    /// block more, or of four keys on microcontrollers.
+    /// block more; on microcontrollers none.
     pub const fn elements_workspace(dim: usize, value_dim: usize) -> usize {
         Self::workspace(dim, value_dim).saturating_add(attention::widened(dim, value_dim))
     }

@@ -164,7 +164,7 @@ macro_rules! widened {
 
 /// [`Element`] for a float type of 16 bits.
 macro_rules! half_width {
-    ($element:ident) => {
+    ($element:ident, $infinite:expr) => {
         impl sealed::Sealed for $element {}
 
         impl Element for $element {
@@ -174,8 +174,10 @@ macro_rules! half_width {
             const NO_SCALE: () = ();
 
             fn scale_of(floats: MatrixRef<'_>, row: usize) -> Option<()> {
-                let fits = |x: f32| !x.is_finite() || Self::from_f32(x).to_f32().is_finite();
-                (0..floats.cols()).all(|col| floats.get(row, col).is_some_and(fits)).then_some(())
+                let becomes_infinite = |x: f32| ($infinite..f32::INFINITY).contains(&x.abs());
+                (0..floats.cols())
+                    .all(|col| floats.get(row, col).is_some_and(|x| !becomes_infinite(x)))
+                    .then_some(())
             }
 
             fn round(x: f32, (): ()) -> Self {
@@ -196,8 +198,8 @@ macro_rules! half_width {
     };
 }
 
-half_width!(F16);
-half_width!(Bf16);
+half_width!(F16, F16::INFINITE);
+half_width!(Bf16, Bf16::INFINITE);
 
 impl sealed::Sealed for I8 {}
 

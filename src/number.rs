@@ -36,6 +36,9 @@ pub struct I8(i8);
 const SIGN: u16 = 0x8000;
 
 impl F16 {
+    /// The least finite float that becomes ∞.
+    pub(crate) const INFINITE: f32 = 65520.0;
+
     /// The number with these bits.
     pub const fn from_bits(bits: u16) -> Self {
         Self(bits)
@@ -51,11 +54,10 @@ impl F16 {
         /// The exponent field of `f32` is larger by this, for the same exponent.
         const REBIAS: u32 = 112 << 23;
         const LEAST_NORMAL: u32 = 113 << 23;
-        const INFINITE: u32 = 0x477f_f000; // 65520
         let magnitude = x.to_bits() & 0x7fff_ffff;
         let rounded = if x.is_nan() {
             0x7e00
-        } else if magnitude >= INFINITE {
+        } else if magnitude >= Self::INFINITE.to_bits() {
             0x7c00
         } else if magnitude >= LEAST_NORMAL {
             // Half of the last place kept, less one unless it is odd: a carry rounds up.
@@ -84,6 +86,9 @@ impl F16 {
 }
 
 impl Bf16 {
+    /// The least finite float that becomes ∞: 2¹²⁸ − 2¹¹⁹.
+    pub(crate) const INFINITE: f32 = f32::from_bits(0x7f7f_8000);
+
     /// The number with these bits.
     pub const fn from_bits(bits: u16) -> Self {
         Self(bits)

@@ -6,14 +6,15 @@ use std::{fs, path::Path};
 use crate::common::{
     assert_same_bits,
     cases::{self, Kind, Rng},
+    elements::{Elements, Tested},
     grid::Grid,
     options::Options,
     reference::Reference,
     same,
 };
 use sdpa::{
-    Attention, Backend, Bf16, CachePositions, Element, ElementsRef, Error, F16, HeadsMut, HeadsRef,
-    I8, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef, MatrixRef, SPAN, narrow, project_elements,
+    Attention, Backend, Bf16, CachePositions, ElementsRef, Error, F16, HeadsMut, HeadsRef, I8,
+    KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef, MatrixRef, SPAN, narrow, project_elements,
 };
 
 suite! {
@@ -25,104 +26,6 @@ suite! {
     masked_elements_change_no_bit,
     rounding_costs_what_the_docs_say,
     refuses_what_disagrees,
-}
-
-/// A matrix of elements, its scales, and the floats that it is widened to.
-struct Elements<E: Element> {
-    data: Vec<E>,
-    scales: Vec<E::Scale>,
-    /// Without scales.
-    widened: Grid,
-}
-
-/// What the tests know of an element.
-trait Tested: Element {
-    /// The exact value, without a scale.
-    fn widen(self) -> f32;
-
-    fn with_scales<'a>(of: HeadsRef<'a, Self>, scales: &'a [Self::Scale]) -> ElementsRef<'a, Self>;
-
-    fn floats(scales: &[Self::Scale]) -> Option<&[f32]>;
-
-    fn room(rows: usize) -> Vec<Self::Scale>;
-}
-
-macro_rules! tested {
-    ($($element:ty, $widen:expr;)+) => {
-        $(impl Tested for $element {
-            fn widen(self) -> f32 {
-                $widen(self)
-            }
-
-            fn with_scales<'a>(of: HeadsRef<'a, Self>, _: &'a [()]) -> ElementsRef<'a, Self> {
-                of.into()
-            }
-
-            fn floats(_: &[()]) -> Option<&[f32]> {
-                None
-            }
-
-            fn room(_: usize) -> Vec<()> {
-                Vec::new()
-            }
-        })+
-    };
-}
-tested! {
-    f32, |x| x;
-    // Those of another library.
-    F16, |x: F16| half::f16::from_bits(x.to_bits()).to_f32();
-    Bf16, |x: Bf16| half::bf16::from_bits(x.to_bits()).to_f32();
-}
-
-impl Tested for I8 {
-    fn widen(self) -> f32 {
-        self.get().into()
-    }
-
-    fn with_scales<'a>(of: HeadsRef<'a, Self>, scales: &'a [f32]) -> ElementsRef<'a, Self> {
-        let scales = MatrixRef::new(scales, of.heads(), of.rows()).unwrap();
-        ElementsRef::with_scales(of, scales).unwrap()
-    }
-
-    fn floats(scales: &[f32]) -> Option<&[f32]> {
-        Some(scales)
-    }
-
-    fn room(rows: usize) -> Vec<f32> {
-        vec![0.0; rows]
-    }
-}
-
-impl<E: Tested> Elements<E> {
-    /// The nearest elements to some floats.
-    fn of(floats: &Grid) -> Self {
-        let mut data = vec![E::ZERO; floats.data.len()];
-        let mut scales = E::room(floats.rows);
-        narrow(floats.view(), &mut data, &mut scales).unwrap();
-        let (rows, cols) = (floats.rows, floats.cols);
-        let widened = Grid { rows, cols, data: data.iter().map(|x| x.widen()).collect() };
-        Self { data, scales, widened }
-    }
-
-    fn random(rng: &mut Rng, rows: usize, cols: usize) -> Self {
-        let kind = rng.pick(&[Kind::Ordinary, Kind::Ordinary, Kind::Wide]);
-        let mut floats = Grid::random(rng, kind, rows, cols);
-        if rng.one_in(4) {
-            floats.data.iter_mut().for_each(|x| *x *= 1e-5); // subnormals of F16
-        }
-        Self::of(&floats)
-    }
-
-    fn matrix(&self) -> MatrixRef<'_, E> {
-        MatrixRef::new(&self.data, self.widened.rows, self.widened.cols).unwrap()
-    }
-
-    /// The rows as heads of `rows` rows.
-    fn heads(&self, heads: usize) -> ElementsRef<'_, E> {
-        let (rows, cols) = (self.widened.rows / heads, self.widened.cols);
-        E::with_scales(HeadsRef::stacked(&self.data, heads, rows, cols).unwrap(), &self.scales)
-    }
 }
 
 /// Every number of 16 bits, those between two of them, and random floats: the bits of the crate `half`.
@@ -279,7 +182,7 @@ fn projections_have_the_bits_of_widened_weights(backend: Backend) {
 }
 
 /// A call over elements.
-struct Case<K: Element, V: Element> {
+struct Case<K: Tested, V: Tested> {
     options: Options,
     /// KV heads, query heads per KV head.
     heads: [usize; 2],
@@ -367,7 +270,7 @@ impl<K: Tested, V: Tested> Case<K, V> {
 }
 
 /// The number of values in a head with as many keys.
-fn values_of<K: Element>(keys: &Elements<K>, heads: usize) -> usize {
+fn values_of<K: Tested>(keys: &Elements<K>, heads: usize) -> usize {
     keys.widened.rows / heads
 }
 
@@ -536,6 +439,25 @@ fn masked_elements_change_no_bit(backend: Backend) {
     let mut rng = Rng::new(7);
     check(backend, &mut rng, F16::from_f32);
     check(backend, &mut rng, Bf16::from_f32);
+
+    // Scales with which masked scores and values overflow.
+    for tokens in [1, 3, 9, 40] {
+        let mut case = Case::<I8, I8>::of(&mut rng, [1, 1, tokens, 100, 8, 9]);
+        let keep = Grid::from_fn(100, tokens, |key, _| u8::from(key % 7 != 3));
+        case.options = Options { keep: Some(keep), ..Options::new() };
+        let want = case.run(backend);
+        for key in (3..100).step_by(7) {
+            case.keys.data[key * 8..][..8].fill(I8::new(-127));
+            case.values.data[key * 9..][..9].fill(I8::new(127));
+            case.keys.scales[key] = f32::MAX;
+            case.values.scales[key] = f32::MAX;
+        }
+        let got = case.run(backend);
+        assert_same_bits("masked", &got[0], &want[0]);
+        assert_same_bits("masked", &got[1], &want[1]);
+        case.options = Options::new();
+        assert!(case.run(backend)[0].iter().any(|x| !x.is_finite()));
+    }
 }
 
 /// Attention without options, in f64: outputs, and for each output the bound of `docs/numerics.md` on what the rounding

@@ -10,11 +10,13 @@
 use crate::common::{
     assert_same_bits,
     cases::{Kind, Layout, Rng},
+    elements::{Elements, Tested},
     grid::{Grid, GuardedMatrix},
-    options::Options,
+    options::{Options, bytes},
 };
 use sdpa::{
-    Attention, Backend, CachePositions, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
+    Attention, Backend, Bf16, CachePositions, F16, HeadsMut, HeadsRef, I8, KEY_BLOCK, KvCacheMut,
+    MatrixMut, MatrixRef,
 };
 
 suite! {
@@ -24,6 +26,9 @@ suite! {
     attention_of_a_head,
     attention_of_heads,
     attention_from_a_cache,
+    projections_of_elements,
+    attention_of_elements,
+    attention_from_a_cache_of_elements,
     merged_parts,
 }
 
@@ -213,6 +218,133 @@ fn attention_from_a_cache(backend: Backend) {
         seen.run(query.view(), k.view(), v.view(), want.view_mut(), &mut workspace).expect("shape");
         assert_same_bits("from the cache", &got.data, &want.data);
     }
+}
+
+/// Elements in a layout, in an allocation that ends with the last of them; and their scales.
+struct Held<E: Tested> {
+    layout: Layout,
+    data: Box<[E]>,
+    scales: Box<[E::Scale]>,
+}
+
+impl<E: Tested> Held<E> {
+    fn of(elements: &Elements<E>, layout: Layout) -> Self {
+        let mut data = vec![E::ZERO; layout.len];
+        for row in 0..layout.rows {
+            for col in 0..layout.cols {
+                data[layout.index(row, col)] = elements.data[row * layout.cols + col];
+            }
+        }
+        Self { layout, data: data.into(), scales: elements.scales.clone().into() }
+    }
+
+    fn view(&self) -> MatrixRef<'_, E> {
+        let Layout { rows, cols, row_stride, col_stride, .. } = self.layout;
+        MatrixRef::with_strides(&self.data, rows, cols, row_stride, col_stride).expect("fits")
+    }
+}
+
+/// A function over each type of element that is not `f32`.
+macro_rules! for_each_element {
+    ($function:ident($backend:ident, $rng:ident)) => {
+        $function::<F16>($backend, $rng);
+        $function::<Bf16>($backend, $rng);
+        $function::<I8>($backend, $rng);
+    };
+}
+
+fn projections_of_elements(backend: Backend) {
+    fn check<E: Tested>(backend: Backend, rng: &mut Rng) {
+        for [tokens, outputs, inputs] in [[1, 1, 1], [2, 9, 5], [9, 3, 4], [1, 19, 65]] {
+            let x = random(rng, tokens, inputs);
+            // A scale for each output.
+            let w = Elements::<E>::of(&random(rng, outputs, inputs));
+            let mut first = None;
+            for layout in layouts(outputs, inputs) {
+                let held = Held::of(&w, layout);
+                let out = in_every_layout("project", [&x], [tokens, outputs], |[x], out| {
+                    let (w, scales) = (held.view().t(), &held.scales);
+                    backend.project_elements(x.view(), w, scales, None, out).expect("shape");
+                });
+                assert_same_bits("w", &out.data, &first.get_or_insert(out.clone()).data);
+            }
+        }
+    }
+    let rng = &mut Rng::new(8);
+    for_each_element!(check(backend, rng));
+}
+
+fn attention_of_elements(backend: Backend) {
+    fn check<E: Tested>(backend: Backend, rng: &mut Rng) {
+        for [tokens, keys, dim, width] in SHAPES {
+            let q = random(rng, tokens, dim);
+            let k = Elements::<E>::of(&random(rng, keys, dim));
+            let v = Elements::<E>::of(&random(rng, keys, width));
+            let attention = Attention::new().on(backend).causal().query_offset(keys as isize / 2);
+            let mut workspace = vec![f32::NAN; Attention::elements_workspace(dim, width)];
+            let mut first = None;
+            for (key_layout, value_layout) in
+                layouts(keys, dim).into_iter().zip(layouts(keys, width))
+            {
+                let (k, v) = (Held::of(&k, key_layout), Held::of(&v, value_layout));
+                let out = in_every_layout("elements", [&q], [tokens, width], |[q], out| {
+                    let mut log_sum_exp = vec![0.0; tokens];
+                    let keys = E::with_scales(k.view().into(), &k.scales);
+                    let values = E::with_scales(v.view().into(), &v.scales);
+                    let logarithms = Some(&mut log_sum_exp[..]);
+                    attention
+                        .run_elements(q.view(), keys, values, out, logarithms, &mut workspace)
+                        .expect("shape");
+                });
+                assert_same_bits("k, v", &out.data, &first.get_or_insert(out.clone()).data);
+            }
+        }
+    }
+    let rng = &mut Rng::new(9);
+    for_each_element!(check(backend, rng));
+}
+
+/// [`attention_from_a_cache`], for several queries too; the last block of the storage is full.
+fn attention_from_a_cache_of_elements(backend: Backend) {
+    fn check<E: Tested>(backend: Backend, rng: &mut Rng) {
+        let (dim, width) = (5, 9);
+        let mut storage = [dim, width].map(|n| vec![E::ZERO; 2 * KEY_BLOCK * n]);
+        let mut scales = [0; 2].map(|_| E::room(2 * KEY_BLOCK));
+        let mut positions = CachePositions::default();
+        let ([keys, values], [key_scales, value_scales]) = (&mut storage, &mut scales);
+        let scales = (&mut key_scales[..], &mut value_scales[..]);
+        let mut cache =
+            KvCacheMut::<E>::with_scales(keys, values, scales, [dim, width], &mut positions)
+                .expect("room");
+        let attention = Attention::new().on(backend).causal();
+        let mut workspace = vec![f32::NAN; Attention::elements_workspace(dim, width)];
+        let mut kept = [Grid::zeros(0, dim), Grid::zeros(0, width)];
+        for count in [1, 69, 58, 22] {
+            cache.slide(40);
+            let new = [dim, width].map(|cols| random(rng, count, cols));
+            cache.append(new[0].view(), new[1].view()).expect("room");
+            for (kept, new) in kept.iter_mut().zip(&new) {
+                kept.data.extend(&new.data);
+                kept.rows += count;
+            }
+            let [k, v] = kept.each_ref().map(Elements::<E>::of);
+            for tokens in [1, 7] {
+                let queries = random(rng, tokens, dim);
+                let [mut got, mut want] = [0; 2].map(|_| Grid::zeros(tokens, width));
+                let (q, into) = (queries.view(), got.view_mut());
+                cache.view().attend(&attention, q, into, &mut workspace).expect("shape");
+                let (all, dropped) = (kept[0].rows, cache.dropped() as usize);
+                let keep = Grid::from_fn(all, tokens, |key, _| u8::from(key >= dropped));
+                let over_all =
+                    attention.keep(bytes(&keep)).query_offset(all as isize - tokens as isize);
+                let (k, v, into) = (k.heads(1), v.heads(1), want.view_mut());
+                over_all.run_elements(q, k, v, into, None, &mut workspace).expect("shape");
+                assert_same_bits("from the cache", &got.data, &want.data);
+            }
+        }
+    }
+    let rng = &mut Rng::new(10);
+    for_each_element!(check(backend, rng));
 }
 
 fn merged_parts(backend: Backend) {

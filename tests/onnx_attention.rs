@@ -1,30 +1,46 @@
-//! The Attention cases of onnx 1.22 (`tests/data/onnx-1.22`), on every back end, through an
-//! adapter that only reshapes; cases with past keys also through a cache.
+//! The Attention cases of onnx 1.22 and those of 1.23 in 16 bits (`tests/data`), on every back end, through an
+//! adapter that only reshapes; cases with past keys also through a cache. Keys and values of 16 bits are read as such,
+//! queries and masks are widened.
 //!
 //! onnx has one row per query: masks and score grids are transposed. A tensor [batch][tokens][heads · dim]
 //! has interleaved heads, [batch][heads][tokens][dim] stacked ones. Query i is at position i, or past + i
-//! after `past` keys.
+//! after `past` keys; of `nonpad_kv_seqlen` keys the queries are the newest.
 
 use std::{fs, path::Path};
 
 use crate::common::{
     self, assert_same_bits,
-    bounds::{Case, ONNX_ATTENTION, ONNX_PATTERN, ONNX_SCORES, Worst},
+    bounds::{
+        ATTENTION, ATTENTION_PATTERN, ATTENTION_SCORES, Case, ONNX_ATTENTION, ONNX_PATTERN,
+        ONNX_SCORES, Worst,
+    },
     grid::Grid,
     options::Options,
     oracle::attention::{self, Truth},
 };
 use sdpa::{
-    Attention, Backend, CachePositions, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
-    MatrixRef,
+    Attention, Backend, Bf16, CachePositions, Element, F16, HeadsMut, HeadsRef, KEY_BLOCK,
+    KvCacheMut, MatrixMut, MatrixRef, narrow,
 };
 use serde_json::Value;
 
 suite! { every_case, cases_with_a_past_from_a_cache }
 
 /// The number of cases, in total and per feature.
-const CASES: usize = 62;
-const WITH_PAST: usize = 18;
+const CASES: usize = 75;
+const OF_16_BITS: usize = 13;
+const WITH_PAST: usize = 20;
+
+/// The folders, and how far the outputs of 16 bits are from exact ones, in ULP of the type: those of 1.22 are rounded
+/// once, while 1.23 rounds scores and weights as well.
+const FOLDERS: [(&str, Theirs); 2] =
+    [("onnx-1.22", Theirs { f16: 0.5, bf16: 0.5 }), ("onnx-1.23", Theirs { f16: 1.5, bf16: 1.75 })];
+
+#[derive(Clone, Copy)]
+struct Theirs {
+    f16: f64,
+    bf16: f64,
+}
 
 #[derive(Clone, Debug)]
 struct Tensor {
@@ -94,9 +110,40 @@ fn grid(view: MatrixRef<'_>) -> Grid {
     Grid::from_fn(view.rows(), view.cols(), |row, col| view.get(row, col).unwrap())
 }
 
+/// The elements of a case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Of {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Of {
+    fn read(tensor: &Value) -> Self {
+        match tensor["dtype"].as_str().unwrap() {
+            "f32" => Self::F32,
+            "f16" => Self::F16,
+            "bf16" => Self::Bf16,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// An ULP of this type is so many of `f32`.
+    fn ulps(self) -> f64 {
+        f64::from(match self {
+            Self::F32 => 1,
+            Self::F16 => 1 << (24 - 11),
+            Self::Bf16 => 1 << (24 - 8),
+        })
+    }
+}
+
 /// A parsed case.
 struct Problem {
     name: String,
+    of: Of,
+    /// How far an output of onnx is off, in ULP of `f32`, beside what [`ONNX_ATTENTION`] allows.
+    theirs: f64,
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
@@ -108,12 +155,14 @@ struct Problem {
     scale: Option<f32>,
     softcap: f32,
     causal: bool,
+    left: Option<usize>,
     grid_mode: i64,
     outputs: Value,
 }
 
 impl Problem {
-    fn read(case: &Value) -> Self {
+    fn read(case: &Value, theirs: Theirs) -> Self {
+        let of = Of::read(&case["inputs"]["Q"]);
         let (inputs, attributes) = (&case["inputs"], &case["attributes"]);
         let tensor = |name: &str| Tensor::read(&inputs[name]);
         let [queries, keys, values] = ["Q", "K", "V"].map(|name| tensor(name).unwrap());
@@ -121,6 +170,12 @@ impl Problem {
         let counts = inputs["nonpad_kv_seqlen"]["data"].as_array();
         Self {
             name: case["name"].as_str().unwrap().to_owned(),
+            of,
+            theirs: match of {
+                Of::F32 => 0.0,
+                Of::F16 => theirs.f16 * of.ulps(),
+                Of::Bf16 => theirs.bf16 * of.ulps(),
+            },
             heads: [
                 Layout::of(&queries, heads[0]),
                 Layout::of(&keys, heads[1]),
@@ -134,6 +189,7 @@ impl Problem {
             scale: attributes["scale"].as_f64().map(|scale| scale as f32),
             softcap: attributes["softcap"].as_f64().unwrap_or(0.0) as f32,
             causal: attributes["is_causal"] == 1,
+            left: attributes["left_window_size"].as_u64().map(|left| left as usize),
             grid_mode: attributes["qk_matmul_output_mode"].as_i64().unwrap_or(0),
             outputs: case["outputs"].clone(),
             queries,
@@ -174,7 +230,7 @@ impl Problem {
         let count = self.key_counts.as_ref().map_or(total, |counts| counts[batch]);
         let mask = self.mask.as_ref().map(|mask| {
             let [rows, cols] = mask.shape[mask.shape.len() - 2..] else { unreachable!() };
-            assert_eq!(rows, queries.tokens);
+            assert!(rows == 1 || rows == queries.tokens);
             let outer = &mask.shape[..mask.shape.len() - 2];
             let (batches, heads) = match *outer {
                 [] => (1, 1),
@@ -183,8 +239,9 @@ impl Problem {
                 _ => panic!("{:?}", mask.shape),
             };
             let first = (batch % batches * heads + head % heads) * rows * cols;
-            Grid::from_fn(total, rows, |key, query| {
-                if key < cols { mask.data[first + query * cols + key] } else { f32::NEG_INFINITY }
+            Grid::from_fn(total, queries.tokens, |key, query| match key < cols {
+                true => mask.data[first + query % rows * cols + key],
+                false => f32::NEG_INFINITY,
             })
         });
         let keep = self.mask_is_keep.then(|| {
@@ -199,7 +256,11 @@ impl Problem {
             bias: mask.filter(|_| !self.mask_is_keep),
             keep: keep.or(padding),
             causal: self.causal,
-            offset: self.past_len() as isize,
+            offset: match self.key_counts {
+                Some(_) => count as isize - queries.tokens as isize,
+                None => self.past_len() as isize,
+            },
+            window: [self.left.unwrap_or(usize::MAX), usize::MAX],
             ..Options::new()
         }
     }
@@ -213,17 +274,20 @@ impl Problem {
 }
 
 fn problems() -> Vec<Problem> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/onnx-1.22");
-    let mut files: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    files
-        .iter()
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .map(|path| serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap())
-        .filter(|case: &Value| case["op"] == "Attention")
-        .map(|case| Problem::read(&case))
-        .collect()
+    let mut problems = Vec::new();
+    for (folder, theirs) in FOLDERS {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder);
+        let mut files: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        let cases = files
+            .iter()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .map(|path| serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap())
+            .filter(|case: &Value| case["op"] == "Attention");
+        problems.extend(cases.map(|case| Problem::read(&case, theirs)));
+    }
+    problems
 }
 
 /// Compares every output that a case lists with the result of the calls.
@@ -239,15 +303,23 @@ fn every_case(backend: Backend) {
         scores: Worst::new(&ONNX_SCORES),
         pattern: Worst::new(&ONNX_PATTERN),
     };
+    let mut of_16_bits = Checks {
+        out: Worst::new(&ATTENTION),
+        scores: Worst::new(&ATTENTION_SCORES),
+        pattern: Worst::new(&ATTENTION_PATTERN),
+    };
     let problems = problems();
     assert_eq!(problems.len(), CASES);
     for problem in &problems {
+        let checks = if problem.of == Of::F32 { &mut checks } else { &mut of_16_bits };
         checks.run(backend, problem);
         println!("{}: {}: passed", backend.name(), problem.name);
     }
     checks.out.finish(backend.name());
     checks.scores.finish(backend.name());
     checks.pattern.finish(backend.name());
+    of_16_bits.out.finish(backend.name());
+    of_16_bits.pattern.finish(backend.name());
 }
 
 impl Checks {
@@ -274,6 +346,14 @@ impl Checks {
             let out_layout = Layout { width: values.width, ..queries };
             let mut out = vec![f32::NAN; queries.heads * queries.tokens * values.width];
             attend(backend, problem, batch, &stacked, out_layout.view_mut(&mut out));
+            let mut narrow = vec![f32::NAN; out.len()];
+            let to = out_layout.view_mut(&mut narrow);
+            match problem.of {
+                Of::F32 => attend_elements::<f32>(backend, problem, batch, &joined, to),
+                Of::F16 => attend_elements::<F16>(backend, problem, batch, &joined, to),
+                Of::Bf16 => attend_elements::<Bf16>(backend, problem, batch, &joined, to),
+            }
+            assert_same_bits(&problem.name, &narrow, &out);
             let (got, want) = (out_layout.view(&out), out_layout.view(want.batch(batch)));
             for head in 0..queries.heads {
                 let options = problem.options(batch, head);
@@ -283,11 +363,11 @@ impl Checks {
                 let truth = attention::attention(&options, 0, operands);
                 let [got, want] = [got, want].map(|heads| grid(heads.head(head).unwrap()));
                 let count = operands[1].rows;
-                check_all(&mut self.out, &got, &want, &truth.out, count);
+                check_all(&mut self.out, problem.theirs, &got, &want, &truth.out, count);
                 if let Some(grids) = &grids {
                     let len = queries.tokens * count;
                     let want = &grids.batch(batch)[head * len..][..len];
-                    self.check_grid(backend, problem.grid_mode, &options, operands, want);
+                    self.check_grid(backend, problem, &options, operands, want);
                 }
             }
         }
@@ -298,12 +378,13 @@ impl Checks {
     fn check_grid(
         &mut self,
         backend: Backend,
-        mode: i64,
+        problem: &Problem,
         options: &Options,
         [queries, keys, values]: [&Grid; 3],
         want: &[f32],
     ) {
         let plain = Options { scale: options.scale, ..Options::new() };
+        let (mode, theirs) = (problem.grid_mode, problem.theirs);
         let options = match mode {
             0 => &plain,
             1 => &Options { softcap: options.softcap, ..plain },
@@ -317,7 +398,7 @@ impl Checks {
         if mode == 3 {
             attention.pattern(queries.view(), keys.view(), transposed).unwrap();
             let truth = attention::attention(options, 0, [queries, keys, values]).pattern;
-            check_all(&mut self.pattern, &got, &want, &truth.t(), keys.rows);
+            check_all(&mut self.pattern, theirs, &got, &want, &truth.t(), keys.rows);
         } else {
             attention.scores(queries.view(), keys.view(), transposed).unwrap();
             let truth = attention::scores(options, queries, keys).t();
@@ -325,7 +406,8 @@ impl Checks {
             for ((&got, &want), &truth) in got.data.iter().zip(&want.data).zip(&truth.data) {
                 match truth {
                     Some(sum) => {
-                        check(&mut self.scores, got, want, Truth { sum, propagated: 0.0 }, count)
+                        let truth = Truth { sum, propagated: 0.0 };
+                        check(&mut self.scores, theirs, got, want, truth, count);
                     }
                     None => assert!(got == f32::NEG_INFINITY && want == got, "{got}, {want}"),
                 }
@@ -375,19 +457,60 @@ fn attend(
     }
 }
 
-#[track_caller]
-fn check_all(worst: &mut Worst, got: &Grid, want: &Grid, truth: &Grid<Truth>, n: usize) {
-    assert_eq!((got.data.len(), want.data.len()), (truth.data.len(), truth.data.len()));
-    for ((&got, &want), &truth) in got.data.iter().zip(&want.data).zip(&truth.data) {
-        check(worst, got, want, truth, n);
+/// [`attend`] over keys and values of a type, one call per head.
+fn attend_elements<E: Element<Scale = ()>>(
+    backend: Backend,
+    problem: &Problem,
+    batch: usize,
+    joined: &[Vec<Grid>; 2],
+    mut out: HeadsMut<'_>,
+) {
+    let queries = problem.heads[0].view(problem.queries.batch(batch));
+    for head in 0..queries.heads() {
+        let [keys, values] = [0, 1].map(|which| &joined[which][head / problem.group()]);
+        let (key_elements, value_elements) = (elements::<E>(keys), elements::<E>(values));
+        let view = |of, grid: &Grid| MatrixRef::<E>::new(of, grid.rows, grid.cols).unwrap();
+        let [k, v] = [(&key_elements[..], keys), (&value_elements[..], values)]
+            .map(|(of, grid)| view(of, grid));
+        let mut workspace = vec![f32::NAN; Attention::elements_workspace(keys.cols, values.cols)];
+        let (q, into) = (queries.head(head).unwrap(), out.head_mut(head).unwrap());
+        let options = problem.options(batch, head);
+        options
+            .attention(backend)
+            .run_elements(q, k.into(), v.into(), into, None, &mut workspace)
+            .unwrap();
     }
 }
 
-/// Compares with the output of onnx; the bound comes from the oracle.
+/// Floats that are numbers of the type.
+fn elements<E: Element<Scale = ()>>(floats: &Grid) -> Vec<E> {
+    let mut to = vec![E::ZERO; floats.data.len()];
+    narrow(floats.view(), &mut to, &mut []).unwrap();
+    to
+}
+
 #[track_caller]
-fn check(worst: &mut Worst, got: f32, want: f32, truth: Truth, n: usize) {
-    let sum = common::oracle::Sum { value: f64::from(want), ..truth.sum };
-    worst.check(got, Case { fma: false, n, truth: sum, propagated: truth.propagated });
+fn check_all(
+    worst: &mut Worst,
+    theirs: f64,
+    got: &Grid,
+    want: &Grid,
+    truth: &Grid<Truth>,
+    n: usize,
+) {
+    assert_eq!((got.data.len(), want.data.len()), (truth.data.len(), truth.data.len()));
+    for ((&got, &want), &truth) in got.data.iter().zip(&want.data).zip(&truth.data) {
+        check(worst, theirs, got, want, truth, n);
+    }
+}
+
+/// Compares with the output of onnx, which is off by `theirs` ULP; the bound comes from the oracle.
+#[track_caller]
+fn check(worst: &mut Worst, theirs: f64, got: f32, want: f32, truth: Truth, n: usize) {
+    let want = f64::from(want);
+    let sum = common::oracle::Sum { value: want, ..truth.sum };
+    let propagated = truth.propagated + theirs * common::oracle::ulp(want);
+    worst.check(got, Case { fma: false, n, truth: sum, propagated });
 }
 
 /// Past and new keys appended to one cache per KV head: attention has the bits of the plain call.
@@ -397,25 +520,34 @@ fn cases_with_a_past_from_a_cache(backend: Backend) {
     for problem in problems {
         for batch in 0..problem.batches() {
             for key_head in 0..problem.heads[1].heads {
-                from_a_cache(backend, &problem, batch, key_head);
+                match problem.of {
+                    Of::F32 => from_a_cache::<f32>(backend, &problem, batch, key_head),
+                    Of::F16 => from_a_cache::<F16>(backend, &problem, batch, key_head),
+                    Of::Bf16 => from_a_cache::<Bf16>(backend, &problem, batch, key_head),
+                }
             }
         }
     }
 }
 
 #[track_caller]
-fn from_a_cache(backend: Backend, problem: &Problem, batch: usize, key_head: usize) {
+fn from_a_cache<E: Element<Scale = ()>>(
+    backend: Backend,
+    problem: &Problem,
+    batch: usize,
+    key_head: usize,
+) {
     let [keys, values] = [0, 1].map(|which| problem.joined(which, batch, key_head));
-    let mut storage = [keys.cols, values.cols].map(|cols| vec![f32::NAN; cols * KEY_BLOCK]);
+    let mut storage = [keys.cols, values.cols].map(|cols| vec![E::ZERO; cols * KEY_BLOCK]);
     let mut span = CachePositions::default();
-    let [key_floats, value_floats] = &mut storage;
+    let [to_keys, to_values] = &mut storage;
     let (dim, width) = (keys.cols, values.cols);
-    let mut cache = KvCacheMut::new(key_floats, value_floats, dim, width, &mut span).unwrap();
+    let mut cache = KvCacheMut::<E>::new(to_keys, to_values, dim, width, &mut span).unwrap();
     let (past_keys, new_keys) = keys.view().split_rows(problem.past_len()).unwrap();
     let (past_values, new_values) = values.view().split_rows(problem.past_len()).unwrap();
     cache.append(past_keys, past_values).unwrap();
     cache.append(new_keys, new_values).unwrap();
-    let mut workspace = vec![f32::NAN; Attention::workspace(dim, width)];
+    let mut workspace = vec![f32::NAN; Attention::elements_workspace(dim, width)];
     for head in key_head * problem.group()..(key_head + 1) * problem.group() {
         let all = problem.heads[0].view(problem.queries.batch(batch));
         let queries = all.head(head).unwrap();
@@ -439,19 +571,23 @@ fn every_kind_of_case_is_present() {
     let count = |has: &dyn Fn(&Problem) -> bool| problems.iter().filter(|case| has(case)).count();
     assert_eq!(count(&|case| case.past.is_some()), WITH_PAST);
     assert_eq!(count(&|case| case.name.contains("past")), WITH_PAST);
+    assert_eq!(count(&|case| case.of != Of::F32), OF_16_BITS);
     for (word, has) in [
         ("_3d", (&|case: &Problem| !case.heads[0].stacked) as &dyn Fn(&Problem) -> bool),
         ("gqa", &|case| case.group() > 1),
-        ("causal", &|case| case.causal),
+        ("causal|local_window", &|case| case.causal),
+        ("local_window", &|case| case.left.is_some()),
         ("scaled", &|case| case.scale.is_some()),
-        ("padded", &|case| case.key_counts.is_some()),
+        ("padded|nonpad|ext_cache", &|case| case.key_counts.is_some()),
         ("diff_heads", &|case| case.heads[1].width != case.heads[2].width),
-        ("bool", &|case| case.mask_is_keep),
+        ("bool|softmax_precision", &|case| case.mask_is_keep),
+        ("fp16|float16|softmax_precision", &|case| case.of == Of::F16),
+        ("bf16", &|case| case.of == Of::Bf16),
         ("qk_matmul", &|case| case.outputs.get("qk_matmul_output").is_some()),
     ] {
         let named = problems.iter().filter(|case| match word {
             "_3d" => case.name.starts_with("test_attention_3d"),
-            _ => case.name.contains(word),
+            _ => word.split('|').any(|word| case.name.contains(word)),
         });
         let names: Vec<_> = named.map(|case| &case.name).collect();
         let found: Vec<_> =

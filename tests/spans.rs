@@ -3,13 +3,14 @@
 use crate::common::{
     assert_same_bits,
     cases::{self, Kind, Rng},
+    elements::{Elements, Tested},
     grid::{CANARY, Grid, is_untouched},
     heads::{GuardedHeads, Workspace, guarded},
     options::{self, Options},
 };
 use sdpa::{
-    Attention, Backend, CachePositions, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCache, KvCacheMut,
-    MatrixMut, MatrixRef, SPAN,
+    Attention, Backend, Bf16, CachePositions, Error, F16, HeadsMut, HeadsRef, I8, KEY_BLOCK,
+    KvCache, KvCacheMut, MatrixMut, MatrixRef, SPAN,
 };
 
 suite! {
@@ -28,6 +29,40 @@ fn key_count(rng: &mut Rng) -> usize {
     let near = SPAN * rng.below(5) + rng.pick(&[0, 1, 2, 63, 64, 65, 700, 1022, 1023]);
     let any = cases::size(rng);
     rng.pick(&[near, near, near, any])
+}
+
+/// Keys and values of a type, and the states of a range of them, from arrays and from a cache.
+type Of = (
+    fn(&mut Case) -> bool,
+    fn(&Case, Backend, &mut Rng, [usize; 2]) -> Vec<Vec<f32>>,
+    fn(&Case, Backend, &mut Rng, &Options, [usize; 3]) -> Vec<Vec<f32>>,
+);
+
+const FLOATS: Of = (|_| true, Case::states, Case::states_of_cache::<f32>);
+
+const ELEMENTS: [Of; 3] = [
+    (Case::round::<F16>, Case::states_of_elements::<F16>, Case::states_of_cache::<F16>),
+    (Case::round::<Bf16>, Case::states_of_elements::<Bf16>, Case::states_of_cache::<Bf16>),
+    (Case::round::<I8>, Case::states_of_elements::<I8>, Case::states_of_cache::<I8>),
+];
+
+impl Case {
+    /// Floats, or elements near which the keys and values are moved.
+    fn of_any(&mut self, rng: &mut Rng) -> Of {
+        let of = rng.pick(&[FLOATS, ELEMENTS[0], ELEMENTS[1], ELEMENTS[2]]);
+        if (of.0)(self) { of } else { FLOATS }
+    }
+
+    fn round<E: Tested>(&mut self) -> bool {
+        let is_large = |x: &f32| x.is_finite() && x.abs() > 1e9;
+        if !E::HAS_NAN && self.queries.iter().any(|grid| grid.data.iter().any(is_large)) {
+            return false; // a sum of whole numbers may overflow before it is scaled
+        }
+        let near = |grids: &[Grid]| grids.iter().map(E::near).collect::<Option<Vec<Grid>>>();
+        let Some((keys, values)) = near(&self.keys).zip(near(&self.values)) else { return false };
+        (self.keys, self.values) = (keys, values);
+        true
+    }
 }
 
 /// The heads of one call: KV heads, and query heads that share them.
@@ -96,6 +131,60 @@ impl Case {
         })
     }
 
+    /// [`states`](Self::states) over elements.
+    fn states_of_elements<E: Tested>(
+        &self,
+        on: Backend,
+        rng: &mut Rng,
+        [from, to]: [usize; 2],
+    ) -> Vec<Vec<f32>> {
+        let [heads, tokens, dim, width] = self.sizes();
+        let elements = |grids: &[Grid]| {
+            let part = |grid: &Grid| options::part(grid, [from, to], [0, grid.cols]).data;
+            let (rows, cols) = (grids.len() * (to - from), grids[0].cols);
+            Elements::<E>::of(&Grid { rows, cols, data: grids.iter().flat_map(part).collect() })
+        };
+        let (keys, values) = (elements(&self.keys), elements(&self.values));
+        let queries = GuardedHeads::of(rng, &self.queries);
+        let options = self.options.part([from, to], [0, tokens]);
+        let attention = options.attention(on);
+        let (sizes, spans) = ([heads, tokens, dim, width], (to - from).div_ceil(SPAN));
+        states_in(Workspace::of::<E>(dim, width), &self.what, sizes, spans, |states, ws| {
+            let (k, v) = (keys.heads(self.keys.len()), values.heads(self.values.len()));
+            attention.run_elements_spans(queries.view(), k, v, from as u64, states, ws)
+        })
+    }
+
+    /// The states of a cache of the keys from `from` to `to`, of which those before `kept` were dropped.
+    fn states_of_cache<E: Tested>(
+        &self,
+        on: Backend,
+        rng: &mut Rng,
+        options: &Options,
+        [from, kept, to]: [usize; 3],
+    ) -> Vec<Vec<f32>> {
+        let [_, _, dim, width] = self.sizes();
+        let blocks = (to - from) / KEY_BLOCK + 2;
+        let mut storage = [dim, width].map(|cols| vec![E::ZERO; blocks * cols * KEY_BLOCK]);
+        let mut scales = [0; 2].map(|_| E::room(blocks * KEY_BLOCK));
+        let ([to_keys, to_values], [key_scales, value_scales]) = (&mut storage, &mut scales);
+        let scales = (&mut key_scales[..], &mut value_scales[..]);
+        let mut positions = CachePositions::new(from as u64, from as u64).unwrap();
+        let mut cache =
+            KvCacheMut::<E>::with_scales(to_keys, to_values, scales, [dim, width], &mut positions)
+                .unwrap();
+        let [k, v] = [&self.keys[0], &self.values[0]]
+            .map(|grid| options::part(grid, [from, to], [0, grid.cols]));
+        cache.append(k.view(), v.view()).unwrap();
+        cache.slide(to - kept);
+        let attention = options.attention(on);
+        let queries = GuardedHeads::of(rng, &self.queries);
+        let (workspace, spans) = (Workspace::of::<E>(dim, width), cache.spans());
+        states_in(workspace, &self.what, self.sizes(), spans, |states, workspace| {
+            cache.view().run_spans(&attention, queries.view(), states, workspace)
+        })
+    }
+
     /// Whether a query sees one of these keys.
     fn sees(&self, keys: std::ops::Range<usize>) -> bool {
         let [_, tokens, ..] = self.sizes();
@@ -134,13 +223,24 @@ impl Case {
 #[track_caller]
 fn states(
     what: &str,
-    [heads, tokens, dim, width]: [usize; 4],
+    sizes: [usize; 4],
+    spans: usize,
+    call: impl FnOnce(&mut [f32], &mut [f32]) -> Result<(), Error>,
+) -> Vec<Vec<f32>> {
+    let [.., dim, width] = sizes;
+    states_in(Workspace::new(dim, width), what, sizes, spans, call)
+}
+
+#[track_caller]
+fn states_in(
+    mut workspace: Workspace,
+    what: &str,
+    [heads, tokens, _, width]: [usize; 4],
     spans: usize,
     call: impl FnOnce(&mut [f32], &mut [f32]) -> Result<(), Error>,
 ) -> Vec<Vec<f32>> {
     let len = heads * tokens * Attention::state_floats(width);
     let mut floats = vec![CANARY; 16 + spans * len + 16];
-    let mut workspace = Workspace::new(dim, width);
     let result = call(&mut floats[16..16 + spans * len], workspace.floats());
     assert_eq!(result, Ok(()), "{what}");
     let (before, rest) = floats.split_at(16);
@@ -160,7 +260,8 @@ fn any_split_gives_the_bits_of_one_call(backend: Backend) {
     let mut rng = Rng::new(61);
     for _ in 0..1000 {
         let (key_heads, keys) = (rng.pick(&[1, 1, 2]), key_count(&mut rng));
-        let case = Case::random(&mut rng, key_heads, keys);
+        let mut case = Case::random(&mut rng, key_heads, keys);
+        let (_, states_of, _) = case.of_any(&mut rng);
         let want = case.run(backend, &mut rng);
         let mut states = Vec::new();
         let mut from = 0;
@@ -168,7 +269,7 @@ fn any_split_gives_the_bits_of_one_call(backend: Backend) {
             let to = keys.min(from + SPAN * (1 + rng.below(3)));
             let on = kin(backend, &mut rng);
             for (state, first) in
-                case.states(on, &mut rng, [from, to]).into_iter().zip((from..).step_by(SPAN))
+                states_of(&case, on, &mut rng, [from, to]).into_iter().zip((from..).step_by(SPAN))
             {
                 if rng.one_in(2) || case.sees(first..to.min(first + SPAN)) {
                     states.push(state);
@@ -186,6 +287,7 @@ fn caches_give_the_bits_of_one_call(backend: Backend) {
     for _ in 0..400 {
         let keys = key_count(&mut rng);
         let mut case = Case::random(&mut rng, 1, keys);
+        let (_, _, states_of) = case.of_any(&mut rng);
         let (tokens, any) = (case.queries[0].rows, rng.below(keys + 1));
         let dropped = rng.pick(&[0, 0, any]);
         // Dropped keys are masked in the call over all, and have no row in the masks of the cache.
@@ -201,36 +303,15 @@ fn caches_give_the_bits_of_one_call(backend: Backend) {
         let newest = keys as isize - tokens as isize;
         let Some(offset) = case.options.offset.checked_sub(newest) else { continue };
         let want = case.run(backend, &mut rng);
-        let [_, _, dim, width] = case.sizes();
         // A cache for all keys, or two: the second begins where the first ends.
         let cut = SPAN * rng.below(keys / SPAN + 1);
         let mut all = Vec::new();
         for [from, to] in [[0, cut], [cut, keys]] {
-            let blocks = (to - from) / KEY_BLOCK + 2;
-            let mut storage =
-                [vec![0.0; blocks * dim * KEY_BLOCK], vec![0.0; blocks * width * KEY_BLOCK]];
-            let [key_floats, value_floats] = &mut storage;
-            let mut positions = CachePositions::new(from as u64, from as u64).unwrap();
-            let mut cache =
-                KvCacheMut::new(key_floats, value_floats, dim, width, &mut positions).unwrap();
-            let [k, v] = [&case.keys[0], &case.values[0]]
-                .map(|grid| options::part(grid, [from, to], [0, grid.cols]));
-            cache.append(k.view(), v.view()).unwrap();
-            let dropped = dropped.clamp(from, to);
-            cache.slide(to - dropped);
-            let options = Options {
-                offset: offset.saturating_add(keys as isize - to as isize),
-                ..case.options.part([dropped, to], [0, tokens])
-            };
-            if offset.checked_add(keys as isize - to as isize).is_none() {
-                continue;
-            }
-            let attention = options.attention(kin(backend, &mut rng));
-            let queries = GuardedHeads::of(&mut rng, &case.queries);
-            let spans = cache.spans();
-            all.extend(states(&case.what, case.sizes(), spans, |states, workspace| {
-                cache.view().run_spans(&attention, queries.view(), states, workspace)
-            }));
+            let kept = dropped.clamp(from, to);
+            let Some(offset) = offset.checked_add(keys as isize - to as isize) else { continue };
+            let options = Options { offset, ..case.options.part([kept, to], [0, tokens]) };
+            let on = kin(backend, &mut rng);
+            all.extend(states_of(&case, on, &mut rng, &options, [from, kept, to]));
         }
         case.check_join(kin(backend, &mut rng), &mut rng, all, &want);
     }

@@ -6,12 +6,13 @@
 use crate::common::{
     assert_same_bits,
     cases::{Kind, Rng},
+    elements::Tested,
     grid::Grid,
-    heads::{GuardedHeads, guarded},
+    heads::{GuardedHeads, Workspace, guarded, guarded_in},
     options::Options,
 };
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
-use sdpa::{Attention, Backend, HeadsMut, HeadsRef, KvCache};
+use sdpa::{Attention, Backend, Bf16, F16, HeadsMut, HeadsRef, I8, KvCache};
 
 suite! { heads_on_threads, ranges_on_threads, one_cache_on_threads }
 
@@ -168,8 +169,15 @@ fn ranges_on_threads(backend: Backend) {
 
 /// Many query heads over one cache, each on a thread.
 fn one_cache_on_threads(backend: Backend) {
+    one_cache_of::<f32>(backend);
+    one_cache_of::<F16>(backend);
+    one_cache_of::<Bf16>(backend);
+    one_cache_of::<I8>(backend);
+}
+
+fn one_cache_of<E: Tested>(backend: Backend) {
     let mut rng = Rng::new(73);
-    let mut cache = Box::new(KvCache::<DIM, WIDTH, 4>::new());
+    let mut cache = Box::new(KvCache::<DIM, WIDTH, 4, E>::EMPTY);
     let keys = Grid::random(&mut rng, Kind::Wide, 200, DIM);
     let values = Grid::random(&mut rng, Kind::Wide, 200, WIDTH);
     cache.append(keys.view(), values.view()).unwrap();
@@ -178,7 +186,9 @@ fn one_cache_on_threads(backend: Backend) {
         (0..12).map(|_| Grid::random(&mut rng, Kind::Ordinary, 3, DIM)).collect();
     let queries = GuardedHeads::of(&mut rng, &grids);
     let attention = Attention::new().on(backend).causal();
-    let want = guarded(&mut rng, "cache", [12, 3, DIM, WIDTH], |out, _, workspace| {
+    let workspace = Workspace::of::<E>(DIM, WIDTH);
+    let sizes = [12, 3, DIM, WIDTH];
+    let want = guarded_in(&mut rng, "cache", sizes, workspace, |out, _, workspace| {
         cache.attend(&attention, queries.view(), out, workspace)
     });
     let cache = cache.view();
@@ -187,9 +197,9 @@ fn one_cache_on_threads(backend: Backend) {
             .par_iter()
             .map(|queries| {
                 let mut out = Grid::zeros(3, WIDTH);
-                let mut workspace = vec![0.0; Attention::workspace(DIM, WIDTH)];
+                let mut workspace = Workspace::of::<E>(DIM, WIDTH);
                 let into = out.view_mut();
-                cache.attend(&attention, queries.view(), into, &mut workspace).unwrap();
+                cache.attend(&attention, queries.view(), into, workspace.floats()).unwrap();
                 out
             })
             .collect()

@@ -86,15 +86,10 @@ pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
     dim.saturating_add(value_dim).saturating_add(KEY_BLOCK + state).saturating_mul(QUERY_BLOCK)
 }
 
-/// The floats that take the widened keys or values of a block: on a microcontroller those of four keys, or of four
-/// value columns.
+/// The floats that take the widened keys or values of a block; a microcontroller widens them where they are loaded.
 pub(crate) const fn widened(dim: usize, value_dim: usize) -> usize {
     let width = if dim > value_dim { dim } else { value_dim };
-    if !IS_MICROCONTROLLER {
-        return width.saturating_mul(KEY_BLOCK);
-    }
-    let longest = if dim > KEY_BLOCK { dim } else { KEY_BLOCK };
-    longest.saturating_mul(one_lane::TILE_ROWS)
+    if IS_MICROCONTROLLER { 0 } else { width.saturating_mul(KEY_BLOCK) }
 }
 
 /// The largest scores of consecutive queries, and the sums of their weights under the shifts of these

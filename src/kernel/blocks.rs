@@ -1,7 +1,7 @@
 //! The keys and values of a call, block by block.
 //!
-//! Keys and values are floats, or [`Elements`] that are widened to floats: all of a block at once, or on one lane four
-//! keys, or value columns, at a time.
+//! Keys and values are floats, or [`Elements`] that are widened to floats: all of a block at once, or where
+//! they are loaded.
 
 use core::ops::Range;
 

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use super::array;
+use super::{Load, array};
 use crate::matrix::MatrixRef;
 
 /// An iterator over columns of `R` elements.
@@ -164,20 +164,20 @@ unsafe impl<const R: usize> BroadcastColumns<R> for AdjacentRows<'_, R> {
 }
 
 /// The rows of a matrix in groups of four, each folded along its columns: the micro-kernel of one lane.
-pub(crate) struct RowQuads<'a> {
-    at: *const f32,
+pub(crate) struct RowQuads<'a, E> {
+    at: *const E,
     row_stride: usize,
-    /// The distance in floats from one column to the next.
+    /// The distance in elements from one column to the next.
     step: usize,
     /// The number of remaining rows.
     remaining: usize,
     columns: usize,
-    borrow: PhantomData<&'a [f32]>,
+    borrow: PhantomData<&'a [E]>,
 }
 
-impl<'a> RowQuads<'a> {
+impl<'a, E: Load> RowQuads<'a, E> {
     #[inline(always)]
-    pub(crate) fn new(view: MatrixRef<'a>) -> Self {
+    pub(crate) fn new(view: MatrixRef<'a, E>) -> Self {
         Self {
             at: view.at(0, 0),
             row_stride: view.row_stride(),
@@ -208,11 +208,17 @@ impl<'a> RowQuads<'a> {
         self.remaining = self.remaining.checked_sub(4)?;
         self.at = at.wrapping_add(4 * row_stride);
         let mut right_row = right.as_ptr();
-        if !cfg!(small) && row_stride == 1 {
+        // Elements of fewer than four bytes are read by words, if they are aligned.
+        let is_narrow = const { size_of::<E>() < size_of::<u32>() };
+        if is_narrow
+            && row_stride == 1
+            && (at.addr() | step.wrapping_mul(size_of::<E>())).is_multiple_of(size_of::<u32>())
+        {
             let mut at = at;
             loop {
-                // SAFETY: `columns` columns are left, of four contiguous rows, and as many rows of `right`.
-                sums = unsafe { f(sums, *at.cast(), *right_row) };
+                // SAFETY: `columns` columns are left, of four contiguous rows, each at a multiple of four bytes, and
+                // as many rows of `right`.
+                sums = unsafe { f(sums, E::widen_words(at), *right_row) };
                 at = at.wrapping_add(step);
                 right_row = right_row.wrapping_add(1);
                 columns -= 1;
@@ -221,15 +227,28 @@ impl<'a> RowQuads<'a> {
                 }
             }
         }
-        let mut rows: [*const f32; 4] = array!(|i| at.wrapping_add(i * row_stride));
+        if !cfg!(small) && !is_narrow && row_stride == 1 {
+            let mut at = at;
+            loop {
+                // SAFETY: `columns` columns are left, of four contiguous rows, and as many rows of `right`.
+                sums = unsafe { f(sums, E::widen_four(*at.cast()), *right_row) };
+                at = at.wrapping_add(step);
+                right_row = right_row.wrapping_add(1);
+                columns -= 1;
+                if columns == 0 {
+                    return Some(sums);
+                }
+            }
+        }
+        let mut rows: [*const E; 4] = array!(|i| at.wrapping_add(i * row_stride));
         // A constant step becomes part of the load addresses. On a microcontroller the loop over single
         // floats is too short to gain by that.
         let is_short = const { C == 1 && cfg!(microcontroller) };
-        if cfg!(small) || (step == 1 && !is_short) {
-            let step = if cfg!(small) { step } else { 1 };
+        if cfg!(small) || is_narrow || (step == 1 && !is_short) {
+            let step = if cfg!(small) || is_narrow { step } else { 1 };
             loop {
                 // SAFETY: `columns` columns are left, and as many rows of `right`.
-                sums = unsafe { f(sums, array!(|i| *rows[i]), *right_row) };
+                sums = unsafe { f(sums, array!(|i| (*rows[i]).widen()), *right_row) };
                 rows = array!(|i| rows[i].wrapping_add(step));
                 right_row = right_row.wrapping_add(1);
                 columns -= 1;
@@ -241,7 +260,7 @@ impl<'a> RowQuads<'a> {
         // Rare: a loop with two exits, which the compiler does not unroll.
         for right_row in right {
             // SAFETY: `columns` columns are left.
-            sums = f(sums, array!(|i| unsafe { *rows[i] }), *right_row);
+            sums = f(sums, array!(|i| unsafe { *rows[i] }.widen()), *right_row);
             rows = array!(|i| rows[i].wrapping_add(step));
             columns -= 1;
             if columns == 0 {

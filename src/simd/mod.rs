@@ -25,6 +25,8 @@ pub(crate) mod root;
 pub(crate) mod scalar;
 pub(crate) mod scalar_row;
 pub(crate) mod strip;
+#[cfg(all(microcontroller, target_endian = "little"))]
+mod words;
 
 #[cfg(test)]
 mod contract;
@@ -215,6 +217,23 @@ pub(crate) trait Load: Copy {
     /// The same number as a float.
     fn widen(self) -> f32;
 
+    /// Four elements as floats.
+    #[inline(always)]
+    fn widen_four(four: [Self; 4]) -> [f32; 4] {
+        array!(|i| four[i].widen())
+    }
+
+    /// [`widen_four`](Self::widen_four) of adjacent elements, in fewer instructions of a microcontroller.
+    ///
+    /// # Safety
+    ///
+    /// There are four elements at `at`, which is aligned for `u32`.
+    #[inline(always)]
+    unsafe fn widen_words(at: *const Self) -> [f32; 4] {
+        // SAFETY: four elements are there.
+        Self::widen_four(unsafe { *at.cast() })
+    }
+
     /// Loads all lanes.
     fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V;
 
@@ -243,7 +262,7 @@ impl Load for f32 {
 }
 
 macro_rules! load {
-    ($($element:ident $function:ident)+) => {
+    ($($element:ident $function:ident $words:ident)+) => {
         $(impl Load for $element {
             #[inline(always)]
             fn widen(self) -> f32 {
@@ -254,10 +273,17 @@ macro_rules! load {
             fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V {
                 V::$function(token, from)
             }
+
+            #[cfg(all(microcontroller, target_endian = "little"))]
+            #[inline(always)]
+            unsafe fn widen_words(at: *const Self) -> [f32; 4] {
+                // SAFETY: these words are there, and aligned.
+                words::$words(unsafe { *at.cast() })
+            }
         })+
     };
 }
-load! { F16 load_f16 Bf16 load_bf16 I8 load_i8 }
+load! { F16 load_f16 f16 Bf16 load_bf16 bf16 I8 load_i8 i8 }
 
 /// Combines each lane with its partner in the other half, until all lanes are equal.
 #[inline(always)]

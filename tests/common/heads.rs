@@ -5,6 +5,7 @@ use sdpa::{Attention, Error, HeadsMut, HeadsRef};
 
 use super::{
     cases::Rng,
+    elements::Tested,
     grid::{CANARY, Grid, is_untouched},
 };
 
@@ -116,7 +117,19 @@ const GUARD: usize = 16;
 
 impl Workspace {
     pub(crate) fn new(dim: usize, width: usize) -> Self {
-        let len = Attention::workspace(dim, width);
+        Self::with_len(Attention::workspace(dim, width))
+    }
+
+    /// For keys and values of a type.
+    pub(crate) fn of<E: Tested>(dim: usize, width: usize) -> Self {
+        Self::with_len(if size_of::<E>() == size_of::<f32>() {
+            Attention::workspace(dim, width)
+        } else {
+            Attention::elements_workspace(dim, width)
+        })
+    }
+
+    fn with_len(len: usize) -> Self {
         Self { floats: vec![CANARY; len + 2 * GUARD], len }
     }
 
@@ -135,11 +148,23 @@ impl Workspace {
 pub(crate) fn guarded(
     rng: &mut Rng,
     what: &str,
-    [heads, tokens, dim, width]: [usize; 4],
+    sizes: [usize; 4],
+    call: impl FnOnce(HeadsMut<'_>, &mut [f32], &mut [f32]) -> Result<(), Error>,
+) -> Vec<(Grid, Vec<f32>)> {
+    let [.., dim, width] = sizes;
+    guarded_in(rng, what, sizes, Workspace::new(dim, width), call)
+}
+
+/// [`guarded`] in a given workspace.
+#[track_caller]
+pub(crate) fn guarded_in(
+    rng: &mut Rng,
+    what: &str,
+    [heads, tokens, _, width]: [usize; 4],
+    mut workspace: Workspace,
     call: impl FnOnce(HeadsMut<'_>, &mut [f32], &mut [f32]) -> Result<(), Error>,
 ) -> Vec<(Grid, Vec<f32>)> {
     let mut out = GuardedHeads::output(rng, [heads, tokens, width]);
-    let mut workspace = Workspace::new(dim, width);
     let mut logarithms = vec![CANARY; heads * tokens];
     let result = call(out.view_mut(), &mut logarithms, workspace.floats());
     assert_eq!(result, Ok(()), "{what}");

@@ -6,6 +6,7 @@
 pub(crate) mod bounds;
 pub(crate) mod cases;
 pub(crate) mod digest;
+pub(crate) mod elements;
 pub(crate) mod grid;
 pub(crate) mod heads;
 pub(crate) mod options;

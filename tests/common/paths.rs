@@ -1,12 +1,13 @@
 //! One head by every path of the API, and its score grid and pattern under the same options.
 
-use sdpa::{Backend, CachePositions, KEY_BLOCK, KvCacheMut};
+use sdpa::{Backend, Bf16, CachePositions, F16, I8, KEY_BLOCK, KvCacheMut};
 
 use super::{
     assert_same_bits,
     cases::Rng,
+    elements::{Elements, Tested},
     grid::Grid,
-    heads::{GuardedHeads, guarded},
+    heads::{GuardedHeads, Workspace, guarded, guarded_in},
     options::Options,
 };
 
@@ -14,18 +15,15 @@ use super::{
 pub(crate) type Answer = (Grid, Vec<f32>);
 
 /// Computes one head by every path: alone, as three heads of one call, as three heads of one group, and from
-/// caches that have dropped keys. Fails unless all have the same bits.
+/// caches that have dropped keys; and with keys and values rounded to each type of element. Fails unless all have the
+/// same bits.
 #[track_caller]
 pub(crate) fn by_every_path(backend: Backend, options: &Options, grids: [&Grid; 3]) -> Answer {
     let rng = &mut Rng::new(0);
     let attention = options.attention(backend);
     let [queries, keys, values] = grids;
     let [tokens, dim, width] = [queries.rows, queries.cols, values.cols];
-    let mut plain = guarded(rng, "plain", [1, tokens, dim, width], |out, logarithms, workspace| {
-        let (q, k, v) = (queries.view(), keys.view(), values.view());
-        attention.run_with_log_sum_exp(q, k, v, out, logarithms, workspace)
-    });
-    let plain = plain.remove(0);
+    let plain = alone(backend, options, grids);
     for key_heads in [1, 3] {
         let mut three = |grid: &Grid, heads| GuardedHeads::of(rng, &vec![grid.clone(); heads]);
         let q = three(queries, 3);
@@ -38,11 +36,56 @@ pub(crate) fn by_every_path(backend: Backend, options: &Options, grids: [&Grid; 
         all.iter().for_each(|head| assert_same(&format!("{key_heads} key heads"), head, &plain));
     }
     for dropped in [0, KEY_BLOCK, 3 * KEY_BLOCK] {
-        if let Some(got) = from_cache(backend, options, grids, dropped) {
+        if let Some(got) = from_cache::<f32>(backend, options, grids, dropped) {
             assert_same(&format!("from a cache that dropped {dropped}"), &got, &plain);
         }
     }
+    of_elements::<F16>(backend, options, grids);
+    of_elements::<Bf16>(backend, options, grids);
+    of_elements::<I8>(backend, options, grids);
     plain
+}
+
+#[track_caller]
+fn alone(backend: Backend, options: &Options, [queries, keys, values]: [&Grid; 3]) -> Answer {
+    let sizes = [1, queries.rows, queries.cols, values.cols];
+    let mut one = guarded(&mut Rng::new(0), "plain", sizes, |out, logarithms, workspace| {
+        let (q, k, v) = (queries.view(), keys.view(), values.view());
+        options.attention(backend).run_with_log_sum_exp(q, k, v, out, logarithms, workspace)
+    });
+    one.remove(0)
+}
+
+/// Keys and values of a type near these, in arrays and in a cache: the bits of the call with floats.
+#[track_caller]
+fn of_elements<E: Tested>(
+    backend: Backend,
+    options: &Options,
+    [queries, keys, values]: [&Grid; 3],
+) {
+    let Some((keys, values)) = E::near(keys).zip(E::near(values)) else { return };
+    let is_usual = |scale: f32| scale == 0.0 || (1e-9..1e9).contains(&scale.abs());
+    if !E::HAS_NAN && !options.scale.is_none_or(is_usual) {
+        return; // a sum of whole numbers may overflow before it is scaled
+    }
+    let plain = alone(backend, options, [queries, &keys, &values]);
+    let (of_keys, of_values) = (Elements::<E>::of(&keys), Elements::<E>::of(&values));
+    let rng = &mut Rng::new(0);
+    let attention = options.attention(backend);
+    let what = std::any::type_name::<E>();
+    for heads in [1, 3] {
+        let all = GuardedHeads::of(rng, &vec![queries.clone(); heads]);
+        let sizes = [heads, queries.rows, queries.cols, values.cols];
+        let workspace = Workspace::of::<E>(queries.cols, values.cols);
+        let got = guarded_in(rng, what, sizes, workspace, |out, logarithms, workspace| {
+            let (q, k, v) = (all.view(), of_keys.heads(1), of_values.heads(1));
+            attention.run_elements(q, k, v, out, Some(logarithms), workspace)
+        });
+        got.iter().for_each(|head| assert_same(&format!("{heads} heads of {what}"), head, &plain));
+    }
+    if let Some(got) = from_cache::<E>(backend, options, [queries, &keys, &values], KEY_BLOCK) {
+        assert_same(&format!("from a cache of {what}"), &got, &plain);
+    }
 }
 
 #[track_caller]
@@ -51,8 +94,8 @@ pub(crate) fn assert_same(how: &str, got: &Answer, want: &Answer) {
     assert_same_bits(&format!("log-sum-exp, {how}"), &got.1, &want.1);
 }
 
-/// Attends from a cache that has dropped `dropped` keys of NaN; `None` if the offset would overflow.
-fn from_cache(
+/// Attends from a cache that has dropped `dropped` keys; `None` if the offset would overflow.
+fn from_cache<E: Tested>(
     backend: Backend,
     options: &Options,
     [queries, keys, values]: [&Grid; 3],
@@ -63,20 +106,27 @@ fn from_cache(
     let options = Options { offset, ..options.clone() };
     let blocks = keys.rows.div_ceil(KEY_BLOCK).max(1);
     let [dim, width] = [keys.cols, values.cols];
-    let mut storage = [dim, width].map(|cols| vec![f32::NAN; cols * KEY_BLOCK * blocks]);
+    // A float that shows if it is read.
+    let bad = if E::HAS_NAN { f32::NAN } else { 1e6 };
+    let mut storage =
+        [dim, width].map(|cols| vec![E::round(bad, E::NO_SCALE); cols * KEY_BLOCK * blocks]);
+    let mut scales = [0; 2].map(|_| E::room(KEY_BLOCK * blocks));
     let mut span = CachePositions::default();
-    let [key_floats, value_floats] = &mut storage;
-    let mut cache = KvCacheMut::new(key_floats, value_floats, dim, width, &mut span).unwrap();
+    let ([to_keys, to_values], [key_scales, value_scales]) = (&mut storage, &mut scales);
+    let scales = (&mut key_scales[..], &mut value_scales[..]);
+    let mut cache =
+        KvCacheMut::<E>::with_scales(to_keys, to_values, scales, [dim, width], &mut span).unwrap();
     for _ in 0..dropped / KEY_BLOCK {
-        let nan = [dim, width].map(|cols| Grid::from_fn(KEY_BLOCK, cols, |_, _| f32::NAN));
-        cache.append(nan[0].view(), nan[1].view()).unwrap();
+        let bad = [dim, width].map(|cols| Grid::from_fn(KEY_BLOCK, cols, |_, _| bad));
+        cache.append(bad[0].view(), bad[1].view()).unwrap();
         cache.slide(0);
     }
     cache.append(keys.view(), values.view()).unwrap();
     let rng = &mut Rng::new(0);
     let attention = options.attention(backend);
     let sizes = [1, queries.rows, dim, width];
-    let mut heads = guarded(rng, "cache", sizes, |out, logarithms, workspace| {
+    let workspace = Workspace::of::<E>(dim, width);
+    let mut heads = guarded_in(rng, "cache", sizes, workspace, |out, logarithms, workspace| {
         let view = cache.view();
         view.attend_with_log_sum_exp(&attention, queries.view(), out, logarithms, workspace)
     });

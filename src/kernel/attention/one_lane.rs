@@ -19,7 +19,7 @@ use crate::{
     },
     matrix::{MatrixMut, MatrixRef},
     simd::{
-        Vector, array,
+        Load, Vector, array,
         broadcast::RowQuads,
         scalar::{F32x1, Scalar, mul_add},
         scalar_row::ScalarRow,
@@ -32,7 +32,7 @@ use crate::{
 const TILE_QUERIES: usize = if cfg!(small) { 2 } else { 4 };
 
 /// The number of keys, or of value columns, in a tile.
-pub(super) const TILE_ROWS: usize = 4;
+const TILE_ROWS: usize = 4;
 
 /// The width of the next tile, if `queries` are left: two of four queries in a tile would cost more than two
 /// tiles of one.
@@ -103,7 +103,7 @@ impl<'a> OneLane<'a> {
     ) {
         if self.acc_is_zero {
             // Empty sums: writes zeros.
-            product(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
+            product::<f32>(MatrixRef::EMPTY, &[], self.acc, None, self.width, true);
         }
         let normalise = last && attention.normalise;
         let is_single = normalise && !self.has_total;
@@ -258,8 +258,8 @@ fn weigh_one(mut scores: ScalarRow<'_>, state: &mut State) {
 /// `width` floats; `right` may have more rows than are read. With `skip_negative`, the products of negative
 /// elements of `right` are skipped: masked weights.
 #[inline(never)]
-fn product(
-    left: MatrixRef<'_>,
+fn product<E: Load>(
+    left: MatrixRef<'_, E>,
     right: &[f32],
     to: &mut [f32],
     states: Option<&[State]>,
@@ -269,19 +269,44 @@ fn product(
     let done = if skip_negative {
         0
     } else if width == TILE_QUERIES {
-        tiles::<TILE_QUERIES>(left, right, to, states)
+        tiles::<TILE_QUERIES, E>(left, right, to, states)
     } else {
-        tiles::<1>(left, right, to, states)
+        tiles::<1, E>(left, right, to, states)
     };
     if done < to.len() {
         one_by_one(left, right, to, states, width, done, skip_negative);
     }
 }
 
+/// [`product`] of rows of any element, or of their columns.
+#[inline(always)]
+fn product_of(
+    left: AnyRows<'_>,
+    is_transposed: bool,
+    right: &[f32],
+    to: &mut [f32],
+    states: Option<&[State]>,
+    width: usize,
+    skip_negative: bool,
+) {
+    macro_rules! product {
+        ($left:ident) => {{
+            let left = if is_transposed { $left.t() } else { $left };
+            product(left, right, to, states, width, skip_negative)
+        }};
+    }
+    match left {
+        AnyRows::F32(left) => product!(left),
+        AnyRows::F16(left) => product!(left),
+        AnyRows::Bf16(left) => product!(left),
+        AnyRows::I8(left) => product!(left),
+    }
+}
+
 /// [`product`] for the whole tiles of `to`. Returns the number of elements in them.
 #[inline(always)]
-fn tiles<const C: usize>(
-    left: MatrixRef<'_>,
+fn tiles<const C: usize, E: Load>(
+    left: MatrixRef<'_, E>,
     right: &[f32],
     to: &mut [f32],
     states: Option<&[State]>,
@@ -315,8 +340,8 @@ fn tiles<const C: usize>(
 /// [`product`] for the elements of `to` from `done` on, one at a time.
 // Here and below, a loop with two exits is one that the compiler never unrolls.
 #[inline(always)]
-fn one_by_one(
-    left: MatrixRef<'_>,
+fn one_by_one<E: Load>(
+    left: MatrixRef<'_, E>,
     right: &[f32],
     to: &mut [f32],
     states: Option<&[State]>,
@@ -334,7 +359,7 @@ fn one_by_one(
             if *weight < lowest {
                 continue;
             }
-            sum = mul_add(left, *weight, sum);
+            sum = mul_add(left.widen(), *weight, sum);
         }
         if let Some([_, _, factor, ..]) = states.and_then(|states| states.get(col)) {
             sum = mul_add(*to, *factor, sum);
@@ -449,24 +474,20 @@ impl LaneLayout for OneLane<'_> {
         are_finite(values)
     }
 
-    // A tile of keys, or of value columns, at a time: a microcontroller has no room for the floats of a block.
+    // Elements are widened where they are loaded.
 
     #[inline(always)]
     fn score_elements(
         &mut self,
         elements: &impl Elements,
         block: Block,
-        _rows: Option<[AnyRows<'_>; 3]>,
-        widened: &mut [f32],
+        _: Option<[AnyRows<'_>; 3]>,
+        _: &mut [f32],
     ) {
         self.keys = block.count;
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
-        let tiles = scores.chunks_mut(TILE_ROWS * self.width.max(1));
-        for (scores, first) in tiles.zip((0..).step_by(TILE_ROWS)) {
-            let end = block.count.min(first + TILE_ROWS);
-            let Some(keys) = elements.keys(block, first..end, widened) else { return };
-            product(keys, self.packed, scores, None, self.width, false);
-        }
+        let Some([keys, _]) = elements.any(block) else { return };
+        product_of(keys, false, self.packed, scores, None, self.width, false);
     }
 
     #[inline(always)]
@@ -474,17 +495,13 @@ impl LaneLayout for OneLane<'_> {
         &mut self,
         elements: &impl Elements,
         block: Block,
-        _rows: Option<[AnyRows<'_>; 3]>,
+        _: Option<[AnyRows<'_>; 3]>,
         all: bool,
-        widened: &mut [f32],
+        _: &mut [f32],
     ) {
         let states = (!core::mem::take(&mut self.acc_is_zero)).then_some(&*self.states);
-        let tiles = self.acc.chunks_mut(TILE_ROWS * self.width.max(1));
-        for (acc, first) in tiles.zip((0..).step_by(TILE_ROWS)) {
-            let cols = first..first + acc.len() / self.width.max(1);
-            let Some(values) = elements.values(block, cols, widened) else { return };
-            product(values.t(), self.scores, acc, states, self.width, !all);
-        }
+        let Some([_, values]) = elements.any(block) else { return };
+        product_of(values, true, self.scores, self.acc, states, self.width, !all);
     }
 
     #[inline(always)]

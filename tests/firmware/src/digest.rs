@@ -194,7 +194,7 @@ fn softmax_matrix(
 ) -> Result<usize, Error> {
     let [rows, cols] = case.sizes();
     let (x, out) = (case.input(0, rows, cols), case.output(rows, cols));
-    let Arena { inputs: [input, ..], output } = &mut *case.arena;
+    let Arena { inputs: [input, ..], output, .. } = &mut *case.arena;
     softmax(case.backend, view(input, x)?, view_mut(output, out)?)?;
     Ok(out.len)
 }
@@ -203,7 +203,7 @@ fn softmax_columns_in_place(case: &mut Case<'_>) -> Result<usize, Error> {
     let [rows, cols] = case.sizes();
     let layout = Layout::of_output(&mut case.rng, rows, cols);
     case.fill(0, layout.len);
-    let Arena { inputs: [input, ..], output } = &mut *case.arena;
+    let Arena { inputs: [input, ..], output, .. } = &mut *case.arena;
     output[..layout.len].copy_from_slice(&input[..layout.len]);
     case.backend.softmax_columns_in_place(view_mut(output, layout)?);
     Ok(layout.len)
@@ -216,7 +216,7 @@ fn project(case: &mut Case<'_>) -> Result<usize, Error> {
     case.fill(2, outputs);
     let out = case.output(tokens, outputs);
     let with_bias = case.rng.one_in(2);
-    let Arena { inputs: [xs, ws, bias], output } = &mut *case.arena;
+    let Arena { inputs: [xs, ws, bias], output, .. } = &mut *case.arena;
     let bias = with_bias.then_some(&bias[..outputs]);
     case.backend.project(view(xs, x)?, view(ws, w)?, bias, view_mut(output, out)?)?;
     Ok(out.len)
@@ -232,7 +232,7 @@ fn scores(case: &mut Case<'_>) -> Result<usize, Error> {
         1 => Some(case.rng.between(-2.0, 2.0)),
         _ => None,
     };
-    let Arena { inputs: [ks, qs, _], output } = &mut *case.arena;
+    let Arena { inputs: [ks, qs, _], output, .. } = &mut *case.arena;
     case.backend.scores(view(ks, k)?, view(qs, q)?, scale, view_mut(output, out)?)?;
     Ok(out.len)
 }
@@ -242,7 +242,7 @@ fn weighted_sum(case: &mut Case<'_>) -> Result<usize, Error> {
     let width = width.max(1);
     let (p, v) = (case.input(0, keys, queries), case.input(1, keys, width));
     let out = case.output(queries, width);
-    let Arena { inputs: [ps, vs, _], output } = &mut *case.arena;
+    let Arena { inputs: [ps, vs, _], output, .. } = &mut *case.arena;
     case.backend.weighted_sum(view(ps, p)?, view(vs, v)?, view_mut(output, out)?)?;
     Ok(out.len)
 }
@@ -266,7 +266,7 @@ fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
     let mut keep = [0; KEYS * QUERIES];
     keep.iter_mut().for_each(|keep| *keep = u8::from(!rng.one_in(4)));
     let keep = MatrixRef::new(&keep[..keys * queries], keys, queries)?;
-    let Arena { inputs: [qs, ks, vs], output } = &mut *case.arena;
+    let Arena { inputs: [qs, ks, vs], output, .. } = &mut *case.arena;
     let (qs, bias) = qs.split_at_mut(BEHIND);
     let bias = &mut bias[..keys * queries];
     Kind::Masked.fill(rng, bias);
@@ -307,7 +307,7 @@ const BLOCKS: usize = 2;
 
 /// Appends a few tokens at a time to a cache that slides, and attends with their queries.
 fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
-    let Arena { inputs: [rows, keys, values], output } = &mut *case.arena;
+    let Arena { inputs: [rows, keys, values], output, .. } = &mut *case.arena;
     let (rng, kinds) = (&mut case.rng, case.values);
     attend_from::<f32>(rng, kinds, case.backend, rows, (keys, values), Default::default(), output)
 }
@@ -316,7 +316,7 @@ fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
 fn attention_cached_of<E: Element>(case: &mut Case<'_>) -> Result<usize, Error> {
     let [mut keys, mut values] = [[E::ZERO; BLOCKS * KEY_BLOCK * COLUMNS]; 2];
     let [mut of_keys, mut of_values] = [[E::NO_SCALE; BLOCKS * KEY_BLOCK]; 2];
-    let Arena { inputs: [rows, ..], output } = &mut *case.arena;
+    let Arena { inputs: [rows, ..], output, .. } = &mut *case.arena;
     let (rng, kinds) = (&mut case.rng, case.values);
     let (storage, scales) =
         ((&mut keys[..], &mut values[..]), (&mut of_keys[..], &mut of_values[..]));
@@ -364,4 +364,6 @@ fn attend_from<E: Element>(
 pub fn fill(arena: &mut Arena) {
     let mut rng = Rng::new(0);
     arena.inputs.iter_mut().for_each(|input| Kind::Ordinary.fill(&mut rng, input));
+    let Arena { inputs: [keys, values, _], caches, .. } = arena;
+    caches.fill(&keys[..64 * 64], &values[..64 * 64]).expect("in range");
 }

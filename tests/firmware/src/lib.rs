@@ -21,10 +21,12 @@ pub const FLOATS: usize = 16 * 1024;
 pub struct Arena {
     pub inputs: [[f32; FLOATS]; 3],
     pub output: [f32; FLOATS],
+    pub caches: operations::Caches,
 }
 
 impl Arena {
-    pub const NEW: Self = Self { inputs: [[0.0; FLOATS]; 3], output: [0.0; FLOATS] };
+    pub const NEW: Self =
+        Self { inputs: [[0.0; FLOATS]; 3], output: [0.0; FLOATS], caches: operations::Caches::NEW };
 }
 
 /// Unreachable: run.sh checks that these images link no panic.

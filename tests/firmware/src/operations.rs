@@ -3,7 +3,9 @@
 
 #![cfg_attr(standalone, allow(dead_code, reason = "used by the other operations"))]
 
-use sdpa::{Attention, CachePositions, Error, KvCacheMut, MatrixMut, MatrixRef};
+use sdpa::{
+    Attention, Bf16, CachePositions, Element, Error, F16, I8, KvCacheMut, MatrixMut, MatrixRef,
+};
 
 /// The cost of one call.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +24,11 @@ pub struct Operation {
 }
 
 /// Defines the operations. Each entry has the arguments of a symbol, what it calls, and the shape and
-/// arguments of one call, taken from the three inputs and the output.
+/// arguments of one call, taken from the three inputs, the output and the caches.
 macro_rules! operations {
     ($($name:ident($($arg:ident: $type:ty),+) -> $result:ty: $call:expr, $shape:literal,
-        |$a:pat_param, $b:pat_param, $c:pat_param, $out:pat_param| ($($value:expr),+);)+) => {
+        |$a:pat_param, $b:pat_param, $c:pat_param, $out:pat_param $(, $caches:pat_param)?|
+        ($($value:expr),+);)+) => {
         /// The symbols; the measurement includes everything that they call.
         pub mod symbols {
             use super::*;
@@ -49,7 +52,9 @@ macro_rules! operations {
                         arena,
                         #[inline(always)]
                         |arena| {
-                            let crate::Arena { inputs: [$a, $b, $c], output: $out } = arena;
+                            let crate::Arena {
+                                inputs: [$a, $b, $c], output: $out, $(caches: $caches,)? ..
+                            } = arena;
                             // By address, so that the symbol cannot be specialized for the call.
                             core::hint::black_box(symbols::$name as fn($($type),+) -> $result)(
                                 $($value),+
@@ -94,6 +99,60 @@ operations! {
         workspace: &mut [f32]
     ) -> Result<(), Error>: append_and_attend, "1 × 64 × 64", |keys, values, workspace, out|
         (keys, values, MatrixRef::from_row(&TOKEN), matrix_mut::<1, 64>(out), workspace);
+    attention_cached_f16(
+        cache: &mut Cache<F16>, token: MatrixRef<'_>, out: MatrixMut<'_>, workspace: &mut [f32]
+    ) -> Result<(), Error>: append_and_attend_of, "1 × 64 × 64", |_, _, workspace, out, caches|
+        (&mut caches.0, MatrixRef::from_row(&TOKEN), matrix_mut::<1, 64>(out), workspace);
+    attention_cached_bf16(
+        cache: &mut Cache<Bf16>, token: MatrixRef<'_>, out: MatrixMut<'_>, workspace: &mut [f32]
+    ) -> Result<(), Error>: append_and_attend_of, "1 × 64 × 64", |_, _, workspace, out, caches|
+        (&mut caches.1, MatrixRef::from_row(&TOKEN), matrix_mut::<1, 64>(out), workspace);
+    attention_cached_i8(
+        cache: &mut Cache<I8>, token: MatrixRef<'_>, out: MatrixMut<'_>, workspace: &mut [f32]
+    ) -> Result<(), Error>: append_and_attend_of, "1 × 64 × 64", |_, _, workspace, out, caches|
+        (&mut caches.2, MatrixRef::from_row(&TOKEN), matrix_mut::<1, 64>(out), workspace);
+}
+
+/// The storage of a cache of 64 tokens of 64 columns.
+pub struct Cache<E: Element> {
+    keys: [E; 64 * 64],
+    values: [E; 64 * 64],
+    key_scales: [E::Scale; 64],
+    value_scales: [E::Scale; 64],
+}
+
+impl<E: Element> Cache<E> {
+    const NEW: Self = Self {
+        keys: [E::ZERO; 64 * 64],
+        values: [E::ZERO; 64 * 64],
+        key_scales: [E::NO_SCALE; 64],
+        value_scales: [E::NO_SCALE; 64],
+    };
+
+    fn view<'a>(&'a mut self, span: &'a mut CachePositions) -> Result<KvCacheMut<'a, E>, Error> {
+        let scales = (&mut self.key_scales[..], &mut self.value_scales[..]);
+        KvCacheMut::with_scales(&mut self.keys, &mut self.values, scales, [64, 64], span)
+    }
+
+    fn fill(&mut self, keys: &[f32], values: &[f32]) -> Result<(), Error> {
+        let mut span = CachePositions::default();
+        let rows = |floats| MatrixRef::new(floats, 64, 64);
+        self.view(&mut span)?.append(rows(keys)?, rows(values)?)
+    }
+}
+
+/// A cache of each type of element.
+pub struct Caches(Cache<F16>, Cache<Bf16>, Cache<I8>);
+
+impl Caches {
+    pub const NEW: Self = Self(Cache::NEW, Cache::NEW, Cache::NEW);
+
+    /// Fills all of them with the same keys and the same values.
+    pub fn fill(&mut self, keys: &[f32], values: &[f32]) -> Result<(), Error> {
+        self.0.fill(keys, values)?;
+        self.1.fill(keys, values)?;
+        self.2.fill(keys, values)
+    }
 }
 
 /// Attention through the C library, as [`attention`](symbols::attention): measured alone, where run.sh links it.
@@ -138,7 +197,7 @@ pub fn measure_c(arena: &mut crate::Arena) -> (&'static str, Cost) {
         arena,
         #[inline(always)]
         |arena| {
-            let crate::Arena { inputs: [a, b, workspace], output } = arena;
+            let crate::Arena { inputs: [a, b, workspace], output, .. } = arena;
             let matrix = |data: *const f32| Matrix { data, shape: [8, 64], strides: [0; 2] };
             let of = [a.as_ptr(), b.as_ptr(), a.as_ptr(), output.as_mut_ptr().cast_const()];
             let ([q, k, v, out], len) = (of.map(matrix), workspace.len());
@@ -199,6 +258,19 @@ fn append_and_attend(
 ) -> Result<(), Error> {
     let mut span = CachePositions::new(63, 0)?;
     let mut cache = KvCacheMut::new(keys, values, 64, 64, &mut span)?;
+    cache.append(token, token)?;
+    cache.view().attend(&Attention::new(), token, out, workspace)
+}
+
+/// [`append_and_attend`] over elements.
+fn append_and_attend_of<E: Element>(
+    cache: &mut Cache<E>,
+    token: MatrixRef<'_>,
+    out: MatrixMut<'_>,
+    workspace: &mut [f32],
+) -> Result<(), Error> {
+    let mut span = CachePositions::new(63, 0)?;
+    let mut cache = cache.view(&mut span)?;
     cache.append(token, token)?;
     cache.view().attend(&Attention::new(), token, out, workspace)
 }

@@ -70,7 +70,7 @@ fn counted<T>(kind: usize, call: impl FnOnce() -> T) -> T {
 /// Returns the results of some operations.
 fn operations(arena: &mut Arena) -> u64 {
     let mut bits = digest::Digest::NEW;
-    let Arena { inputs: [a, b, _], output } = arena;
+    let Arena { inputs: [a, b, _], output, .. } = arena;
     let keys = MatrixRef::new(a, 20, 64);
     let queries = MatrixRef::new(b, 20, 64);
     let out = MatrixMut::new(output, 20, 20);
@@ -90,7 +90,7 @@ fn operations(arena: &mut Arena) -> u64 {
 /// Returns the result of an attention call: 8 queries, whose windows cover two blocks of keys.
 fn attention(arena: &mut Arena) -> u64 {
     let mut bits = digest::Digest::NEW;
-    let Arena { inputs: [queries, keys, values], output } = arena;
+    let Arena { inputs: [queries, keys, values], output, .. } = arena;
     let (out, workspace) = output.split_at_mut(8 * 64);
     let queries = MatrixRef::new(queries, 8, 64);
     let (keys, values) = (MatrixRef::new(keys, 72, 64), MatrixRef::new(values, 72, 64));
