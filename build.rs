@@ -3,6 +3,8 @@
 //! * `small`: the crate is compiled for size. Code cannot see its own `opt-level`, and the shortest loops are slow
 //!   at `opt-level` 3.
 //! * `microcontroller`: flash, stack and workspace are scarce, and vectors have one lane.
+//! * `shifting_cache`: a KV cache takes blocks of 16 keys, and moves the keys that are left where it drops a block,
+//!   instead of using its storage as a ring. Set on microcontrollers, and by tests in `RUSTFLAGS`.
 //! * `portable`: the target has the back end `portable`, made of `wide`'s vectors. Cargo.toml depends on `wide`
 //!   under the same condition; a lint in `src/lib.rs` checks that the two agree.
 
@@ -23,9 +25,12 @@ fn main() {
     let has_sse2 = features.split(',').any(|feature| feature == "sse2");
     let is_portable = !is_microcontroller && (has_sse2 || !is_x86);
 
-    for (cfg, is_set) in
-        [("small", is_small), ("microcontroller", is_microcontroller), ("portable", is_portable)]
-    {
+    for (cfg, is_set) in [
+        ("small", is_small),
+        ("microcontroller", is_microcontroller),
+        ("shifting_cache", is_microcontroller),
+        ("portable", is_portable),
+    ] {
         println!("cargo::rustc-check-cfg=cfg({cfg})");
         if is_set {
             println!("cargo::rustc-cfg={cfg}");

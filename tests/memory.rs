@@ -13,9 +13,7 @@ use crate::common::{
     grid::{Grid, GuardedMatrix},
     options::Options,
 };
-use sdpa::{
-    Attention, Backend, CachePositions, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
-};
+use sdpa::{Attention, Backend, CachePositions, HeadsMut, HeadsRef, KvCacheMut, MatrixMut};
 
 suite! {
     slices,
@@ -185,13 +183,13 @@ fn attention_of_heads(backend: Backend) {
     }
 }
 
-/// A ring of two blocks that wraps around once.
+/// A cache of two blocks, whose ring wraps around once.
 fn attention_from_a_cache(backend: Backend) {
     let rng = &mut Rng::new(6);
     let (dim, width) = (5, 9);
     let (keys, values) = (random(rng, 150, dim), random(rng, 150, width));
     let query = random(rng, 1, dim);
-    let mut storage = [dim, width].map(|n| vec![f32::NAN; 2 * KEY_BLOCK * n]);
+    let mut storage = [dim, width].map(|n| vec![f32::NAN; 2 * 64 * n]);
     let mut span = CachePositions::default();
     let [to_keys, to_values] = &mut storage;
     let mut cache = KvCacheMut::new(to_keys, to_values, dim, width, &mut span).expect("room");

@@ -169,7 +169,7 @@ fn ranges_on_threads(backend: Backend) {
 /// Many query heads over one cache, each on a thread.
 fn one_cache_on_threads(backend: Backend) {
     let mut rng = Rng::new(73);
-    let mut cache = Box::new(KvCache::<DIM, WIDTH, 4>::new());
+    let mut cache = Box::new(KvCache::<DIM, WIDTH, 13>::new());
     let keys = Grid::random(&mut rng, Kind::Wide, 200, DIM);
     let values = Grid::random(&mut rng, Kind::Wide, 200, WIDTH);
     cache.append(keys.view(), values.view()).unwrap();

@@ -60,15 +60,17 @@
 #define SDPA_VERSION "0.1.0"
 
 /*
- * The number of queries that a call processes at a time, and the floats of state that it keeps per
- * query in the workspace. Both depend on the target.
+ * The number of queries that a call processes at a time, the floats of scores and state that it keeps
+ * per query in the workspace, and the number of keys in a block of a cache. They depend on the target.
  */
 #if defined(__arm__) || defined(_M_ARM) || (defined(__riscv) && __riscv_xlen == 32) || defined(__xtensa__)
 #define SDPA_QUERY_BLOCK 4
-#define SDPA_QUERY_STATE 7
+#define SDPA_QUERY_STATE 71
+#define SDPA_KEY_BLOCK 16
 #else
 #define SDPA_QUERY_BLOCK 32
-#define SDPA_QUERY_STATE 0
+#define SDPA_QUERY_STATE 64
+#define SDPA_KEY_BLOCK 64
 #endif
 
 /*
@@ -77,7 +79,7 @@
  * The number that sdpa_attention_workspace() returns, unless it overflows.
  */
 #define SDPA_ATTENTION_WORKSPACE(dim, value_dim)                                           \
-    ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim) + SDPA_KEY_BLOCK + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK)
+    ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim) + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK)
 
 /*
  * The number of floats of a state, as a constant expression: see sdpa_attention_states. The number that
@@ -140,11 +142,6 @@ extern "C" {
  * own.
  */
 #define SDPA_SPAN 1024
-
-/**
- * The number of keys in a block of a cache.
- */
-#define SDPA_KEY_BLOCK 64
 
 /**
  * The result of a call: SDPA_OK, or an error, after which nothing has been written. If several
@@ -282,8 +279,8 @@ typedef struct {
 /**
  * A KV cache: the keys and values of one KV head in caller-provided storage. sdpa_cache_init
  * initializes it, the functions below change it, and callers may read its fields. It holds
- * appended - dropped keys, those at positions dropped to appended - 1. Its blocks form a ring. As
- * the oldest block may hold a single key, a cache that slides is only certain to hold
+ * appended - dropped keys, those at positions dropped to appended - 1. As the oldest block may
+ * hold a single key, a cache that slides is only certain to hold
  * (blocks - 1) * SDPA_KEY_BLOCK + 1 keys. For a window of left keys and chunks of chunk tokens
  * (append a chunk, attend with its queries, slide to left keys) use
  * (left + chunk + SDPA_KEY_BLOCK - 1) / SDPA_KEY_BLOCK + 1 blocks. Copying the structure does not
@@ -303,7 +300,7 @@ typedef struct {
      */
     size_t value_dim;
     /**
-     * Number of blocks in the ring, of SDPA_KEY_BLOCK keys each.
+     * Number of blocks, of SDPA_KEY_BLOCK keys each.
      */
     size_t blocks;
     /**
@@ -911,7 +908,8 @@ sdpa_status sdpa_cache_truncate_to(sdpa_cache *cache, uint64_t position);
 
 /**
  * Drops the oldest keys until the cache holds at most len (sliding window). Blocks without keys are
- * reused; the remaining keys keep their positions.
+ * reused; on microcontrollers the other keys move in the storage, once per block. The remaining
+ * keys keep their positions.
  *
  * On failure the cache is unchanged.
  */

@@ -1,6 +1,6 @@
 //! One head by every path of the API, and its score grid and pattern under the same options.
 
-use sdpa::{Backend, CachePositions, KEY_BLOCK, KvCacheMut};
+use sdpa::{Backend, CachePositions, KvCacheMut};
 
 use super::{
     assert_same_bits,
@@ -37,7 +37,7 @@ pub(crate) fn by_every_path(backend: Backend, options: &Options, grids: [&Grid; 
         });
         all.iter().for_each(|head| assert_same(&format!("{key_heads} key heads"), head, &plain));
     }
-    for dropped in [0, KEY_BLOCK, 3 * KEY_BLOCK] {
+    for dropped in [0, BLOCK, 3 * BLOCK] {
         if let Some(got) = from_cache(backend, options, grids, dropped) {
             assert_same(&format!("from a cache that dropped {dropped}"), &got, &plain);
         }
@@ -51,6 +51,9 @@ pub(crate) fn assert_same(how: &str, got: &Answer, want: &Answer) {
     assert_same_bits(&format!("log-sum-exp, {how}"), &got.1, &want.1);
 }
 
+/// The number of keys in a block of the sums.
+const BLOCK: usize = 64;
+
 /// Attends from a cache that has dropped `dropped` keys of NaN; `None` if the offset would overflow.
 fn from_cache(
     backend: Backend,
@@ -61,14 +64,14 @@ fn from_cache(
     let newest = (dropped + keys.rows) as isize - queries.rows as isize;
     let offset = options.offset.checked_sub(newest)?.checked_add(dropped as isize)?;
     let options = Options { offset, ..options.clone() };
-    let blocks = keys.rows.div_ceil(KEY_BLOCK).max(1);
+    let room = keys.rows.next_multiple_of(BLOCK).max(BLOCK);
     let [dim, width] = [keys.cols, values.cols];
-    let mut storage = [dim, width].map(|cols| vec![f32::NAN; cols * KEY_BLOCK * blocks]);
+    let mut storage = [dim, width].map(|cols| vec![f32::NAN; cols * room]);
     let mut span = CachePositions::default();
     let [key_floats, value_floats] = &mut storage;
     let mut cache = KvCacheMut::new(key_floats, value_floats, dim, width, &mut span).unwrap();
-    for _ in 0..dropped / KEY_BLOCK {
-        let nan = [dim, width].map(|cols| Grid::from_fn(KEY_BLOCK, cols, |_, _| f32::NAN));
+    for _ in 0..dropped / BLOCK {
+        let nan = [dim, width].map(|cols| Grid::from_fn(BLOCK, cols, |_, _| f32::NAN));
         cache.append(nan[0].view(), nan[1].view()).unwrap();
         cache.slide(0);
     }
