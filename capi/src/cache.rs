@@ -318,7 +318,7 @@ fn cache_failure(error: Error) -> Failure {
 ///
 /// The arguments meet the requirements of the header.
 #[inline(always)]
-unsafe fn attend(
+pub(crate) unsafe fn attend(
     on: Backend,
     cache: *const sdpa_cache,
     mut call: CommonArguments<'_>,
