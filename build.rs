@@ -4,6 +4,8 @@
 //!   at `opt-level` 3.
 //! * `microcontroller`: flash, stack and workspace are scarce, and vectors have one lane.
 //! * `converts_f16`: a microcontroller's FPU widens floats of 16 bits.
+//! * `shifting_cache`: a KV cache takes blocks of 16 keys, and moves the keys that are left where it drops a block,
+//!   instead of using its storage as a ring. Set on microcontrollers, and by tests in `RUSTFLAGS`.
 //! * `portable`: the target has the back end `portable`, made of `wide`'s vectors. Cargo.toml depends on `wide`
 //!   under the same condition; a lint in `src/lib.rs` checks that the two agree.
 
@@ -33,6 +35,7 @@ fn main() {
         ("small", is_small),
         ("microcontroller", is_microcontroller),
         ("converts_f16", converts_f16),
+        ("shifting_cache", is_microcontroller),
         ("portable", is_portable),
     ] {
         println!("cargo::rustc-check-cfg=cfg({cfg})");

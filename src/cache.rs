@@ -1,10 +1,13 @@
-//! The KV cache: keys and values of past tokens in a ring of blocks. Public API.
+//! The KV cache: keys and values of past tokens in blocks. Public API.
 
 use crate::{
     attention::{Attention, LOGARITHM, Logarithm},
     elements::{ElementsRef, KeysAndValues},
     error::Error,
-    kernel::{blocks::Ring, mask},
+    kernel::{
+        blocks::{IS_RING, Ring, STORAGE_BLOCK},
+        mask,
+    },
     matrix::{HeadsMut, HeadsRef, MatrixRef},
     narrow::Element,
 };
@@ -12,8 +15,8 @@ use crate::{
 #[cfg(feature = "defmt")]
 mod format;
 
-/// The number of keys in a block of a KV cache.
-pub const KEY_BLOCK: usize = mask::KEY_BLOCK;
+/// The number of keys in a block of a KV cache: 64, and on microcontrollers 16.
+pub const KEY_BLOCK: usize = STORAGE_BLOCK;
 
 /// The state of a KV cache: the number of keys ever appended, which is the position of the next key, and
 /// the number of keys dropped, which is the position of the oldest key held.
@@ -35,13 +38,13 @@ impl CachePositions {
         if dropped > appended { Err(Error::Shape) } else { Ok(Self { appended, dropped }) }
     }
 
-    /// Whether a ring of `blocks` blocks has room for these keys.
+    /// Whether `blocks` blocks have room for these keys.
     fn fits(self, blocks: usize) -> bool {
-        let used = self.appended.div_ceil(BLOCK) - self.first_block();
+        let used = self.appended.div_ceil(STORED) - self.dropped / STORED;
         usize::try_from(used).is_ok_and(|used| used <= blocks)
     }
 
-    /// The number of keys held. The cast is exact if they [fit](Self::fits) into a ring.
+    /// The number of keys held. The cast is exact if they [fit](Self::fits) into a cache.
     const fn len(self) -> usize {
         (self.appended - self.dropped) as usize
     }
@@ -56,10 +59,18 @@ impl CachePositions {
     const fn first_block(self) -> u64 {
         self.dropped / BLOCK
     }
+
+    /// The position of the first key that has storage.
+    const fn first_stored(self) -> u64 {
+        self.dropped / STORED * STORED
+    }
 }
 
+/// The number of keys in a block of the kernel, in the type of positions.
+const BLOCK: u64 = mask::KEY_BLOCK as u64;
+
 /// [`KEY_BLOCK`] in the type of positions.
-const BLOCK: u64 = KEY_BLOCK as u64;
+const STORED: u64 = KEY_BLOCK as u64;
 
 /// The number of keys in a span, in the type of positions.
 const SPAN: u64 = mask::SPAN as u64;
@@ -121,8 +132,8 @@ macro_rules! position_getters {
 /// are rounded when they are appended. Such a cache begins as [`EMPTY`](Self::EMPTY), and its calls take
 /// [`Attention::elements_workspace`] floats.
 ///
-/// The blocks form a ring: [`slide`](Self::slide) drops the oldest keys and makes room. The oldest
-/// block may hold a single key, so a cache that slides has room for
+/// [`slide`](Self::slide) drops the oldest keys and makes room: the blocks form a ring, and on microcontrollers the
+/// keys that are left move, once per block. The oldest block may hold a single key, so a cache that slides has room for
 /// `(BLOCKS - 1) · KEY_BLOCK + 1` keys at any positions. For a window of `left` keys
 /// and chunks of `chunk` tokens (append a chunk, attend with its queries, slide to `left`
 /// keys) choose `BLOCKS = (left + chunk).div_ceil(KEY_BLOCK) + 1`: every query of the
@@ -147,11 +158,12 @@ macro_rules! position_getters {
 /// ```
 ///
 /// ```
-/// use sdpa::{Bf16, I8, KvCache};
+/// use sdpa::{Bf16, I8, KEY_BLOCK, KvCache};
 ///
-/// let cache: KvCache<64, 64, 4> = KvCache::new();
-/// let half: KvCache<64, 64, 4, Bf16> = KvCache::EMPTY;
-/// let quarter: KvCache<64, 64, 4, I8> = KvCache::EMPTY;
+/// const BLOCKS: usize = 256 / KEY_BLOCK;
+/// let cache: KvCache<64, 64, BLOCKS> = KvCache::new();
+/// let half: KvCache<64, 64, BLOCKS, Bf16> = KvCache::EMPTY;
+/// let quarter: KvCache<64, 64, BLOCKS, I8> = KvCache::EMPTY;
 /// assert_eq!(size_of_val(&cache), 131088);
 /// assert_eq!(size_of_val(&half), 65552);
 /// assert_eq!(size_of_val(&quarter), 34832);
@@ -352,11 +364,17 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
 struct Sizes {
     dim: usize,
     value_dim: usize,
-    /// The number of blocks in the ring.
+    /// The number of blocks of [`KEY_BLOCK`] keys.
     blocks: usize,
 }
 
 impl Sizes {
+    /// The number of keys whose elements of one column are adjacent.
+    fn row(self) -> usize {
+        // Not 0, as the compiler sees.
+        if IS_RING { KEY_BLOCK } else { (KEY_BLOCK * self.blocks).max(KEY_BLOCK) }
+    }
+
     /// The sizes of a cache in slices of these lengths: as many blocks as fit into all of them.
     fn of<K: Element, V: Element>(
         [keys, values]: [usize; 2],
@@ -455,18 +473,23 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
         if !(0..keys.rows()).all(are_representable) {
             return Err(Error::Range);
         }
-        let (mut slot, mut key) = (slot(appended / BLOCK, blocks), (appended % BLOCK) as usize);
+        let length = self.sizes.row();
+        let (mut slot, mut key) = if IS_RING {
+            (slot(appended / STORED, blocks), (appended % STORED) as usize)
+        } else {
+            (0, (appended - self.positions.first_stored()) as usize)
+        };
         for row in 0..keys.rows() {
             let scales = K::scale_of(keys, row).zip(V::scale_of(values, row));
             let Some((key_scale, value_scale)) = scales else { break };
-            let at = slot * KEY_BLOCK + key;
+            let at = slot * length + key;
             if let Some(to) = self.key_scales.get_mut(at) {
                 *to = key_scale;
             }
             if let Some(to) = self.value_scales.get_mut(at) {
                 *to = value_scale;
             }
-            let storage = self.keys.chunks_mut(KEY_BLOCK).skip(slot * dim);
+            let storage = self.keys.chunks_mut(length).skip(slot * dim);
             for (col, lanes) in storage.take(dim).enumerate() {
                 if let (Some(lane), Some(x)) = (lanes.get_mut(key), keys.get(row, col)) {
                     *lane = K::round(x, key_scale);
@@ -479,7 +502,7 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
                 }
             }
             key += 1;
-            if key == KEY_BLOCK {
+            if key == length {
                 (slot, key) = (if slot + 1 == blocks { 0 } else { slot + 1 }, 0);
             }
         }
@@ -516,7 +539,35 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
     /// See [`KvCache::slide`].
     pub fn slide(&mut self, len: usize) {
         let oldest = self.positions.appended.saturating_sub(len as u64);
+        let first = self.positions.first_stored();
         self.positions.dropped = self.positions.dropped.max(oldest);
+        let by = self.positions.first_stored() - first;
+        if !IS_RING && by > 0 {
+            self.shift(by as usize);
+        }
+    }
+
+    /// Moves the keys that have storage to the front of it, by `by` keys.
+    fn shift(&mut self, by: usize) {
+        /// Block by block: one of floats takes a few instructions, and `memmove` would take 1.5 KB of flash.
+        fn shift<T: Copy>(of: &mut [T], by: usize, count: usize) {
+            let (blocks, _) = of.as_chunks_mut::<KEY_BLOCK>();
+            for i in 0..count.div_ceil(KEY_BLOCK) {
+                let parts = blocks.split_at_mut_checked(i + by / KEY_BLOCK);
+                let Some((to, [from, ..])) = parts else { return };
+                if let Some(to) = to.get_mut(i) {
+                    *to = *from;
+                }
+            }
+        }
+        let Sizes { dim, value_dim, .. } = self.sizes;
+        let count = (self.positions.appended - self.positions.first_stored()) as usize;
+        for column in self.keys.chunks_mut(self.sizes.row()).take(dim) {
+            shift(column, by, count);
+        }
+        shift(self.values, by * value_dim, count * value_dim);
+        shift(self.key_scales, by, count);
+        shift(self.value_scales, by, count);
     }
 
     /// A read-only view of the cache.
@@ -696,7 +747,8 @@ impl<'a, K: Element, V: Element> KvCacheRef<'a, K, V> {
         run: impl FnOnce(&KeysAndValues<'_, K, V>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Sizes { dim, value_dim, blocks } = self.sizes;
-        let keys = MatrixRef::new(self.keys, self.keys.len() / KEY_BLOCK, KEY_BLOCK)?;
+        let length = self.sizes.row();
+        let keys = MatrixRef::new(self.keys, self.keys.len() / length, length)?;
         let rows = self.values.len().checked_div(value_dim).ok_or(Error::Shape)?;
         let values = MatrixRef::new(self.values, rows, value_dim)?;
         if queries.cols() != dim {
@@ -709,8 +761,9 @@ impl<'a, K: Element, V: Element> KvCacheRef<'a, K, V> {
         let held = [index(dropped), index(appended)];
         let ring = Ring {
             blocks,
-            first: slot(first_block, blocks),
+            first: if IS_RING { slot(first_block, blocks) } else { 0 },
             keys: held,
+            first_stored: index(self.positions.first_stored()),
             blocks_before: (first_block % (SPAN / BLOCK)) as usize,
         };
         let of_rows = |scales| HeadsRef::of_rows(MatrixRef::from_row(scales));

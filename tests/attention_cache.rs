@@ -26,6 +26,9 @@ suite! {
     refuses_what_disagrees,
 }
 
+/// The number of blocks with room for 64 keys.
+const FOR_64: usize = 64 / KEY_BLOCK;
+
 /// All keys and values ever appended to a cache.
 struct History {
     keys: Grid,
@@ -169,7 +172,7 @@ fn random(rng: &mut Rng, kind: Kind, count: usize, [dim, width]: [usize; 2]) -> 
     })
 }
 
-/// Whether the ring has room for `count` more keys, by the definition in its documentation.
+/// Whether the cache has room for `count` more keys, by the definition in its documentation.
 fn has_room(history: &History, blocks: usize, count: usize) -> bool {
     let held: std::collections::HashSet<usize> =
         (history.dropped..history.keys.rows + count).map(|key| key / KEY_BLOCK).collect();
@@ -181,7 +184,7 @@ fn has_the_bits_of_the_plain_call(backend: Backend) {
     let mut rng = Rng::new(31);
     let (mut refused, mut taken, mut dropped) = (0, 0, 0);
     for _ in 0..60 {
-        let (dim, width, blocks) = (1 + rng.below(9), 1 + rng.below(9), 1 + rng.below(4));
+        let (dim, width, blocks) = (1 + rng.below(9), 1 + rng.below(9), 1 + rng.below(4 * FOR_64));
         let mut storage = Storage::new(dim, width, blocks);
         let mut history = History::new(dim, width);
         for step in 0..20 {
@@ -306,9 +309,9 @@ fn by_its_own_methods<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>
 /// Dropping all but the newest keys equals a window over a cache that drops none.
 fn dropping_is_a_window(backend: Backend) {
     let mut rng = Rng::new(33);
-    let (mut whole, mut sliding) = (Storage::new(7, 5, 8), Storage::new(7, 5, 3));
+    let (mut whole, mut sliding) = (Storage::new(7, 5, 8 * FOR_64), Storage::new(7, 5, 3 * FOR_64));
     let attention = Attention::new().on(backend).causal();
-    for step in 0..8 * KEY_BLOCK {
+    for step in 0..8 * 64 {
         let [keys, values] = random(&mut rng, Kind::Wide, 1, [7, 5]);
         whole.cache().append(keys.view(), values.view()).unwrap();
         sliding.cache().append(keys.view(), values.view()).unwrap();
@@ -328,15 +331,15 @@ fn dropping_is_a_window(backend: Backend) {
     }
 }
 
-/// A ring of two blocks, for a hundred blocks of keys.
+/// A cache of two blocks, for a hundred blocks of keys.
 fn wraps_around_many_times(backend: Backend) {
     let mut rng = Rng::new(34);
     let mut cache = KvCache::<3, 2, 2>::new();
     let mut history = History::new(3, 2);
     for step in 0..400 {
-        let count = 1 + rng.below(32);
+        let count = 1 + rng.below(KEY_BLOCK / 2);
         let [keys, values] = random(&mut rng, Kind::Ordinary, count, [3, 2]);
-        let left = rng.below(33);
+        let left = rng.below(KEY_BLOCK / 2 + 1);
         cache.slide(left);
         history.slide(left);
         assert_eq!(cache.append(keys.view(), values.view()), Ok(()), "step {step}");
@@ -390,7 +393,7 @@ fn stale_storage_never_reaches_the_output(backend: Backend) {
     let attention = Attention::new().on(backend);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for (stale, held) in [(1, 1), (63, 2), (64, 64), (70, 3), (3, 100)] {
-            let mut storage = Storage::new(2, 2, 4);
+            let mut storage = Storage::new(2, 2, 4 * FOR_64);
             let spoiled = Grid::from_fn(stale, 2, |_, _| bad);
             storage.cache().append(spoiled.view(), spoiled.view()).unwrap();
             let [keys, values] = random(&mut rng, Kind::Ordinary, held, [2, 2]);
@@ -438,7 +441,7 @@ fn attends_with_more_queries_than_keys(backend: Backend) {
 
 fn bias_and_keep_have_one_row_per_key(backend: Backend) {
     let mut rng = Rng::new(38);
-    let mut storage = Storage::new(2, 3, 3);
+    let mut storage = Storage::new(2, 3, 3 * FOR_64);
     let [keys, values] = random(&mut rng, Kind::Ordinary, 150, [2, 3]);
     storage.cache().append(keys.view(), values.view()).unwrap();
     storage.cache().slide(70);
@@ -481,7 +484,7 @@ fn bias_and_keep_have_one_row_per_key(backend: Backend) {
 
 fn refuses_what_disagrees(backend: Backend) {
     let mut rng = Rng::new(39);
-    let mut storage = Storage::new(2, 3, 2);
+    let mut storage = Storage::new(2, 3, 2 * FOR_64);
     let [keys, values] = random(&mut rng, Kind::Ordinary, 70, [2, 3]);
     storage.cache().append(keys.view(), values.view()).unwrap();
     let before = (storage.keys.clone(), storage.values.clone(), storage.span);
@@ -541,12 +544,12 @@ fn refuses_what_disagrees(backend: Backend) {
 /// After a long run time, attention has the bits of a cache that began at the same offset within its first
 /// block, as both continue.
 fn large_positions_have_the_bits_of_small_ones(backend: Backend) {
-    const BLOCK: u64 = KEY_BLOCK as u64;
+    const BLOCK: u64 = 64;
     let far = [1 << 31, 1 << 32, isize::MAX as u64, 1 << 63, u64::MAX - 400];
     for begin in far.into_iter().flat_map(|far| [far - 100, far - 1, far, far.saturating_add(99)]) {
         let mut both = [begin, begin % BLOCK].map(|begin| Storage {
             span: CachePositions::new(begin, begin).unwrap(),
-            ..Storage::new(2, 3, 3)
+            ..Storage::new(2, 3, 3 * FOR_64)
         });
         let rng = &mut Rng::new(begin);
         for (count, held, back) in
@@ -648,7 +651,7 @@ fn the_shorter_slice_limits_the_blocks() {
 /// Positions of a larger cache are refused.
 #[test]
 fn positions_of_another_cache_are_refused() {
-    let mut larger = Storage::new(1, 1, 5);
+    let mut larger = Storage::new(1, 1, 5 * FOR_64);
     let many = Grid::zeros(300, 1);
     larger.cache().append(many.view(), many.view()).unwrap();
     let Storage { mut keys, mut values, .. } = Storage::new(1, 1, 1);
@@ -700,14 +703,14 @@ fn lengths_and_positions() {
 #[test]
 fn a_copy_is_the_same_cache() {
     let mut rng = Rng::new(41);
-    let [mut cache, mut copy] = [const { KvCache::<3, 2, 2>::new() }; 2];
+    let [mut cache, mut copy] = [const { KvCache::<3, 2, { 2 * FOR_64 }>::new() }; 2];
     for (rows, len) in [(100, 30), (20, 45), (70, 64)] {
         let [keys, values] = random(&mut rng, Kind::Ordinary, rows, [3, 2]);
         cache.append(keys.view(), values.view()).unwrap();
         cache.slide(len);
         copy.append(values.grid().view(), keys.grid().view()).unwrap_err();
         copy.copy_from(&cache);
-        let state = |cache: &KvCache<3, 2, 2>| (cache.appended(), cache.dropped());
+        let state = |cache: &KvCache<3, 2, { 2 * FOR_64 }>| (cache.appended(), cache.dropped());
         assert_eq!(state(&copy), state(&cache));
         let query = Grid::random(&mut rng, Kind::Ordinary, 1, 3);
         let [out, out_of_copy] = [&cache, &copy].map(|cache| {

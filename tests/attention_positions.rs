@@ -8,7 +8,7 @@ use crate::common::{
     options::Options,
     paths::{assert_near, by_every_path, pattern, scores},
 };
-use sdpa::{Attention, Backend, CachePositions, KEY_BLOCK, KvCacheMut};
+use sdpa::{Attention, Backend, CachePositions, KvCacheMut};
 
 suite! {
     causal_is_by_position,
@@ -170,7 +170,7 @@ fn plainly_seen(
 
 /// The offsets of a cache count from its newest positions; the largest and smallest are valid too.
 fn extreme_offsets_of_a_cache(backend: Backend) {
-    let mut storage = [vec![0.0; 2 * KEY_BLOCK], vec![0.0; 2 * KEY_BLOCK]];
+    let mut storage = [vec![0.0; 2 * 64], vec![0.0; 2 * 64]];
     let [keys, values] = &mut storage;
     let mut span = CachePositions::default();
     let mut cache = KvCacheMut::new(keys, values, 1, 1, &mut span).unwrap();

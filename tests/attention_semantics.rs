@@ -588,7 +588,7 @@ fn no_keys(backend: Backend) {
 
 /// A new cache, one slid to 0 keys, and one cleared.
 fn no_keys_in_a_cache(backend: Backend) {
-    let mut cache = sdpa::KvCache::<3, 2, 2>::new();
+    let mut cache = sdpa::KvCache::<3, 2, 5>::new();
     let some = random(&mut Rng::new(62), [(70, 3), (70, 2)]);
     for step in 0..4 {
         let rng = &mut Rng::new(0);

@@ -305,7 +305,7 @@ fn attention_has_the_bits_of_widened_elements(backend: Backend) {
 fn caches_have_the_bits_of_arrays(backend: Backend) {
     const DIM: usize = 6;
     const WIDTH: usize = 5;
-    const BLOCKS: usize = 3;
+    const BLOCKS: usize = 3 * 64 / KEY_BLOCK;
     fn check<K: Tested, V: Tested>(backend: Backend, rng: &mut Rng) {
         let mut cache = KvCache::<DIM, WIDTH, BLOCKS, K, V>::default();
         let (mut keys, mut values) =

@@ -15,8 +15,8 @@ use crate::common::{
     options::{Options, bytes},
 };
 use sdpa::{
-    Attention, Backend, Bf16, CachePositions, F16, HeadsMut, HeadsRef, I8, KEY_BLOCK, KvCacheMut,
-    MatrixMut, MatrixRef,
+    Attention, Backend, Bf16, CachePositions, F16, HeadsMut, HeadsRef, I8, KvCacheMut, MatrixMut,
+    MatrixRef,
 };
 
 suite! {
@@ -190,13 +190,13 @@ fn attention_of_heads(backend: Backend) {
     }
 }
 
-/// A ring of two blocks that wraps around once.
+/// A cache of two blocks, whose ring wraps around once.
 fn attention_from_a_cache(backend: Backend) {
     let rng = &mut Rng::new(6);
     let (dim, width) = (5, 9);
     let (keys, values) = (random(rng, 150, dim), random(rng, 150, width));
     let query = random(rng, 1, dim);
-    let mut storage = [dim, width].map(|n| vec![f32::NAN; 2 * KEY_BLOCK * n]);
+    let mut storage = [dim, width].map(|n| vec![f32::NAN; 2 * 64 * n]);
     let mut span = CachePositions::default();
     let [to_keys, to_values] = &mut storage;
     let mut cache = KvCacheMut::new(to_keys, to_values, dim, width, &mut span).expect("room");
@@ -308,8 +308,8 @@ fn attention_of_elements(backend: Backend) {
 fn attention_from_a_cache_of_elements(backend: Backend) {
     fn check<E: Tested>(backend: Backend, rng: &mut Rng) {
         let (dim, width) = (5, 9);
-        let mut storage = [dim, width].map(|n| vec![E::ZERO; 2 * KEY_BLOCK * n]);
-        let mut scales = [0; 2].map(|_| E::room(2 * KEY_BLOCK));
+        let mut storage = [dim, width].map(|n| vec![E::ZERO; 2 * 64 * n]);
+        let mut scales = [0; 2].map(|_| E::room(2 * 64));
         let mut positions = CachePositions::default();
         let ([keys, values], [key_scales, value_scales]) = (&mut storage, &mut scales);
         let scales = (&mut key_scales[..], &mut value_scales[..]);

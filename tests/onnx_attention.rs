@@ -19,8 +19,8 @@ use crate::common::{
     oracle::attention::{self, Truth},
 };
 use sdpa::{
-    Attention, Backend, Bf16, CachePositions, Element, F16, HeadsMut, HeadsRef, KEY_BLOCK,
-    KvCacheMut, MatrixMut, MatrixRef, narrow,
+    Attention, Backend, Bf16, CachePositions, Element, F16, HeadsMut, HeadsRef, KvCacheMut,
+    MatrixMut, MatrixRef, narrow,
 };
 use serde_json::Value;
 
@@ -538,7 +538,7 @@ fn from_a_cache<E: Element<Scale = ()>>(
     key_head: usize,
 ) {
     let [keys, values] = [0, 1].map(|which| problem.joined(which, batch, key_head));
-    let mut storage = [keys.cols, values.cols].map(|cols| vec![E::ZERO; cols * KEY_BLOCK]);
+    let mut storage = [keys.cols, values.cols].map(|cols| vec![E::ZERO; cols * 64]);
     let mut span = CachePositions::default();
     let [to_keys, to_values] = &mut storage;
     let (dim, width) = (keys.cols, values.cols);

@@ -177,7 +177,7 @@ fn one_cache_on_threads(backend: Backend) {
 
 fn one_cache_of<E: Tested>(backend: Backend) {
     let mut rng = Rng::new(73);
-    let mut cache = Box::new(KvCache::<DIM, WIDTH, 4, E>::EMPTY);
+    let mut cache = Box::new(KvCache::<DIM, WIDTH, 13, E>::EMPTY);
     let keys = Grid::random(&mut rng, Kind::Wide, 200, DIM);
     let values = Grid::random(&mut rng, Kind::Wide, 200, WIDTH);
     cache.append(keys.view(), values.view()).unwrap();

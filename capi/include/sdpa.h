@@ -60,15 +60,17 @@
 #define SDPA_VERSION "0.1.0"
 
 /*
- * The number of queries that a call processes at a time, and the floats of state that it keeps per
- * query in the workspace. Both depend on the target.
+ * The number of queries that a call processes at a time, the floats of scores and state that it keeps
+ * per query in the workspace, and the number of keys in a block of a cache. They depend on the target.
  */
 #if defined(__arm__) || defined(_M_ARM) || (defined(__riscv) && __riscv_xlen == 32) || defined(__xtensa__)
 #define SDPA_QUERY_BLOCK 4
-#define SDPA_QUERY_STATE 7
+#define SDPA_QUERY_STATE 71
+#define SDPA_KEY_BLOCK 16
 #else
 #define SDPA_QUERY_BLOCK 32
-#define SDPA_QUERY_STATE 0
+#define SDPA_QUERY_STATE 64
+#define SDPA_KEY_BLOCK 64
 #endif
 
 /*
@@ -77,7 +79,7 @@
  * The number that sdpa_attention_workspace() returns, unless it overflows.
  */
 #define SDPA_ATTENTION_WORKSPACE(dim, value_dim)                                           \
-    ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim) + SDPA_KEY_BLOCK + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK)
+    ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim) + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK)
 
 /*
  * The number of floats of a state, as a constant expression: see sdpa_attention_states. The number that
@@ -140,11 +142,6 @@ extern "C" {
  * own.
  */
 #define SDPA_SPAN 1024
-
-/**
- * The number of keys in a block of a cache.
- */
-#define SDPA_KEY_BLOCK 64
 
 /**
  * The result of a call: SDPA_OK, or an error, after which nothing has been written. If several
@@ -282,8 +279,8 @@ typedef struct {
 /**
  * A KV cache: the keys and values of one KV head in caller-provided storage. sdpa_cache_init
  * initializes it, the functions below change it, and callers may read its fields. It holds
- * appended - dropped keys, those at positions dropped to appended - 1. Its blocks form a ring. As
- * the oldest block may hold a single key, a cache that slides is only certain to hold
+ * appended - dropped keys, those at positions dropped to appended - 1. As the oldest block may
+ * hold a single key, a cache that slides is only certain to hold
  * (blocks - 1) * SDPA_KEY_BLOCK + 1 keys. For a window of left keys and chunks of chunk tokens
  * (append a chunk, attend with its queries, slide to left keys) use
  * (left + chunk + SDPA_KEY_BLOCK - 1) / SDPA_KEY_BLOCK + 1 blocks. Copying the structure does not
@@ -303,7 +300,7 @@ typedef struct {
      */
     size_t value_dim;
     /**
-     * Number of blocks in the ring, of SDPA_KEY_BLOCK keys each.
+     * Number of blocks, of SDPA_KEY_BLOCK keys each.
      */
     size_t blocks;
     /**
@@ -722,6 +719,36 @@ sdpa_status sdpa_attention_plain(sdpa_matrix queries,
                                  size_t workspace_len);
 
 /**
+ * sdpa_attention_heads without sinks and log_sum_exp, and without softcap, bias, keep and sink of the options
+ * (else SDPA_ERROR_OPTION): the same bits from half the flash. On microcontrollers gcc and clang, when they
+ * optimise, call it for sdpa_attention_heads if they see that this is enough: write a NULL each into the
+ * call, and let options be NULL or a static const.
+ *
+ * Overlap: out and workspace must not overlap any input or each other. On failure both are unchanged.
+ */
+sdpa_status sdpa_attention_heads_plain(sdpa_heads queries,
+                                       sdpa_heads keys,
+                                       sdpa_heads values,
+                                       const sdpa_options *options,
+                                       sdpa_heads_mut out,
+                                       float *workspace,
+                                       size_t workspace_len);
+
+/**
+ * sdpa_cache_attend_heads likewise: what sdpa_attention_heads_plain is to sdpa_attention_heads. On
+ * microcontrollers it is called for sdpa_cache_attend too.
+ *
+ * Overlap: out and workspace must not overlap any input, the cache, its storage or each other. On failure
+ * both are unchanged. The cache is never changed.
+ */
+sdpa_status sdpa_cache_attend_heads_plain(const sdpa_cache *cache,
+                                          sdpa_heads queries,
+                                          const sdpa_options *options,
+                                          sdpa_heads_mut out,
+                                          float *workspace,
+                                          size_t workspace_len);
+
+/**
  * Returns the number of floats of the state of one query and one span, value_dim + 4; SIZE_MAX if the
  * number overflows. SDPA_STATE_FLOATS is the same number as a constant expression. The floats are:
  * the index of the span (first key / SDPA_SPAN) as two whole numbers of 24 bits, the upper one first;
@@ -911,7 +938,8 @@ sdpa_status sdpa_cache_truncate_to(sdpa_cache *cache, uint64_t position);
 
 /**
  * Drops the oldest keys until the cache holds at most len (sliding window). Blocks without keys are
- * reused; the remaining keys keep their positions.
+ * reused; on microcontrollers the other keys move in the storage, once per block. The remaining
+ * keys keep their positions.
  *
  * On failure the cache is unchanged.
  */
@@ -1036,8 +1064,9 @@ sdpa_status sdpa_cache_states_heads_on(sdpa_backend_t backend,
 
 /*
  * On microcontrollers sdpa_attention is sdpa_attention_plain in calls of which the compiler sees that it is enough:
- * strides are 0, log_sum_exp is NULL, and options is NULL or points to constants. The linker then drops what the call
- * does not use.
+ * strides are 0, log_sum_exp is NULL, and options is NULL or points to constants. Likewise sdpa_attention_heads and
+ * sdpa_cache_attend_heads, with any strides, if sinks is NULL too, and sdpa_cache_attend. The linker then drops what
+ * the call does not use.
  */
 #if SDPA_QUERY_BLOCK == 4 && defined(__GNUC__) && (defined(__cplusplus) || __STDC_VERSION__ >= 199901L)
 static inline __attribute__((__always_inline__)) sdpa_status
@@ -1045,19 +1074,51 @@ sdpa_attention_inline(sdpa_matrix queries, sdpa_matrix keys, sdpa_matrix values,
                       sdpa_matrix_mut out, float *log_sum_exp, float *workspace, size_t workspace_len) {
     const size_t strides = queries.row_stride | queries.col_stride | keys.row_stride | keys.col_stride |
                            values.row_stride | values.col_stride | out.row_stride | out.col_stride;
-#define SDPA_IS_PLAIN                                                                      \
-    (strides == 0 && log_sum_exp == NULL &&                                                \
-     (options == NULL || (!(options->softcap > 0 || options->softcap < 0) &&               \
-                          options->bias.data == NULL && options->keep == NULL && options->sink == NULL)))
-    /* Where it is not known, nothing is read. */
-    if (__builtin_constant_p(SDPA_IS_PLAIN) && SDPA_IS_PLAIN) {
+#define SDPA_IS_PLAIN(is_wanted)                                                           \
+    (!(is_wanted) && (options == NULL || (!(options->softcap > 0 || options->softcap < 0) && \
+                      options->bias.data == NULL && options->keep == NULL && options->sink == NULL)))
+/* Where it is not known, nothing is read. */
+#define SDPA_IS_KNOWN_PLAIN(is_wanted) (__builtin_constant_p(SDPA_IS_PLAIN(is_wanted)) && SDPA_IS_PLAIN(is_wanted))
+    if (SDPA_IS_KNOWN_PLAIN(strides != 0 || log_sum_exp != NULL)) {
         return sdpa_attention_plain(queries, keys, values, options, out, workspace, workspace_len);
     }
-#undef SDPA_IS_PLAIN
     return sdpa_attention(queries, keys, values, options, out, log_sum_exp, workspace, workspace_len);
 }
+static inline __attribute__((__always_inline__)) sdpa_status
+sdpa_attention_heads_inline(sdpa_heads queries, sdpa_heads keys, sdpa_heads values, const sdpa_options *options,
+                            const float *sinks, sdpa_heads_mut out, float *log_sum_exp, float *workspace,
+                            size_t workspace_len) {
+    if (SDPA_IS_KNOWN_PLAIN(sinks != NULL || log_sum_exp != NULL)) {
+        return sdpa_attention_heads_plain(queries, keys, values, options, out, workspace, workspace_len);
+    }
+    return sdpa_attention_heads(queries, keys, values, options, sinks, out, log_sum_exp, workspace, workspace_len);
+}
+static inline __attribute__((__always_inline__)) sdpa_status
+sdpa_cache_attend_heads_inline(const sdpa_cache *cache, sdpa_heads queries, const sdpa_options *options,
+                               const float *sinks, sdpa_heads_mut out, float *log_sum_exp, float *workspace,
+                               size_t workspace_len) {
+    if (SDPA_IS_KNOWN_PLAIN(sinks != NULL || log_sum_exp != NULL)) {
+        return sdpa_cache_attend_heads_plain(cache, queries, options, out, workspace, workspace_len);
+    }
+    return sdpa_cache_attend_heads(cache, queries, options, sinks, out, log_sum_exp, workspace, workspace_len);
+}
+static inline __attribute__((__always_inline__)) sdpa_status
+sdpa_cache_attend_inline(const sdpa_cache *cache, sdpa_matrix queries, const sdpa_options *options, sdpa_matrix_mut out,
+                         float *log_sum_exp, float *workspace, size_t workspace_len) {
+    if (SDPA_IS_KNOWN_PLAIN(log_sum_exp != NULL)) {
+        const sdpa_heads q = {queries.data, 1, queries.rows, queries.cols, 0, queries.row_stride, queries.col_stride};
+        const sdpa_heads_mut o = {out.data, 1, out.rows, out.cols, 0, out.row_stride, out.col_stride};
+        return sdpa_cache_attend_heads_plain(cache, q, options, o, workspace, workspace_len);
+    }
+    return sdpa_cache_attend(cache, queries, options, out, log_sum_exp, workspace, workspace_len);
+}
+#undef SDPA_IS_PLAIN
+#undef SDPA_IS_KNOWN_PLAIN
 /* Not without its arguments, so that its name and address are those of the function. */
 #define sdpa_attention(...) sdpa_attention_inline(__VA_ARGS__)
+#define sdpa_attention_heads(...) sdpa_attention_heads_inline(__VA_ARGS__)
+#define sdpa_cache_attend(...) sdpa_cache_attend_inline(__VA_ARGS__)
+#define sdpa_cache_attend_heads(...) sdpa_cache_attend_heads_inline(__VA_ARGS__)
 #endif
 
 #ifdef __cplusplus

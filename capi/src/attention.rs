@@ -6,7 +6,7 @@ use sdpa::{Attention, Backend};
 
 use crate::{
     library::{backend_of, operation, sdpa_backend_t},
-    options::{Options, sdpa_options},
+    options::{ALL_ARE_PLAIN, Options, sdpa_options},
     region::{Region, Span, Strided, array, check_disjoint},
     status::{
         Checked, Failure, SDPA_ERROR_SHAPE, SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_OTHER_OUT,
@@ -267,7 +267,7 @@ impl AttentionCall<'_> {
     ///
     /// The arguments meet the requirements of the header.
     #[inline(always)]
-    unsafe fn attend(mut self, on: Backend) -> Checked<()> {
+    pub(crate) unsafe fn attend(mut self, on: Backend) -> Checked<()> {
         // SAFETY: as the caller promises; `check` comes before the views are made, and these before `run`.
         unsafe {
             self.check()?;
@@ -451,7 +451,7 @@ impl CommonArguments<'_> {
         unsafe {
             let queries = self.queries.view();
             let count = queries.heads().wrapping_mul(queries.rows()); // checked
-            let is_wanted = !self.log_sum_exp.is_null();
+            let is_wanted = !ALL_ARE_PLAIN && !self.log_sum_exp.is_null();
             let log_sum_exp = is_wanted.then(|| slice_mut(self.log_sum_exp, count));
             (log_sum_exp, slice_mut(self.workspace, self.workspace_len))
         }

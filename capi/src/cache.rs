@@ -20,15 +20,14 @@ use crate::{
     },
 };
 
-/// The number of keys in a block of a cache.
-pub const SDPA_KEY_BLOCK: usize = 64;
-
-const _: () = assert!(SDPA_KEY_BLOCK == KEY_BLOCK);
+/// The number of keys in a block of a cache: the header has it for each target.
+/// cbindgen:ignore
+pub const SDPA_KEY_BLOCK: usize = KEY_BLOCK;
 
 /// A KV cache: the keys and values of one KV head in caller-provided storage. sdpa_cache_init
 /// initializes it, the functions below change it, and callers may read its fields. It holds
-/// appended - dropped keys, those at positions dropped to appended - 1. Its blocks form a ring. As
-/// the oldest block may hold a single key, a cache that slides is only certain to hold
+/// appended - dropped keys, those at positions dropped to appended - 1. As the oldest block may
+/// hold a single key, a cache that slides is only certain to hold
 /// (blocks - 1) * SDPA_KEY_BLOCK + 1 keys. For a window of left keys and chunks of chunk tokens
 /// (append a chunk, attend with its queries, slide to left keys) use
 /// (left + chunk + SDPA_KEY_BLOCK - 1) / SDPA_KEY_BLOCK + 1 blocks. Copying the structure does not
@@ -42,7 +41,7 @@ pub struct sdpa_cache {
     pub dim: usize,
     /// Columns per value.
     pub value_dim: usize,
-    /// Number of blocks in the ring, of SDPA_KEY_BLOCK keys each.
+    /// Number of blocks, of SDPA_KEY_BLOCK keys each.
     pub blocks: usize,
     /// Number of keys ever appended: the position of the next key.
     pub appended: u64,
@@ -167,7 +166,8 @@ pub unsafe extern "C" fn sdpa_cache_truncate_to(
 }
 
 /// Drops the oldest keys until the cache holds at most len (sliding window). Blocks without keys are
-/// reused; the remaining keys keep their positions.
+/// reused; on microcontrollers the other keys move in the storage, once per block. The remaining
+/// keys keep their positions.
 ///
 /// On failure the cache is unchanged.
 #[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
@@ -318,7 +318,7 @@ fn cache_failure(error: Error) -> Failure {
 ///
 /// The arguments meet the requirements of the header.
 #[inline(always)]
-unsafe fn attend(
+pub(crate) unsafe fn attend(
     on: Backend,
     cache: *const sdpa_cache,
     mut call: CommonArguments<'_>,

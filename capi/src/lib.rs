@@ -17,8 +17,8 @@
     reason = "the comments are the text of the header; the module docs list the safety conditions"
 )]
 #![cfg_attr(
-    feature = "plain",
-    allow(dead_code, unused_imports, unused_macros, reason = "one function alone")
+    any(feature = "plain", feature = "plain-heads"),
+    allow(dead_code, unused_imports, unused_macros, reason = "one or two functions alone")
 )]
 
 mod region;
@@ -37,7 +37,11 @@ mod options;
 #[cfg(not(feature = "plain"))]
 mod attention;
 
+#[cfg(not(feature = "plain-heads"))]
 mod plain;
+
+#[cfg(not(feature = "plain"))]
+mod plain_heads;
 
 #[cfg(not(feature = "plain"))]
 mod states;
@@ -53,7 +57,10 @@ pub use library::*;
 #[cfg(not(feature = "plain"))]
 pub use operations::*;
 pub use options::*;
+#[cfg(not(feature = "plain-heads"))]
 pub use plain::*;
+#[cfg(not(feature = "plain"))]
+pub use plain_heads::*;
 #[cfg(not(feature = "plain"))]
 pub use states::*;
 pub use status::*;

@@ -110,14 +110,14 @@ macro_rules! operation {
         ) $body:block
     ) => {
         $(#[$text])*
-        #[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
+        #[cfg_attr(not(feature = "plain-heads"), unsafe(no_mangle))] // SAFETY: the prefix `sdpa_` is this library's alone
         pub unsafe extern "C" fn $name($($argument: $type),+) -> sdpa_status {
             let call = |$on: Backend| -> Checked<()> { $body };
             status(call(Backend::best()))
         }
 
         #[doc = concat!(" ", stringify!($name), " on a given back end: see sdpa_backend_by_name.")]
-        #[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
+        #[cfg_attr(not(feature = "plain-heads"), unsafe(no_mangle))] // SAFETY: the prefix `sdpa_` is this library's alone
         pub unsafe extern "C" fn $name_on(
             backend: sdpa_backend_t,
             $($argument: $type),+

@@ -139,6 +139,29 @@ impl sdpa_options {
     }
 }
 
+/// Fails if options are set that need code of their own.
+///
+/// # Safety
+///
+/// What `options` points to may be read.
+pub(crate) unsafe fn check_plain(options: *const sdpa_options) -> Checked<()> {
+    optional(options)?;
+    // SAFETY: aligned, and as the caller promises.
+    let options = unsafe { options.as_ref() };
+    let is_plain = options.is_none_or(|options| {
+        options.has_valid_flags()
+            && options.softcap == 0.0
+            && options.bias.data.is_null()
+            && options.keep.is_null()
+            && options.sink.is_null()
+    });
+    if is_plain { Ok(()) } else { Err(Failure(SDPA_ERROR_OPTION)) }
+}
+
+/// Whether all calls have passed [`check_plain`], without sinks and log-sum-exps: the code of the other options is
+/// then dropped.
+pub(crate) const ALL_ARE_PLAIN: bool = cfg!(feature = "plain-heads");
+
 /// The options of a call.
 pub(crate) struct Options<'a> {
     options: Option<&'a sdpa_options>,
@@ -186,6 +209,9 @@ impl<'a> Options<'a> {
         check_array(outputs, sinks, heads)?;
         let Some(options) = self.options else { return Ok(()) };
         check_array(outputs, options, 1)?;
+        if ALL_ARE_PLAIN {
+            return Ok(());
+        }
         if !options.has_valid_flags() || !(options.sink.is_null() || sinks.is_null()) {
             return Err(Failure(SDPA_ERROR_OPTION));
         }
@@ -252,6 +278,11 @@ impl<'a> Options<'a> {
     #[cfg_attr(not(microcontroller), inline(always))]
     pub(crate) unsafe fn read(&self, on: Backend) -> Attention<'a> {
         let Self { options, grid, .. } = *self;
+        if ALL_ARE_PLAIN {
+            let mut attention = Attention::new().on(on);
+            options.iter().for_each(|options| options.read_numbers(&mut attention));
+            return attention;
+        }
         // SAFETY: as the caller promises.
         let mut attention = unsafe { self.read_sinks(on) };
         let Some(options) = options else { return attention };

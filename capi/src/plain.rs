@@ -8,12 +8,11 @@ use core::ptr;
 use sdpa::{Attention, Backend, MatrixMut, MatrixRef};
 
 use crate::{
-    options::sdpa_options,
+    options::{check_plain, sdpa_options},
     region::{Span, array},
     status::{
-        Checked, Failure, SDPA_ERROR_OPTION, SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_OUT,
-        SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUES, SDPA_ERROR_STRIDE, SDPA_OK, sdpa_status,
-        status,
+        Checked, Failure, SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_OUT, SDPA_ERROR_SHAPE_QUERIES,
+        SDPA_ERROR_SHAPE_VALUES, SDPA_ERROR_STRIDE, SDPA_OK, sdpa_status, status,
     },
     views::{sdpa_matrix, sdpa_matrix_mut, slice_mut},
 };
@@ -111,16 +110,8 @@ unsafe fn check(
         (values.data, values.shape()),
         (options.cast(), [is_given, size_of::<sdpa_options>() / size_of::<f32>()]),
     ])?;
-    // SAFETY: aligned, and as the caller promises.
-    let options = unsafe { options.as_ref() };
-    let is_plain = options.is_none_or(|options| {
-        options.has_valid_flags()
-            && options.softcap == 0.0
-            && options.bias.data.is_null()
-            && options.keep.is_null()
-            && options.sink.is_null()
-    });
-    if is_plain { Ok(()) } else { Err(Failure(SDPA_ERROR_OPTION)) }
+    // SAFETY: as the caller promises.
+    unsafe { check_plain(options) }
 }
 
 /// The address of contiguous rows, and their shape.

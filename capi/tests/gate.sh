@@ -54,10 +54,16 @@ fi
 # On a board plain attention links what it is made of, at each opt-level of the program, and not the general one.
 if [ "$target" != host ]; then
     for level in g 1 2 3 s; do
-        link plain.c "$image" -O$level
-        if [ "$(echo $kept)" != sdpa_attention_plain ]; then fail "at -O$level plain attention links:" $kept; fi
-        link plain.c "$image" -O$level -DSOFTCAP
-        echo "$kept" | grep -qx sdpa_attention || fail "at -O$level attention with a softcap is taken for plain"
+        while read -r function what; do
+            link plain.c "$image" -O$level $what
+            if [ "$(echo $kept)" != "${function}_plain" ]; then fail "at -O$level ${function}_plain links:" $kept; fi
+            link plain.c "$image" -O$level $what -DSOFTCAP
+            echo "$kept" | grep -qx "$function" || fail "at -O$level $function with a softcap is taken for plain"
+        done <<END
+sdpa_attention
+sdpa_attention_heads -DHEADS
+sdpa_cache_attend_heads -DCACHE
+END
     done
 fi
 link probe.c "$image"

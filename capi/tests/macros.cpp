@@ -8,7 +8,7 @@ enum { DIM = 64 };
 
 constexpr int width = 32;
 constexpr size_t blocks = 2;
-static_assert(SDPA_ATTENTION_WORKSPACE(DIM, width) == (64 + 32 + 64 + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK, "");
+static_assert(SDPA_ATTENTION_WORKSPACE(DIM, width) == (64 + 32 + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK, "");
 static_assert(SDPA_CACHE_FLOATS(DIM, width, blocks) == (64 + 32) * 64 * 2, "");
 
 template <class A, class B> constexpr size_t both(A a, B b) {

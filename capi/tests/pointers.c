@@ -140,6 +140,15 @@ static void of_attention(void) {
     PLAIN(options);
     PLAIN(o.data);
     PLAIN(workspace);
+#define PLAIN_HEADS(pointer)                                                                                     \
+    EACH(pointer, CHECK(sdpa_attention_heads_plain(q, k, values, options, ho, workspace, len) == SDPA_ERROR_POINTER))
+    CHECK(sdpa_attention_heads_plain(q, k, values, options, ho, workspace, len) == SDPA_OK);
+    PLAIN_HEADS(q.data);
+    PLAIN_HEADS(k.data);
+    PLAIN_HEADS(values.data);
+    PLAIN_HEADS(options);
+    PLAIN_HEADS(ho.data);
+    PLAIN_HEADS(workspace);
     all.bias = v;
     BESIDE_OF_ATTENTION(q, ho, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(k.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
@@ -214,6 +223,14 @@ static void of_caches(void) {
     BESIDE(cache, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
     BESIDE(made.storage, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
     BESIDE(sinks, sdpa_cache_attend_heads, cache, q, options, sinks, ho, lse, workspace, len);
+#define PLAIN_CACHE(pointer)                                                                                 \
+    EACH(pointer, CHECK(sdpa_cache_attend_heads_plain(cache, q, NULL, ho, workspace, len) == SDPA_ERROR_POINTER))
+    CHECK(sdpa_cache_attend_heads_plain(cache, q, NULL, ho, workspace, len) == SDPA_OK);
+    PLAIN_CACHE(cache);
+    PLAIN_CACHE(made.storage);
+    PLAIN_CACHE(q.data);
+    PLAIN_CACHE(ho.data);
+    PLAIN_CACHE(workspace);
 
     all.sink = &three;
     BESIDE_OF_STATES(x, sdpa_cache_states, cache, x, options, STATES, workspace, len);

@@ -51,6 +51,7 @@ int main(void) {
     status |= sdpa_attention_plain(dense, dense, dense, NULL, dense_mut, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_attention_heads, h, h, h, &options, floats, ho, lse, workspace,
                                    SDPA_COUNT(workspace));
+    status |= sdpa_attention_heads_plain(h, h, h, NULL, ho, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_attention_states, m, m, m, &options, zero, states, SDPA_COUNT(states) / 2, workspace,
                                 SDPA_COUNT(workspace));
     BOTH(sdpa_join, states, SDPA_COUNT(states) / 2, &options, o, lse);
@@ -66,6 +67,7 @@ int main(void) {
     BOTH(sdpa_cache_attend, &cache, m, &options, o, lse, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_cache_attend_heads, &cache, h, NULL, floats, ho, lse, workspace,
                                       SDPA_COUNT(workspace));
+    status |= sdpa_cache_attend_heads_plain(&cache, h, NULL, ho, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_cache_states, &cache, m, &options, states, SDPA_COUNT(states) / 2, workspace,
                             SDPA_COUNT(workspace));
     BOTH(sdpa_cache_states_heads, &cache, h, NULL, states, SDPA_COUNT(states), workspace,

@@ -137,6 +137,25 @@ static void plain_attention(void) {
     const sdpa_matrix_mut nothing = dense_mut(NULL, 0, WIDTH);
     CHECK(sdpa_attention_plain(dense(NULL, 0, DIM), k(), v(), NULL, nothing, workspace, n) == SDPA_OK);
     CHECK(sdpa_attention_plain(q(), k(), v(), NULL, o(), workspace, n) == SDPA_OK);
+
+    /* Of heads, and over a cache. */
+    const sdpa_heads hq = heads_of(q(), 1), hk = heads_of(k(), 1), hv = heads_of(v(), 1);
+    const sdpa_heads_mut ho = heads_mut_of(o(), 1);
+    static float held[SDPA_CACHE_FLOATS(DIM, WIDTH, 2)];
+    sdpa_cache cache;
+    CHECK(sdpa_cache_init(&cache, DIM, WIDTH, held, SDPA_COUNT(held)) == SDPA_OK);
+    CHECK(sdpa_cache_append(&cache, k(), v()) == SDPA_OK);
+    for (size_t i = 0; i < SDPA_COUNT(options); i++) {
+        REFUSED(SDPA_ERROR_OPTION, sdpa_attention_heads_plain(hq, hk, hv, &options[i], ho, workspace, n));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_cache_attend_heads_plain(&cache, hq, &options[i], ho, workspace, n));
+    }
+    REFUSED(SDPA_ERROR_WORKSPACE, sdpa_attention_heads_plain(hq, hk, hv, NULL, ho, workspace, 1));
+    REFUSED(SDPA_ERROR_WORKSPACE, sdpa_cache_attend_heads_plain(&cache, hq, NULL, ho, workspace, 1));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_attention_heads_plain(hq, heads_of(dense(workspace, KEYS, DIM), 1), hv, NULL, ho,
+                                                         workspace, n));
+    reset();
+    CHECK(sdpa_attention_heads_plain(hq, hk, hv, NULL, ho, workspace, n) == SDPA_OK);
+    CHECK(sdpa_cache_attend_heads_plain(&cache, hq, NULL, ho, workspace, n) == SDPA_OK);
 }
 
 static void shapes(void) {

@@ -496,9 +496,9 @@ impl FlashAttention<'_, '_> {
         let queries = self.queries_of(tile);
         let head = tile.first.checked_div(self.queries_per_kv_head).unwrap_or(0);
         for number in numbers {
-            let first = number * KEY_BLOCK;
+            let first = blocks.first_key(number);
             // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
-            let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK);
+            let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK - first % KEY_BLOCK);
             let keys = first..first + count;
             let is_unmasked =
                 tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
@@ -509,9 +509,9 @@ impl FlashAttention<'_, '_> {
             if !is_visible || self.score_mod.is_some_and(masks_all) {
                 continue;
             }
-            let block = Block { head, number, count, dim: self.queries.cols() };
+            let block = Block { head, first_key: first, count, dim: self.queries.cols() };
             let next = self.visible.keys[1].saturating_sub(first + count).min(KEY_BLOCK);
-            let next = Block { number: number + 1, count: next, ..block };
+            let next = Block { first_key: first + count, count: next, ..block };
             let mut operands = match &blocks.data {
                 Data::Floats(floats) => {
                     let Some([keys, values]) = blocks.floats(*floats, block) else { continue };

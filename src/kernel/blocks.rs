@@ -34,15 +34,24 @@ pub(crate) type AnyElements<'a> = &'a dyn Elements;
 #[cfg(microcontroller)]
 pub(crate) type AnyElements<'a> = Never;
 
-/// A ring of blocks. The keys of a block are stored transposed, so that the keys of a head are a matrix of
-/// (blocks · dim) × [`KEY_BLOCK`]. The matrices may end before the last blocks if those hold no key.
+/// The number of keys in a block of a cache's storage. A microcontroller has no memory for more.
+pub(crate) const STORAGE_BLOCK: usize = if IS_RING { KEY_BLOCK } else { KEY_BLOCK / 4 };
+
+/// Whether the storage of a cache is a ring of blocks. Else a cache moves its keys to the front where it drops a block.
+pub(crate) const IS_RING: bool = cfg!(not(shifting_cache));
+
+/// The storage of a cache. The keys are stored transposed: in a ring those of each block, so that the keys of a head
+/// are a matrix of (blocks · dim) × [`KEY_BLOCK`], else all of them, as dim × keys. The matrices may end before the
+/// last blocks if those hold no key.
 #[derive(Debug)]
 pub(crate) struct Ring {
     pub(crate) blocks: usize,
     /// The slot of block 0.
     pub(crate) first: usize,
-    /// The first key that the ring holds, and the end.
+    /// The first key that the cache holds, and the end.
     pub(crate) keys: [usize; 2],
+    /// The first key that has storage, of block 0.
+    pub(crate) first_stored: usize,
     /// The number of blocks of the first span that lie before block 0.
     pub(crate) blocks_before: usize,
 }
@@ -51,7 +60,7 @@ pub(crate) struct Ring {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
     pub(crate) head: usize,
-    pub(crate) number: usize,
+    pub(crate) first_key: usize,
     /// The number of keys, and their width.
     pub(crate) count: usize,
     pub(crate) dim: usize,
@@ -65,6 +74,9 @@ impl<'a> Ring {
         of: MatrixRef<'a, T>,
         block: Block,
     ) -> Option<MatrixRef<'a, T>> {
+        if !IS_RING {
+            return self.values(of.t(), block);
+        }
         let keys = of.rows_from(self.slot(block)? * block.dim, block.dim)?.t();
         keys.rows_from(0, block.count)
     }
@@ -76,12 +88,17 @@ impl<'a> Ring {
         of: MatrixRef<'a, T>,
         block: Block,
     ) -> Option<MatrixRef<'a, T>> {
-        of.rows_from(self.slot(block)? * KEY_BLOCK, block.count)
+        let row = if IS_RING {
+            self.slot(block)? * KEY_BLOCK
+        } else {
+            block.first_key.wrapping_sub(self.first_stored)
+        };
+        of.rows_from(row, block.count)
     }
 
     #[inline(always)]
     fn slot(&self, block: Block) -> Option<usize> {
-        (self.first + block.number).checked_rem(self.blocks)
+        (self.first + block.first_key / KEY_BLOCK).checked_rem(self.blocks)
     }
 }
 
@@ -146,6 +163,16 @@ impl<'a, E: Elements> Blocks<'a, E> {
         self.ring.map_or(0, |ring| ring.blocks_before) * KEY_BLOCK
     }
 
+    /// The first key of block `number` that has storage.
+    #[inline(always)]
+    pub(crate) fn first_key(&self, number: usize) -> usize {
+        let first = number * KEY_BLOCK;
+        match self.ring {
+            Some(ring) if !IS_RING => first.max(ring.first_stored),
+            _ => first,
+        }
+    }
+
     /// The end of the span of block `block`: the first block of the next one.
     #[inline(always)]
     pub(crate) fn end_of_span(&self, block: usize) -> usize {
@@ -171,8 +198,7 @@ impl<'a, E: Elements> Blocks<'a, E> {
 /// The rows of a block in a plain matrix.
 #[inline(always)]
 pub(crate) fn of_block<T: Copy>(of: MatrixRef<'_, T>, block: Block) -> Option<MatrixRef<'_, T>> {
-    // Wraps only for the block after the last of `usize::MAX` keys; its count is 0.
-    of.rows_from(block.number.wrapping_mul(KEY_BLOCK), block.count)
+    of.rows_from(block.first_key, block.count)
 }
 
 /// Rows of keys or values of any element.

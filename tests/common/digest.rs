@@ -3,9 +3,7 @@
 //! Uses only `core` and caller-provided buffers, so that firmware can include this file and `cases.rs` by
 //! `#[path]`. Users may compare the digests: from version 1 on, a changed digest requires a major version.
 
-use sdpa::{
-    Attention, Backend, CachePositions, Error, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef, SPAN,
-};
+use sdpa::{Attention, Backend, CachePositions, Error, KvCacheMut, MatrixMut, MatrixRef, SPAN};
 
 use super::cases::{Kind, Layout, Rng};
 
@@ -203,20 +201,20 @@ impl Operation {
                 results.iter().for_each(|&x| digest.add(x));
             }
             Self::SpansOfCache => {
-                const BLOCKS: usize = 21;
+                const KEYS: usize = 21 * 64;
                 let [queries, dim, width] = [(); 3].map(|()| 1 + rng.below(3));
                 let begin = rng.pick(&[0, 5000, (1 << 31) - 1300, (1 << 32) - 1300, 1 << 57]);
                 let begin = begin + rng.below(SPAN) as u64;
                 let mut positions = CachePositions::new(begin, begin)?;
-                let keys = &mut left[..dim * KEY_BLOCK * BLOCKS];
-                let values = &mut right[..width * KEY_BLOCK * BLOCKS];
+                let keys = &mut left[..dim * KEYS];
+                let values = &mut right[..width * KEYS];
                 let mut cache = KvCacheMut::new(keys, values, dim, width, &mut positions)?;
                 let [mut buffer, mut other] = [[0.0; FLOATS]; 2];
                 for _ in 0..4 + rng.below(4) {
                     let tokens = 1 + rng.below(600);
                     let k = rows(rng, &mut buffer, tokens, dim)?;
                     let v = rows(rng, &mut other, tokens, width)?;
-                    cache.slide(BLOCKS * KEY_BLOCK - KEY_BLOCK - tokens);
+                    cache.slide(KEYS - 64 - tokens);
                     cache.append(k, v)?;
                 }
                 let cache = cache.view();

@@ -1,6 +1,6 @@
 //! One head by every path of the API, and its score grid and pattern under the same options.
 
-use sdpa::{Backend, Bf16, CachePositions, F16, I8, KEY_BLOCK, KvCacheMut};
+use sdpa::{Backend, Bf16, CachePositions, F16, I8, KvCacheMut};
 
 use super::{
     assert_same_bits,
@@ -35,7 +35,7 @@ pub(crate) fn by_every_path(backend: Backend, options: &Options, grids: [&Grid; 
         });
         all.iter().for_each(|head| assert_same(&format!("{key_heads} key heads"), head, &plain));
     }
-    for dropped in [0, KEY_BLOCK, 3 * KEY_BLOCK] {
+    for dropped in [0, BLOCK, 3 * BLOCK] {
         if let Some(got) = from_cache::<f32>(backend, options, grids, dropped) {
             assert_same(&format!("from a cache that dropped {dropped}"), &got, &plain);
         }
@@ -83,7 +83,7 @@ fn of_elements<E: Tested>(
         });
         got.iter().for_each(|head| assert_same(&format!("{heads} heads of {what}"), head, &plain));
     }
-    if let Some(got) = from_cache::<E>(backend, options, [queries, &keys, &values], KEY_BLOCK) {
+    if let Some(got) = from_cache::<E>(backend, options, [queries, &keys, &values], BLOCK) {
         assert_same(&format!("from a cache of {what}"), &got, &plain);
     }
 }
@@ -93,6 +93,9 @@ pub(crate) fn assert_same(how: &str, got: &Answer, want: &Answer) {
     assert_same_bits(how, &got.0.data, &want.0.data);
     assert_same_bits(&format!("log-sum-exp, {how}"), &got.1, &want.1);
 }
+
+/// The number of keys in a block of the sums.
+const BLOCK: usize = 64;
 
 /// Attends from a cache that has dropped `dropped` keys; `None` if the offset would overflow.
 fn from_cache<E: Tested>(
@@ -104,20 +107,19 @@ fn from_cache<E: Tested>(
     let newest = (dropped + keys.rows) as isize - queries.rows as isize;
     let offset = options.offset.checked_sub(newest)?.checked_add(dropped as isize)?;
     let options = Options { offset, ..options.clone() };
-    let blocks = keys.rows.div_ceil(KEY_BLOCK).max(1);
+    let room = keys.rows.next_multiple_of(BLOCK).max(BLOCK);
     let [dim, width] = [keys.cols, values.cols];
     // A float that shows if it is read.
     let bad = if E::HAS_NAN { f32::NAN } else { 1e6 };
-    let mut storage =
-        [dim, width].map(|cols| vec![E::round(bad, E::NO_SCALE); cols * KEY_BLOCK * blocks]);
-    let mut scales = [0; 2].map(|_| E::room(KEY_BLOCK * blocks));
+    let mut storage = [dim, width].map(|cols| vec![E::round(bad, E::NO_SCALE); cols * room]);
+    let mut scales = [0; 2].map(|_| E::room(room));
     let mut span = CachePositions::default();
     let ([to_keys, to_values], [key_scales, value_scales]) = (&mut storage, &mut scales);
     let scales = (&mut key_scales[..], &mut value_scales[..]);
     let mut cache =
         KvCacheMut::<E>::with_scales(to_keys, to_values, scales, [dim, width], &mut span).unwrap();
-    for _ in 0..dropped / KEY_BLOCK {
-        let bad = [dim, width].map(|cols| Grid::from_fn(KEY_BLOCK, cols, |_, _| bad));
+    for _ in 0..dropped / BLOCK {
+        let bad = [dim, width].map(|cols| Grid::from_fn(BLOCK, cols, |_, _| bad));
         cache.append(bad[0].view(), bad[1].view()).unwrap();
         cache.slide(0);
     }

@@ -133,7 +133,7 @@ run_standalone() {
             fi
             # Softcap, bias, keep and the logarithm are linked only by calls that use them.
             case $operation in
-                attention | attention_cached* | sdpa_attention_plain)
+                attention | attention_cached* | sdpa_attention_plain | sdpa_attention_heads_plain)
                     if grep -E "$optional" <<<"$symbols"; then
                         echo "$operation links the options above" && exit 1
                     fi

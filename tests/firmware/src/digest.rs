@@ -302,8 +302,8 @@ fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
     Ok(out.len + queries.rows())
 }
 
-/// The blocks of a cache.
-const BLOCKS: usize = 2;
+/// The most keys for which a cache has storage.
+const STORED: usize = 128;
 
 /// Appends a few tokens at a time to a cache that slides, and attends with their queries.
 fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
@@ -314,8 +314,8 @@ fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
 
 /// [`attention_cached`] with keys and values of these elements.
 fn attention_cached_of<E: Element>(case: &mut Case<'_>) -> Result<usize, Error> {
-    let [mut keys, mut values] = [[E::ZERO; BLOCKS * KEY_BLOCK * COLUMNS]; 2];
-    let [mut of_keys, mut of_values] = [[E::NO_SCALE; BLOCKS * KEY_BLOCK]; 2];
+    let [mut keys, mut values] = [[E::ZERO; STORED * COLUMNS]; 2];
+    let [mut of_keys, mut of_values] = [[E::NO_SCALE; STORED]; 2];
     let Arena { inputs: [rows, ..], output, .. } = &mut *case.arena;
     let (rng, kinds) = (&mut case.rng, case.values);
     let (storage, scales) =
@@ -333,14 +333,15 @@ fn attend_from<E: Element>(
     output: &mut [f32],
 ) -> Result<usize, Error> {
     let (dim, width) = (1 + rng.below(COLUMNS), 1 + rng.below(COLUMNS));
-    let (tokens, left) = (rng.below(KEYS), rng.below(KEY_BLOCK - QUERIES));
+    let (tokens, left) = (rng.below(KEYS), rng.below(64 - QUERIES));
     let kind = kinds.kind(rng);
     kind.fill(rng, &mut rows[..tokens * COLUMNS]);
     let row = |first: usize, count: usize, cols| {
         MatrixRef::with_strides(&rows[first * COLUMNS..], count, cols, COLUMNS, 1)
     };
-    let (keys, values) =
-        (&mut keys[..BLOCKS * KEY_BLOCK * dim], &mut values[..BLOCKS * KEY_BLOCK * width]);
+    // No block more than the window needs.
+    let stored = ((left + QUERIES).div_ceil(KEY_BLOCK) + 1) * KEY_BLOCK;
+    let (keys, values) = (&mut keys[..stored * dim], &mut values[..stored * width]);
     // After a long run time positions exceed 32 bits.
     let begin = rng.pick(&[0, (1 << 31) - 100, (1 << 32) - 100]) + rng.below(200) as u64;
     let mut span = CachePositions::new(begin, begin)?;

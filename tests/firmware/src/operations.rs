@@ -156,20 +156,29 @@ impl Caches {
 }
 
 /// Attention through the C library, as [`attention`](symbols::attention): measured alone, where run.sh links it.
-pub const C_OPERATIONS: &[&str] = &["sdpa_attention_plain", "sdpa_attention"];
+pub const C_OPERATIONS: &[&str] =
+    &["sdpa_attention_plain", "sdpa_attention_heads_plain", "sdpa_attention"];
 
 /// Measures that of the image.
 #[cfg(c_operation)]
 pub fn measure_c(arena: &mut crate::Arena) -> (&'static str, Cost) {
     use core::ptr;
 
+    #[cfg(not(sdpa_attention_heads_plain))]
     #[repr(C)]
     struct Matrix {
         data: *const f32,
         shape: [usize; 2],
         strides: [usize; 2],
     }
-    // `sdpa_matrix` and `sdpa_matrix_mut` have one layout.
+    #[cfg(sdpa_attention_heads_plain)]
+    #[repr(C)]
+    struct Heads {
+        data: *const f32,
+        shape: [usize; 3],
+        strides: [usize; 3],
+    }
+    // What is written has the layout of what is read.
     unsafe extern "C" {
         #[cfg(sdpa_attention_plain)]
         fn sdpa_attention_plain(
@@ -178,6 +187,16 @@ pub fn measure_c(arena: &mut crate::Arena) -> (&'static str, Cost) {
             _: Matrix,
             options: *const u8,
             _: Matrix,
+            workspace: *mut f32,
+            _: usize,
+        ) -> i32;
+        #[cfg(sdpa_attention_heads_plain)]
+        fn sdpa_attention_heads_plain(
+            _: Heads,
+            _: Heads,
+            _: Heads,
+            options: *const u8,
+            _: Heads,
             workspace: *mut f32,
             _: usize,
         ) -> i32;
@@ -198,13 +217,20 @@ pub fn measure_c(arena: &mut crate::Arena) -> (&'static str, Cost) {
         #[inline(always)]
         |arena| {
             let crate::Arena { inputs: [a, b, workspace], output, .. } = arena;
-            let matrix = |data: *const f32| Matrix { data, shape: [8, 64], strides: [0; 2] };
+            #[cfg(not(sdpa_attention_heads_plain))]
+            let view = |data: *const f32| Matrix { data, shape: [8, 64], strides: [0; 2] };
+            #[cfg(sdpa_attention_heads_plain)]
+            let view = |data: *const f32| Heads { data, shape: [1, 8, 64], strides: [0; 3] };
             let of = [a.as_ptr(), b.as_ptr(), a.as_ptr(), output.as_mut_ptr().cast_const()];
-            let ([q, k, v, out], len) = (of.map(matrix), workspace.len());
-            let workspace = workspace.as_mut_ptr();
+            let [q, k, v, out] = of.map(view);
+            let (workspace, len) = (workspace.as_mut_ptr(), workspace.len());
             // SAFETY: as sdpa.h asks.
             #[cfg(sdpa_attention_plain)]
             let status = unsafe { sdpa_attention_plain(q, k, v, ptr::null(), out, workspace, len) };
+            // SAFETY: as sdpa.h asks.
+            #[cfg(sdpa_attention_heads_plain)]
+            let status =
+                unsafe { sdpa_attention_heads_plain(q, k, v, ptr::null(), out, workspace, len) };
             // SAFETY: as sdpa.h asks.
             #[cfg(sdpa_attention)]
             let status = unsafe {
@@ -213,7 +239,14 @@ pub fn measure_c(arena: &mut crate::Arena) -> (&'static str, Cost) {
             if status == 0 { Ok(()) } else { Err(status) }
         },
     );
-    (if cfg!(sdpa_attention) { "sdpa_attention" } else { "sdpa_attention_plain" }, cost)
+    let name = if cfg!(sdpa_attention) {
+        "sdpa_attention"
+    } else if cfg!(sdpa_attention_heads_plain) {
+        "sdpa_attention_heads_plain"
+    } else {
+        "sdpa_attention_plain"
+    };
+    (name, cost)
 }
 
 /// Attention that links these options only.

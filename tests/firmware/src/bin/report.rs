@@ -89,6 +89,10 @@ const LIMITS: &[Limit] = &[
     limit("standalone-s", "sdpa_attention_plain", What::Stack, 576),
     // At most half as many again as at 3.
     limit("standalone-s", "sdpa_attention_plain", What::Instructions, 26_700 * 3 / 2),
+    limit("standalone", "sdpa_attention_heads_plain", What::Flash, 13_200),
+    limit("standalone", "sdpa_attention_heads_plain", What::Stack, 1000),
+    limit("standalone-s", "sdpa_attention_heads_plain", What::Flash, 8_300),
+    limit("standalone-s", "sdpa_attention_heads_plain", What::Stack, 1000),
     limit("standalone-s", "sdpa_attention", What::Instructions, 28_000 * 3 / 2),
     limit("standalone", "attention_with_all", What::Flash, 12 * 1024),
     limit("standalone-s", "attention_with_all", What::Flash, 6 * 1024 + 400),
