@@ -58,6 +58,8 @@ class CacheState(Structure):
         ("blocks", c_size_t),
         ("appended", c_uint64),
         ("dropped", c_uint64),
+        ("key_format", c_uint32),
+        ("value_format", c_uint32),
     ]
 
 
