@@ -1123,11 +1123,13 @@ size_t sdpa_cache_floats_of(size_t dim,
                             sdpa_format value_format);
 
 /**
- * Initializes an empty cache whose keys and values have these formats: half or a quarter of the memory.
- * Otherwise as sdpa_cache_init_at; position is 0 for a new sequence. The functions for such a cache, and
- * for one of floats, are sdpa_cache_append_elements, sdpa_cache_attend_elements and sdpa_cache_states_elements;
- * those of sdpa_cache_truncate, _truncate_to and _slide are for every cache. What is for floats alone returns
- * SDPA_ERROR_FORMAT: a program that never calls these functions does not link the code of other formats.
+ * Initializes an empty cache whose keys and values have these formats, of which each is any: half or a
+ * quarter of the memory. Otherwise as sdpa_cache_init_at; position is 0 for a new sequence.
+ *
+ * Such a cache is for sdpa_cache_append_elements, sdpa_cache_attend_elements and
+ * sdpa_cache_states_elements, which take a cache of floats too, and for sdpa_cache_truncate,
+ * sdpa_cache_truncate_to and sdpa_cache_slide. The other functions are for floats alone
+ * (SDPA_ERROR_FORMAT), so that a program that calls only these does not link what formats need.
  *
  * Overlap: cache must not overlap storage. On failure both are unchanged.
  */
