@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use crate::{
     dispatch::Backend,
-    elements::{ElementsRef, KeysAndValues},
+    elements::{AnyElementsRef, ElementsRef, KeysAndValues, Side},
     error::Error,
     kernel::{
         attention::{self, FlashAttention, OverBlocks, Sums},
@@ -347,11 +347,27 @@ impl<'a> Attention<'a> {
         self.run_elements_call(&queries, &elements, &mut out, log_sum_exp, workspace)
     }
 
-    /// Keys and values of these elements, widened by the back end of this call.
-    pub(crate) fn elements<'b, K: Element, V: Element>(
+    /// [`run_elements`](Self::run_elements) with elements that are known at run time, for the C library. Not part of
+    /// the API.
+    #[doc(hidden)]
+    pub fn run_any(
         &self,
-        keys: ElementsRef<'b, K>,
-        values: ElementsRef<'b, V>,
+        queries: &HeadsRef<'_>,
+        [&keys, &values]: [&AnyElementsRef<'_>; 2],
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let log_sum_exp = log_sum_exp.map(|out| (out, LOGARITHM));
+        let elements = self.elements(keys, values, None);
+        self.run_elements_call(queries, &elements, out, log_sum_exp, workspace)
+    }
+
+    /// Keys and values of these elements, widened by the back end of this call.
+    pub(crate) fn elements<'b, K: Side, V: Side>(
+        &self,
+        keys: K,
+        values: V,
         ring: Option<&'b Ring>,
     ) -> KeysAndValues<'b, K, V> {
         let backend = self.backend.unwrap_or_else(Backend::best);
@@ -434,7 +450,7 @@ impl<'a> Attention<'a> {
     }
 
     /// [`run_call`](Self::run_call) over elements: the same function, but on a microcontroller one for these elements.
-    pub(crate) fn run_elements_call<K: Element, V: Element>(
+    pub(crate) fn run_elements_call<K: Side, V: Side>(
         &self,
         queries: &HeadsRef<'_>,
         elements: &KeysAndValues<'_, K, V>,

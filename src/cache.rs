@@ -12,8 +12,11 @@ use crate::{
     narrow::Element,
 };
 
+mod any;
 #[cfg(feature = "defmt")]
 mod format;
+
+pub use any::{AnyCacheRef, AnySlice, AnySliceMut, append_any};
 
 /// The number of keys in a block of a KV cache: 64, and on microcontrollers 16.
 pub const KEY_BLOCK: usize = STORAGE_BLOCK;
@@ -39,9 +42,54 @@ impl CachePositions {
     }
 
     /// Whether `blocks` blocks have room for these keys.
-    fn fits(self, blocks: usize) -> bool {
+    #[doc(hidden)]
+    pub fn fits(self, blocks: usize) -> bool {
         let used = self.appended.div_ceil(STORED) - self.dropped / STORED;
         usize::try_from(used).is_ok_and(|used| used <= blocks)
+    }
+
+    // What the C library calls; not part of the API.
+
+    #[doc(hidden)]
+    pub const fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    #[doc(hidden)]
+    pub const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// See [`KvCache::truncate`].
+    #[doc(hidden)]
+    pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
+        if len > self.len() {
+            return Err(Error::Position);
+        }
+        self.appended = self.dropped + len as u64;
+        Ok(())
+    }
+
+    /// See [`KvCache::truncate_to`].
+    #[doc(hidden)]
+    pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
+        if !(self.dropped..=self.appended).contains(&position) {
+            return Err(Error::Position);
+        }
+        self.appended = position;
+        Ok(())
+    }
+
+    /// See [`KvCache::slide`]. Returns by how many keys those with storage then move to the front of it, a multiple of
+    /// [`KEY_BLOCK`], and their number.
+    #[doc(hidden)]
+    pub fn slide(&mut self, len: usize) -> Option<[usize; 2]> {
+        let first = self.first_stored();
+        let oldest = self.appended.saturating_sub(len as u64);
+        self.dropped = self.dropped.max(oldest);
+        let stored = self.first_stored();
+        let moves = !IS_RING && stored > first;
+        moves.then(|| [(stored - first) as usize, (self.appended - stored) as usize])
     }
 
     /// The number of keys held. The cast is exact if they [fit](Self::fits) into a cache.
@@ -53,6 +101,21 @@ impl CachePositions {
     const fn spans(self) -> usize {
         let Self { appended, dropped } = self;
         if appended == dropped { 0 } else { (appended.div_ceil(SPAN) - dropped / SPAN) as usize }
+    }
+
+    /// The keys held in a cache of `blocks` blocks.
+    #[inline(always)]
+    fn ring(self, blocks: usize) -> Ring {
+        // Attention counts keys in `usize`: index 0 is the first key of the first block in use.
+        let first_block = self.first_block();
+        let index = |position: u64| (position - first_block * BLOCK) as usize;
+        Ring {
+            blocks,
+            first: if IS_RING { slot(first_block, blocks) } else { 0 },
+            keys: [index(self.dropped), index(self.appended)],
+            first_stored: index(self.first_stored()),
+            blocks_before: (first_block % (SPAN / BLOCK)) as usize,
+        }
     }
 
     /// The block of the oldest key held, counted from position 0.
@@ -456,58 +519,13 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
     ///
     /// Those of [`KvCache::append`].
     pub fn append(&mut self, keys: MatrixRef<'_>, values: MatrixRef<'_>) -> Result<(), Error> {
-        let Sizes { dim, value_dim, blocks } = self.sizes;
-        if keys.rows() != values.rows() || keys.cols() != dim || values.cols() != value_dim {
-            return Err(Error::Shape);
-        }
-        let CachePositions { appended, dropped } = *self.positions;
-        let end = appended.saturating_add(keys.rows() as u64);
-        if !(CachePositions { appended: end, dropped }).fits(blocks) {
-            return Err(Error::Capacity);
-        }
-        if end - appended != keys.rows() as u64 {
-            return Err(Error::Position);
-        }
-        let are_representable =
-            |row| K::scale_of(keys, row).is_some() && V::scale_of(values, row).is_some();
-        if !(0..keys.rows()).all(are_representable) {
-            return Err(Error::Range);
-        }
-        let length = self.sizes.row();
-        let (mut slot, mut key) = if IS_RING {
-            (slot(appended / STORED, blocks), (appended % STORED) as usize)
-        } else {
-            (0, (appended - self.positions.first_stored()) as usize)
-        };
-        for row in 0..keys.rows() {
-            let scales = K::scale_of(keys, row).zip(V::scale_of(values, row));
-            let Some((key_scale, value_scale)) = scales else { break };
-            let at = slot * length + key;
-            if let Some(to) = self.key_scales.get_mut(at) {
-                *to = key_scale;
-            }
-            if let Some(to) = self.value_scales.get_mut(at) {
-                *to = value_scale;
-            }
-            let storage = self.keys.chunks_mut(length).skip(slot * dim);
-            for (col, lanes) in storage.take(dim).enumerate() {
-                if let (Some(lane), Some(x)) = (lanes.get_mut(key), keys.get(row, col)) {
-                    *lane = K::round(x, key_scale);
-                }
-            }
-            let first = at * value_dim;
-            for (col, to) in self.values.iter_mut().skip(first).take(value_dim).enumerate() {
-                if let Some(x) = values.get(row, col) {
-                    *to = V::round(x, value_scale);
-                }
-            }
-            key += 1;
-            if key == length {
-                (slot, key) = (if slot + 1 == blocks { 0 } else { slot + 1 }, 0);
-            }
-        }
-        self.positions.appended = end;
-        Ok(())
+        append(
+            Slices { elements: self.keys, scales: self.key_scales },
+            Slices { elements: self.values, scales: self.value_scales },
+            self.sizes,
+            self.positions,
+            [keys, values],
+        )
     }
 
     /// See [`KvCache::truncate`].
@@ -516,11 +534,7 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
     ///
     /// Those of [`KvCache::truncate`].
     pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
-        if len > self.len() {
-            return Err(Error::Position);
-        }
-        self.positions.appended = self.positions.dropped + len as u64;
-        Ok(())
+        self.positions.truncate(len)
     }
 
     /// See [`KvCache::truncate_to`].
@@ -529,45 +543,20 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
     ///
     /// Those of [`KvCache::truncate_to`].
     pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
-        if !(self.positions.dropped..=self.positions.appended).contains(&position) {
-            return Err(Error::Position);
-        }
-        self.positions.appended = position;
-        Ok(())
+        self.positions.truncate_to(position)
     }
 
     /// See [`KvCache::slide`].
     pub fn slide(&mut self, len: usize) {
-        let oldest = self.positions.appended.saturating_sub(len as u64);
-        let first = self.positions.first_stored();
-        self.positions.dropped = self.positions.dropped.max(oldest);
-        let by = self.positions.first_stored() - first;
-        if !IS_RING && by > 0 {
-            self.shift(by as usize);
-        }
-    }
-
-    /// Moves the keys that have storage to the front of it, by `by` keys.
-    fn shift(&mut self, by: usize) {
-        /// Block by block: one of floats takes a few instructions, and `memmove` would take 1.5 KB of flash.
-        fn shift<T: Copy>(of: &mut [T], by: usize, count: usize) {
-            let (blocks, _) = of.as_chunks_mut::<KEY_BLOCK>();
-            for i in 0..count.div_ceil(KEY_BLOCK) {
-                let parts = blocks.split_at_mut_checked(i + by / KEY_BLOCK);
-                let Some((to, [from, ..])) = parts else { return };
-                if let Some(to) = to.get_mut(i) {
-                    *to = *from;
-                }
+        if let Some([by, count]) = self.positions.slide(len) {
+            let Sizes { dim, value_dim, .. } = self.sizes;
+            for column in self.keys.chunks_mut(self.sizes.row()).take(dim) {
+                shift(column, by, count);
             }
+            shift(self.values, by * value_dim, count * value_dim);
+            shift(self.key_scales, by, count);
+            shift(self.value_scales, by, count);
         }
-        let Sizes { dim, value_dim, .. } = self.sizes;
-        let count = (self.positions.appended - self.positions.first_stored()) as usize;
-        for column in self.keys.chunks_mut(self.sizes.row()).take(dim) {
-            shift(column, by, count);
-        }
-        shift(self.values, by * value_dim, count * value_dim);
-        shift(self.key_scales, by, count);
-        shift(self.value_scales, by, count);
     }
 
     /// A read-only view of the cache.
@@ -581,6 +570,129 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
             positions: *self.positions,
         }
     }
+}
+
+/// Moves `count` elements to the front, by `by`, a multiple of [`KEY_BLOCK`]. Block by block: one of floats takes a few
+/// instructions, and `memmove` would take 1.5 KB of flash.
+fn shift<T: Copy>(of: &mut [T], by: usize, count: usize) {
+    let (blocks, _) = of.as_chunks_mut::<KEY_BLOCK>();
+    for i in 0..count.div_ceil(KEY_BLOCK) {
+        let Some((to, [from, ..])) = blocks.split_at_mut_checked(i + by / KEY_BLOCK) else {
+            return;
+        };
+        if let Some(to) = to.get_mut(i) {
+            *to = *from;
+        }
+    }
+}
+
+/// What keys or values are written to.
+trait Storage {
+    /// Whether elements can represent a row of floats.
+    fn represents(&mut self, floats: MatrixRef<'_>, row: usize) -> bool;
+
+    /// Writes a key: `key` of the slot, whose columns have `length` elements.
+    fn write_key(&mut self, floats: MatrixRef<'_>, row: usize, at: [usize; 2], length: usize);
+
+    /// Writes a value as row `at`.
+    fn write_value(&mut self, floats: MatrixRef<'_>, row: usize, at: usize);
+}
+
+struct Slices<'a, E: Element> {
+    elements: &'a mut [E],
+    scales: &'a mut [E::Scale],
+}
+
+impl<E: Element> Slices<'_, E> {
+    /// Writes the scale of row `at`, and returns it.
+    #[inline(always)]
+    fn write_scale(&mut self, floats: MatrixRef<'_>, row: usize, at: usize) -> Option<E::Scale> {
+        let scale = E::scale_of(floats, row)?;
+        if let Some(to) = self.scales.get_mut(at) {
+            *to = scale;
+        }
+        Some(scale)
+    }
+}
+
+impl<E: Element> Storage for Slices<'_, E> {
+    #[inline(always)]
+    fn represents(&mut self, floats: MatrixRef<'_>, row: usize) -> bool {
+        E::scale_of(floats, row).is_some()
+    }
+
+    #[inline(always)]
+    fn write_key(
+        &mut self,
+        floats: MatrixRef<'_>,
+        row: usize,
+        [slot, key]: [usize; 2],
+        length: usize,
+    ) {
+        let dim = floats.cols();
+        let Some(scale) = self.write_scale(floats, row, slot * length + key) else { return };
+        let storage = self.elements.chunks_mut(length).skip(slot * dim);
+        for (col, lanes) in storage.take(dim).enumerate() {
+            if let (Some(lane), Some(x)) = (lanes.get_mut(key), floats.get(row, col)) {
+                *lane = E::round(x, scale);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write_value(&mut self, floats: MatrixRef<'_>, row: usize, at: usize) {
+        let dim = floats.cols();
+        let Some(scale) = self.write_scale(floats, row, at) else { return };
+        for (col, to) in self.elements.iter_mut().skip(at * dim).take(dim).enumerate() {
+            if let Some(x) = floats.get(row, col) {
+                *to = E::round(x, scale);
+            }
+        }
+    }
+}
+
+/// See [`KvCache::append`].
+#[inline(always)]
+fn append(
+    mut to_keys: impl Storage,
+    mut to_values: impl Storage,
+    sizes: Sizes,
+    positions: &mut CachePositions,
+    [keys, values]: [MatrixRef<'_>; 2],
+) -> Result<(), Error> {
+    let Sizes { dim, value_dim, blocks } = sizes;
+    if keys.rows() != values.rows() || keys.cols() != dim || values.cols() != value_dim {
+        return Err(Error::Shape);
+    }
+    let CachePositions { appended, dropped } = *positions;
+    let end = appended.saturating_add(keys.rows() as u64);
+    if !(CachePositions { appended: end, dropped }).fits(blocks) {
+        return Err(Error::Capacity);
+    }
+    if end - appended != keys.rows() as u64 {
+        return Err(Error::Position);
+    }
+    let are_representable =
+        |row| to_keys.represents(keys, row) && to_values.represents(values, row);
+    if !(0..keys.rows()).all(are_representable) {
+        return Err(Error::Range);
+    }
+    let length = sizes.row();
+    let (mut slot, mut key) = if IS_RING {
+        (slot(appended / STORED, blocks), (appended % STORED) as usize)
+    } else {
+        (0, (appended - positions.first_stored()) as usize)
+    };
+    for row in 0..keys.rows() {
+        to_keys.write_key(keys, row, [slot, key], length);
+        to_values.write_value(values, row, slot * length + key);
+        key += 1;
+        if key == length {
+            (slot, key) = (if slot + 1 == blocks { 0 } else { slot + 1 }, 0);
+        }
+    }
+    positions.appended = end;
+    Ok(())
 }
 
 /// A read-only view of a KV cache for attention. Threads can share it.
@@ -744,33 +856,39 @@ impl<'a, K: Element, V: Element> KvCacheRef<'a, K, V> {
         &self,
         attention: &Attention<'_>,
         queries: &HeadsRef<'_>,
-        run: impl FnOnce(&KeysAndValues<'_, K, V>) -> Result<(), Error>,
+        run: impl FnOnce(
+            &KeysAndValues<'_, ElementsRef<'a, K>, ElementsRef<'a, V>>,
+        ) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let Sizes { dim, value_dim, blocks } = self.sizes;
-        let length = self.sizes.row();
-        let keys = MatrixRef::new(self.keys, self.keys.len() / length, length)?;
-        let rows = self.values.len().checked_div(value_dim).ok_or(Error::Shape)?;
-        let values = MatrixRef::new(self.values, rows, value_dim)?;
-        if queries.cols() != dim {
+        if queries.cols() != self.sizes.dim {
             return Err(Error::Shape);
         }
-        // Attention counts keys in `usize`: index 0 is the first key of the first block in use.
-        let first_block = self.positions.first_block();
-        let index = |position: u64| (position - first_block * BLOCK) as usize;
-        let CachePositions { appended, dropped } = self.positions;
-        let held = [index(dropped), index(appended)];
-        let ring = Ring {
-            blocks,
-            first: if IS_RING { slot(first_block, blocks) } else { 0 },
-            keys: held,
-            first_stored: index(self.positions.first_stored()),
-            blocks_before: (first_block % (SPAN / BLOCK)) as usize,
-        };
-        let of_rows = |scales| HeadsRef::of_rows(MatrixRef::from_row(scales));
-        let keys =
-            ElementsRef { elements: keys.into(), scales: of_rows(K::scales(self.key_scales)) };
-        let values =
-            ElementsRef { elements: values.into(), scales: of_rows(V::scales(self.value_scales)) };
-        run(&attention.elements(keys, values, Some(&ring)))
+        let keys = of_keys(self.keys, K::scales(self.key_scales), self.sizes)?;
+        let values = of_values(self.values, V::scales(self.value_scales), self.sizes.value_dim)?;
+        run(&attention.elements(keys, values, Some(&self.positions.ring(self.sizes.blocks))))
     }
+}
+
+/// The keys in storage: a row for each column of each block, or of all.
+#[inline(always)]
+fn of_keys<'a, E: Element>(
+    keys: &'a [E],
+    scales: &'a [f32],
+    sizes: Sizes,
+) -> Result<ElementsRef<'a, E>, Error> {
+    let length = sizes.row();
+    let elements = MatrixRef::new(keys, keys.len() / length, length)?.into();
+    Ok(ElementsRef { elements, scales: MatrixRef::from_row(scales) })
+}
+
+/// The values in storage: a row for each key.
+#[inline(always)]
+fn of_values<'a, E: Element>(
+    values: &'a [E],
+    scales: &'a [f32],
+    value_dim: usize,
+) -> Result<ElementsRef<'a, E>, Error> {
+    let rows = values.len().checked_div(value_dim).ok_or(Error::Shape)?;
+    let elements = MatrixRef::new(values, rows, value_dim)?.into();
+    Ok(ElementsRef { elements, scales: MatrixRef::from_row(scales) })
 }

@@ -11,6 +11,10 @@ use crate::{
     number::I8,
 };
 
+mod any;
+
+pub use any::AnyElementsRef;
+
 /// Keys or values of any [`Element`], in many heads or one, with their scales: see [`Attention::run_elements`].
 ///
 /// Elements without a scale are viewed by `From`, from a [`MatrixRef`] or [`HeadsRef`].
@@ -20,8 +24,8 @@ use crate::{
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ElementsRef<'a, E> {
     pub(crate) elements: HeadsRef<'a, E>,
-    /// Heads × rows × 1, or nothing.
-    pub(crate) scales: HeadsRef<'a>,
+    /// Heads × rows, or nothing.
+    pub(crate) scales: MatrixRef<'a>,
 }
 
 impl<E: Element> ElementsRef<'_, E> {
@@ -34,15 +38,14 @@ impl<E: Element> ElementsRef<'_, E> {
     /// [`Attention::run_elements_spans`]: crate::Attention::run_elements_spans
     pub fn rows(self, rows: Range<usize>) -> Result<Self, Error> {
         let elements = self.elements.rows_of(rows.clone())?;
-        let scales =
-            if self.scales.heads() == 0 { self.scales } else { self.scales.rows_of(rows)? };
-        Ok(Self { elements, scales })
+        let scales = self.scales.submatrix(0..self.scales.rows(), rows);
+        Ok(Self { elements, scales: scales.unwrap_or(MatrixRef::EMPTY) })
     }
 }
 
 impl<'a, E: Element<Scale = ()>> From<HeadsRef<'a, E>> for ElementsRef<'a, E> {
     fn from(elements: HeadsRef<'a, E>) -> Self {
-        Self { elements, scales: HeadsRef::EMPTY }
+        Self { elements, scales: MatrixRef::EMPTY }
     }
 }
 
@@ -73,7 +76,127 @@ impl<'a> ElementsRef<'a, I8> {
                 return Err(Error::Range);
             }
         }
-        Ok(Self { elements, scales: HeadsRef::of_rows(scales) })
+        Ok(Self { elements, scales })
+    }
+}
+
+/// Keys or values, as attention reads their blocks: with a ring those of a cache.
+pub(crate) trait Side {
+    /// Heads, rows and columns.
+    fn shape(&self) -> [usize; 3];
+
+    /// The same view, if elements are floats.
+    fn as_floats(&self) -> Option<HeadsRef<'_>>;
+
+    fn any_keys(&self, ring: Option<&Ring>, block: Block) -> Option<AnyRows<'_>>;
+
+    fn any_values(&self, ring: Option<&Ring>, block: Block) -> Option<AnyRows<'_>>;
+
+    /// See [`Elements::keys`].
+    fn keys<'t>(
+        &'t self,
+        on: (Backend, Option<&Ring>),
+        block: Block,
+        keys: Range<usize>,
+        to: &'t mut [f32],
+    ) -> Option<MatrixRef<'t>>;
+
+    /// See [`Elements::values`].
+    fn values<'t>(
+        &'t self,
+        on: (Backend, Option<&Ring>),
+        block: Block,
+        cols: Range<usize>,
+        to: &'t mut [f32],
+    ) -> Option<MatrixRef<'t>>;
+
+    /// Whether no value of a block is NaN or infinite.
+    fn are_finite(&self, ring: Option<&Ring>, block: Block) -> bool;
+
+    /// Multiplies `to` (keys × queries) by the scales of a block.
+    fn scale(&self, on: (Backend, Option<&Ring>), block: Block, to: MatrixMut<'_>);
+}
+
+impl<'a, E: Element> ElementsRef<'a, E> {
+    /// The keys of a block (keys × dim).
+    fn key_rows(&self, ring: Option<&Ring>, block: Block) -> Option<MatrixRef<'a, E>> {
+        let keys = self.elements.head(block.head)?;
+        match ring {
+            None => of_block(keys, block),
+            Some(ring) => ring.keys(keys, block),
+        }
+    }
+
+    /// The values of a block.
+    fn value_rows(&self, ring: Option<&Ring>, block: Block) -> Option<MatrixRef<'a, E>> {
+        of_rows(self.elements.head(block.head)?, ring, block)
+    }
+}
+
+/// The rows of a block in what has a row per key.
+fn of_rows<'a, T: Copy>(
+    of: MatrixRef<'a, T>,
+    ring: Option<&Ring>,
+    block: Block,
+) -> Option<MatrixRef<'a, T>> {
+    match ring {
+        None => of_block(of, block),
+        Some(ring) => ring.values(of, block),
+    }
+}
+
+impl<E: Element> Side for ElementsRef<'_, E> {
+    fn shape(&self) -> [usize; 3] {
+        [self.elements.heads(), self.elements.rows(), self.elements.cols()]
+    }
+
+    #[inline(always)]
+    fn as_floats(&self) -> Option<HeadsRef<'_>> {
+        E::as_floats(self.elements)
+    }
+
+    fn any_keys(&self, ring: Option<&Ring>, block: Block) -> Option<AnyRows<'_>> {
+        Some(E::any(self.key_rows(ring, block)?))
+    }
+
+    fn any_values(&self, ring: Option<&Ring>, block: Block) -> Option<AnyRows<'_>> {
+        Some(E::any(self.value_rows(ring, block)?))
+    }
+
+    fn keys<'t>(
+        &'t self,
+        (backend, ring): (Backend, Option<&Ring>),
+        block: Block,
+        keys: Range<usize>,
+        to: &'t mut [f32],
+    ) -> Option<MatrixRef<'t>> {
+        let of = self.key_rows(ring, block)?.rows_from(keys.start, keys.len())?;
+        widened(backend, of, to)
+    }
+
+    fn values<'t>(
+        &'t self,
+        (backend, ring): (Backend, Option<&Ring>),
+        block: Block,
+        cols: Range<usize>,
+        to: &'t mut [f32],
+    ) -> Option<MatrixRef<'t>> {
+        let of = self.value_rows(ring, block)?;
+        widened(backend, of.submatrix(0..block.count, cols)?, to)
+    }
+
+    fn are_finite(&self, ring: Option<&Ring>, block: Block) -> bool {
+        let Some(of) = self.value_rows(ring, block) else { return true };
+        (0..of.rows())
+            .all(|row| (0..of.cols()).all(|col| of.get(row, col).is_some_and(Element::is_finite)))
+    }
+
+    fn scale(&self, (backend, ring): (Backend, Option<&Ring>), block: Block, to: MatrixMut<'_>) {
+        if let Some(of_head) = self.scales.rows_from(block.head, 1)
+            && let Some(scales) = of_rows(of_head.t(), ring, block)
+        {
+            E::scale_rows(backend, scales, to);
+        }
     }
 }
 
@@ -81,47 +204,30 @@ impl<'a> ElementsRef<'a, I8> {
 #[derive(Clone, Copy)]
 pub(crate) struct KeysAndValues<'a, K, V> {
     pub(crate) backend: Backend,
-    pub(crate) keys: ElementsRef<'a, K>,
-    pub(crate) values: ElementsRef<'a, V>,
+    pub(crate) keys: K,
+    pub(crate) values: V,
     pub(crate) ring: Option<&'a Ring>,
 }
 
-impl<'a, K: Element, V: Element> KeysAndValues<'a, K, V> {
+impl<'a, K: Side, V: Side> KeysAndValues<'a, K, V> {
     /// Both as floats, if they are.
     #[inline(always)]
-    pub(crate) fn as_floats(&self) -> Option<[HeadsRef<'a>; 2]> {
-        Some([K::as_floats(self.keys.elements)?, V::as_floats(self.values.elements)?])
+    pub(crate) fn as_floats(&self) -> Option<[HeadsRef<'_>; 2]> {
+        Some([self.keys.as_floats()?, self.values.as_floats()?])
     }
 
-    /// The keys of a block (keys × dim).
-    fn key_rows(&self, block: Block) -> Option<MatrixRef<'a, K>> {
-        let keys = self.keys.elements.head(block.head)?;
-        match self.ring {
-            None => of_block(keys, block),
-            Some(ring) => ring.keys(keys, block),
-        }
-    }
-
-    /// The rows of a block in what has a row per key.
-    fn rows<T: Copy>(&self, of: &HeadsRef<'a, T>, block: Block) -> Option<MatrixRef<'a, T>> {
-        let of = of.head(block.head)?;
-        match self.ring {
-            None => of_block(of, block),
-            Some(ring) => ring.values(of, block),
-        }
+    fn on(&self) -> (Backend, Option<&'a Ring>) {
+        (self.backend, self.ring)
     }
 }
 
-impl<K: Element, V: Element> Elements for KeysAndValues<'_, K, V> {
+impl<K: Side, V: Side> Elements for KeysAndValues<'_, K, V> {
     fn shapes(&self) -> [[usize; 3]; 2] {
-        let Self { keys: ElementsRef { elements: keys, .. }, values, .. } = self;
-        let values = &values.elements;
-        [[keys.heads(), keys.rows(), keys.cols()], [values.heads(), values.rows(), values.cols()]]
+        [self.keys.shape(), self.values.shape()]
     }
 
     fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]> {
-        let values = self.rows(&self.values.elements, block)?;
-        Some([K::any(self.key_rows(block)?), V::any(values)])
+        Some([self.keys.any_keys(self.ring, block)?, self.values.any_values(self.ring, block)?])
     }
 
     fn keys<'t>(
@@ -130,8 +236,7 @@ impl<K: Element, V: Element> Elements for KeysAndValues<'_, K, V> {
         keys: Range<usize>,
         to: &'t mut [f32],
     ) -> Option<MatrixRef<'t>> {
-        let of = self.key_rows(block)?.rows_from(keys.start, keys.len())?;
-        widened(self.backend, of, to)
+        self.keys.keys(self.on(), block, keys, to)
     }
 
     fn values<'t>(
@@ -140,26 +245,19 @@ impl<K: Element, V: Element> Elements for KeysAndValues<'_, K, V> {
         cols: Range<usize>,
         to: &'t mut [f32],
     ) -> Option<MatrixRef<'t>> {
-        let of = self.rows(&self.values.elements, block)?;
-        widened(self.backend, of.submatrix(0..block.count, cols)?, to)
+        self.values.values(self.on(), block, cols, to)
     }
 
     fn values_are_finite(&self, block: Block) -> bool {
-        let Some(of) = self.rows(&self.values.elements, block) else { return true };
-        (0..of.rows())
-            .all(|row| (0..of.cols()).all(|col| of.get(row, col).is_some_and(Element::is_finite)))
+        self.values.are_finite(self.ring, block)
     }
 
     fn scale_scores(&self, block: Block, scores: MatrixMut<'_>) {
-        if let Some(scales) = self.rows(&self.keys.scales, block) {
-            K::scale_rows(self.backend, scales, scores);
-        }
+        self.keys.scale(self.on(), block, scores);
     }
 
     fn scale_weights(&self, block: Block, weights: MatrixMut<'_>) {
-        if let Some(scales) = self.rows(&self.values.scales, block) {
-            V::scale_rows(self.backend, scales, weights);
-        }
+        self.values.scale(self.on(), block, weights);
     }
 }
 

@@ -86,13 +86,19 @@ mod softmax;
 mod weighted_sum;
 
 pub use attention::{Attention, SPAN};
+#[doc(hidden)]
+pub use cache::{AnyCacheRef, AnySlice, AnySliceMut, append_any};
 pub use cache::{CachePositions, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
 pub use dispatch::{Backend, Family};
 pub use dot::dot;
+#[doc(hidden)]
+pub use elements::AnyElementsRef;
 pub use elements::ElementsRef;
 pub use error::Error;
 #[doc(hidden)]
 pub use include::rows_of_f32;
+#[doc(hidden)]
+pub use kernel::blocks::AnyRows;
 pub use matrix::{HeadsMut, HeadsRef, Matrix, MatrixMut, MatrixRef};
 pub use merge::merge;
 pub use narrow::{Element, narrow};

@@ -3,7 +3,7 @@
 use crate::{
     dispatch::Backend,
     error::Error,
-    kernel::tile::Product,
+    kernel::{blocks::AnyRows, tile::Product, widen::ProjectElements},
     matrix::{MatrixMut, MatrixRef},
     narrow::Element,
 };
@@ -99,16 +99,7 @@ impl Backend {
         bias: Option<&[f32]>,
         out: MatrixMut<'_>,
     ) -> Result<(), Error> {
-        let (inputs, outputs) = w.shape();
-        let agree = x.cols() == inputs
-            && out.shape() == (x.rows(), outputs)
-            && bias.is_none_or(|bias| bias.len() == outputs);
-        if !agree || w.is_empty() {
-            return Err(Error::Shape);
-        }
-        // A row stride of 0 repeats the biases for every token.
-        let bias = bias.map(|bias| MatrixRef::with_strides(bias, x.rows(), outputs, 0, 1));
-        let bias = bias.transpose()?;
+        let bias = check(x, w.shape(), bias, &out)?;
         self.run_project(x, w, bias, out);
         Ok(())
     }
@@ -146,17 +137,52 @@ impl Backend {
         bias: Option<&[f32]>,
         out: MatrixMut<'_>,
     ) -> Result<(), Error> {
-        let (inputs, outputs) = w.shape();
-        let scaled = if size_of::<E::Scale>() == 0 { 0 } else { outputs };
-        let agree = x.cols() == inputs
-            && out.shape() == (x.rows(), outputs)
-            && scales.len() == scaled
-            && bias.is_none_or(|bias| bias.len() == outputs);
-        if !agree || w.is_empty() {
+        let scaled = if size_of::<E::Scale>() == 0 { 0 } else { w.cols() };
+        if scales.len() != scaled {
             return Err(Error::Shape);
         }
-        let bias = bias.map(|bias| MatrixRef::with_strides(bias, x.rows(), outputs, 0, 1));
-        E::project(self, x, w, E::scales(scales), bias.transpose()?, out);
+        let bias = check(x, w.shape(), bias, &out)?;
+        E::project(self, x, w, E::scales(scales), bias, out);
         Ok(())
     }
+
+    /// [`project_elements`] for the C library, which knows the type of the weights at run time: one kernel has all.
+    /// Not part of the API.
+    #[doc(hidden)]
+    pub fn project_any(
+        self,
+        x: MatrixRef<'_>,
+        w: AnyRows<'_>,
+        scales: &[f32],
+        bias: Option<&[f32]>,
+        out: MatrixMut<'_>,
+    ) -> Result<(), Error> {
+        let shape = match w {
+            AnyRows::F32(w) => return self.project(x, w, bias, out),
+            AnyRows::F16(w) => w.shape(),
+            AnyRows::Bf16(w) => w.shape(),
+            AnyRows::I8(w) => w.shape(),
+        };
+        let bias = check(x, shape, bias, &out)?;
+        self.run(ProjectElements { x, w, scales, bias, out });
+        Ok(())
+    }
+}
+
+/// Checks the shapes, and returns the biases as a matrix of the shape of `out`.
+#[inline(always)]
+fn check<'a>(
+    x: MatrixRef<'_>,
+    (inputs, outputs): (usize, usize),
+    bias: Option<&'a [f32]>,
+    out: &MatrixMut<'_>,
+) -> Result<Option<MatrixRef<'a>>, Error> {
+    let agree = x.cols() == inputs
+        && out.shape() == (x.rows(), outputs)
+        && bias.is_none_or(|bias| bias.len() == outputs);
+    if !agree || inputs == 0 || outputs == 0 {
+        return Err(Error::Shape);
+    }
+    // A row stride of 0 repeats the biases for every token.
+    bias.map(|bias| MatrixRef::with_strides(bias, x.rows(), outputs, 0, 1)).transpose()
 }

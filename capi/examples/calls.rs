@@ -3,8 +3,8 @@
 //! With `SDPA_BREAK_BITS=1` in the environment one bit of one result is flipped.
 
 use sdpa::{
-    Attention, Backend, CachePositions, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut,
-    MatrixMut, MatrixRef,
+    Attention, Backend, Bf16, CachePositions, Element, ElementsRef, Error, F16, HeadsMut, HeadsRef,
+    I8, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef, narrow,
 };
 
 struct Calls {
@@ -71,7 +71,115 @@ impl Options {
     }
 }
 
+/// An element with its scales, if it has some.
+trait Scaled: Element {
+    fn room(rows: usize) -> Vec<Self::Scale>;
+    fn view<'a>(of: MatrixRef<'a, Self>, scales: &'a [Self::Scale]) -> ElementsRef<'a, Self>;
+}
+
+macro_rules! unscaled {
+    ($($element:ty)+) => {
+        $(impl Scaled for $element {
+            fn room(_: usize) -> Vec<()> {
+                vec![]
+            }
+
+            fn view<'a>(of: MatrixRef<'a, Self>, _: &'a [()]) -> ElementsRef<'a, Self> {
+                of.into()
+            }
+        })+
+    };
+}
+unscaled! { f32 F16 Bf16 }
+
+impl Scaled for I8 {
+    fn room(rows: usize) -> Vec<f32> {
+        vec![0.0; rows]
+    }
+
+    fn view<'a>(of: MatrixRef<'a, Self>, scales: &'a [f32]) -> ElementsRef<'a, Self> {
+        ElementsRef::with_scales(of, MatrixRef::from_row(scales)).unwrap()
+    }
+}
+
 impl Calls {
+    /// Rows of random floats, rounded.
+    fn narrowed<E: Scaled>(&mut self, rows: usize, cols: usize) -> (Vec<E>, Vec<E::Scale>) {
+        let floats = self.take(rows * cols);
+        let (mut to, mut scales) = (vec![E::ZERO; rows * cols], E::room(rows));
+        let floats = MatrixRef::new(&floats, rows, cols).unwrap();
+        self.note_status(narrow(floats, &mut to, &mut scales));
+        (to, scales)
+    }
+
+    fn elements<K: Scaled, V: Scaled>(&mut self, workspace: &mut [f32]) {
+        let (n, tokens) = (1 + self.below(40), 1 + self.below(9));
+        let (dim, width) = (1 + self.below(20), 1 + self.below(20));
+        let (keys, key_scales) = self.narrowed::<K>(n, dim);
+        let (values, value_scales) = self.narrowed::<V>(n, width);
+        let keys = K::view(MatrixRef::new(&keys, n, dim).unwrap(), &key_scales);
+        let values = V::view(MatrixRef::new(&values, n, width).unwrap(), &value_scales);
+        let (q, mut out) = (self.take(tokens * dim), self.take(tokens * width));
+        let (mut lse, mut states) =
+            (self.take(tokens), self.take(tokens * Attention::state_floats(width)));
+        let q = MatrixRef::new(&q, tokens, dim).unwrap();
+        let attention = Attention::new().on(self.on).causal().query_offset(7);
+        let logs = Some(&mut lse[..]);
+        let to = MatrixMut::new(&mut out, tokens, width).unwrap();
+        let result = attention.run_elements(q, keys, values, to, logs, workspace);
+        self.note_status(result);
+        self.note_floats(&out);
+        self.note_floats(&lse);
+        let result = attention.run_elements_spans(q, keys, values, 0, &mut states, workspace);
+        self.note_status(result);
+        self.note_floats(&states);
+
+        let (keys, values) = (self.take(n * dim), self.take(n * width));
+        let (mut keys_held, mut values_held) =
+            (vec![K::ZERO; dim * KEY_BLOCK], vec![V::ZERO; width * KEY_BLOCK]);
+        let mut scales = (K::room(KEY_BLOCK), V::room(KEY_BLOCK));
+        let mut span = CachePositions::new(3, 3).unwrap();
+        let mut cache = KvCacheMut::<K, V>::with_scales(
+            &mut keys_held,
+            &mut values_held,
+            (&mut scales.0, &mut scales.1),
+            [dim, width],
+            &mut span,
+        )
+        .unwrap();
+        self.note_status(Ok(()));
+        let keys = MatrixRef::new(&keys, n, dim).unwrap();
+        self.note_status(cache.append(keys, MatrixRef::new(&values, n, width).unwrap()));
+        let view = cache.view();
+        let result = view.attend_with_log_sum_exp(
+            &attention,
+            q,
+            MatrixMut::new(&mut out, tokens, width).unwrap(),
+            &mut lse,
+            workspace,
+        );
+        self.note_status(result);
+        self.note_floats(&out);
+        self.note_floats(&lse);
+
+        let (w, scales) = self.narrowed::<K>(width, dim);
+        let w = MatrixRef::new(&w, width, dim).unwrap().t();
+        let bias = self.one_in(2).then(|| self.take(width));
+        let to = MatrixMut::new(&mut out, tokens, width).unwrap();
+        let result = self.on.project_elements(q, w, &scales, bias.as_deref(), to);
+        self.note_status(result);
+        self.note_floats(&out);
+    }
+
+    fn elements_of<K: Scaled>(&mut self, workspace: &mut [f32]) {
+        match self.below(4) {
+            0 => self.elements::<K, f32>(workspace),
+            1 => self.elements::<K, F16>(workspace),
+            2 => self.elements::<K, Bf16>(workspace),
+            _ => self.elements::<K, I8>(workspace),
+        }
+    }
+
     fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -212,7 +320,7 @@ impl Calls {
     }
 
     fn call(&mut self, workspace: &mut [f32]) {
-        let op = self.below(12);
+        let op = self.below(13);
         let (rows, cols, depth) = (1 + self.below(40), 1 + self.below(40), 1 + self.below(70));
         match op {
             0 | 1 => {
@@ -294,13 +402,19 @@ impl Calls {
                 self.note_matrix(&out);
                 self.note_floats(&lse);
             }
-            _ => self.cache(workspace),
+            11 => self.cache(workspace),
+            _ => match self.below(4) {
+                0 => self.elements_of::<f32>(workspace),
+                1 => self.elements_of::<F16>(workspace),
+                2 => self.elements_of::<Bf16>(workspace),
+                _ => self.elements_of::<I8>(workspace),
+            },
         }
     }
 }
 
 fn main() {
-    let mut workspace = vec![0.0; Attention::workspace(70, 40)];
+    let mut workspace = vec![0.0; Attention::elements_workspace(70, 40)];
     let mut calls = |on: Backend, name: &str| {
         let mut calls = Calls { on, state: 2017, digest: 0xcbf2_9ce4_8422_2325 };
         for _ in 0..1000 {

@@ -81,6 +81,16 @@
 #define SDPA_ATTENTION_WORKSPACE(dim, value_dim)                                           \
     ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim) + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK)
 
+/* The number of floats of workspace of a call over elements: see sdpa_elements_workspace. */
+#define SDPA_ELEMENTS_WORKSPACE(dim, value_dim)                                            \
+    (SDPA_ATTENTION_WORKSPACE(dim, value_dim) + SDPA_WIDENED_FLOATS(dim, value_dim))
+#if SDPA_QUERY_BLOCK == 4
+#define SDPA_WIDENED_FLOATS(dim, value_dim) 0 /* widened where they are loaded */
+#else
+#define SDPA_WIDENED_FLOATS(dim, value_dim)                                                \
+    ((SDPA_SIZE(dim) > SDPA_SIZE(value_dim) ? SDPA_SIZE(dim) : SDPA_SIZE(value_dim)) * SDPA_KEY_BLOCK)
+#endif
+
 /*
  * The number of floats of a state, as a constant expression: see sdpa_attention_states. The number that
  * sdpa_state_floats() returns, unless it overflows.
@@ -93,6 +103,17 @@
  */
 #define SDPA_CACHE_FLOATS(dim, value_dim, blocks)                                          \
     ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim)) * SDPA_KEY_BLOCK * SDPA_SIZE(blocks))
+
+/*
+ * The same for a cache whose keys and values have formats: see sdpa_cache_init_elements and
+ * sdpa_cache_floats_of.
+ */
+#define SDPA_CACHE_FLOATS_OF(dim, value_dim, blocks, key_format, value_format)             \
+    ((SDPA_FORMAT_FLOATS(dim, key_format) + SDPA_FORMAT_FLOATS(value_dim, value_format)) * SDPA_SIZE(blocks))
+#define SDPA_FORMAT_FLOATS(dim, format)                                                    \
+    ((format) == SDPA_F32  ? SDPA_SIZE(dim) * SDPA_KEY_BLOCK                               \
+     : (format) == SDPA_I8 ? (SDPA_SIZE(dim) + 4) * (SDPA_KEY_BLOCK / 4)                   \
+                           : SDPA_SIZE(dim) * (SDPA_KEY_BLOCK / 2))
 
 /* An integer as size_t, and the number of elements of an array. In C++ a pointer does not compile. */
 #ifdef __cplusplus
@@ -277,8 +298,13 @@ typedef struct {
 } sdpa_heads_mut;
 
 /**
- * A KV cache: the keys and values of one KV head in caller-provided storage. sdpa_cache_init
- * initializes it, the functions below change it, and callers may read its fields. It holds
+ * The format of elements.
+ */
+typedef uint32_t sdpa_format;
+
+/**
+ * A KV cache: the keys and values of one KV head in caller-provided storage. sdpa_cache_init or
+ * sdpa_cache_init_elements initializes it, the functions below change it, and callers may read its fields. It holds
  * appended - dropped keys, those at positions dropped to appended - 1. As the oldest block may
  * hold a single key, a cache that slides is only certain to hold
  * (blocks - 1) * SDPA_KEY_BLOCK + 1 keys. For a window of left keys and chunks of chunk tokens
@@ -288,7 +314,7 @@ typedef struct {
  */
 typedef struct {
     /**
-     * SDPA_CACHE_FLOATS(dim, value_dim, blocks) floats.
+     * SDPA_CACHE_FLOATS_OF(dim, value_dim, blocks, key_format, value_format) floats.
      */
     float *storage;
     /**
@@ -311,7 +337,69 @@ typedef struct {
      * Number of keys dropped, oldest first: the position of the oldest key in the cache.
      */
     uint64_t dropped;
+    /**
+     * The format of the keys; 0, which is SDPA_F32, unless sdpa_cache_init_elements has set it.
+     */
+    sdpa_format key_format;
+    /**
+     * The format of the values.
+     */
+    sdpa_format value_format;
 } sdpa_cache;
+
+/**
+ * Keys, values or weights of any format, which are read: element (h, r, c) is
+ * data[h * head_stride + r * row_stride + c * col_stride]; strides count elements, under the rules of
+ * sdpa_heads. Elements are converted to float, which is exact: the bits of a call are those of the same call over
+ * the floats.
+ */
+typedef struct {
+    /**
+     * Aligned for its format. May be NULL if rows or cols is 0.
+     */
+    const void *data;
+    /**
+     * SDPA_F32, SDPA_F16, SDPA_BF16 or SDPA_I8 (else SDPA_ERROR_FORMAT).
+     */
+    sdpa_format format;
+    /**
+     * Number of heads; 0 means 1.
+     */
+    size_t heads;
+    /**
+     * Rows of a head.
+     */
+    size_t rows;
+    /**
+     * Columns of a head.
+     */
+    size_t cols;
+    /**
+     * See sdpa_heads.
+     */
+    size_t head_stride;
+    /**
+     * See sdpa_heads.
+     */
+    size_t row_stride;
+    /**
+     * See sdpa_heads.
+     */
+    size_t col_stride;
+    /**
+     * With SDPA_I8: keys and values have a scale for each row of each head, scales[h * scale_head_stride +
+     * r * scale_row_stride], finite; weights have one for each column. Not read with other formats.
+     */
+    const float *scales;
+    /**
+     * Both strides 0 means contiguous [heads][rows]; for weights they must be 0 (else SDPA_ERROR_STRIDE).
+     */
+    size_t scale_head_stride;
+    /**
+     * See scale_head_stride.
+     */
+    size_t scale_row_stride;
+} sdpa_array;
 
 /**
  * Success.
@@ -364,6 +452,17 @@ typedef struct {
  * first_key is no multiple of SDPA_SPAN; or a span is joined twice.
  */
 #define SDPA_ERROR_POSITION 9
+
+/**
+ * A number that the format cannot represent, or a scale that is NaN or infinite.
+ */
+#define SDPA_ERROR_RANGE 10
+
+/**
+ * A format that is none of SDPA_F32, SDPA_F16, SDPA_BF16 and SDPA_I8, or a cache of another format than the
+ * function is for.
+ */
+#define SDPA_ERROR_FORMAT 11
 
 /**
  * The shape of queries: a size is 0 or disagrees with an earlier argument.
@@ -424,6 +523,26 @@ typedef struct {
  * The length of states: see sdpa_attention_states and sdpa_join.
  */
 #define SDPA_ERROR_SHAPE_STATES 1202
+
+/**
+ * IEEE binary32: float.
+ */
+#define SDPA_F32 0
+
+/**
+ * IEEE binary16, as uint16_t: 11 bits of precision, finite up to 65504.
+ */
+#define SDPA_F16 1
+
+/**
+ * bfloat16, as uint16_t: the upper half of a float.
+ */
+#define SDPA_BF16 2
+
+/**
+ * int8_t, to be multiplied by a scale.
+ */
+#define SDPA_I8 3
 
 /**
  * Returns the version of the library at run time, such as "0.1.0". Never NULL; do not free it.
@@ -880,6 +999,112 @@ sdpa_status sdpa_join_heads_on(sdpa_backend_t backend,
                                float *log_sum_exp);
 
 /**
+ * Rounds floats to a format, to nearest, ties to even: to receives floats.rows * floats.cols elements, row after
+ * row; it is aligned for the format. scales: with SDPA_I8, receives floats.rows floats, the largest magnitude of
+ * each row divided by 127 (0 if that is below 2^-126: the row is then 0); not used with other formats.
+ * SDPA_ERROR_RANGE if a finite number would become infinite, or with SDPA_I8 if a number is NaN or infinite.
+ *
+ * Overlap: to and scales must not overlap floats or each other. On failure both are unchanged.
+ */
+sdpa_status sdpa_narrow(sdpa_matrix floats,
+                        sdpa_format format,
+                        void *to,
+                        float *scales);
+
+/**
+ * Computes sdpa_project with weights w (inputs x outputs, one head) of any format: out = x * w + bias. Weights
+ * that are stored as outputs x inputs, as sdpa_narrow writes them, have row_stride 1 and col_stride inputs. With
+ * SDPA_I8 each output is multiplied by its scale before the bias is added; a scale that is not finite is no
+ * error, and its column is not finite.
+ *
+ * Overlap: out must not overlap any input. On failure out is unchanged.
+ */
+sdpa_status sdpa_project_elements(sdpa_matrix x,
+                                  sdpa_array w,
+                                  const float *bias,
+                                  sdpa_matrix_mut out);
+
+/**
+ * sdpa_project_elements on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_project_elements_on(sdpa_backend_t backend,
+                                     sdpa_matrix x,
+                                     sdpa_array w,
+                                     const float *bias,
+                                     sdpa_matrix_mut out);
+
+/**
+ * Returns the number of floats of workspace that a call over elements needs: more than
+ * sdpa_attention_workspace, for converted keys or values. SIZE_MAX if the number overflows.
+ * SDPA_ELEMENTS_WORKSPACE is the same number as a constant expression.
+ */
+size_t sdpa_elements_workspace(size_t dim, size_t value_dim);
+
+/**
+ * Computes sdpa_attention_heads over keys and values of any format, each of its own: those of a
+ * memory-mapped model, say. The scale of a key multiplies its score before the softcap; the scale of a value
+ * multiplies its weight. SDPA_ERROR_RANGE if a scale is NaN or infinite. workspace: at least
+ * sdpa_elements_workspace(dim, width) floats.
+ *
+ * Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
+ * all three are unchanged.
+ */
+sdpa_status sdpa_attention_elements(sdpa_heads queries,
+                                    sdpa_array keys,
+                                    sdpa_array values,
+                                    const sdpa_options *options,
+                                    const float *sinks,
+                                    sdpa_heads_mut out,
+                                    float *log_sum_exp,
+                                    float *workspace,
+                                    size_t workspace_len);
+
+/**
+ * sdpa_attention_elements on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_attention_elements_on(sdpa_backend_t backend,
+                                       sdpa_heads queries,
+                                       sdpa_array keys,
+                                       sdpa_array values,
+                                       const sdpa_options *options,
+                                       const float *sinks,
+                                       sdpa_heads_mut out,
+                                       float *log_sum_exp,
+                                       float *workspace,
+                                       size_t workspace_len);
+
+/**
+ * Computes sdpa_attention_states_heads over keys and values of any format, as in
+ * sdpa_attention_elements.
+ *
+ * Overlap: states and workspace must not overlap any input or each other. On failure both are
+ * unchanged.
+ */
+sdpa_status sdpa_attention_states_elements(sdpa_heads queries,
+                                           sdpa_array keys,
+                                           sdpa_array values,
+                                           const sdpa_options *options,
+                                           uint64_t first_key,
+                                           float *states,
+                                           size_t states_len,
+                                           float *workspace,
+                                           size_t workspace_len);
+
+/**
+ * sdpa_attention_states_elements on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_attention_states_elements_on(sdpa_backend_t backend,
+                                              sdpa_heads queries,
+                                              sdpa_array keys,
+                                              sdpa_array values,
+                                              const sdpa_options *options,
+                                              uint64_t first_key,
+                                              float *states,
+                                              size_t states_len,
+                                              float *workspace,
+                                              size_t workspace_len);
+
+/**
  * Returns the number of floats of storage that a cache of blocks blocks needs; SIZE_MAX if the
  * number overflows. SDPA_CACHE_FLOATS is the same number as a constant expression, for static
  * arrays.
@@ -913,12 +1138,53 @@ sdpa_status sdpa_cache_init_at(sdpa_cache *cache,
                                uint64_t position);
 
 /**
+ * Returns the number of floats of storage that a cache of blocks blocks needs whose keys and values have these
+ * formats; SIZE_MAX if the number overflows or a format is unknown. SDPA_CACHE_FLOATS_OF is the same number
+ * as a constant expression.
+ */
+size_t sdpa_cache_floats_of(size_t dim,
+                            size_t value_dim,
+                            size_t blocks,
+                            sdpa_format key_format,
+                            sdpa_format value_format);
+
+/**
+ * Initializes an empty cache whose keys and values have these formats, of which each is any: half or a
+ * quarter of the memory. Otherwise as sdpa_cache_init_at; position is 0 for a new sequence.
+ *
+ * Such a cache is for sdpa_cache_append_elements, sdpa_cache_attend_elements and
+ * sdpa_cache_states_elements, which take a cache of floats too, and for sdpa_cache_truncate,
+ * sdpa_cache_truncate_to and sdpa_cache_slide. The other functions are for floats alone
+ * (SDPA_ERROR_FORMAT), so that a program that calls only these does not link what formats need.
+ *
+ * Overlap: cache must not overlap storage. On failure both are unchanged.
+ */
+sdpa_status sdpa_cache_init_elements(sdpa_cache *cache,
+                                     size_t dim,
+                                     size_t value_dim,
+                                     sdpa_format key_format,
+                                     sdpa_format value_format,
+                                     float *storage,
+                                     size_t storage_len,
+                                     uint64_t position);
+
+/**
  * Appends keys (keys x dim) and their values (keys x value_dim) to the cache, newest last.
  * SDPA_ERROR_CAPACITY if there is no room for all of them.
  *
  * Overlap: cache and its storage must not overlap any input. On failure both are unchanged.
  */
 sdpa_status sdpa_cache_append(sdpa_cache *cache, sdpa_matrix keys, sdpa_matrix values);
+
+/**
+ * Appends floats to a cache of any formats, rounded as by sdpa_narrow: sdpa_cache_append for a cache of
+ * sdpa_cache_init_elements. SDPA_ERROR_RANGE if a format cannot represent a number.
+ *
+ * Overlap: cache and its storage must not overlap any input. On failure both are unchanged.
+ */
+sdpa_status sdpa_cache_append_elements(sdpa_cache *cache,
+                                       sdpa_matrix keys,
+                                       sdpa_matrix values);
 
 /**
  * Removes the newest keys so that the oldest len keys in the cache remain. SDPA_ERROR_POSITION if
@@ -1061,6 +1327,62 @@ sdpa_status sdpa_cache_states_heads_on(sdpa_backend_t backend,
                                        size_t states_len,
                                        float *workspace,
                                        size_t workspace_len);
+
+/**
+ * Computes sdpa_cache_attend_heads over a cache of any formats. workspace: at least
+ * sdpa_elements_workspace(dim, value_dim) floats.
+ *
+ * Overlap: out, log_sum_exp and workspace must not overlap any input, the cache, its storage or
+ * each other. On failure all three are unchanged. The cache is never changed.
+ */
+sdpa_status sdpa_cache_attend_elements(const sdpa_cache *cache,
+                                       sdpa_heads queries,
+                                       const sdpa_options *options,
+                                       const float *sinks,
+                                       sdpa_heads_mut out,
+                                       float *log_sum_exp,
+                                       float *workspace,
+                                       size_t workspace_len);
+
+/**
+ * sdpa_cache_attend_elements on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_cache_attend_elements_on(sdpa_backend_t backend,
+                                          const sdpa_cache *cache,
+                                          sdpa_heads queries,
+                                          const sdpa_options *options,
+                                          const float *sinks,
+                                          sdpa_heads_mut out,
+                                          float *log_sum_exp,
+                                          float *workspace,
+                                          size_t workspace_len);
+
+/**
+ * Computes sdpa_cache_states_heads over a cache of any formats. workspace: at least
+ * sdpa_elements_workspace(dim, value_dim) floats.
+ *
+ * Overlap: states and workspace must not overlap any input, the cache, its storage or each other.
+ * On failure both are unchanged. The cache is never changed.
+ */
+sdpa_status sdpa_cache_states_elements(const sdpa_cache *cache,
+                                       sdpa_heads queries,
+                                       const sdpa_options *options,
+                                       float *states,
+                                       size_t states_len,
+                                       float *workspace,
+                                       size_t workspace_len);
+
+/**
+ * sdpa_cache_states_elements on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_cache_states_elements_on(sdpa_backend_t backend,
+                                          const sdpa_cache *cache,
+                                          sdpa_heads queries,
+                                          const sdpa_options *options,
+                                          float *states,
+                                          size_t states_len,
+                                          float *workspace,
+                                          size_t workspace_len);
 
 /*
  * On microcontrollers sdpa_attention is sdpa_attention_plain in calls of which the compiler sees that it is enough:

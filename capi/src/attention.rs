@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use sdpa::{Attention, Backend};
+use sdpa::{Attention, Backend, HeadsRef};
 
 use crate::{
     library::{backend_of, operation, sdpa_backend_t},
@@ -288,7 +288,7 @@ impl AttentionCall<'_> {
         // SAFETY: as the caller promises.
         unsafe {
             let (keys, values) = (self.keys.raw(), self.values.raw());
-            self.call.trim_workspace(keys.cols, values.cols);
+            self.call.trim_workspace(Attention::workspace(keys.cols, values.cols));
             self.call.check(&[keys, values], &[])?;
             self.call.check_options(keys.rows)
         }
@@ -329,26 +329,33 @@ impl AttentionCall<'_> {
         // SAFETY: as the caller promises.
         let (queries, keys, values) =
             unsafe { (self.call.queries.view(), self.keys.view(), self.values.view()) };
-        if queries.cols() == 0 {
-            Some(SDPA_ERROR_SHAPE_QUERIES)
-        } else if keys.cols() != queries.cols()
-            || queries.heads().checked_rem(keys.heads()) != Some(0)
-        {
-            Some(SDPA_ERROR_SHAPE_KEYS)
-        } else if (values.heads(), values.rows()) != (keys.heads(), keys.rows())
-            || values.cols() == 0
-        {
-            Some(SDPA_ERROR_SHAPE_VALUES)
-        } else {
-            None
-        }
+        let of = |of: &HeadsRef<'_>| [of.heads(), of.rows(), of.cols()];
+        operand_status(of(queries), of(keys), of(values))
+    }
+}
+
+/// Returns the status that names the queries, keys or values of these sizes (heads, rows, columns) as the argument of
+/// wrong shape.
+pub(crate) fn operand_status(
+    [heads, _, dim]: [usize; 3],
+    [key_heads, rows, cols]: [usize; 3],
+    [value_heads, value_rows, width]: [usize; 3],
+) -> Option<sdpa_status> {
+    if dim == 0 {
+        Some(SDPA_ERROR_SHAPE_QUERIES)
+    } else if cols != dim || heads.checked_rem(key_heads) != Some(0) {
+        Some(SDPA_ERROR_SHAPE_KEYS)
+    } else if (value_heads, value_rows) != (key_heads, rows) || width == 0 {
+        Some(SDPA_ERROR_SHAPE_VALUES)
+    } else {
+        None
     }
 }
 
 impl CommonArguments<'_> {
     /// Lowers `workspace_len` to what the call needs.
-    pub(crate) fn trim_workspace(&mut self, dim: usize, width: usize) {
-        self.workspace_len = self.workspace_len.min(Attention::workspace(dim, width));
+    pub(crate) fn trim_workspace(&mut self, needed: usize) {
+        self.workspace_len = self.workspace_len.min(needed);
     }
 
     /// Fails if an argument is invalid, or if an output overlaps another output, the queries, one of
@@ -362,6 +369,7 @@ impl CommonArguments<'_> {
         let mut outputs = [Region::EMPTY; 3];
         // SAFETY: as the caller promises.
         let queries = unsafe {
+            self.out.raw().output()?;
             self.output_regions(&mut outputs)?;
             self.queries.raw()
         };
@@ -405,7 +413,10 @@ impl CommonArguments<'_> {
     ///
     /// As [`check`](Self::check).
     #[inline(never)]
-    unsafe fn output_regions<'b>(&'b self, regions: &mut [Region<'b>; 3]) -> Checked<()> {
+    pub(crate) unsafe fn output_regions<'b>(
+        &'b self,
+        regions: &mut [Region<'b>; 3],
+    ) -> Checked<()> {
         // SAFETY: as the caller promises.
         let (queries, out) = unsafe { (self.queries.raw(), self.out.raw()) };
         // Overflows only if the queries have no columns or repeat a head or row (a stride of 0).
@@ -413,7 +424,7 @@ impl CommonArguments<'_> {
         let count = count.ok_or(Failure(SDPA_ERROR_SHAPE_QUERIES))?;
         let wanted = if self.log_sum_exp.is_null() { 0 } else { count };
         *regions = [
-            out.output()?,
+            out.region()?,
             array(self.log_sum_exp.cast_const(), wanted)?.into(),
             array(self.workspace.cast_const(), self.workspace_len)?.into(),
         ];

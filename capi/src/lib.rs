@@ -47,12 +47,17 @@ mod plain_heads;
 mod states;
 
 #[cfg(not(feature = "plain"))]
+mod elements;
+
+#[cfg(not(feature = "plain"))]
 mod cache;
 
 #[cfg(not(feature = "plain"))]
 pub use attention::*;
 #[cfg(not(feature = "plain"))]
 pub use cache::*;
+#[cfg(not(feature = "plain"))]
+pub use elements::*;
 pub use library::*;
 #[cfg(not(feature = "plain"))]
 pub use operations::*;

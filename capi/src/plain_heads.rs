@@ -5,7 +5,7 @@
 
 use core::ptr;
 
-use sdpa::Backend;
+use sdpa::{Backend, KvCacheRef};
 
 use crate::{
     attention::{AttentionCall, CommonArguments},
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn sdpa_cache_attend_heads_plain(
     // SAFETY: as the caller promises.
     let attend = || unsafe {
         check_plain(options)?;
-        cache::attend(Backend::best(), cache, call)
+        cache::attend::<KvCacheRef<'_>>(Backend::best(), cache, call)
     };
     status(attend())
 }

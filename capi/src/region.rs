@@ -19,14 +19,25 @@ pub(crate) trait Strided {
     fn counts(&self) -> [usize; 3];
     fn strides(&self) -> [usize; 3];
 
+    /// The size of an element in bytes.
+    #[inline]
+    fn size(&self) -> usize {
+        size_of::<Self::Element>()
+    }
+
+    /// Checks the pointer and the strides.
+    #[inline]
+    fn span(&self) -> Checked<Span> {
+        Span::of(self.first(), self.counts(), self.strides())
+    }
+
     /// Checks the pointer and the strides, and returns the region.
     #[inline]
     fn region(&self) -> Checked<Region<'_>>
     where
         Self: Sized,
     {
-        let span = Span::of(self.first(), self.counts(), self.strides())?;
-        Ok(Region { span, elements: Some(self) })
+        Ok(Region { span: self.span()?, elements: Some(self) })
     }
 }
 
@@ -51,6 +62,14 @@ impl Region<'_> {
     #[inline]
     pub(crate) const fn is_empty(&self) -> bool {
         self.span.end == 0
+    }
+
+    #[inline(never)]
+    fn fill(&self, axes: &mut Axes) {
+        axes.size = self.span.end - self.span.start;
+        if let Some(elements) = self.elements {
+            elements.fill(axes);
+        }
     }
 
     /// Fails if the two regions may share a byte.
@@ -93,7 +112,7 @@ impl Span {
     pub(crate) const EMPTY: Self = Self { start: 0, end: 0 };
 
     #[inline]
-    fn of<T>(first: *const T, counts: [usize; 3], strides: [usize; 3]) -> Checked<Self> {
+    pub(crate) fn of<T>(first: *const T, counts: [usize; 3], strides: [usize; 3]) -> Checked<Self> {
         let ([heads, rows, cols], [head, row, col]) = (counts, strides);
         if !first.is_aligned() {
             return Err(Failure(SDPA_ERROR_POINTER));
@@ -152,7 +171,7 @@ trait Elements {
 
 impl<S: Strided> Elements for S {
     fn fill(&self, axes: &mut Axes) {
-        let size = size_of::<S::Element>();
+        let size = self.size();
         *axes = Axes { steps: self.counts(), strides: self.strides(), size };
         for (steps, stride) in axes.steps.iter_mut().zip(&mut axes.strides) {
             *steps = steps.wrapping_sub(1);
@@ -190,15 +209,12 @@ impl Axes {
 #[cold]
 #[inline(never)]
 fn may_share_a_byte(a: Region<'_>, b: Region<'_>) -> bool {
-    let (low, high) = if a.span.start < b.span.start { (a, b) } else { (b, a) };
+    let (low, high) = if a.span.start < b.span.start { (&a, &b) } else { (&b, &a) };
     let distance = high.span.start - low.span.start;
     let mut axes = [Axes { steps: [0; 3], strides: [0; 3], size: 0 }; 2];
-    for (region, axes) in [low, high].iter().zip(&mut axes) {
-        axes.size = region.span.end - region.span.start;
-        if let Some(elements) = region.elements {
-            elements.fill(axes);
-        }
-    }
+    let [low_axes, high_axes] = &mut axes;
+    low.fill(low_axes);
+    high.fill(high_axes);
     let [low, high] = &axes;
     for axes in &axes {
         for &stride in &axes.strides {

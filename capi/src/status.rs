@@ -50,6 +50,11 @@ statuses! {
     /// The cache does not hold that position or number of keys, or a position would exceed UINT64_MAX; a
     /// first_key is no multiple of SDPA_SPAN; or a span is joined twice.
     SDPA_ERROR_POSITION = 9, c"a position that is not held, not possible, or there twice";
+    /// A number that the format cannot represent, or a scale that is NaN or infinite.
+    SDPA_ERROR_RANGE = 10, c"a number outside the range of its format, or a scale that is not finite";
+    /// A format that is none of SDPA_F32, SDPA_F16, SDPA_BF16 and SDPA_I8, or a cache of another format than the
+    /// function is for.
+    SDPA_ERROR_FORMAT = 11, c"an unknown format, or one that the function is not for";
     /// The shape of queries: a size is 0 or disagrees with an earlier argument.
     SDPA_ERROR_SHAPE_QUERIES = 102, c"wrong shape: queries";
     /// The shape of keys.
@@ -91,6 +96,7 @@ impl From<Error> for Failure {
             Error::Workspace => SDPA_ERROR_WORKSPACE,
             Error::Capacity => SDPA_ERROR_CAPACITY,
             Error::Position => SDPA_ERROR_POSITION,
+            Error::Range => SDPA_ERROR_RANGE,
             _ => SDPA_ERROR_OPTION,
         })
     }
@@ -134,6 +140,6 @@ mod tests {
             );
             assert!(status < 100 || status % 100 == SDPA_ERROR_SHAPE);
         }
-        assert_eq!(message(10), message(-1));
+        assert_eq!(message(12), message(-1));
     }
 }

@@ -260,6 +260,12 @@ impl<G: Copy, V> Slot<G, V> {
         unsafe { &self.raw }
     }
 
+    /// Puts the view in the place of the structure.
+    #[inline]
+    pub(crate) fn set_view(&mut self, view: V) {
+        self.view = ManuallyDrop::new(view);
+    }
+
     /// # Safety
     ///
     /// The view has been made.
@@ -361,27 +367,27 @@ impl Output for sdpa_heads_mut {
     }
 }
 
-/// Returns `len` floats from `first` on.
+/// Returns `len` elements from `first` on.
 ///
 /// # Safety
 ///
-/// [`array`](crate::region::array) has returned `Ok` for the same arguments. The floats are in one allocation;
+/// [`array`](crate::region::array) has returned `Ok` for the same arguments. The elements are in one allocation;
 /// for `'a` they may be read and nobody writes them.
 #[inline]
-pub(crate) unsafe fn slice<'a>(first: *const f32, len: usize) -> &'a [f32] {
+pub(crate) unsafe fn slice<'a, T>(first: *const T, len: usize) -> &'a [T] {
     let first = if first.is_null() { ptr::dangling() } else { first };
-    // SAFETY: aligned; not NULL, as a NULL pointer has no floats; the rest is as the caller promises.
+    // SAFETY: aligned; not NULL, as a NULL pointer has no elements; the rest is as the caller promises.
     unsafe { core::slice::from_raw_parts(first, len) }
 }
 
-/// Returns `len` floats from `first` on.
+/// Returns `len` elements from `first` on.
 ///
 /// # Safety
 ///
-/// As [`slice`], and for `'a` nobody else uses the floats.
+/// As [`slice`], and for `'a` nobody else uses the elements.
 #[inline]
-pub(crate) unsafe fn slice_mut<'a>(first: *mut f32, len: usize) -> &'a mut [f32] {
+pub(crate) unsafe fn slice_mut<'a, T>(first: *mut T, len: usize) -> &'a mut [T] {
     let first = if first.is_null() { ptr::dangling_mut() } else { first };
-    // SAFETY: aligned; not NULL, as a NULL pointer has no floats; the rest is as the caller promises.
+    // SAFETY: aligned; not NULL, as a NULL pointer has no elements; the rest is as the caller promises.
     unsafe { core::slice::from_raw_parts_mut(first, len) }
 }

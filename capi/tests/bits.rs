@@ -16,8 +16,8 @@ use common::{
     grid::CANARY,
 };
 use sdpa::{
-    Attention, Backend, CachePositions, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut, MatrixMut,
-    MatrixRef,
+    Attention, Backend, Bf16, CachePositions, Element, ElementsRef, F16, HeadsMut, HeadsRef, I8,
+    KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef, narrow,
 };
 use sdpa_capi::*;
 
@@ -479,6 +479,8 @@ fn caches() {
             blocks: 0,
             appended: 0,
             dropped: 0,
+            key_format: SDPA_F32,
+            value_format: SDPA_F32,
         };
         // SAFETY: pointers and sizes are those of this storage.
         let status =
@@ -733,5 +735,375 @@ fn states_of_spans() {
         attention.run_with_log_sum_exp(q, k, v, to, &mut want_lse, &mut workspace).unwrap();
         assert_same_bits("heads, joined", &got, &want);
         assert_same_bits("log-sum-exps, joined", &lse, &want_lse);
+    }
+}
+
+/// What C calls an element, and its scales.
+trait Format: Element {
+    const FORMAT: sdpa_format;
+    fn room(rows: usize) -> Vec<Self::Scale>;
+    fn floats(scales: &[Self::Scale]) -> &[f32];
+    fn bits(self) -> u32;
+    fn view<'a>(of: HeadsRef<'a, Self>, scales: &'a [Self::Scale]) -> ElementsRef<'a, Self>;
+}
+
+macro_rules! format {
+    ($($element:ty, $format:ident, $bits:expr;)+) => {
+        $(impl Format for $element {
+            const FORMAT: sdpa_format = $format;
+            fn room(_: usize) -> Vec<()> {
+                vec![]
+            }
+            fn floats(_: &[()]) -> &[f32] {
+                &[]
+            }
+            fn bits(self) -> u32 {
+                $bits(self)
+            }
+            fn view<'a>(of: HeadsRef<'a, Self>, _: &'a [()]) -> ElementsRef<'a, Self> {
+                of.into()
+            }
+        })+
+    };
+}
+format! {
+    f32, SDPA_F32, f32::to_bits;
+    F16, SDPA_F16, |x: F16| x.to_bits().into();
+    Bf16, SDPA_BF16, |x: Bf16| x.to_bits().into();
+}
+
+impl Format for I8 {
+    const FORMAT: sdpa_format = SDPA_I8;
+    fn room(rows: usize) -> Vec<f32> {
+        vec![0.0; rows]
+    }
+    fn floats(scales: &[f32]) -> &[f32] {
+        scales
+    }
+    fn bits(self) -> u32 {
+        self.get() as u32
+    }
+    fn view<'a>(of: HeadsRef<'a, Self>, scales: &'a [f32]) -> ElementsRef<'a, Self> {
+        let scales = MatrixRef::new(scales, of.heads(), of.rows()).unwrap();
+        ElementsRef::with_scales(of, scales).unwrap()
+    }
+}
+
+/// Calls a generic function with each pair of elements.
+macro_rules! each_pair {
+    ($of:ident, $rng:expr) => {
+        each_pair!($of, $rng, f32);
+        each_pair!($of, $rng, F16);
+        each_pair!($of, $rng, Bf16);
+        each_pair!($of, $rng, I8);
+    };
+    ($of:ident, $rng:expr, $keys:ty) => {
+        $of::<$keys, f32>($rng);
+        $of::<$keys, F16>($rng);
+        $of::<$keys, Bf16>($rng);
+        $of::<$keys, I8>($rng);
+    };
+}
+
+/// Rows of elements, and their scales.
+struct Elements<E: Element> {
+    data: Vec<E>,
+    scales: Vec<E::Scale>,
+}
+
+impl<E: Format> Elements<E> {
+    /// The nearest to random floats: in Rust and in C the same.
+    fn random(rng: &mut Rng, rows: usize, cols: usize) -> Self {
+        let floats: Vec<f32> = (0..rows * cols).map(|_| rng.between(-3.0, 3.0)).collect();
+        let mut data = vec![E::ZERO; rows * cols];
+        let mut scales = E::room(rows);
+        let view = MatrixRef::new(&floats, rows, cols).unwrap();
+        narrow(view, &mut data, &mut scales).unwrap();
+        let (mut got, mut got_scales) = (vec![E::ZERO; rows * cols], vec![CANARY; rows]);
+        let from = sdpa_matrix { data: floats.as_ptr(), rows, cols, row_stride: 0, col_stride: 0 };
+        let (to, to_scales) = (got.as_mut_ptr().cast(), got_scales.as_mut_ptr());
+        // SAFETY: pointers and sizes are those of these buffers.
+        assert_eq!(unsafe { sdpa_narrow(from, E::FORMAT, to, to_scales) }, SDPA_OK);
+        assert!(got.iter().zip(&data).all(|(got, want)| got.bits() == want.bits()));
+        let scaled = E::floats(&scales).len();
+        assert_same_bits("scales", &got_scales[..scaled], E::floats(&scales));
+        assert!(got_scales[scaled..].iter().all(|x| x.to_bits() == CANARY.to_bits()));
+        Self { data, scales }
+    }
+
+    /// One head of contiguous rows.
+    fn c(&self, rows: usize, cols: usize) -> sdpa_array {
+        sdpa_array {
+            data: self.data.as_ptr().cast(),
+            format: E::FORMAT,
+            heads: 0,
+            rows,
+            cols,
+            head_stride: 0,
+            row_stride: 0,
+            col_stride: 0,
+            scales: E::floats(&self.scales).as_ptr(),
+            scale_head_stride: 0,
+            scale_row_stride: 0,
+        }
+    }
+}
+
+/// Weights of every format, with the scales of their rows, stored as outputs x inputs.
+#[test]
+fn projections_of_elements() {
+    fn of<E: Format>(rng: &mut Rng) {
+        let on = On::any(rng);
+        let [tokens, inputs, outputs] = [20, 40, 40].map(|end| 1 + rng.below(end));
+        let x = GuardedMatrix::operand(rng, tokens, inputs);
+        let out = GuardedMatrix::output(rng, tokens, outputs);
+        let weights = Elements::<E>::random(rng, outputs, inputs);
+        let w = sdpa_array { row_stride: 1, col_stride: inputs, ..weights.c(inputs, outputs) };
+        let bias = rng.one_in(2).then(|| vec![rng.between(-1.0, 1.0); outputs]);
+        let at = bias.as_ref().map_or(ptr::null(), |bias| bias.as_ptr());
+        // SAFETY: pointers and sizes are those of these buffers.
+        let project = |to| unsafe {
+            call!(on, sdpa_project_elements, sdpa_project_elements_on(x.c(), w, at, to))
+        };
+        agree("project_elements", &out, project, |to| {
+            let w = MatrixRef::new(&weights.data, outputs, inputs).unwrap().t();
+            let bias = bias.as_deref();
+            on.backend.project_elements(x.view(), w, &weights.scales, bias, to)
+        });
+    }
+    let mut rng = Rng::new(508);
+    for _ in 0..50 {
+        of::<f32>(&mut rng);
+        of::<F16>(&mut rng);
+        of::<Bf16>(&mut rng);
+        of::<I8>(&mut rng);
+    }
+}
+
+/// Query heads `[heads][tokens][dim]` for both languages.
+struct Queries {
+    data: Vec<f32>,
+    heads: usize,
+    tokens: usize,
+    dim: usize,
+}
+
+impl Queries {
+    fn random(rng: &mut Rng, heads: usize, tokens: usize, dim: usize) -> Self {
+        let data = (0..heads * tokens * dim).map(|_| rng.between(-2.0, 2.0)).collect();
+        Self { data, heads, tokens, dim }
+    }
+
+    fn c(&self) -> sdpa_heads {
+        let &Self { ref data, heads, tokens: rows, dim: cols } = self;
+        let [head_stride, row_stride, col_stride] = [0; 3];
+        let data = data.as_ptr();
+        sdpa_heads { data, heads, rows, cols, head_stride, row_stride, col_stride }
+    }
+
+    fn view(&self) -> HeadsRef<'_> {
+        HeadsRef::stacked(&self.data, self.heads, self.tokens, self.dim).unwrap()
+    }
+}
+
+/// Contiguous heads.
+fn heads_mut(to: &mut [f32], heads: usize, rows: usize, cols: usize) -> sdpa_heads_mut {
+    let data = to.as_mut_ptr();
+    let [head_stride, row_stride, col_stride] = [0; 3];
+    sdpa_heads_mut { data, heads, rows, cols, head_stride, row_stride, col_stride }
+}
+
+/// Arrays of every pair of formats: the output, and the states of their spans.
+#[test]
+fn attention_of_elements() {
+    fn of<K: Format, V: Format>(rng: &mut Rng) {
+        let on = On::any(rng);
+        let (key_heads, group, keys) = (1 + rng.below(2), 1 + rng.below(3), rng.below(200));
+        let (heads, tokens) = (key_heads * group, 1 + rng.below(6));
+        let (dim, width) = (1 + rng.below(20), 1 + rng.below(20));
+        let queries = Queries::random(rng, heads, tokens, dim);
+        let k = Elements::<K>::random(rng, key_heads * keys, dim);
+        let v = Elements::<V>::random(rng, key_heads * keys, width);
+        // Values lie as [keys][heads][width], and so do their scales.
+        let k_c = sdpa_array { heads: key_heads, ..k.c(keys, dim) };
+        let v_c = sdpa_array {
+            heads: key_heads,
+            head_stride: width,
+            row_stride: key_heads * width,
+            col_stride: 1,
+            scale_head_stride: 1,
+            scale_row_stride: key_heads,
+            ..v.c(keys, width)
+        };
+        let k = K::view(HeadsRef::stacked(&k.data, key_heads, keys, dim).unwrap(), &k.scales);
+        let by_head: Vec<V::Scale> = (0..key_heads)
+            .flat_map(|head| v.scales.iter().copied().skip(head).step_by(key_heads))
+            .collect();
+        let v = V::view(HeadsRef::interleaved(&v.data, key_heads, keys, width).unwrap(), &by_head);
+
+        let mut options = Options::any(rng, keys, tokens);
+        options.sink = None;
+        let sinks: Vec<f32> = (0..heads).map(|_| rng.between(-2.0, 2.0)).collect();
+        let attention = options.rust(on).sinks(&sinks);
+        let [mut got, mut want] = [0; 2].map(|_| vec![CANARY; heads * tokens * width]);
+        let [mut lse, mut want_lse] = [0; 2].map(|_| vec![CANARY; heads * tokens]);
+        let len = sdpa_elements_workspace(dim, width);
+        assert_eq!(len, Attention::elements_workspace(dim, width));
+        let mut workspace = vec![f32::NAN; len];
+        let space = workspace.as_mut_ptr();
+        // SAFETY: pointers and sizes are those of these buffers.
+        let status = unsafe {
+            let (q, out) = (queries.c(), heads_mut(&mut got, heads, tokens, width));
+            let (c, at, to) = (options.c(), sinks.as_ptr(), lse.as_mut_ptr());
+            call!(
+                on,
+                sdpa_attention_elements,
+                sdpa_attention_elements_on(q, k_c, v_c, &c, at, out, to, space, len)
+            )
+        };
+        assert_eq!(status, SDPA_OK);
+        let to = HeadsMut::stacked(&mut want, heads, tokens, width).unwrap();
+        let floats = &mut vec![0.0; len];
+        attention.run_elements(queries.view(), k, v, to, Some(&mut want_lse), floats).unwrap();
+        assert_same_bits("elements", &got, &want);
+        assert_same_bits("log-sum-exps", &lse, &want_lse);
+
+        let floats_of_states =
+            keys.div_ceil(1024) * heads * tokens * Attention::state_floats(width);
+        let [mut got, mut want] = [0; 2].map(|_| vec![CANARY; floats_of_states]);
+        // SAFETY: pointers and sizes are those of these buffers.
+        let status = unsafe {
+            let (q, c, to, n) = (queries.c(), options.c(), got.as_mut_ptr(), got.len());
+            call!(
+                on,
+                sdpa_attention_states_elements,
+                sdpa_attention_states_elements_on(q, k_c, v_c, &c, 2048, to, n, space, len)
+            )
+        };
+        assert_eq!(status, SDPA_OK);
+        let attention = options.rust(on);
+        attention.run_elements_spans(queries.view(), k, v, 2048, &mut want, floats).unwrap();
+        assert_same_bits("states of elements", &got, &want);
+    }
+    let mut rng = Rng::new(509);
+    for _ in 0..8 {
+        each_pair!(of, &mut rng);
+    }
+}
+
+/// Caches of every pair of formats, chunk after chunk, with slides and truncations in between.
+#[test]
+fn caches_of_elements() {
+    fn of<K: Format, V: Format>(rng: &mut Rng) {
+        let on = On::any(rng);
+        let [dim, width, blocks] = [20, 20, 3].map(|end| 1 + rng.below(end));
+        let size = sdpa_cache_floats_of(dim, width, blocks, K::FORMAT, V::FORMAT);
+        let mut storage = vec![CANARY; size + 1];
+        let (mut keys, mut values) =
+            (vec![K::ZERO; dim * KEY_BLOCK * blocks], vec![V::ZERO; width * KEY_BLOCK * blocks]);
+        let (mut key_scales, mut value_scales) =
+            (K::room(KEY_BLOCK * blocks), V::room(KEY_BLOCK * blocks));
+        let start = rng.below(3000) as u64;
+        let mut positions = CachePositions::new(start, start).unwrap();
+        let scales = (&mut key_scales[..], &mut value_scales[..]);
+        let mut want = KvCacheMut::<K, V>::with_scales(
+            &mut keys,
+            &mut values,
+            scales,
+            [dim, width],
+            &mut positions,
+        )
+        .unwrap();
+        // SAFETY: zeros are a cache.
+        let mut got: sdpa_cache = unsafe { std::mem::zeroed() };
+        // SAFETY: pointers and sizes are those of this storage.
+        let status = unsafe {
+            let (at, len) = (storage.as_mut_ptr(), size);
+            sdpa_cache_init_elements(&mut got, dim, width, K::FORMAT, V::FORMAT, at, len, start)
+        };
+        assert_eq!((status, got.blocks), (SDPA_OK, blocks));
+        let len = sdpa_elements_workspace(dim, width);
+        let mut workspace = vec![0.0; len];
+        let space = workspace.as_mut_ptr();
+        for _ in 0..5 {
+            let n = rng.below(50);
+            let [new_keys, new_values] = [dim, width]
+                .map(|cols| (0..n * cols).map(|_| rng.between(-3.0, 3.0)).collect::<Vec<f32>>());
+            let matrix = |data: &[f32], cols| sdpa_matrix {
+                data: data.as_ptr(),
+                rows: n,
+                cols,
+                row_stride: 0,
+                col_stride: 0,
+            };
+            // SAFETY: pointers and sizes are those of this cache.
+            let status = unsafe {
+                let (keys, values) = (matrix(&new_keys, dim), matrix(&new_values, width));
+                sdpa_cache_append_elements(&mut got, keys, values)
+            };
+            let result = want.append(
+                MatrixRef::new(&new_keys, n, dim).unwrap(),
+                MatrixRef::new(&new_values, n, width).unwrap(),
+            );
+            assert_eq!(status == SDPA_OK, result.is_ok(), "{status}");
+
+            let (heads, tokens) = (1 + rng.below(3), 1 + rng.below(4));
+            let queries = Queries::random(rng, heads, tokens, dim);
+            let mut options = Options::any(rng, want.len(), tokens);
+            options.sink = None;
+            let sinks: Vec<f32> = (0..heads).map(|_| rng.between(-2.0, 2.0)).collect();
+            let [mut out, mut want_out] = [0; 2].map(|_| vec![CANARY; heads * tokens * width]);
+            let [mut lse, mut want_lse] = [0; 2].map(|_| vec![CANARY; heads * tokens]);
+            // SAFETY: pointers and sizes are those of this cache and these buffers.
+            let status = unsafe {
+                let (q, to) = (queries.c(), heads_mut(&mut out, heads, tokens, width));
+                let (c, at, lse) = (options.c(), sinks.as_ptr(), lse.as_mut_ptr());
+                call!(
+                    on,
+                    sdpa_cache_attend_elements,
+                    sdpa_cache_attend_elements_on(&got, q, &c, at, to, lse, space, len)
+                )
+            };
+            assert_eq!(status, SDPA_OK);
+            let view = want.view();
+            let attention = options.rust(on).sinks(&sinks);
+            let to = HeadsMut::stacked(&mut want_out, heads, tokens, width).unwrap();
+            let floats = &mut vec![0.0; len];
+            view.attend_with_log_sum_exp(&attention, queries.view(), to, &mut want_lse, floats)
+                .unwrap();
+            assert_same_bits("from a cache of elements", &out, &want_out);
+            assert_same_bits("log-sum-exps", &lse, &want_lse);
+
+            let n = view.spans() * heads * tokens * Attention::state_floats(width);
+            let [mut states, mut want_states] = [0; 2].map(|_| vec![CANARY; n]);
+            // SAFETY: pointers and sizes are those of this cache and these buffers.
+            let status = unsafe {
+                let (q, c, to) = (queries.c(), options.c(), states.as_mut_ptr());
+                call!(
+                    on,
+                    sdpa_cache_states_elements,
+                    sdpa_cache_states_elements_on(&got, q, &c, to, n, space, len)
+                )
+            };
+            assert_eq!(status, SDPA_OK);
+            let attention = options.rust(on);
+            view.run_spans(&attention, queries.view(), &mut want_states, floats).unwrap();
+            assert_same_bits("states from a cache of elements", &states, &want_states);
+
+            let keep = rng.below(want.len() + 1);
+            // SAFETY: pointers and sizes are those of this cache.
+            assert_eq!(unsafe { sdpa_cache_slide(&mut got, keep) }, SDPA_OK);
+            want.slide(keep);
+            let rest = rng.below(want.len() + 1);
+            // SAFETY: likewise.
+            assert_eq!(unsafe { sdpa_cache_truncate(&mut got, rest) }, SDPA_OK);
+            want.truncate(rest).unwrap();
+            assert_eq!((got.appended, got.dropped), (want.appended(), want.dropped()));
+        }
+        assert_eq!(storage[size].to_bits(), CANARY.to_bits());
+    }
+    let mut rng = Rng::new(510);
+    for _ in 0..6 {
+        each_pair!(of, &mut rng);
     }
 }

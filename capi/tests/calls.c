@@ -82,7 +82,7 @@ static void note_matrix(sdpa_matrix_mut m) {
 }
 
 static uint8_t keep[1 << 12];
-static float sink, workspace[SDPA_ATTENTION_WORKSPACE(70, 40)];
+static float sink, workspace[SDPA_ELEMENTS_WORKSPACE(70, 40)];
 
 static sdpa_options options(size_t keys, size_t queries) {
     sdpa_options o = {0};
@@ -155,8 +155,61 @@ static void heads(void) {
     }
 }
 
+/* Rows of random floats, rounded to a format. */
+static sdpa_array narrowed(sdpa_format format, size_t rows, size_t cols, void *to, float *scales) {
+    const float *floats = take(rows * cols);
+    const sdpa_matrix from = {floats, rows, cols, 0, 0};
+    const sdpa_array array = {to, format, 1, rows, cols, 0, 0, 0, scales, 0, 0};
+    note((uint64_t)sdpa_narrow(from, format, to, scales));
+    return array;
+}
+
+static void note_out(const float *out, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        note_float(out[i]);
+    }
+}
+
+/* Formats: attention, its states, a cache and a projection. */
+static void elements(void) {
+    static float storage[SDPA_CACHE_FLOATS(20, 20, 1)], of_keys[40 * 20], of_values[40 * 20], scales[2][40];
+    const sdpa_format key_format = (sdpa_format)below(4), value_format = (sdpa_format)below(4);
+    const size_t n = 1 + below(40), tokens = 1 + below(9), dim = 1 + below(20), width = 1 + below(20);
+    const sdpa_array k = narrowed(key_format, n, dim, of_keys, scales[0]);
+    const sdpa_array v = narrowed(value_format, n, width, of_values, scales[1]);
+    const sdpa_heads q = {take(tokens * dim), 1, tokens, dim, 0, 0, 0};
+    const sdpa_heads_mut out = {take(tokens * width), 1, tokens, width, 0, 0, 0};
+    const sdpa_options causal = {.flags = SDPA_CAUSAL, .query_offset = 7};
+    const size_t space = SDPA_COUNT(workspace), len = tokens * SDPA_STATE_FLOATS(width);
+    float *lse = take(tokens), *states = take(len);
+    note((uint64_t)ON(sdpa_attention_elements, q, k, v, &causal, NULL, out, lse, workspace, space));
+    note_out(out.data, tokens * width);
+    note_out(lse, tokens);
+    note((uint64_t)ON(sdpa_attention_states_elements, q, k, v, &causal, 0, states, len, workspace, space));
+    note_out(states, len);
+
+    const sdpa_matrix keys = {take(n * dim), n, dim, 0, 0}, values = {take(n * width), n, width, 0, 0};
+    sdpa_cache held;
+    note((uint64_t)sdpa_cache_init_elements(&held, dim, width, key_format, value_format, storage,
+                                            SDPA_COUNT(storage), 3));
+    note((uint64_t)sdpa_cache_append_elements(&held, keys, values));
+    note((uint64_t)ON(sdpa_cache_attend_elements, &held, q, &causal, NULL, out, lse, workspace, space));
+    note_out(out.data, tokens * width);
+    note_out(lse, tokens);
+
+    sdpa_array w = narrowed(key_format, width, dim, of_keys, scales[0]);
+    const sdpa_matrix x = {q.data, tokens, dim, 0, 0};
+    const sdpa_matrix_mut to = {out.data, tokens, width, 0, 0};
+    w.rows = dim;
+    w.cols = width;
+    w.row_stride = 1;
+    w.col_stride = dim;
+    note((uint64_t)ON(sdpa_project_elements, x, w, one_in(2) ? take(width) : NULL, to));
+    note_out(out.data, tokens * width);
+}
+
 static void call(void) {
-    const size_t op = below(12), rows = 1 + below(40), cols = 1 + below(40), depth = 1 + below(70);
+    const size_t op = below(13), rows = 1 + below(40), cols = 1 + below(40), depth = 1 + below(70);
     used = 0;
     if (op < 2) {
         const size_t n = below(300);
@@ -217,8 +270,10 @@ static void call(void) {
         for (size_t i = 0; i < rows; i++) {
             note_float(lse[i]);
         }
-    } else {
+    } else if (op == 11) {
         cache();
+    } else {
+        elements();
     }
 }
 

@@ -16,6 +16,8 @@ size_t all(int i, size_t n, unsigned u) {
            SDPA_CACHE_FLOATS(n, n, n) + SDPA_COUNT(workspace) + SDPA_COUNT(storage) + SDPA_SIZE(i) +
            SDPA_QUERY_BLOCK + SDPA_QUERY_STATE + SDPA_KEY_BLOCK + SDPA_VERSION_MAJOR + SDPA_VERSION_MINOR +
            SDPA_VERSION_PATCH + SDPA_SPAN + SDPA_STATE_FLOATS(i) + SDPA_STATE_FLOATS(n) + SDPA_STATE_FLOATS(u) +
+           SDPA_ELEMENTS_WORKSPACE(i, n) + SDPA_ELEMENTS_WORKSPACE(u, i) + SDPA_CACHE_FLOATS_OF(i, n, u, u, SDPA_BF16) +
+           SDPA_CACHE_FLOATS_OF(u, i, n, SDPA_I8, SDPA_F32) + SDPA_CACHE_FLOATS_OF(n, u, i, SDPA_F16, i) +
            (version[0] == '0') + (options.sink != NULL);
 }
 

@@ -10,6 +10,8 @@ constexpr int width = 32;
 constexpr size_t blocks = 2;
 static_assert(SDPA_ATTENTION_WORKSPACE(DIM, width) == (64 + 32 + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK, "");
 static_assert(SDPA_CACHE_FLOATS(DIM, width, blocks) == (64 + 32) * 64 * 2, "");
+static_assert(SDPA_CACHE_FLOATS_OF(DIM, width, blocks, SDPA_F16, SDPA_I8) == (64 * 32 + 32 * 16 + 64) * 2, "");
+static_assert(SDPA_ELEMENTS_WORKSPACE(DIM, width) > SDPA_ATTENTION_WORKSPACE(DIM, width), "");
 
 template <class A, class B> constexpr size_t both(A a, B b) {
     return SDPA_ATTENTION_WORKSPACE(a, b) + SDPA_CACHE_FLOATS(a, b, a);

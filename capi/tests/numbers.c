@@ -35,11 +35,11 @@ static void about(void) {
         known += strcmp(sdpa_backend(), names[i]) == 0;
     }
     CHECK(known == 1);
-    for (sdpa_status status = SDPA_OK; status <= SDPA_ERROR_POSITION; status++) {
+    for (sdpa_status status = SDPA_OK; status <= SDPA_ERROR_FORMAT; status++) {
         CHECK(strcmp(sdpa_status_string(status), sdpa_status_string(-1)) != 0);
     }
     CHECK(strcmp(sdpa_status_string(SDPA_ERROR_SHAPE_KEYS), "wrong shape: keys") == 0);
-    CHECK(strcmp(sdpa_status_string(10), sdpa_status_string(-1)) == 0);
+    CHECK(strcmp(sdpa_status_string(12), sdpa_status_string(-1)) == 0);
 }
 
 /* The macros are constant expressions, and agree with the functions. */
@@ -53,6 +53,11 @@ static void sizes(void) {
         for (size_t width = 0; width < 200; width += 7) {
             CHECK(SDPA_ATTENTION_WORKSPACE(dim, width) == sdpa_attention_workspace(dim, width));
             CHECK(SDPA_CACHE_FLOATS(dim, width, dim) == sdpa_cache_floats(dim, width, dim));
+            CHECK(SDPA_ELEMENTS_WORKSPACE(dim, width) == sdpa_elements_workspace(dim, width));
+            for (sdpa_format of = SDPA_F32; of <= SDPA_I8; of++) {
+                CHECK(SDPA_CACHE_FLOATS_OF(dim, width, dim, of, SDPA_I8 - of) ==
+                      sdpa_cache_floats_of(dim, width, dim, of, SDPA_I8 - of));
+            }
         }
     }
     CHECK(sdpa_attention_workspace(SIZE_MAX, 1) == SIZE_MAX);

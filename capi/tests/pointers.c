@@ -42,7 +42,7 @@ static void check(int is_right, int line) {
 
 static float floats[N * N], weights[N * N], others[N * N], result[N * N], sums[N];
 static float span[N * SDPA_STATE_FLOATS(N)], *states = span;
-static float space[SDPA_ATTENTION_WORKSPACE(N, N)], storage[SDPA_CACHE_FLOATS(N, N, 1)];
+static float space[SDPA_ELEMENTS_WORKSPACE(N, N)], storage[SDPA_CACHE_FLOATS(N, N, 1)];
 static const float three = 3;
 
 static const float *a = floats, *b = weights;
@@ -63,6 +63,9 @@ static sdpa_matrix x = {floats, N, N, 0, 0}, w = {weights, N, N, 0, 0}, v = {oth
 static sdpa_matrix_mut o = {result, N, N, 0, 0};
 static const float *added = others;
 static float *lse = sums;
+static sdpa_array array = {weights, SDPA_I8, 0, N, N, 0, 0, 0, others, 0, 0};
+static sdpa_array more = {others, SDPA_F32, 1, N, N, 0, 0, 0, NULL, 0, 0};
+static void *to = result;
 
 static void of_matrices(void) {
     BOTH(SDPA_OK, sdpa_softmax_rows, x, o);
@@ -84,6 +87,18 @@ static void of_matrices(void) {
     BESIDE(x.data, sdpa_weighted_sum, x, w, o);
     BESIDE(w.data, sdpa_weighted_sum, x, w, o);
     BESIDE(o.data, sdpa_weighted_sum, x, w, o);
+    BOTH(SDPA_OK, sdpa_project_elements, x, array, added, o);
+    BESIDE(x.data, sdpa_project_elements, x, array, added, o);
+    BESIDE(array.scales, sdpa_project_elements, x, array, added, o);
+    BESIDE(added, sdpa_project_elements, x, array, added, o);
+    BESIDE(o.data, sdpa_project_elements, x, array, added, o);
+    array.format = SDPA_F32;
+    BESIDE(array.data, sdpa_project_elements, x, array, added, o);
+    array.format = SDPA_I8;
+    CHECK(sdpa_narrow(x, SDPA_F32, to, lse) == SDPA_OK);
+    EACH(x.data, CHECK(sdpa_narrow(x, SDPA_F32, to, lse) == SDPA_ERROR_POINTER));
+    EACH(to, CHECK(sdpa_narrow(x, SDPA_F32, to, lse) == SDPA_ERROR_POINTER));
+    EACH(lse, CHECK(sdpa_narrow(x, SDPA_I8, to, lse) == SDPA_ERROR_POINTER));
     BOTH(SDPA_OK, sdpa_merge, o, lse, x, added);
     BESIDE(o.data, sdpa_merge, o, lse, x, added);
     BESIDE(lse, sdpa_merge, o, lse, x, added);
@@ -154,6 +169,10 @@ static void of_attention(void) {
     BESIDE(k.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(values.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(sinks, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
+    BESIDE_OF_ATTENTION(q, ho, sdpa_attention_elements, q, array, more, options, sinks, ho, lse, workspace, len);
+    BESIDE(array.scales, sdpa_attention_elements, q, array, more, options, sinks, ho, lse, workspace, len);
+    BESIDE(more.data, sdpa_attention_elements, q, array, more, options, sinks, ho, lse, workspace, len);
+    BESIDE(sinks, sdpa_attention_elements, q, array, more, options, sinks, ho, lse, workspace, len);
 }
 
 /* The pointers that the calls with states share, with these arguments. */
@@ -177,6 +196,10 @@ static void of_states(void) {
     BESIDE_OF_STATES(q, sdpa_attention_states_heads, q, k, values, options, 0, STATES, workspace, len);
     BESIDE(k.data, sdpa_attention_states_heads, q, k, values, options, 0, STATES, workspace, len);
     BESIDE(values.data, sdpa_attention_states_heads, q, k, values, options, 0, STATES, workspace, len);
+
+    BESIDE_OF_STATES(q, sdpa_attention_states_elements, q, array, more, options, 0, STATES, workspace, len);
+    BESIDE(array.scales, sdpa_attention_states_elements, q, array, more, options, 0, STATES, workspace, len);
+    BESIDE(more.data, sdpa_attention_states_elements, q, array, more, options, 0, STATES, workspace, len);
 
     BOTH(SDPA_OK, sdpa_join, STATES, options, o, lse);
     BESIDE(states, sdpa_join, STATES, options, o, lse);
@@ -241,12 +264,38 @@ static void of_caches(void) {
     BESIDE(made.storage, sdpa_cache_states_heads, cache, q, options, STATES, workspace, len);
 }
 
+/* Makes a cache of two formats. */
+#define MADE sdpa_cache_init_elements(cache, N, N, SDPA_I8, SDPA_F16, held, SDPA_COUNT(storage), 9)
+
+static void of_caches_of_elements(void) {
+    EACH(cache, CHECK(MADE == SDPA_ERROR_POINTER));
+    EACH(held, CHECK(MADE == SDPA_ERROR_POINTER));
+    CHECK(MADE == SDPA_OK);
+    EACH(cache, CHECK(sdpa_cache_append_elements(cache, x, w) == SDPA_ERROR_POINTER));
+    EACH(made.storage, CHECK(sdpa_cache_append_elements(cache, x, w) == SDPA_ERROR_POINTER));
+    EACH(x.data, CHECK(sdpa_cache_append_elements(cache, x, w) == SDPA_ERROR_POINTER));
+    EACH(w.data, CHECK(sdpa_cache_append_elements(cache, x, w) == SDPA_ERROR_POINTER));
+    CHECK(sdpa_cache_append_elements(cache, x, w) == SDPA_OK);
+    EACH(made.storage, CHECK(sdpa_cache_slide(cache, N) == SDPA_ERROR_POINTER));
+
+    all.sink = NULL;
+    BESIDE_OF_ATTENTION(q, ho, sdpa_cache_attend_elements, cache, q, options, sinks, ho, lse, workspace, len);
+    BESIDE(cache, sdpa_cache_attend_elements, cache, q, options, sinks, ho, lse, workspace, len);
+    BESIDE(made.storage, sdpa_cache_attend_elements, cache, q, options, sinks, ho, lse, workspace, len);
+    BESIDE(sinks, sdpa_cache_attend_elements, cache, q, options, sinks, ho, lse, workspace, len);
+    all.sink = &three;
+    BESIDE_OF_STATES(q, sdpa_cache_states_elements, cache, q, options, STATES, workspace, len);
+    BESIDE(cache, sdpa_cache_states_elements, cache, q, options, STATES, workspace, len);
+    BESIDE(made.storage, sdpa_cache_states_elements, cache, q, options, STATES, workspace, len);
+}
+
 int main(void) {
     of_slices();
     of_matrices();
     of_attention();
     of_states();
     of_caches();
+    of_caches_of_elements();
 #ifdef READ_NOWHERE /* the fault that the library does not make */
     failed = *(volatile const int *)NOWHERE;
 #endif

@@ -3,8 +3,8 @@
 
 #include "sdpa.h"
 
-static float floats[SDPA_CACHE_FLOATS(4, 4, 1)], out[256];
-static float workspace[SDPA_ATTENTION_WORKSPACE(4, 4)], states[2 * 4 * SDPA_STATE_FLOATS(4)];
+static float floats[SDPA_CACHE_FLOATS(4, 4, 1)], out[256], elements[4 * 4];
+static float workspace[SDPA_ELEMENTS_WORKSPACE(4, 4)], states[2 * 4 * SDPA_STATE_FLOATS(4)];
 volatile size_t zero = 0, two = 2, four = 4, wide = 7;
 volatile float quarter = 0.25f;
 volatile int differ;
@@ -43,6 +43,23 @@ int main(void) {
     BOTH(sdpa_softmax_rows, m, o);
     BOTH(sdpa_softmax_columns, m, o);
     BOTH(sdpa_project, m, m, floats, o);
+    for (sdpa_format format = SDPA_F32; format <= SDPA_I8; format++) {
+        const sdpa_array a = {elements, format, 1, four, four, 0, 0, 0, floats, 0, 0};
+        status |= sdpa_narrow(m, format, elements, out);
+        BOTH(sdpa_project_elements, m, a, floats, o);
+        BOTH(sdpa_attention_elements, h, a, a, &options, floats, ho, lse, workspace, SDPA_COUNT(workspace));
+        BOTH(sdpa_attention_states_elements, h, a, a, &options, zero, states, SDPA_COUNT(states), workspace,
+                                             SDPA_COUNT(workspace));
+        status |= sdpa_cache_init_elements(&cache, four, four, format, format, storage, SDPA_COUNT(storage), two);
+        status |= sdpa_cache_append_elements(&cache, m, m);
+        BOTH(sdpa_cache_attend_elements, &cache, h, NULL, floats, ho, lse, workspace, SDPA_COUNT(workspace));
+        BOTH(sdpa_cache_states_elements, &cache, h, NULL, states, SDPA_COUNT(states), workspace,
+                                         SDPA_COUNT(workspace));
+        for (size_t dim = 0; dim < 9; dim++) {
+            differ |= SDPA_CACHE_FLOATS_OF(dim, wide, two, format, SDPA_I8) !=
+                      sdpa_cache_floats_of(dim, wide, two, format, SDPA_I8);
+        }
+    }
     BOTH(sdpa_scores, m, m, quarter, o);
     BOTH(sdpa_weighted_sum, m, m, o);
     BOTH(sdpa_pattern, m, m, &options, o);
@@ -74,8 +91,9 @@ int main(void) {
                                   SDPA_COUNT(workspace));
 
     /* The macros agree with the functions on this target. */
-    for (size_t dim = 0; dim < 9; dim++) {
+    for (size_t dim = 0; dim < 99; dim++) {
         differ |= SDPA_ATTENTION_WORKSPACE(dim, wide) != sdpa_attention_workspace(dim, wide);
+        differ |= SDPA_ELEMENTS_WORKSPACE(dim, wide) != sdpa_elements_workspace(dim, wide);
         differ |= SDPA_STATE_FLOATS(dim) != sdpa_state_floats(dim);
         differ |= SDPA_CACHE_FLOATS(dim, wide, two) != sdpa_cache_floats(dim, wide, two);
     }

@@ -599,6 +599,313 @@ static void states(void) {
 #undef JOINED
 }
 
+static uint16_t halves[KEYS * DIM + 1];
+static int8_t bytes[KEYS * DIM];
+static float scales[KEYS];
+
+static sdpa_array array(const void *data, sdpa_format format, size_t rows, size_t cols) {
+    sdpa_array a = {0};
+    a.data = data;
+    a.format = format;
+    a.rows = rows;
+    a.cols = cols;
+    a.scales = format == SDPA_I8 ? scales : NULL;
+    return a;
+}
+
+/* Of formats: rounding, and weights. */
+static void elements(void) {
+    const sdpa_matrix one = dense(keys, 1, DIM);
+#define NARROWED(status, floats, format, to, scales)                                                        \
+    do {                                                                                                    \
+        REFUSED(status, sdpa_narrow(floats, format, to, scales));                                           \
+        for (size_t i = 0; i < SDPA_COUNT(halves); i++) {                                                   \
+            CHECK(halves[i] == 0);                                                                          \
+        }                                                                                                   \
+    } while (0)
+    NARROWED(SDPA_ERROR_FORMAT, one, 4, halves, NULL);
+    NARROWED(SDPA_ERROR_FORMAT, one, UINT32_MAX, halves, NULL);
+    NARROWED(SDPA_ERROR_NULL_POINTER, one, SDPA_F16, NULL, NULL);
+    NARROWED(SDPA_ERROR_NULL_POINTER, dense(NULL, 1, DIM), SDPA_F16, halves, NULL);
+    NARROWED(SDPA_ERROR_NULL_POINTER, one, SDPA_I8, halves, NULL);
+    NARROWED(SDPA_ERROR_POINTER, one, SDPA_BF16, (char *)halves + 1, NULL);
+    NARROWED(SDPA_ERROR_POINTER, one, SDPA_F32, (char *)scales + 2, NULL);
+    NARROWED(SDPA_ERROR_POINTER, one, SDPA_I8, halves, (float *)(void *)((char *)scales + 1));
+    NARROWED(SDPA_ERROR_STRIDE, dense(keys, SIZE_MAX, SIZE_MAX), SDPA_F16, halves, NULL);
+    NARROWED(SDPA_ERROR_STRIDE, dense(keys, SIZE_MAX / 4, 3), SDPA_I8, halves, out);
+    NARROWED(SDPA_ERROR_ALIAS, one, SDPA_F16, keys, NULL);
+    NARROWED(SDPA_ERROR_ALIAS, dense(out, 1, DIM), SDPA_I8, halves, out + DIM - 1);
+    NARROWED(SDPA_ERROR_ALIAS, one, SDPA_I8, (char *)scales + 3, scales);
+    float wide[2 * DIM] = {0};
+    const float refused[] = {65520, -65520, 3.4e38f, INFINITY, -INFINITY, NAN};
+    for (size_t i = 0; i < SDPA_COUNT(refused); i++) {
+        wide[2 * DIM - 1] = refused[i];
+        const int is_finite = isfinite(refused[i]);
+        const sdpa_matrix two = dense(wide, 2, DIM);
+        if (is_finite) {
+            NARROWED(SDPA_ERROR_RANGE, two, SDPA_F16, halves, NULL);
+        } else {
+            NARROWED(SDPA_ERROR_RANGE, two, SDPA_I8, halves, out);
+        }
+    }
+    wide[2 * DIM - 1] = FLT_MAX;
+    NARROWED(SDPA_ERROR_RANGE, dense(wide, 2, DIM), SDPA_BF16, halves, NULL);
+#undef NARROWED
+    CHECK(sdpa_narrow(dense(NULL, 0, DIM), SDPA_I8, NULL, NULL) == SDPA_OK);
+    CHECK(sdpa_narrow(one, SDPA_F32, out, NULL) == SDPA_OK);
+
+    const sdpa_matrix_mut two = dense_mut(out, QUERIES, 2);
+    const sdpa_array good = array(halves, SDPA_F16, DIM, 2);
+#define PROJECTED(status, x, w, bias, to)                                                                   \
+    do {                                                                                                    \
+        REFUSED(status, sdpa_project_elements(x, w, bias, to));                                             \
+        REFUSED(status, sdpa_project_elements_on(0, x, w, bias, to));                                       \
+    } while (0)
+    sdpa_array wrong = array(halves, 4, DIM, 2);
+    PROJECTED(SDPA_ERROR_FORMAT, q(), wrong, NULL, two);
+    PROJECTED(SDPA_ERROR_SHAPE_X, dense(queries, QUERIES, 0), array(halves, SDPA_F16, 0, 2), NULL, two);
+    PROJECTED(SDPA_ERROR_SHAPE_W, q(), array(halves, SDPA_F16, DIM - 1, 2), NULL, two);
+    PROJECTED(SDPA_ERROR_SHAPE_W, q(), array(bytes, SDPA_I8, DIM - 1, 2), NULL, two);
+    PROJECTED(SDPA_ERROR_SHAPE_W, q(), array(keys, SDPA_F32, DIM - 1, 2), NULL, two);
+    PROJECTED(SDPA_ERROR_SHAPE_W, q(), array(halves, SDPA_F16, DIM, 0), NULL, dense_mut(out, QUERIES, 0));
+    PROJECTED(SDPA_ERROR_SHAPE_OUT, q(), good, NULL, dense_mut(out, QUERIES, 1));
+    PROJECTED(SDPA_ERROR_NULL_POINTER, q(), array(NULL, SDPA_BF16, DIM, 2), NULL, two);
+    PROJECTED(SDPA_ERROR_NULL_POINTER, dense(NULL, QUERIES, DIM), good, NULL, two);
+    PROJECTED(SDPA_ERROR_NULL_POINTER, q(), good, NULL, dense_mut(NULL, QUERIES, 2));
+    PROJECTED(SDPA_ERROR_POINTER, q(), array((char *)halves + 1, SDPA_F16, DIM, 2), NULL, two);
+    PROJECTED(SDPA_ERROR_ALIAS, q(), array((char *)out + 46, SDPA_F16, DIM, 2), NULL, dense_mut(out + 8, QUERIES, 2));
+    PROJECTED(SDPA_ERROR_ALIAS, q(), good, out + 5, two);
+    wrong = array(bytes, SDPA_I8, DIM, 2);
+    wrong.scales = NULL;
+    PROJECTED(SDPA_ERROR_NULL_POINTER, q(), wrong, NULL, two);
+    wrong.scales = out + 5;
+    PROJECTED(SDPA_ERROR_ALIAS, q(), wrong, NULL, two);
+    wrong.scales = (const float *)(const void *)((const char *)scales + 1);
+    PROJECTED(SDPA_ERROR_POINTER, q(), wrong, NULL, two);
+    wrong = array(bytes, SDPA_I8, DIM, 2);
+    wrong.scale_row_stride = 1;
+    PROJECTED(SDPA_ERROR_STRIDE, q(), wrong, NULL, two);
+    wrong = good;
+    wrong.heads = 2;
+    PROJECTED(SDPA_ERROR_SHAPE_W, q(), wrong, NULL, two);
+    wrong = good;
+    wrong.row_stride = 2; /* one column, again and again */
+    PROJECTED(SDPA_ERROR_STRIDE, q(), wrong, NULL, two);
+    wrong.col_stride = SIZE_MAX / 2;
+    PROJECTED(SDPA_ERROR_STRIDE, q(), wrong, NULL, two);
+    CHECK(sdpa_project_elements(q(), good, NULL, two) == SDPA_OK);
+#undef PROJECTED
+}
+
+static float room[SDPA_ELEMENTS_WORKSPACE(DIM, WIDTH)];
+
+/* Attention over elements, and the states of its spans. */
+static void attention_of_elements(void) {
+    const size_t n = SDPA_COUNT(room), len = QUERIES * SDPA_STATE_FLOATS(WIDTH);
+    const sdpa_heads hq = heads_of(q(), 1), narrow = heads_of(dense(queries, QUERIES, DIM - 1), 1);
+    const sdpa_heads_mut ho = heads_mut_of(o(), 1);
+    const sdpa_array k = array(halves, SDPA_BF16, KEYS, DIM), v = array(bytes, SDPA_I8, KEYS, WIDTH);
+    const sdpa_array fewer = array(halves, SDPA_F16, KEYS - 1, DIM);
+    CHECK(n == sdpa_elements_workspace(DIM, WIDTH));
+    CHECK(sdpa_elements_workspace(SIZE_MAX, 1) == SIZE_MAX && sdpa_elements_workspace(1, SIZE_MAX) == SIZE_MAX);
+#define ATTENDED(status, q, k, v, options, n)                                                               \
+    do {                                                                                                    \
+        fill_canaries(room, SDPA_COUNT(room));                                                              \
+        REFUSED(status, sdpa_attention_elements(q, k, v, options, NULL, ho, lse, room, n));                 \
+        REFUSED(status, sdpa_attention_elements_on(0, q, k, v, options, NULL, ho, lse, room, n));           \
+        REFUSED(status, sdpa_attention_states_elements(q, k, v, options, 0, out, len, room, n));            \
+        REFUSED(status, sdpa_attention_states_elements_on(0, q, k, v, options, 0, out, len, room, n));      \
+        CHECK(is_untouched(room, SDPA_COUNT(room)));                                                        \
+    } while (0)
+    sdpa_array wrong = array(halves, 4, KEYS, DIM);
+    ATTENDED(SDPA_ERROR_FORMAT, hq, wrong, v, NULL, n);
+    wrong = array(bytes, UINT32_MAX, KEYS, WIDTH);
+    ATTENDED(SDPA_ERROR_FORMAT, hq, k, wrong, NULL, n);
+    ATTENDED(SDPA_ERROR_NULL_POINTER, hq, array(NULL, SDPA_F16, KEYS, DIM), v, NULL, n);
+    ATTENDED(SDPA_ERROR_NULL_POINTER, hq, k, array(NULL, SDPA_I8, KEYS, WIDTH), NULL, n);
+    ATTENDED(SDPA_ERROR_NULL_POINTER, heads_of(dense(NULL, QUERIES, DIM), 1), k, v, NULL, n);
+    ATTENDED(SDPA_ERROR_POINTER, hq, array((char *)halves + 1, SDPA_F16, KEYS, DIM), v, NULL, n);
+    ATTENDED(SDPA_ERROR_POINTER, hq, array((char *)keys + 2, SDPA_F32, KEYS, DIM), v, NULL, n);
+    ATTENDED(SDPA_ERROR_SHAPE_QUERIES, heads_of(dense(queries, QUERIES, 0), 1), array(halves, SDPA_F16, KEYS, 0), v,
+             NULL, n);
+    ATTENDED(SDPA_ERROR_SHAPE_KEYS, narrow, k, v, NULL, n);
+    wrong = array(halves, SDPA_F16, 1, DIM);
+    wrong.heads = 2; /* for one query head */
+    ATTENDED(SDPA_ERROR_SHAPE_KEYS, hq, wrong, v, NULL, n);
+    ATTENDED(SDPA_ERROR_SHAPE_VALUES, hq, fewer, v, NULL, n);
+    ATTENDED(SDPA_ERROR_SHAPE_VALUES, hq, k, array(bytes, SDPA_I8, KEYS, 0), NULL, n);
+    ATTENDED(SDPA_ERROR_WORKSPACE, hq, k, v, NULL, n - 1);
+    ATTENDED(SDPA_ERROR_ALIAS, hq, array((char *)out + 2, SDPA_BF16, KEYS, DIM), v, NULL, n);
+    ATTENDED(SDPA_ERROR_ALIAS, hq, k, array((char *)room + n, SDPA_I8, KEYS, WIDTH), NULL, n);
+    /* Strides: too far for their format, and a column again and again. */
+    wrong = k;
+    wrong.row_stride = SIZE_MAX / 16;
+    wrong.col_stride = 1;
+    ATTENDED(SDPA_ERROR_STRIDE, hq, wrong, v, NULL, n);
+    wrong.row_stride = DIM;
+    wrong.col_stride = 0;
+    ATTENDED(SDPA_ERROR_STRIDE, hq, wrong, v, NULL, n);
+    wrong = array(bytes, SDPA_I8, SIZE_MAX, 2);
+    wrong.row_stride = wrong.col_stride = 1;
+    ATTENDED(SDPA_ERROR_STRIDE, hq, k, wrong, NULL, n);
+    /* Scales. */
+    wrong = v;
+    wrong.scales = NULL;
+    ATTENDED(SDPA_ERROR_NULL_POINTER, hq, k, wrong, NULL, n);
+    wrong.scales = (const float *)(const void *)((const char *)scales + 2);
+    ATTENDED(SDPA_ERROR_POINTER, hq, k, wrong, NULL, n);
+    wrong.scales = out;
+    ATTENDED(SDPA_ERROR_ALIAS, hq, k, wrong, NULL, n);
+    wrong.scales = scales;
+    wrong.scale_row_stride = SIZE_MAX / 4;
+    ATTENDED(SDPA_ERROR_STRIDE, hq, k, wrong, NULL, n);
+    const float refused[] = {NAN, INFINITY, -INFINITY};
+    const sdpa_array scaled_keys = array(bytes, SDPA_I8, KEYS, DIM);
+    for (size_t i = 0; i < SDPA_COUNT(refused); i++) {
+        scales[KEYS - 1] = refused[i];
+        ATTENDED(SDPA_ERROR_RANGE, hq, k, v, NULL, n);
+        ATTENDED(SDPA_ERROR_RANGE, hq, scaled_keys, array(halves, SDPA_F16, KEYS, WIDTH), NULL, n);
+        scales[KEYS - 1] = 0;
+    }
+    sdpa_options options = {0};
+    options.bias = dense(keys, KEYS - 1, QUERIES);
+    ATTENDED(SDPA_ERROR_SHAPE_BIAS, hq, k, v, &options, n);
+    options.bias = dense(room, KEYS, QUERIES);
+    ATTENDED(SDPA_ERROR_ALIAS, hq, k, v, &options, n);
+    options.bias.data = NULL;
+    options.softcap = -1;
+    ATTENDED(SDPA_ERROR_OPTION, hq, k, v, &options, n);
+#undef ATTENDED
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_attention_elements(hq, k, v, NULL, NULL,
+                                                          heads_mut_of(dense_mut(out, QUERIES, 1), 1), lse, room, n));
+    REFUSED(SDPA_ERROR_SHAPE_STATES, sdpa_attention_states_elements(hq, k, v, NULL, 0, out, len - 1, room, n));
+    REFUSED(SDPA_ERROR_POSITION, sdpa_attention_states_elements(hq, k, v, NULL, 64, out, len, room, n));
+    CHECK(sdpa_attention_elements(hq, k, v, NULL, NULL, ho, lse, room, n) == SDPA_OK);
+    CHECK(sdpa_attention_states_elements(hq, k, v, NULL, 0, out, len, room, n) == SDPA_OK);
+    /* Formats without scales do not read them. */
+    sdpa_array unread = k;
+    unread.scales = out;
+    unread.scale_row_stride = SIZE_MAX;
+    CHECK(sdpa_attention_elements(hq, unread, v, NULL, NULL, ho, lse, room, n) == SDPA_OK);
+}
+
+/* Caches of elements; and functions that are for floats alone. */
+static void caches_of_elements(void) {
+    enum { FLOATS = SDPA_CACHE_FLOATS_OF(DIM, WIDTH, 1, SDPA_F16, SDPA_I8) };
+    static float held[FLOATS], before[FLOATS];
+    const size_t n = SDPA_COUNT(room), len = QUERIES * SDPA_STATE_FLOATS(WIDTH);
+    const sdpa_heads hq = heads_of(q(), 1);
+    const sdpa_heads_mut ho = heads_mut_of(o(), 1);
+    sdpa_cache cache, was;
+    memset(&cache, 0xa5, sizeof cache);
+    was = cache;
+    fill_canaries(held, FLOATS);
+    CHECK(FLOATS == DIM * 32 + WIDTH * 16 + 64);
+    CHECK(sdpa_cache_floats_of(DIM, WIDTH, 1, SDPA_F16, SDPA_I8) == FLOATS);
+    CHECK(sdpa_cache_floats_of(DIM, WIDTH, 2, 0, 0) == sdpa_cache_floats(DIM, WIDTH, 2));
+    CHECK(sdpa_cache_floats_of(DIM, WIDTH, 1, 4, 0) == SIZE_MAX);
+    CHECK(sdpa_cache_floats_of(SIZE_MAX, 1, 1, SDPA_I8, 0) == SIZE_MAX);
+#define MADE(status, cache, dim, width, keys, values, at, len)                                              \
+    do {                                                                                                    \
+        CHECK(sdpa_cache_init_elements(cache, dim, width, keys, values, at, len, 0) == (status));           \
+        CHECK(memcmp(&was, cache, sizeof was) == 0 && is_untouched(held, FLOATS));                          \
+    } while (0)
+    MADE(SDPA_ERROR_FORMAT, &cache, DIM, WIDTH, 4, SDPA_I8, held, FLOATS);
+    MADE(SDPA_ERROR_FORMAT, &cache, DIM, WIDTH, SDPA_F16, UINT32_MAX, held, FLOATS);
+    MADE(SDPA_ERROR_SHAPE_DIM, &cache, 0, WIDTH, SDPA_F16, SDPA_I8, held, FLOATS);
+    MADE(SDPA_ERROR_SHAPE_VALUE_DIM, &cache, DIM, 0, SDPA_F16, SDPA_I8, held, FLOATS);
+    MADE(SDPA_ERROR_CAPACITY, &cache, DIM, WIDTH, SDPA_F16, SDPA_I8, held, FLOATS - 1);
+    MADE(SDPA_ERROR_CAPACITY, &cache, SIZE_MAX, WIDTH, SDPA_I8, SDPA_I8, held, FLOATS);
+    MADE(SDPA_ERROR_NULL_POINTER, &cache, DIM, WIDTH, SDPA_F16, SDPA_I8, NULL, FLOATS);
+    MADE(SDPA_ERROR_POINTER, &cache, DIM, WIDTH, SDPA_F16, SDPA_I8, (float *)(void *)((char *)held + 2), FLOATS);
+#undef MADE
+    CHECK(sdpa_cache_init_elements(NULL, DIM, WIDTH, 1, 3, held, FLOATS, 0) == SDPA_ERROR_NULL_POINTER);
+    CHECK(sdpa_cache_init_elements((sdpa_cache *)(void *)held, DIM, WIDTH, 1, 3, held, FLOATS, 0) == SDPA_ERROR_ALIAS);
+    CHECK(sdpa_cache_init_elements(&cache, DIM, WIDTH, SDPA_F16, SDPA_I8, held, FLOATS, 7) == SDPA_OK);
+    CHECK(cache.blocks == 1 && cache.appended == 7 && cache.dropped == 7 && held[0] == 0 && held[FLOATS - 1] == 0);
+
+    float wide[DIM] = {0};
+    const sdpa_matrix one = dense(wide, 1, DIM), value = dense(values, 1, WIDTH);
+    CHECK(sdpa_cache_append_elements(&cache, k(), v()) == SDPA_OK && cache.appended == 7 + KEYS);
+    was = cache;
+    memcpy(before, held, sizeof held);
+#define SAME(status, call)                                                                                  \
+    do {                                                                                                    \
+        CHECK((call) == (status));                                                                          \
+        CHECK(memcmp(&was, &cache, sizeof was) == 0 && memcmp(before, held, sizeof held) == 0);             \
+    } while (0)
+    wide[DIM - 1] = 65520;
+    SAME(SDPA_ERROR_RANGE, sdpa_cache_append_elements(&cache, one, value));
+    wide[DIM - 1] = 1;
+    const float refused[] = {NAN, INFINITY};
+    for (size_t i = 0; i < SDPA_COUNT(refused); i++) {
+        const float pair[WIDTH] = {0, refused[i]};
+        SAME(SDPA_ERROR_RANGE, sdpa_cache_append_elements(&cache, one, dense(pair, 1, WIDTH)));
+    }
+    SAME(SDPA_ERROR_NULL_POINTER, sdpa_cache_append_elements(NULL, one, value));
+    SAME(SDPA_ERROR_SHAPE_KEYS, sdpa_cache_append_elements(&cache, dense(keys, 1, DIM - 1), value));
+    SAME(SDPA_ERROR_SHAPE_VALUES, sdpa_cache_append_elements(&cache, one, dense(values, 2, WIDTH)));
+    SAME(SDPA_ERROR_ALIAS, sdpa_cache_append_elements(&cache, dense(held, 1, DIM), value));
+    const sdpa_matrix many = {keys, 60, DIM, 0, 1}, many_values = {keys, 60, WIDTH, 0, 1};
+    SAME(SDPA_ERROR_CAPACITY, sdpa_cache_append_elements(&cache, many, many_values));
+    SAME(SDPA_ERROR_POSITION, sdpa_cache_truncate(&cache, KEYS + 1));
+    SAME(SDPA_ERROR_POSITION, sdpa_cache_truncate_to(&cache, 6));
+    /* For floats alone. */
+    const size_t w = SDPA_COUNT(workspace);
+    SAME(SDPA_ERROR_FORMAT, sdpa_cache_append(&cache, one, value));
+    REFUSED(SDPA_ERROR_FORMAT, sdpa_cache_attend(&cache, q(), NULL, o(), lse, workspace, w));
+    REFUSED(SDPA_ERROR_FORMAT, sdpa_cache_attend_heads(&cache, hq, NULL, NULL, ho, lse, workspace, w));
+    REFUSED(SDPA_ERROR_FORMAT, sdpa_cache_states(&cache, q(), NULL, out, len, workspace, w));
+    REFUSED(SDPA_ERROR_FORMAT, sdpa_cache_states_heads(&cache, hq, NULL, out, len, workspace, w));
+#define ATTENDED(status, cache, q, options, n)                                                              \
+    do {                                                                                                    \
+        fill_canaries(room, SDPA_COUNT(room));                                                              \
+        REFUSED(status, sdpa_cache_attend_elements(cache, q, options, NULL, ho, lse, room, n));             \
+        REFUSED(status, sdpa_cache_states_elements(cache, q, options, out, len, room, n));                  \
+        CHECK(is_untouched(room, SDPA_COUNT(room)));                                                        \
+    } while (0)
+    ATTENDED(SDPA_ERROR_NULL_POINTER, NULL, hq, NULL, n);
+    ATTENDED(SDPA_ERROR_SHAPE_QUERIES, &cache, heads_of(dense(queries, QUERIES, DIM - 1), 1), NULL, n);
+    ATTENDED(SDPA_ERROR_WORKSPACE, &cache, hq, NULL, n - 1);
+    sdpa_options options = {0};
+    options.bias = dense(keys, KEYS - 1, QUERIES);
+    ATTENDED(SDPA_ERROR_SHAPE_BIAS, &cache, hq, &options, n);
+    options.bias = dense(room, KEYS, QUERIES);
+    ATTENDED(SDPA_ERROR_ALIAS, &cache, hq, &options, n);
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_cache_attend_elements(&cache, hq, NULL, NULL, ho, held + FLOATS - 1, room, n));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_cache_attend_elements(&cache, hq, NULL, NULL, ho, (float *)(void *)&cache, room, n));
+    REFUSED(SDPA_ERROR_SHAPE_STATES, sdpa_cache_states_elements(&cache, hq, NULL, out, len - 1, room, n));
+    /* Fields that no function has written. */
+    sdpa_cache spoilt = cache;
+    spoilt.key_format = 4;
+    ATTENDED(SDPA_ERROR_FORMAT, &spoilt, hq, NULL, n);
+    CHECK(sdpa_cache_append_elements(&spoilt, one, value) == SDPA_ERROR_FORMAT);
+    CHECK(sdpa_cache_slide(&spoilt, 1) == SDPA_ERROR_FORMAT);
+    spoilt = cache;
+    spoilt.appended = cache.dropped + 129;
+    ATTENDED(SDPA_ERROR_CAPACITY, &spoilt, hq, NULL, n);
+    CHECK(sdpa_cache_append_elements(&spoilt, one, value) == SDPA_ERROR_CAPACITY);
+    CHECK(sdpa_cache_truncate(&spoilt, 1) == SDPA_ERROR_CAPACITY);
+    spoilt = cache;
+    spoilt.blocks = 0;
+    ATTENDED(SDPA_ERROR_SHAPE_CACHE, &spoilt, hq, NULL, n);
+    CHECK(sdpa_cache_slide(&spoilt, 1) == SDPA_ERROR_SHAPE_CACHE);
+    spoilt = cache;
+    spoilt.dropped = spoilt.appended + 1;
+    ATTENDED(SDPA_ERROR_SHAPE_CACHE, &spoilt, hq, NULL, n);
+    SAME(SDPA_OK, sdpa_cache_attend_elements(&cache, hq, NULL, NULL, ho, lse, room, n));
+    SAME(SDPA_OK, sdpa_cache_states_elements(&cache, hq, NULL, out, len, room, n));
+#undef ATTENDED
+#undef SAME
+    CHECK(sdpa_cache_slide(&cache, 2) == SDPA_OK && cache.dropped == 7 + KEYS - 2);
+    CHECK(sdpa_cache_truncate(&cache, 1) == SDPA_OK && cache.appended == 7 + KEYS - 1);
+    CHECK(sdpa_cache_truncate_to(&cache, 7 + KEYS - 2) == SDPA_OK && cache.appended == cache.dropped);
+    /* Every function for elements takes a cache of floats. */
+    CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, SDPA_COUNT(storage)) == SDPA_OK);
+    CHECK(sdpa_cache_append_elements(&cache, k(), v()) == SDPA_OK && sdpa_cache_append(&cache, k(), v()) == SDPA_OK);
+    CHECK(sdpa_cache_attend_elements(&cache, hq, NULL, NULL, ho, lse, room, n) == SDPA_OK);
+}
+
 /* An invalid handle. */
 static void back_ends(void) {
     size_t count = 0;
@@ -624,6 +931,8 @@ static void back_ends(void) {
         REFUSED(SDPA_ERROR_OPTION, sdpa_softmax_rows_on(on, k(), dense_mut(out, KEYS, DIM)));
         REFUSED(SDPA_ERROR_OPTION, sdpa_softmax_columns_on(on, k(), dense_mut(out, KEYS, DIM)));
         REFUSED(SDPA_ERROR_OPTION, sdpa_project_on(on, q(), dense(keys, DIM, 2), NULL, dense_mut(out, QUERIES, 2)));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_project_elements_on(on, q(), array(halves, SDPA_F16, DIM, 2), NULL,
+                                                            dense_mut(out, QUERIES, 2)));
         REFUSED(SDPA_ERROR_OPTION, sdpa_scores_on(on, k(), q(), 0, grid()));
         REFUSED(SDPA_ERROR_OPTION, sdpa_weighted_sum_on(on, dense(keys, KEYS, QUERIES), v(), o()));
         REFUSED(SDPA_ERROR_OPTION, sdpa_pattern_on(on, q(), k(), NULL, grid()));
@@ -644,6 +953,15 @@ static void back_ends(void) {
         REFUSED(SDPA_ERROR_OPTION, sdpa_cache_attend_on(on, &cache, q(), NULL, o(), lse, workspace, n));
         REFUSED(SDPA_ERROR_OPTION,
                 sdpa_cache_attend_heads_on(on, &cache, one_query, NULL, NULL, one_out, lse, workspace, n));
+        const sdpa_array keys_of = array(halves, SDPA_F16, KEYS, DIM), values_of = array(bytes, SDPA_I8, KEYS, WIDTH);
+        const size_t m = SDPA_COUNT(room);
+        REFUSED(SDPA_ERROR_OPTION,
+                sdpa_attention_elements_on(on, one_query, keys_of, values_of, NULL, NULL, one_out, lse, room, m));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_attention_states_elements_on(on, one_query, keys_of, values_of, NULL, 0, out,
+                                                                     len, room, m));
+        REFUSED(SDPA_ERROR_OPTION,
+                sdpa_cache_attend_elements_on(on, &cache, one_query, NULL, NULL, one_out, lse, room, m));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_cache_states_elements_on(on, &cache, one_query, NULL, out, len, room, m));
     }
 }
 
@@ -656,6 +974,9 @@ int main(void) {
     options();
     caches();
     states();
+    elements();
+    attention_of_elements();
+    caches_of_elements();
     back_ends();
     if (failures == 0) {
         puts("status: passed");

@@ -7,6 +7,7 @@ has `__array_interface__` or DLPack on the CPU; none is copied. A call that is r
 from ._attention import attention, join, merge, pattern, states
 from ._cache import Cache
 from ._compare import Comparison, compare
+from ._elements import Elements, narrow
 from ._export import export
 from ._library import KEY_BLOCK, SPAN, Error, backends
 from ._library import version as __version__
@@ -14,6 +15,6 @@ from ._plot import plot
 from ._operations import dot, project, scores, softmax, weighted_sum
 
 __all__ = [
-    "KEY_BLOCK", "SPAN", "Cache", "Comparison", "Error", "__version__", "attention", "backends", "compare", "dot",
-    "export", "join", "merge", "pattern", "plot", "project", "scores", "softmax", "states", "weighted_sum",
+    "KEY_BLOCK", "SPAN", "Cache", "Comparison", "Elements", "Error", "__version__", "attention", "backends", "compare", "dot",
+    "export", "join", "merge", "narrow", "pattern", "plot", "project", "scores", "softmax", "states", "weighted_sum",
 ]  # fmt: skip

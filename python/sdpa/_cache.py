@@ -15,34 +15,48 @@ from ._attention import (
     Masks, Outputs, Scalars, Sink, Window, log_shape, logs_of, masks_of, out_shape, put_options, tokens,
 )  # fmt: skip
 from ._calls import FREE, Call, fill, refuse, register, shape_of
-from ._library import KEY_BLOCK, SPAN, CacheState, Error, Heads, Matrix, library
+from ._elements import check_format
+from ._library import FORMATS, KEY_BLOCK, SPAN, CacheState, Error, Heads, Matrix, library
 
 
 class Cache:
     """The keys and values of one KV head, of which the oldest may be dropped (sliding window).
 
     `capacity`: the number of keys that it surely holds, whatever has been dropped. `position`: that of the first key.
-    A model with several KV heads has one cache per KV head. Threads may share a cache; their calls of it wait for each
+    `format`: what keys and values are rounded to, "f32", "f16", "bf16" or "i8" (a scale for each of them), or a pair, of
+    keys and of values. A model with several KV heads has one cache per KV head. Threads may share a cache; their calls of it wait for each
     other.
     """
 
-    def __init__(self, capacity: int, dim: int, value_dim: Optional[int] = None, *, position: int = 0) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        dim: int,
+        value_dim: Optional[int] = None,
+        *,
+        format: Union[str, Tuple[str, str]] = "f32",
+        position: int = 0,
+    ) -> None:
         value_dim = dim if value_dim is None else value_dim
         for name, number in ("capacity", capacity), ("dim", dim), ("value_dim", value_dim), ("position", position):
             if not 0 <= operator.index(number) < 1 << 63:
                 raise ValueError(f"{name}: {number}")
         # The oldest block may hold a single key.
         blocks = (capacity + KEY_BLOCK - 2) // KEY_BLOCK + 1
-        length = library.sdpa_cache_floats(dim, value_dim, blocks)
+        pair = (format, format) if isinstance(format, str) else format
+        for side in pair:
+            check_format(side)
+        formats = [FORMATS[side] for side in pair]
+        length = library.sdpa_cache_floats_of(dim, value_dim, blocks, *formats)
         if length > 1 << 48:
             raise MemoryError(f"a cache of {capacity} keys")
         self._storage = np.zeros(length, F32)
         self._state = CacheState()
+        self._has_elements = any(formats)
         # Held from the look at the number of keys, which masks must have, to the end of a call.
         self._lock = threading.RLock()
-        self._change(
-            "sdpa_cache_init_at", dim, value_dim, ctypes.c_void_p(address(self._storage, FIRST)), length, position
-        )
+        storage = ctypes.c_void_p(address(self._storage, FIRST))
+        self._change("sdpa_cache_init_elements", dim, value_dim, *formats, storage, length, position)
 
     def _change(self, name: str, *arguments: object) -> None:
         with self._lock:
@@ -77,7 +91,7 @@ class Cache:
             view = arrays.matrix(array, name)
             view.data = address(array, FIRST)
             views.append(view)
-        self._change("sdpa_cache_append", *views)
+        self._change("sdpa_cache_append_elements", *views)
 
     def truncate(self, length: int) -> None:
         """Removes the newest keys, so that the oldest `length` remain."""
@@ -134,16 +148,16 @@ class Cache:
         state = self._state
 
         def make() -> Call:
-            call, view = self._call("sdpa_cache_attend_heads_on", q, heads_axis, backend)
+            call, view = self._call("attend", q, heads_axis, backend)
             put_options(call, scalars, masks, view.heads)
             call.shapes = [out_shape(q, state.value_dim)]
             call.view(arrays.heads(np.empty(call.shapes[0], F32) if given is None else given, "out", heads_axis))
             call.pointer(logs)
-            call.workspace(state.dim, state.value_dim)
+            call.workspace(state.dim, state.value_dim, elements=self._has_elements)
             return call
 
         key = ("attend", scalars, *map(shape_of, (q, *masks, given, logs)), heads_axis, backend, state.dim,
-               state.value_dim)  # fmt: skip
+               state.value_dim, self._has_elements)  # fmt: skip
         try:
             call = FREE[key].pop()
         except (KeyError, IndexError):
@@ -178,7 +192,7 @@ class Cache:
 
     def _states(self, q: Array, scalars: Scalars, masks: Masks, heads_axis: int, backend: Optional[str]) -> Array:
         state = self._state
-        call, view = self._call("sdpa_cache_states_heads_on", q, heads_axis, backend)
+        call, view = self._call("states", q, heads_axis, backend)
         put_options(call, scalars, masks, None)
         del call.cells[-1]
         spans = -(-state.appended // SPAN) - state.dropped // SPAN if len(self) else 0
@@ -186,12 +200,13 @@ class Cache:
         to = np.empty((spans, *own, view.rows, state.value_dim + 4), F32)
         call.pointer(to)
         call.arguments.append(to.size)
-        call.workspace(state.dim, state.value_dim)
+        call.workspace(state.dim, state.value_dim, elements=self._has_elements)
         self._run(call, (q, *masks[:2], to), ("queries", "bias", "keep", "states"))
         return to
 
     def _call(self, name: str, q: Array, heads_axis: int, backend: Optional[str]) -> Tuple[Call, Heads]:
-        call = Call(name, backend)
+        kind = "elements" if self._has_elements else "heads"
+        call = Call(f"sdpa_cache_{name}_{kind}_on", backend)
         call.arguments.append(None)  # the cache
         view = arrays.heads(q, "queries", heads_axis)
         call.view(view)

@@ -47,8 +47,9 @@ class Call:
         self.kept.append(structure)
         self.arguments.append(c_void_p(ctypes.addressof(structure)))
 
-    def workspace(self, dim: int, value_dim: int) -> None:
-        length = library.sdpa_attention_workspace(dim, value_dim)
+    def workspace(self, dim: int, value_dim: int, *, elements: bool = False) -> None:
+        of = library.sdpa_elements_workspace if elements else library.sdpa_attention_workspace
+        length = of(dim, value_dim)
         if length > 1 << 40:
             raise ValueError(f"no workspace for {dim} and {value_dim} columns")
         space = np.empty(length, F32)

@@ -11,11 +11,19 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Tuple, Union
 
 import numpy as np
 
-from ._arrays import Array, Floats, array_of, check_floats
+from ._arrays import Array, array_of, check_floats
+from ._elements import Elements, check_format, narrow, weights
 
-# What a weight may be stored as. Others belong here once the C library has elements of that type: what is stored must
-# be what the board computes with.
-FORMATS = ("f32",)
+# What an element is in C; in Rust; and how it is written there.
+C_TYPES = {"f32": "float", "f16": "uint16_t", "bf16": "uint16_t", "i8": "int8_t"}
+RUST_TYPES = {"f32": "f32", "f16": "sdpa::F16", "bf16": "sdpa::Bf16", "i8": "sdpa::I8"}
+RUST_ELEMENTS = {
+    "f16": "const fn f16(bits: u16) -> sdpa::F16 {\n    sdpa::F16::from_bits(bits)\n}",
+    "bf16": "const fn bf16(bits: u16) -> sdpa::Bf16 {\n    sdpa::Bf16::from_bits(bits)\n}",
+    "i8": "const fn i8(value: i8) -> sdpa::I8 {\n    sdpa::I8::new(value)\n}",
+}
+
+Constants = Mapping[str, Tuple[str, Array]]
 
 HEAD = "Made by sdpa.export; do not edit."
 C_ALIGNED = """\
@@ -51,28 +59,32 @@ def export(
 
     `arrays`: names with float32 arrays; with PyTorch's `nn.Linear` (or what has its `weight` and `bias`), which becomes
     NAME, inputs × outputs as `project` takes it, and NAME_bias; or a file of safetensors, exactly as it holds them.
+    `format`: what matrices are rounded to, as weights of `project`: "f32", "f16", "bf16" or "i8", whose scales, one for
+    each column, become NAME_scales; what has another number of axes stays float32. Instead of a float array there may be
+    one of `narrow`, so that Python computes with the same weights.
     `golden`: inputs and the outputs that Python computes of them, as further constants, GOLDEN_NAME.
 
     Each constant is row-major and has its shape as its type. The digest is the SHA-256 of all names, shapes and bits,
     and stands in the file too, as DIGEST (Rust) or SDPA_DIGEST (C)."""
     to = Path(path)
-    writers: dict[str, Callable[[dict[str, Floats], str], str]] = {".rs": rust, ".h": header}
+    writers: dict[str, Callable[[Constants, str], str]] = {".rs": rust, ".h": header}
     if to.suffix not in writers:
         raise ValueError(f"path: {to.name} is neither .rs nor .h")
-    if format not in FORMATS:
-        raise ValueError(f"format: {format!r} for {' or '.join(FORMATS)}; the library computes with no other weights yet")
+    check_format(format)
     if not isinstance(arrays, Mapping):
+        if format == "i8":
+            raise ValueError("format: 'i8' has a scale for each output, and a file does not say which axis that is; narrow them")
         arrays = safetensors(Path(arrays))
-    named: dict[str, Floats] = {}
+    named: dict[str, Tuple[str, Array]] = {}
     for prefix, group in ("", arrays), ("golden_", golden or {}):
         for name, given in group.items():
-            for part, array in parts(name, given):
+            for part, kind, array in parts(name, given, "f32" if prefix else format):
                 identifier = prefix + re.sub(r"\W", "_", part, flags=re.ASCII).lower()
                 if not re.fullmatch(r"[a-z]\w*", identifier, re.ASCII):
                     raise ValueError(f"{part!r}: no name for a constant")
                 if identifier in named:
                     raise ValueError(f"{part!r}: two constants would have the name {identifier}")
-                named[identifier] = checked(array, part)
+                named[identifier] = (kind, array)
     if not named:
         raise ValueError("arrays: there are none")
     digest = digest_of(named)
@@ -80,13 +92,23 @@ def export(
     return digest
 
 
-def parts(name: str, given: Any) -> Iterator[Tuple[str, Array]]:
-    if hasattr(given, "weight") and hasattr(given, "bias"):
-        yield name, numpy_of(given.weight, name).T
+def parts(name: str, given: Any, format: str) -> Iterator[Tuple[str, str, Array]]:
+    """The constants of an array: their names, formats and elements."""
+    if isinstance(given, Elements):
+        weights(given)
+        yield name, given.format, np.ascontiguousarray(given.data)
+        if given.scales is not None:
+            yield f"{name}_scales", "f32", given.scales
+    elif hasattr(given, "weight") and hasattr(given, "bias"):
+        yield from parts(name, numpy_of(given.weight, name).T, format)
         if given.bias is not None:
-            yield f"{name}_bias", numpy_of(given.bias, f"{name}_bias")
+            yield from parts(f"{name}_bias", given.bias, format)
     else:
-        yield name, numpy_of(given, name)
+        array = checked(numpy_of(given, name), name)
+        if format != "f32" and array.ndim == 2:
+            yield from parts(name, narrow(array.T, format).T, format)
+        else:
+            yield name, "f32", array
 
 
 def numpy_of(given: Any, name: str) -> Array:
@@ -94,7 +116,7 @@ def numpy_of(given: Any, name: str) -> Array:
     return array_of(given.detach() if hasattr(given, "detach") else given, name)
 
 
-def checked(array: Array, name: str) -> Floats:
+def checked(array: Array, name: str) -> Array:
     check_floats(array, name)
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"{name}: shape {array.shape}; a constant has at least one element and one axis")
@@ -114,37 +136,50 @@ def safetensors(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def digest_of(named: Mapping[str, Floats]) -> str:
+def digest_of(named: Constants) -> str:
     digest = hashlib.sha256()
-    for name, array in named.items():
-        digest.update(f"{name} {array.shape}\n".encode())
-        digest.update(array.astype("<f4").tobytes())
+    for name, (kind, array) in named.items():
+        digest.update(f"{name} {array.shape}{'' if kind == 'f32' else ' ' + kind}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
 
 
-def rust(named: Mapping[str, Floats], digest: str) -> str:
+def rust(named: Constants, digest: str) -> str:
     text = [f"// {HEAD}", "", RUST_ALIGNED, "", "/// Of all names, shapes and bits: SHA-256.", "#[rustfmt::skip]"]
     text += [f'pub const DIGEST: &str = "{digest}";']
-    for name, array in named.items():
-        kind = "f32"
+    kinds = {kind for kind, _ in named.values()}
+    for kind, function in RUST_ELEMENTS.items():
+        text += ["", function] if kind in kinds else []
+    for name, (kind, array) in named.items():
+        type_of = RUST_TYPES[kind]
         for length in reversed(array.shape):
-            kind = f"[{kind}; {length}]"
+            type_of = f"[{type_of}; {length}]"
         shape = " × ".join(map(str, array.shape))
-        text += ["", f"/// {shape}.", "#[rustfmt::skip]", f"pub static {name.upper()}: Aligned<{kind}> = Aligned("]
-        text += [nested(array, "[", "]", decimal) + ");"]
+        text += ["", f"/// {shape}.", "#[rustfmt::skip]", f"pub static {name.upper()}: Aligned<{type_of}> = Aligned("]
+        written = decimal if kind == "f32" else called(kind)
+        text += [nested(bits_of(kind, array), "[", "]", written) + ");"]
     return "\n".join(text) + "\n"
 
 
-def header(named: Mapping[str, Floats], digest: str) -> str:
-    text = [f"/* {HEAD} */", "", "#ifndef SDPA_EXPORTED", "#define SDPA_EXPORTED", "", C_ALIGNED, ""]
-    text += ["/* Of all names, shapes and bits: SHA-256. */", f'#define SDPA_DIGEST "{digest}"']
-    for name, array in named.items():
+def header(named: Constants, digest: str) -> str:
+    text = [f"/* {HEAD} */", "", "#ifndef SDPA_EXPORTED", "#define SDPA_EXPORTED", ""]
+    if any(kind != "f32" for kind, _ in named.values()):
+        text += ["#include <stdint.h>", ""]
+    text += [C_ALIGNED, "", "/* Of all names, shapes and bits: SHA-256. */", f'#define SDPA_DIGEST "{digest}"']
+    for name, (kind, array) in named.items():
         shape = "".join(f"[{length}]" for length in array.shape)
-        text += ["", f"SDPA_ALIGNED static const float {name}{shape} =", nested(array, "{", "}", hexadecimal) + ";"]
+        written = hexadecimal if kind == "f32" else integer
+        text += ["", *([] if kind == "f32" else [f"/* SDPA_{kind.upper()} */"])]
+        text += [f"SDPA_ALIGNED static const {C_TYPES[kind]} {name}{shape} ="]
+        text += [nested(bits_of(kind, array), "{", "}", written) + ";"]
     return "\n".join([*text, "", "#endif"]) + "\n"
 
 
-def nested(array: Floats, begin: str, end: str, written: Callable[[np.float32], str]) -> str:
+def bits_of(kind: str, array: Array) -> Array:
+    return array.view(np.uint16) if kind == "f16" else array
+
+
+def nested(array: Array, begin: str, end: str, written: Callable[[Any], str]) -> str:
     if array.ndim > 1:
         return begin + ",\n".join(nested(part, begin, end, written) for part in array) + end
     words = [written(number) for number in array]
@@ -160,3 +195,12 @@ def decimal(number: np.float32) -> str:
 def hexadecimal(number: np.float32) -> str:
     """Exact in C99 and C++17, whatever the compiler's rounding."""
     return f"{float(number).hex()}f"
+
+
+def integer(number: Any) -> str:
+    return str(int(number))
+
+
+def called(kind: str) -> Callable[[Any], str]:
+    """As the argument of a function of `RUST_ELEMENTS`."""
+    return lambda number: f"{kind}({int(number)})"

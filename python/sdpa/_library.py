@@ -15,6 +15,7 @@ SPAN = 1024
 KEY_BLOCK = 64
 CAUSAL, WINDOW = 1, 2
 NO_LIMIT = c_size_t(-1).value
+FORMATS = {"f32": 0, "f16": 1, "bf16": 2, "i8": 3}
 
 
 class Matrix(Structure):
@@ -29,6 +30,18 @@ class Heads(Structure):
     _fields_ = [
         ("data", c_void_p),
         *((name, c_size_t) for name in ("heads", "rows", "cols", "head_stride", "row_stride", "col_stride")),
+    ]
+
+
+class Elements(Structure):
+    """`sdpa_array`."""
+
+    _fields_ = [
+        ("data", c_void_p),
+        ("format", c_uint32),
+        *((name, c_size_t) for name in ("heads", "rows", "cols", "head_stride", "row_stride", "col_stride")),
+        ("scales", c_void_p),
+        *((name, c_size_t) for name in ("scale_head_stride", "scale_row_stride")),
     ]
 
 
@@ -58,10 +71,12 @@ class CacheState(Structure):
         ("blocks", c_size_t),
         ("appended", c_uint64),
         ("dropped", c_uint64),
+        ("key_format", c_uint32),
+        ("value_format", c_uint32),
     ]
 
 
-STATUS, BACKEND = c_int32, c_int32
+STATUS, BACKEND, FORMAT = c_int32, c_int32, c_uint32
 OPTIONS = CACHE = c_void_p
 
 # Each function with its result and arguments. Of an operation only the variant on a given back end.
@@ -76,6 +91,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "sdpa_softmax_rows_on": (STATUS, [BACKEND, Matrix, Matrix]),
     "sdpa_softmax_columns_on": (STATUS, [BACKEND, Matrix, Matrix]),
     "sdpa_project_on": (STATUS, [BACKEND, Matrix, Matrix, c_void_p, Matrix]),
+    "sdpa_narrow": (STATUS, [Matrix, FORMAT, c_void_p, c_void_p]),
+    "sdpa_project_elements_on": (STATUS, [BACKEND, Matrix, Elements, c_void_p, Matrix]),
     "sdpa_scores_on": (STATUS, [BACKEND, Matrix, Matrix, c_float, Matrix]),
     "sdpa_weighted_sum_on": (STATUS, [BACKEND, Matrix, Matrix, Matrix]),
     "sdpa_pattern_on": (STATUS, [BACKEND, Matrix, Matrix, OPTIONS, Matrix]),
@@ -88,15 +105,27 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         STATUS,
         [BACKEND, Heads, Heads, Heads, OPTIONS, c_void_p, Heads, c_void_p, c_void_p, c_size_t],
     ),
+    "sdpa_elements_workspace": (c_size_t, [c_size_t, c_size_t]),
+    "sdpa_attention_elements_on": (
+        STATUS,
+        [BACKEND, Heads, Elements, Elements, OPTIONS, c_void_p, Heads, c_void_p, c_void_p, c_size_t],
+    ),
+    "sdpa_attention_states_elements_on": (
+        STATUS,
+        [BACKEND, Heads, Elements, Elements, OPTIONS, c_uint64, c_void_p, c_size_t, c_void_p, c_size_t],
+    ),
     "sdpa_merge_on": (STATUS, [BACKEND, Matrix, c_void_p, Matrix, c_void_p]),
     "sdpa_attention_states_heads_on": (
         STATUS,
         [BACKEND, Heads, Heads, Heads, OPTIONS, c_uint64, c_void_p, c_size_t, c_void_p, c_size_t],
     ),
     "sdpa_join_heads_on": (STATUS, [BACKEND, c_void_p, c_size_t, OPTIONS, c_void_p, Heads, c_void_p]),
-    "sdpa_cache_floats": (c_size_t, [c_size_t, c_size_t, c_size_t]),
-    "sdpa_cache_init_at": (STATUS, [CACHE, c_size_t, c_size_t, c_void_p, c_size_t, c_uint64]),
-    "sdpa_cache_append": (STATUS, [CACHE, Matrix, Matrix]),
+    "sdpa_cache_floats_of": (c_size_t, [c_size_t, c_size_t, c_size_t, FORMAT, FORMAT]),
+    "sdpa_cache_init_elements": (
+        STATUS,
+        [CACHE, c_size_t, c_size_t, FORMAT, FORMAT, c_void_p, c_size_t, c_uint64],
+    ),
+    "sdpa_cache_append_elements": (STATUS, [CACHE, Matrix, Matrix]),
     "sdpa_cache_truncate": (STATUS, [CACHE, c_size_t]),
     "sdpa_cache_truncate_to": (STATUS, [CACHE, c_uint64]),
     "sdpa_cache_slide": (STATUS, [CACHE, c_size_t]),
@@ -104,7 +133,15 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         STATUS,
         [BACKEND, CACHE, Heads, OPTIONS, c_void_p, Heads, c_void_p, c_void_p, c_size_t],
     ),
+    "sdpa_cache_attend_elements_on": (
+        STATUS,
+        [BACKEND, CACHE, Heads, OPTIONS, c_void_p, Heads, c_void_p, c_void_p, c_size_t],
+    ),
     "sdpa_cache_states_heads_on": (
+        STATUS,
+        [BACKEND, CACHE, Heads, OPTIONS, c_void_p, c_size_t, c_void_p, c_size_t],
+    ),
+    "sdpa_cache_states_elements_on": (
         STATUS,
         [BACKEND, CACHE, Heads, OPTIONS, c_void_p, c_size_t, c_void_p, c_size_t],
     ),

@@ -9,6 +9,7 @@ import numpy as np
 from . import _arrays as arrays
 from ._arrays import Array, ArrayLike, Floats, array_of, target
 from ._calls import Call, run
+from ._elements import Elements, weights
 
 
 def dot(a: ArrayLike, b: ArrayLike, *, backend: Optional[str] = None) -> np.float32:
@@ -130,7 +131,7 @@ def product(
 
 def project(
     x: ArrayLike,
-    w: ArrayLike,
+    w: Union[ArrayLike, Elements],
     bias: Optional[ArrayLike] = None,
     *,
     out: Optional[ArrayLike] = None,
@@ -138,8 +139,11 @@ def project(
 ) -> Floats:
     """The projection x · w + bias, of x tokens × inputs and w inputs × outputs.
 
-    The weight of a PyTorch `nn.Linear` is outputs × inputs: pass `layer.weight.detach().T`, which copies nothing.
+    The weight of a PyTorch `nn.Linear` is outputs × inputs: pass `layer.weight.detach().T`, which copies nothing. Weights of
+    16 and 8 bits: `narrow(layer.weight.detach(), "i8").T`.
     """
+    if isinstance(w, Elements):
+        return project_elements(array_of(x, "x"), w, bias, out, backend)
     rows, weights = array_of(x, "x"), array_of(w, "w")
     added = None if bias is None else array_of(bias, "bias")
     given = None if out is None else target(out, "out")
@@ -156,6 +160,32 @@ def project(
         return call
 
     return run(("x", "w", "bias", "out"), (rows, weights, added), given, ("project", backend), make)
+
+
+def project_elements(
+    x: Array, w: Elements, bias: Optional[ArrayLike], out: Optional[ArrayLike], backend: Optional[str]
+) -> Floats:
+    added = None if bias is None else array_of(bias, "bias")
+    given = None if out is None else target(out, "out")
+    view = weights(w)
+
+    def make() -> Call:
+        call = Call("sdpa_project_elements_on", backend)
+        call.view(arrays.matrix(x, "x"))
+        call.view(view)
+        if w.scales is None:
+            call.cells.append(None)
+        else:
+            call.field(view, "scales")
+        if added is not None:
+            arrays.floats(added, "bias", w.data.shape[1])
+        call.pointer(added)
+        call.shapes = [(x.shape[0], w.data.shape[1])]
+        call.view(arrays.matrix(np.empty(call.shapes[0], arrays.F32) if given is None else given, "out"))
+        return call
+
+    names = ("x", "w", "scales", "bias", "out")
+    return run(names, (x, w.data, w.scales, added), given, ("project", w.format, backend), make)
 
 
 def scale_of(scale: Union[float, None]) -> float:

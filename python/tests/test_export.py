@@ -114,7 +114,9 @@ def test_refused_exports(floats: Any, tmp_path: Path) -> None:
     a = floats(2, 2)
     cases: list[tuple[type[Exception], str, Any, str, dict[str, Any]]] = [
         (ValueError, "neither", {"a": a}, "w.txt", {}),
-        (ValueError, "format: 'bf16' for f32", {"a": a}, "w.rs", {"format": "bf16"}),
+        (ValueError, "format: 'bf8' for f32, f16, bf16, i8", {"a": a}, "w.rs", {"format": "bf8"}),
+        (sdpa.Error, "outside the range", {"a": a * np.float32(1e6)}, "w.rs", {"format": "f16"}),
+        (ValueError, "a scale for each input", {"a": sdpa.narrow(a, "i8")}, "w.rs", {}),
         (TypeError, "a: float64", {"a": a.astype(float)}, "w.rs", {}),
         (ValueError, "infinity or NaN", {"a": a * np.float32(np.nan)}, "w.rs", {}),
         (ValueError, "at least one", {"a": a[:0]}, "w.rs", {}),
@@ -122,6 +124,7 @@ def test_refused_exports(floats: Any, tmp_path: Path) -> None:
         (ValueError, "would have the name", {"a.b": a, "A_B": a}, "w.rs", {}),
         (ValueError, "there are none", {}, "w.rs", {}),
         (ValueError, "no .safetensors", "model.bin", "w.rs", {}),
+        (ValueError, "does not say which axis", "model.safetensors", "w.rs", {"format": "i8"}),
     ]
     for kind, words, arrays, name, options in cases:
         with pytest.raises(kind, match=words):

@@ -19,6 +19,7 @@ STRUCTURES = {
     "sdpa_matrix_mut": _library.Matrix,
     "sdpa_heads": _library.Heads,
     "sdpa_heads_mut": _library.Heads,
+    "sdpa_array": _library.Elements,
     "sdpa_options": _library.Options,
     "sdpa_cache": _library.CacheState,
 }
@@ -43,6 +44,9 @@ def test_structures_and_numbers(tmp_path: Path) -> None:
     for constant in "SPAN", "KEY_BLOCK", "CAUSAL", "WINDOW":
         lines.append(f'printf("{constant} %d\\n", SDPA_{constant});')
         want.append(f"{constant} {getattr(_library, constant)}")
+    for name, number in _library.FORMATS.items():
+        lines.append(f'printf("{name} %d\\n", SDPA_{name.upper()});')
+        want.append(f"{name} {number}")
     lines.append('printf("%s\\n", SDPA_VERSION);')
     want.append(_library.version)
     assert run_c(tmp_path, "\n".join(lines)).splitlines() == want
@@ -82,11 +86,13 @@ KINDS = {
     # On 64-bit machines ctypes has one type for both.
     ctypes.c_size_t: {"size_t", "uint64_t"},
     ctypes.c_uint64: {"size_t", "uint64_t"},
+    ctypes.c_uint32: {"sdpa_format"},
     ctypes.c_float: {"float"},
     ctypes.c_char_p: {"char *"},
     ctypes.c_void_p: {"pointer"},
     _library.Matrix: {"sdpa_matrix", "sdpa_matrix_mut"},
     _library.Heads: {"sdpa_heads", "sdpa_heads_mut"},
+    _library.Elements: {"sdpa_array"},
 }
 
 

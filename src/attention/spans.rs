@@ -3,7 +3,7 @@
 use super::{Attention, LOGARITHM, SINK, ScoreMods, split_widened};
 use crate::{
     dispatch::Backend,
-    elements::{ElementsRef, KeysAndValues},
+    elements::{AnyElementsRef, ElementsRef, KeysAndValues, Side},
     error::Error,
     kernel::{
         attention::{
@@ -104,6 +104,20 @@ impl Attention<'_> {
         self.run_elements_spans_call(&queries.into(), &elements, first_key, states, workspace)
     }
 
+    /// [`run_elements_spans`](Self::run_elements_spans) for the C library: see [`run_any`](Self::run_any).
+    #[doc(hidden)]
+    pub fn run_any_spans(
+        &self,
+        queries: &HeadsRef<'_>,
+        [&keys, &values]: [&AnyElementsRef<'_>; 2],
+        first_key: u64,
+        states: &mut [f32],
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let elements = self.elements(keys, values, None);
+        self.run_elements_spans_call(queries, &elements, first_key, states, workspace)
+    }
+
     /// Checks all arguments, then runs the kernel over each span of the given keys and values. Key 0 of `blocks`
     /// has the position `first_key`.
     pub(crate) fn run_spans_call(
@@ -119,7 +133,7 @@ impl Attention<'_> {
 
     /// [`run_spans_call`](Self::run_spans_call) over elements: the same function, but on a microcontroller one for
     /// these elements.
-    pub(crate) fn run_elements_spans_call<K: Element, V: Element>(
+    pub(crate) fn run_elements_spans_call<K: Side, V: Side>(
         &self,
         queries: &HeadsRef<'_>,
         elements: &KeysAndValues<'_, K, V>,

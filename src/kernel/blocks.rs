@@ -204,9 +204,13 @@ pub(crate) fn of_block<T: Copy>(of: MatrixRef<'_, T>, block: Block) -> Option<Ma
 /// Rows of keys or values of any element.
 #[derive(Clone, Copy, Debug)]
 pub enum AnyRows<'a> {
+    /// Floats.
     F32(MatrixRef<'a>),
+    /// Elements of `F16`.
     F16(MatrixRef<'a, F16>),
+    /// Elements of `Bf16`.
     Bf16(MatrixRef<'a, Bf16>),
+    /// Elements of `I8`, without their scales.
     I8(MatrixRef<'a, I8>),
 }
 

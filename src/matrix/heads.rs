@@ -214,16 +214,6 @@ impl<'a, T: Copy> HeadsRef<'a, T> {
         Ok(Self { first, ..self })
     }
 
-    /// Each row of a matrix as a head of one column.
-    pub(crate) fn of_rows(matrix: MatrixRef<'a, T>) -> Self {
-        let Layout { rows, cols, row_stride, col_stride } = matrix.layout;
-        let layout = Layout { rows: cols, cols: 1, row_stride: col_stride, col_stride: 1 };
-        Self { first: MatrixRef { layout, ..matrix }, heads: rows, stride: row_stride }
-    }
-
-    /// A view without heads.
-    pub(crate) const EMPTY: Self = Self { first: MatrixRef::EMPTY, heads: 0, stride: 0 };
-
     heads_methods!(&'a [T], *const T, MatrixRef);
 
     /// Views `sizes[0]` heads of `sizes[1]` rows and `sizes[2]` columns with any strides: element `(h, r, c)`

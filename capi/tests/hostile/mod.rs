@@ -59,6 +59,8 @@ const NO_CACHE: sdpa_cache = sdpa_cache {
     blocks: 0,
     appended: 0,
     dropped: 0,
+    key_format: SDPA_F32,
+    value_format: SDPA_F32,
 };
 
 struct Arena<'a> {
@@ -102,9 +104,20 @@ struct Region {
 }
 
 impl Arena<'_> {
-    /// Draws a region of the last `axes` axes, of about these sizes. A region that exceeds the arena but not
-    /// the address space becomes one float.
-    fn region(&mut self, axes: usize, mut sizes: [usize; 3], is_output: bool) -> Region {
+    /// Draws a region of floats: see [`region_of`](Self::region_of).
+    fn region(&mut self, axes: usize, sizes: [usize; 3], is_output: bool) -> Region {
+        self.region_of(size_of::<f32>(), axes, sizes, is_output)
+    }
+
+    /// Draws a region of the last `axes` axes, of about these sizes, with elements of `size` bytes. A region that
+    /// exceeds the arena but not the address space becomes one element.
+    fn region_of(
+        &mut self,
+        size: usize,
+        axes: usize,
+        mut sizes: [usize; 3],
+        is_output: bool,
+    ) -> Region {
         if self.input.below(16) == 15 {
             let axis = if sizes[0] == 1 { 1 + self.input.below(2) } else { self.input.below(3) };
             sizes[axis] = self.input.any(9);
@@ -126,7 +139,7 @@ impl Arena<'_> {
         let last = far(0).saturating_add(far(1)).saturating_add(far(2));
         let count = sizes.iter().fold(1, |all: u128, &n| all * (n as u128).min(1 << 40));
         let mut taken = taken;
-        let is_nowhere = count == 0 || last >= isize::MAX as u128 / 4;
+        let is_nowhere = count == 0 || last >= isize::MAX as u128 / size as u128;
         if !is_nowhere && (at as u128 + last >= FLOATS as u128 || count > 4096) {
             (sizes, strides, taken) = ([sizes[0].min(1); 3], [0; 3], [1; 3]);
             sizes[0] = 1;
@@ -135,18 +148,22 @@ impl Arena<'_> {
             for head in 0..sizes[0] {
                 for row in 0..sizes[1] {
                     for col in 0..sizes[2] {
-                        let i = at + head * taken[0] + row * taken[1] + col * taken[2];
-                        self.note(i, is_output);
+                        let offset = head * taken[0] + row * taken[1] + col * taken[2];
+                        self.note(at + offset * size / size_of::<f32>(), is_output);
                     }
                 }
             }
         }
-        Region { data: self.at(at), sizes, strides }
+        Region { data: self.at_element(at, size), sizes, strides }
     }
 
     /// Draws an operand, in which a repeated column is an error.
     fn operand(&mut self, axes: usize, sizes: [usize; 3]) -> Region {
-        let region = self.region(axes, sizes, false);
+        self.operand_of(size_of::<f32>(), axes, sizes)
+    }
+
+    fn operand_of(&mut self, size: usize, axes: usize, sizes: [usize; 3]) -> Region {
+        let region = self.region_of(size, axes, sizes, false);
         let Region { sizes, strides, .. } = region;
         if !sizes.contains(&0) && strides != [0; 3] && strides[2] == 0 && sizes[2] > 1 {
             self.wrong = Some("a column is shown many times");
@@ -162,14 +179,19 @@ impl Arena<'_> {
 
     /// A pointer to float `i`, now and then misaligned.
     fn at(&mut self, i: usize) -> *mut f32 {
-        let misalignment = self.misalignment::<f32>();
+        self.at_element(i, size_of::<f32>())
+    }
+
+    /// [`at`](Self::at) for elements of `size` bytes.
+    fn at_element(&mut self, i: usize, size: usize) -> *mut f32 {
+        let misalignment = self.misalignment(size);
         self.floats.as_mut_ptr().wrapping_add(i).wrapping_byte_add(misalignment)
     }
 
-    /// Draws a misalignment of a `T` in bytes, mostly 0.
-    fn misalignment<T>(&mut self) -> usize {
+    /// Draws a misalignment in bytes for this alignment, mostly 0.
+    fn misalignment(&mut self, align: usize) -> usize {
         let misalignment = match self.input.last_byte() {
-            byte @ 0xe0.. => byte % align_of::<T>(),
+            byte @ 0xe0.. => byte % align,
             _ => 0,
         };
         if misalignment != 0 {
@@ -180,11 +202,84 @@ impl Arena<'_> {
 
     /// Writes the options to memory and returns a pointer to them.
     fn write_options(&mut self, options: &sdpa_options) -> *const sdpa_options {
-        let misalignment = self.misalignment::<sdpa_options>();
+        let misalignment = self.misalignment(align_of::<sdpa_options>());
         let at: *mut sdpa_options = self.options.0[misalignment..].as_mut_ptr().cast();
         // SAFETY: that many bytes follow: `Bytes` has room for two structures.
         unsafe { at.write_unaligned(*options) };
         at
+    }
+
+    /// A format, now and then none, and the size of its elements.
+    fn format(&mut self) -> (sdpa_format, usize) {
+        match self.input.below(16) {
+            15 => {
+                self.wrong = Some("no format");
+                (4 + self.input.byte() as u32, 1)
+            }
+            byte => {
+                let format = byte % 4;
+                (format as u32, [4, 2, 2, 1][format])
+            }
+        }
+    }
+
+    /// Keys, values or weights of any format. Scales are every third float, as those of the arena between are NaN; now
+    /// and then they are any floats.
+    fn elements(&mut self, axes: usize, sizes: [usize; 3], are_weights: bool) -> sdpa_array {
+        let (format, size) = self.format();
+        let Region { data, sizes: [heads, rows, cols], strides } =
+            self.operand_of(size, axes, sizes);
+        let [head_stride, row_stride, col_stride] = strides;
+        let mut array = sdpa_array {
+            data: data.cast(),
+            format,
+            heads: if heads == 1 { self.input.below(2) } else { heads },
+            rows,
+            cols,
+            head_stride,
+            row_stride,
+            col_stride,
+            scales: ptr::without_provenance(1),
+            scale_head_stride: 0,
+            scale_row_stride: 0,
+        };
+        if heads == 0 {
+            array.rows = 0; // 0 heads are one
+        }
+        if format != SDPA_I8 {
+            return array;
+        }
+        if are_weights {
+            array.scales = self.array(if cols < 99 { cols } else { 0 }, false);
+            return array;
+        }
+        let at = (16 * self.input.byte() + self.input.below(16)).next_multiple_of(3) + 1;
+        let is_far = heads > 9 || rows > 9;
+        if self.input.below(16) == 15 || is_far {
+            array.scales = ptr::null();
+            return array;
+        }
+        [array.scale_head_stride, array.scale_row_stride] = match self.input.below(4) {
+            0 => [0, 0],
+            1 => [3 * rows.max(1), 3],
+            2 => [3, 3 * heads.max(1)],
+            _ => [3, 0],
+        };
+        let [head, row] = match [array.scale_head_stride, array.scale_row_stride] {
+            [0, 0] => [rows, 1],
+            strides => strides,
+        };
+        for i in 0..array.heads.max(1) {
+            for j in 0..array.rows {
+                let float = at + i * head + j * row;
+                self.note(float, false);
+                if !self.floats[float].is_finite() {
+                    self.wrong = Some("a scale that is not finite");
+                }
+            }
+        }
+        array.scales = self.at(at);
+        array
     }
 
     fn matrix(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
@@ -226,7 +321,10 @@ impl Arena<'_> {
 
     /// A workspace: of the required length, one float shorter, or of any length.
     fn workspace(&mut self, dim: usize, value_dim: usize) -> (*mut f32, usize) {
-        let need = sdpa_attention_workspace(dim, value_dim);
+        self.workspace_of(sdpa_attention_workspace(dim, value_dim))
+    }
+
+    fn workspace_of(&mut self, need: usize) -> (*mut f32, usize) {
         let at = if self.input.below(8) == 7 { 16 * self.input.byte() } else { FLOATS / 2 };
         let len = match self.input.below(8) {
             0 => need.saturating_sub(1),
@@ -422,7 +520,10 @@ pub(crate) fn check(bytes: &[u8]) {
             arena.wrong = Some("no back end of this machine");
         }
     }
-    let kind = arena.input.below(16);
+    let kind = match arena.input.byte() {
+        byte @ 0xe0.. => 16 + byte % 5,
+        byte => byte % 16,
+    };
     let [rows, cols, depth, width] = [0; 4].map(|_| arena.input.below(9));
     for i in 0..FLOATS / 2 {
         if i % 3 != 0 {
@@ -544,7 +645,7 @@ pub(crate) fn check(bytes: &[u8]) {
             // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe { call!(on, sdpa_merge, sdpa_merge_on(out, lse, other, other_lse)) })
         }
-        11 => return cache(a, rows, depth, width, None),
+        11 => return cache(a, rows, depth, width, None, false),
         12 => {
             // Now and then keys of several spans, of one column.
             let spans = a.input.below(6).saturating_sub(3);
@@ -631,14 +732,88 @@ pub(crate) fn check(bytes: &[u8]) {
             })
         }
         14 => return split(a, cols, depth, width),
+        16 => {
+            let (x, w) = (a.matrix(rows, depth), a.elements(2, [1, depth, cols], true));
+            let bias = if w.cols < 99 { a.array(w.cols, false) } else { ptr::null_mut() };
+            let out = a.output(rows, cols);
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+            run(a, || unsafe {
+                call!(on, sdpa_project_elements, sdpa_project_elements_on(x, w, bias, out))
+            })
+        }
+        17 => {
+            a.wrong = None; // it has no back end
+            let (format, size) = a.format();
+            let floats = a.matrix(rows, cols);
+            let count = floats.rows.saturating_mul(floats.cols);
+            let taken = count.saturating_mul(size).div_ceil(size_of::<f32>());
+            let at = 16 * a.input.byte() + a.input.below(16);
+            let to = if taken > 1024 || a.input.below(8) == 7 {
+                ptr::null_mut()
+            } else {
+                (at..at + taken).for_each(|i| a.note(i, true));
+                a.at_element(at, size)
+            };
+            let n = if floats.rows < 99 { floats.rows } else { 0 };
+            let is_scaled = format == SDPA_I8;
+            let scales = if is_scaled { a.array(n, true) } else { ptr::null_mut() };
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+            run(a, || unsafe { sdpa_narrow(floats, format, to.cast(), scales) })
+        }
+        18 | 19 => {
+            let (key_heads, group) = (1 + a.input.below(2), 1 + a.input.below(3));
+            let heads = key_heads * group;
+            let queries = a.heads(3, [heads, cols, depth]);
+            let keys = a.elements(3, [key_heads, rows, depth], false);
+            let values = a.elements(3, [key_heads, rows, width], false);
+            let options = a.options(keys.rows, queries.rows);
+            if kind == 18 {
+                let is_given = a.input.below(3) == 2;
+                let sinks = if is_given { a.array(queries.heads, false) } else { ptr::null_mut() };
+                let out = a.output_heads(3, [heads, cols, width]);
+                let lse = a.array(queries.heads.saturating_mul(queries.rows), true);
+                let need = sdpa_elements_workspace(keys.cols, values.cols);
+                let (space, len) = a.workspace_of(need);
+                let options = a.write_options(&options);
+                // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+                run(a, || unsafe {
+                    call!(
+                        on,
+                        sdpa_attention_elements,
+                        sdpa_attention_elements_on(
+                            queries, keys, values, options, sinks, out, lse, space, len,
+                        )
+                    )
+                })
+            } else {
+                let spans = keys.rows.div_ceil(SDPA_SPAN);
+                let first_key = a.first_key(spans);
+                let (states, states_len) = a.output_states(spans, queries, values.cols);
+                let need = sdpa_elements_workspace(keys.cols, values.cols);
+                let (space, len) = a.workspace_of(need);
+                let options = a.write_options(&options);
+                // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+                run(a, || unsafe {
+                    call!(
+                        on,
+                        sdpa_attention_states_elements,
+                        sdpa_attention_states_elements_on(
+                            queries, keys, values, options, first_key, states, states_len, space,
+                            len,
+                        )
+                    )
+                })
+            }
+        }
         _ => {
+            let elements = kind == 20;
             let position = match a.input.below(4) {
                 0 => SPAN * a.input.byte() as u64,
                 1 => a.input.any(256) as u64,
                 2 => (1 << 58) - a.input.byte() as u64,
                 _ => u64::MAX - a.input.byte() as u64,
             };
-            return cache(a, rows, depth, width, Some(position));
+            return cache(a, rows, depth, width, Some(position), elements);
         }
     };
     check_result(a, status, &before, in_place);
@@ -652,7 +827,7 @@ fn run(arena: &Arena<'_>, call: impl FnOnce() -> sdpa_status) -> (sdpa_status, V
 
 /// Fails if the call changed memory that it must not change, or accepted invalid arguments.
 fn check_result(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: bool) {
-    let is_known = (SDPA_OK..=SDPA_ERROR_POSITION).contains(&status)
+    let is_known = (SDPA_OK..=SDPA_ERROR_FORMAT).contains(&status)
         || (status % 100 == SDPA_ERROR_SHAPE && status <= SDPA_ERROR_SHAPE_STATES);
     assert!(is_known, "status {status}");
     if std::env::var_os("SDPA_BREAK_BITS").is_some_and(|set| set == "1") {
@@ -671,8 +846,17 @@ fn check_result(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_p
 }
 
 /// Calls on a cache through many steps, with now and then a corrupted field of the structure. A cache that begins
-/// at a position also computes states.
-fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize, position: Option<u64>) {
+/// at a position also computes states; with `elements` it is of any formats.
+fn cache(
+    a: &mut Arena<'_>,
+    rows: usize,
+    depth: usize,
+    width: usize,
+    position: Option<u64>,
+    elements: bool,
+) {
+    let [key_format, value_format] =
+        [0; 2].map(|_| if elements { a.input.below(5) as sdpa_format } else { SDPA_F32 });
     let (len, backend_error) = (FLOATS / 4, a.wrong.take());
     let storage = a.at(len);
     let alignment_error = a.wrong;
@@ -682,27 +866,47 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize, position: O
         // SAFETY: the storage is in the arena, or refused as too large.
         unsafe {
             match position {
+                Some(at) if elements => sdpa_cache_init_elements(
+                    &mut cache,
+                    depth,
+                    width,
+                    key_format,
+                    value_format,
+                    storage,
+                    asked,
+                    at,
+                ),
                 None => sdpa_cache_init(&mut cache, depth, width, storage, asked),
                 Some(at) => sdpa_cache_init_at(&mut cache, depth, width, storage, asked, at),
             }
         };
     }
+    let floats_of = |cache: &sdpa_cache| {
+        let &sdpa_cache { dim, value_dim, blocks, key_format, value_format, .. } = cache;
+        sdpa_cache_floats_of(dim, value_dim, blocks, key_format, value_format)
+    };
+    let workspace = |cache: &sdpa_cache| {
+        let need = if elements { sdpa_elements_workspace } else { sdpa_attention_workspace };
+        need(cache.dim, cache.value_dim)
+    };
     for _ in 0..12 {
         if a.input.below(16) == 15 {
             let odd = a.input.any(70);
-            match a.input.below(3) {
+            match a.input.below(if elements { 5 } else { 3 }) {
                 0 => cache.appended = odd as u64,
                 1 => cache.dropped = odd as u64,
-                _ => cache.blocks = odd,
+                2 => cache.blocks = odd,
+                3 => cache.key_format = odd as sdpa_format,
+                _ => cache.value_format = odd as sdpa_format,
             }
-            let floats = sdpa_cache_floats(cache.dim, cache.value_dim, cache.blocks);
+            let floats = floats_of(&cache);
             if floats > len && 4 * (floats as u128) < isize::MAX as u128 {
                 cache.blocks = 1;
             }
         }
         a.roles.fill(0);
         (a.outputs_overlap, a.wrong) = (false, alignment_error);
-        let floats = sdpa_cache_floats(cache.dim, cache.value_dim, cache.blocks);
+        let floats = floats_of(&cache);
         let held = len..len + floats.min(len);
         let was = cache;
         let what = a.input.below(6);
@@ -712,7 +916,13 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize, position: O
                 let (keys, values) = (a.matrix(n, depth), a.matrix(n, width));
                 a.roles[held.clone()].fill(OUTPUT);
                 // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
-                run(a, || unsafe { sdpa_cache_append(&mut cache, keys, values) })
+                run(a, || unsafe {
+                    if elements {
+                        sdpa_cache_append_elements(&mut cache, keys, values)
+                    } else {
+                        sdpa_cache_append(&mut cache, keys, values)
+                    }
+                })
             }
             2 => {
                 let n = a.input.any(100);
@@ -740,12 +950,20 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize, position: O
                     _ => (cache.appended.div_ceil(SPAN) - cache.dropped / SPAN) as usize,
                 };
                 let (states, states_len) = a.output_states(spans, queries, cache.value_dim);
-                let (space, len) = a.workspace(cache.dim, cache.value_dim);
+                let (space, len) = a.workspace_of(workspace(&cache));
                 let options = a.write_options(&options);
                 a.wrong = a.wrong.or(backend_error);
                 // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
                 run(a, || unsafe {
-                    if axes == 3 {
+                    if elements {
+                        call!(
+                            a.on,
+                            sdpa_cache_states_elements,
+                            sdpa_cache_states_elements_on(
+                                &cache, queries, options, states, states_len, space, len,
+                            )
+                        )
+                    } else if axes == 3 {
                         call!(
                             a.on,
                             sdpa_cache_states_heads,
@@ -767,20 +985,33 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize, position: O
             }
             _ => {
                 a.roles[held.clone()].fill(INPUT);
-                let queries = a.matrix(rows, depth);
+                let queries = a.heads(2, [1, rows, depth]);
                 let keys = cache.appended.saturating_sub(cache.dropped) as usize;
                 let options = a.options(keys, queries.rows);
-                let (out, lse) = (a.output(rows, width), a.array(queries.rows, true));
-                let (space, len) = a.workspace(cache.dim, cache.value_dim);
+                let out = a.output_heads(2, [1, rows, width]);
+                let lse = a.array(queries.rows, true);
+                let (space, len) = a.workspace_of(workspace(&cache));
                 let options = a.write_options(&options);
                 a.wrong = a.wrong.or(backend_error);
                 // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
                 run(a, || unsafe {
-                    call!(
-                        a.on,
-                        sdpa_cache_attend,
-                        sdpa_cache_attend_on(&cache, queries, options, out, lse, space, len,)
-                    )
+                    if elements {
+                        let sinks = ptr::null();
+                        call!(
+                            a.on,
+                            sdpa_cache_attend_elements,
+                            sdpa_cache_attend_elements_on(
+                                &cache, queries, options, sinks, out, lse, space, len,
+                            )
+                        )
+                    } else {
+                        let (queries, out) = (matrix_of(queries), matrix_mut_of(out));
+                        call!(
+                            a.on,
+                            sdpa_cache_attend,
+                            sdpa_cache_attend_on(&cache, queries, options, out, lse, space, len,)
+                        )
+                    }
                 })
             }
         };
@@ -797,7 +1028,7 @@ fn cache(a: &mut Arena<'_>, rows: usize, depth: usize, width: usize, position: O
             assert!(keys <= 64 * cache.blocks as u64 && words(&cache)[..3] == words(&was)[..3]);
         }
     }
-    assert!(size_of::<sdpa_cache>() == 4 * size_of::<usize>() + 16);
+    assert!(size_of::<sdpa_cache>() == 4 * size_of::<usize>() + 24);
 }
 
 /// One call, and the same keys in parts, each now and then in a cache: their states, joined, have the bits of the

@@ -6,8 +6,11 @@
 //! each family       scores of `Attention::scores`, and outputs and pattern computed from these scores in
 //!                   f64: within their bounds
 //! two parts, merged within the bound of one call
+//! elements          of f16 and bf16: the bits of the widened keys and values; of i8 too: over arrays == over a
+//!                   cache == states of spans, joined
 //! ```
 
+mod elements;
 mod options;
 mod truth;
 
@@ -119,7 +122,7 @@ impl Guarded {
 }
 
 /// Input bytes: query heads and KV heads; queries, keys; dim and width; a cut and a layout of one byte each;
-/// the values of queries, keys and values; the options.
+/// the values of queries, keys and values; the options; the formats of keys and values.
 pub(crate) fn check(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let heads = input.u8();
@@ -154,6 +157,10 @@ pub(crate) fn check(bytes: &[u8]) {
         case.interleaved(backend).assert_is("interleaved", &state);
         case.check_cache(backend, kind);
         case.in_spans(backend, kind).assert_is("spans, joined", &state);
+    }
+    let formats = input.u8();
+    if formats % 16 != 0 {
+        case.check_elements(formats);
     }
     for (backend, state) in families {
         let merged = case.in_parts(backend, cut);
@@ -246,9 +253,19 @@ impl Case {
         spans: usize,
         run: impl FnOnce(&mut [f32], &mut [f32]) -> Result<(), Error>,
     ) -> Vec<f32> {
+        self.states_of(Attention::workspace, spans, run)
+    }
+
+    /// [`states`](Self::states) with another workspace.
+    fn states_of(
+        &self,
+        workspace: impl Fn(usize, usize) -> usize,
+        spans: usize,
+        run: impl FnOnce(&mut [f32], &mut [f32]) -> Result<(), Error>,
+    ) -> Vec<f32> {
         let queries = self.queries.heads * self.queries.tokens;
         let mut states = Guarded::new(spans * queries * Attention::state_floats(self.values.dim));
-        let mut workspace = Guarded::new(self.workspace());
+        let mut workspace = Guarded::new(workspace(self.keys.dim, self.values.dim));
         run(states.inner(), workspace.inner()).expect("sizes agree");
         workspace.checked("workspace");
         states.checked("states")

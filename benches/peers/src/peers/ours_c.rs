@@ -160,6 +160,8 @@ fn cached<'a>(
                 blocks: 0,
                 appended: 0,
                 dropped: 0,
+                key_format: sdpa_capi::SDPA_F32,
+                value_format: sdpa_capi::SDPA_F32,
             };
             // SAFETY: the storage lives as long as the call, and each array has as many floats as its shape says.
             let statuses = unsafe {
