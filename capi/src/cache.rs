@@ -213,8 +213,7 @@ pub unsafe extern "C" fn sdpa_cache_append(
         let inputs = [keys.operand()?, values.operand()?];
         // SAFETY: as the caller promises.
         unsafe {
-            change(cache, &inputs, |cache, positions| {
-                cache.check_floats()?;
+            change::<KvCacheRef<'_>>(cache, &inputs, |cache, positions| {
                 let [first, second] = cache.lens();
                 let to_values = cache.storage.wrapping_add(first);
                 // The values follow the keys, so the slices are disjoint.
@@ -245,7 +244,7 @@ pub unsafe extern "C" fn sdpa_cache_append_elements(
         let inputs = [keys.operand()?, values.operand()?];
         // SAFETY: as the caller promises.
         unsafe {
-            change(cache, &inputs, |cache, positions| {
+            change::<AnyCacheRef<'_>>(cache, &inputs, |cache, positions| {
                 let &sdpa_cache { dim, value_dim, blocks, .. } = cache;
                 let [to_keys, to_values] = cache.sides()?;
                 let (to_keys, to_values) = (cache.slice_mut(to_keys), cache.slice_mut(to_values));
@@ -271,7 +270,9 @@ fn append_failure(error: Error, keys: &sdpa_matrix, dim: usize) -> Failure {
 #[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
 pub unsafe extern "C" fn sdpa_cache_truncate(cache: *mut sdpa_cache, len: usize) -> sdpa_status {
     // SAFETY: as the caller promises.
-    status(unsafe { change(cache, &[], |_, positions| Ok(positions.truncate(len)?)) })
+    status(unsafe {
+        change::<AnyCacheRef<'_>>(cache, &[], |_, positions| Ok(positions.truncate(len)?))
+    })
 }
 
 /// Removes the keys at position and after it; the next key appended has that position.
@@ -284,7 +285,9 @@ pub unsafe extern "C" fn sdpa_cache_truncate_to(
     position: u64,
 ) -> sdpa_status {
     // SAFETY: as the caller promises.
-    status(unsafe { change(cache, &[], |_, positions| Ok(positions.truncate_to(position)?)) })
+    status(unsafe {
+        change::<AnyCacheRef<'_>>(cache, &[], |_, positions| Ok(positions.truncate_to(position)?))
+    })
 }
 
 /// Drops the oldest keys until the cache holds at most len (sliding window). Blocks without keys are
@@ -296,7 +299,7 @@ pub unsafe extern "C" fn sdpa_cache_truncate_to(
 pub unsafe extern "C" fn sdpa_cache_slide(cache: *mut sdpa_cache, len: usize) -> sdpa_status {
     // SAFETY: as the caller promises.
     status(unsafe {
-        change(cache, &[], |cache, positions| {
+        change::<AnyCacheRef<'_>>(cache, &[], |cache, positions| {
             if let Some([by, count]) = positions.slide(len) {
                 for (side, columns) in cache.sides()?.into_iter().zip([cache.dim, 1]) {
                     cache.shift(side, columns, by, count);
@@ -789,12 +792,13 @@ unsafe fn run<V: View>(
     result.map_err(|error| Failure::of(error, shape_status))
 }
 
-/// Calls `change`, which reads `inputs`, with the fields of `cache` and its positions, and writes these back.
+/// Calls `change`, which reads `inputs`, with the fields of `cache` and its positions, and writes these back. The cache
+/// is one of `V`.
 ///
 /// # Safety
 ///
 /// `cache` is NULL, or it and its storage may be read and written and nobody else uses them.
-unsafe fn change(
+unsafe fn change<V: View>(
     cache: *mut sdpa_cache,
     inputs: &[Region<'_>],
     change: impl FnOnce(&sdpa_cache, &mut CachePositions) -> Checked<()>,
@@ -802,7 +806,7 @@ unsafe fn change(
     let structure_span = array(cache.cast_const(), 1)?;
     // SAFETY: aligned, not NULL, and as the caller promises.
     let fields = unsafe { &*cache };
-    let (mut positions, storage_span) = (fields.positions()?, fields.span()?);
+    let (mut positions, storage_span) = (fields.positions()?, V::span(fields)?);
     structure_span.check_disjoint(storage_span)?;
     for input in inputs {
         input.check_disjoint(structure_span)?;

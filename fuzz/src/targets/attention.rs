@@ -159,7 +159,7 @@ pub(crate) fn check(bytes: &[u8]) {
         case.in_spans(backend, kind).assert_is("spans, joined", &state);
     }
     let formats = input.u8();
-    if formats % 16 != 0 {
+    if !formats.is_multiple_of(16) {
         case.check_elements(formats);
     }
     for (backend, state) in families {

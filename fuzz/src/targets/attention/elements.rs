@@ -135,12 +135,12 @@ impl Case {
                 };
                 state.assert_is("elements and floats", &widened.run(backend));
             }
-            self.from_cache::<K, V>(backend, &state);
+            self.in_a_cache::<K, V>(backend, &state);
         }
     }
 
     /// A cache that all keys and values of the one KV head are appended to.
-    fn from_cache<K: Format, V: Format>(&self, backend: Backend, want: &State) {
+    fn in_a_cache<K: Format, V: Format>(&self, backend: Backend, want: &State) {
         let (keys, tokens) = (self.keys.tokens, self.queries.tokens);
         let offset = self.options.offset.checked_sub(keys as isize - tokens as isize);
         let (Some(offset), 1) = (offset, self.keys.heads) else { return };
