@@ -260,13 +260,14 @@ fn projections_of_elements(backend: Backend) {
             // A scale for each output.
             let w = Elements::<E>::of(&random(rng, outputs, inputs));
             let mut first = None;
-            for layout in layouts(outputs, inputs) {
+            for (i, layout) in layouts(outputs, inputs).into_iter().enumerate() {
                 let held = Held::of(&w, layout);
-                let out = in_every_layout("project", [&x], [tokens, outputs], |[x], out| {
-                    let (w, scales) = (held.view().t(), &held.scales);
-                    backend.project_elements(x.view(), w, scales, None, out).expect("shape");
-                });
-                assert_same_bits("w", &out.data, &first.get_or_insert(out.clone()).data);
+                let x = GuardedMatrix::of(&x, layouts(tokens, inputs)[i]);
+                let mut out = GuardedMatrix::empty(layouts(tokens, outputs)[i]);
+                let (w, scales, to) = (held.view().t(), &held.scales, out.view_mut());
+                backend.project_elements(x.view(), w, scales, None, to).expect("shape");
+                let out = out.checked("project");
+                assert_same_bits("project", &out.data, &first.get_or_insert(out.clone()).data);
             }
         }
     }
@@ -283,20 +284,20 @@ fn attention_of_elements(backend: Backend) {
             let attention = Attention::new().on(backend).causal().query_offset(keys as isize / 2);
             let mut workspace = vec![f32::NAN; Attention::elements_workspace(dim, width)];
             let mut first = None;
-            for (key_layout, value_layout) in
-                layouts(keys, dim).into_iter().zip(layouts(keys, width))
-            {
-                let (k, v) = (Held::of(&k, key_layout), Held::of(&v, value_layout));
-                let out = in_every_layout("elements", [&q], [tokens, width], |[q], out| {
-                    let mut log_sum_exp = vec![0.0; tokens];
-                    let keys = E::with_scales(k.view().into(), &k.scales);
-                    let values = E::with_scales(v.view().into(), &v.scales);
-                    let logarithms = Some(&mut log_sum_exp[..]);
-                    attention
-                        .run_elements(q.view(), keys, values, out, logarithms, &mut workspace)
-                        .expect("shape");
-                });
-                assert_same_bits("k, v", &out.data, &first.get_or_insert(out.clone()).data);
+            for i in 0..layouts(1, 1).len() {
+                let k = Held::of(&k, layouts(keys, dim)[i]);
+                let v = Held::of(&v, layouts(keys, width)[i]);
+                let q = GuardedMatrix::of(&q, layouts(tokens, dim)[i]);
+                let mut out = GuardedMatrix::empty(layouts(tokens, width)[i]);
+                let mut log_sum_exp = vec![0.0; tokens];
+                let of_keys = E::with_scales(k.view().into(), &k.scales);
+                let of_values = E::with_scales(v.view().into(), &v.scales);
+                let (to, logarithms) = (out.view_mut(), Some(&mut log_sum_exp[..]));
+                attention
+                    .run_elements(q.view(), of_keys, of_values, to, logarithms, &mut workspace)
+                    .expect("shape");
+                let out = out.checked("elements");
+                assert_same_bits("elements", &out.data, &first.get_or_insert(out.clone()).data);
             }
         }
     }
