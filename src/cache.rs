@@ -434,8 +434,7 @@ struct Sizes {
 impl Sizes {
     /// The number of keys whose elements of one column are adjacent.
     fn row(self) -> usize {
-        // Not 0, as the compiler sees.
-        if IS_RING { KEY_BLOCK } else { (KEY_BLOCK * self.blocks).max(KEY_BLOCK) }
+        if IS_RING { KEY_BLOCK } else { KEY_BLOCK * self.blocks }
     }
 
     /// The sizes of a cache in slices of these lengths: as many blocks as fit into all of them.
@@ -550,7 +549,7 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
     pub fn slide(&mut self, len: usize) {
         if let Some([by, count]) = self.positions.slide(len) {
             let Sizes { dim, value_dim, .. } = self.sizes;
-            for column in self.keys.chunks_mut(self.sizes.row()).take(dim) {
+            for column in self.keys.chunks_mut(self.sizes.row().max(1)).take(dim) {
                 shift(column, by, count);
             }
             shift(self.values, by * value_dim, count * value_dim);
@@ -631,7 +630,7 @@ impl<E: Element> Storage for Slices<'_, E> {
     ) {
         let dim = floats.cols();
         let Some(scale) = self.write_scale(floats, row, slot * length + key) else { return };
-        let storage = self.elements.chunks_mut(length).skip(slot * dim);
+        let storage = self.elements.chunks_mut(length.max(1)).skip(slot * dim);
         for (col, lanes) in storage.take(dim).enumerate() {
             if let (Some(lane), Some(x)) = (lanes.get_mut(key), floats.get(row, col)) {
                 *lane = E::round(x, scale);
@@ -877,7 +876,8 @@ fn of_keys<'a, E: Element>(
     sizes: Sizes,
 ) -> Result<ElementsRef<'a, E>, Error> {
     let length = sizes.row();
-    let elements = MatrixRef::new(keys, keys.len() / length, length)?.into();
+    let elements =
+        MatrixRef::new(keys, keys.len().checked_div(length).unwrap_or(0), length)?.into();
     Ok(ElementsRef { elements, scales: MatrixRef::from_row(scales) })
 }
 
