@@ -240,7 +240,12 @@ impl<'a, E: Load> RowQuads<'a, E> {
                 }
             }
         }
-        let mut rows: [*const E; 4] = array!(|i| at.wrapping_add(i * row_stride));
+        let mut rows: [*const E; 4] = array!(|i| {
+            let row = at.wrapping_add(i * row_stride);
+            // `black_box` hides the stride from the compiler on hosts: with one pointer and multiples of the stride, the
+            // loop over single floats has an instruction more.
+            if cfg!(microcontroller) { row } else { core::hint::black_box(row) }
+        });
         // A constant step becomes part of the load addresses. On a microcontroller the loop over single
         // floats is too short to gain by that.
         let is_short = const { C == 1 && cfg!(microcontroller) };
