@@ -8,7 +8,8 @@ use std::{
 /// Builds an example and returns its path. `cargo test --test all` builds no examples, and the target
 /// directory may be anywhere: cargo builds the current version and reports the path.
 pub(crate) fn build(name: &str) -> PathBuf {
-    let mut build = Command::new(env!("CARGO"));
+    // Read at run time: `env!` would compile the tests again for each path of cargo.
+    let mut build = Command::new(std::env::var_os("CARGO").expect("set by cargo"));
     build.args(["build", "--example", name, "--message-format=json"]);
     build.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
     build.arg("--target-dir").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join(".."));
