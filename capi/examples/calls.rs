@@ -261,9 +261,9 @@ impl Calls {
 
     fn cache(&mut self, workspace: &mut [f32]) {
         let (dim, width) = (1 + self.below(20), 1 + self.below(20));
-        let _ = self.take((dim + width) * KEY_BLOCK * 2);
-        let mut keys_held = vec![0.0; dim * KEY_BLOCK * 2];
-        let mut values_held = vec![0.0; width * KEY_BLOCK * 2];
+        let _ = self.take((dim + width) * 192);
+        let mut keys_held = vec![0.0; dim * 192];
+        let mut values_held = vec![0.0; width * 192];
         let mut span = CachePositions::default();
         let mut cache =
             KvCacheMut::new(&mut keys_held, &mut values_held, dim, width, &mut span).unwrap();

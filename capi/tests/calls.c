@@ -110,9 +110,10 @@ static sdpa_options options(size_t keys, size_t queries) {
     return o;
 }
 
+/* Room for all of them, whatever the size of a block, which is another on boards. */
 static void cache(void) {
     const size_t dim = 1 + below(20), width = 1 + below(20);
-    const size_t len = SDPA_CACHE_FLOATS(dim, width, 2);
+    const size_t len = SDPA_CACHE_FLOATS(dim, width, 192 / SDPA_KEY_BLOCK);
     sdpa_cache held;
     note((uint64_t)sdpa_cache_init(&held, dim, width, take(len), len));
     for (int step = 0; step < 8; step++) {
@@ -172,7 +173,7 @@ static void note_out(const float *out, size_t n) {
 
 /* Formats: attention, its states, a cache and a projection. */
 static void elements(void) {
-    static float storage[SDPA_CACHE_FLOATS(20, 20, 1)], of_keys[40 * 20], of_values[40 * 20], scales[2][40];
+    static float storage[SDPA_CACHE_FLOATS(20, 20, 64 / SDPA_KEY_BLOCK)], of_keys[40 * 20], of_values[40 * 20], scales[2][40];
     const sdpa_format key_format = (sdpa_format)below(4), value_format = (sdpa_format)below(4);
     const size_t n = 1 + below(40), tokens = 1 + below(9), dim = 1 + below(20), width = 1 + below(20);
     const sdpa_array k = narrowed(key_format, n, dim, of_keys, scales[0]);
