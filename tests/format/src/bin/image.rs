@@ -68,9 +68,8 @@ mod image {
             CachePositions: CachePositions::new(70, 64)? => "CachePositions { appended: 70, dropped: 64 }",
             ElementsRef<f32>: matrix.into()
                 => "ElementsRef { elements: HeadsRef { first: MatrixRef(Layout { rows: 6, cols: 4, \
-                    row_stride: 4, col_stride: 1 }), heads: 1, stride: 0 }, scales: HeadsRef { \
-                    first: MatrixRef(Layout { rows: 0, cols: 0, row_stride: 0, col_stride: 1 }), \
-                    heads: 0, stride: 0 } }",
+                    row_stride: 4, col_stride: 1 }), heads: 1, stride: 0 }, scales: MatrixRef(Layout { \
+                    rows: 0, cols: 0, row_stride: 0, col_stride: 1 }) }",
             F16: F16::from_f32(1.0) => "F16(15360)",
             Family: Backend::SCALAR.family() => "NonFma",
             HeadsMut: HeadsMut::stacked(&mut more, 2, 3, 4)?
