@@ -42,7 +42,10 @@ fn decode(image: &[u8], log: &[u8]) -> Result<Vec<String>, Box<dyn Error>> {
 
 /// Returns the names in `pub use` in upper camel case: types, without constants.
 fn public_types(lib: &str) -> BTreeSet<&str> {
-    let uses = lib.split("\npub use ").skip(1).filter_map(|text| text.split(';').next());
+    // What is hidden from the docs is split off with the line before it.
+    let lib = lib.split("#[doc(hidden)]\npub use ");
+    let uses = lib.flat_map(|text| text.split("\npub use ").skip(1));
+    let uses = uses.filter_map(|text| text.split(';').next());
     uses.flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_'))
         .filter(|name| name.starts_with(char::is_uppercase) && name.contains(char::is_lowercase))
         .collect()
