@@ -15,8 +15,12 @@ use crate::{
 mod any;
 #[cfg(feature = "defmt")]
 mod format;
+mod storage;
 
 pub use any::{AnyCacheRef, AnySlice, AnySliceMut, append_any};
+pub use storage::shift;
+
+use storage::{Sizes, Slices, append, of_keys, of_values};
 
 /// The number of keys in a block of a KV cache: 64, and on microcontrollers 16.
 pub const KEY_BLOCK: usize = STORAGE_BLOCK;
@@ -41,14 +45,14 @@ impl CachePositions {
         if dropped > appended { Err(Error::Shape) } else { Ok(Self { appended, dropped }) }
     }
 
+    // What the C library calls; not part of the API.
+
     /// Whether `blocks` blocks have room for these keys.
     #[doc(hidden)]
     pub fn fits(self, blocks: usize) -> bool {
         let used = self.appended.div_ceil(STORED) - self.dropped / STORED;
         usize::try_from(used).is_ok_and(|used| used <= blocks)
     }
-
-    // What the C library calls; not part of the API.
 
     #[doc(hidden)]
     pub const fn appended(&self) -> u64 {
@@ -422,41 +426,6 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-struct Sizes {
-    dim: usize,
-    value_dim: usize,
-    /// The number of blocks of [`KEY_BLOCK`] keys.
-    blocks: usize,
-}
-
-impl Sizes {
-    /// The number of keys whose elements of one column are adjacent.
-    fn row(self) -> usize {
-        if IS_RING { KEY_BLOCK } else { KEY_BLOCK * self.blocks }
-    }
-
-    /// The sizes of a cache in slices of these lengths: as many blocks as fit into all of them.
-    fn of<K: Element, V: Element>(
-        [keys, values]: [usize; 2],
-        [key_scales, value_scales]: [usize; 2],
-        [dim, value_dim]: [usize; 2],
-    ) -> Result<Self, Error> {
-        let elements = |width: usize| width.checked_mul(KEY_BLOCK).filter(|&n| n > 0);
-        let blocks = |len: usize, width| elements(width).and_then(|block| len.checked_div(block));
-        let of_scales = |len: usize, size| if size == 0 { usize::MAX } else { len / KEY_BLOCK };
-        let (keys, values) =
-            blocks(keys, dim).zip(blocks(values, value_dim)).ok_or(Error::Shape)?;
-        let scales = of_scales(key_scales, size_of::<K::Scale>())
-            .min(of_scales(value_scales, size_of::<V::Scale>()));
-        match keys.min(values).min(scales) {
-            0 => Err(Error::Shape),
-            blocks => Ok(Self { dim, value_dim, blocks }),
-        }
-    }
-}
-
 /// A KV cache in caller-provided storage: [`KvCache`] with sizes chosen at run time.
 #[derive(Debug)]
 pub struct KvCacheMut<'a, K: Element = f32, V: Element = K> {
@@ -550,11 +519,11 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
         if let Some([by, count]) = self.positions.slide(len) {
             let Sizes { dim, value_dim, .. } = self.sizes;
             for column in self.keys.chunks_mut(self.sizes.row().max(1)).take(dim) {
-                shift(column, by, count);
+                shift::<KEY_BLOCK, _>(column, by, count);
             }
-            shift(self.values, by * value_dim, count * value_dim);
-            shift(self.key_scales, by, count);
-            shift(self.value_scales, by, count);
+            shift::<KEY_BLOCK, _>(self.values, by * value_dim, count * value_dim);
+            shift::<KEY_BLOCK, _>(self.key_scales, by, count);
+            shift::<KEY_BLOCK, _>(self.value_scales, by, count);
         }
     }
 
@@ -569,129 +538,6 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
             positions: *self.positions,
         }
     }
-}
-
-/// Moves `count` elements to the front, by `by`, a multiple of [`KEY_BLOCK`]. Block by block: one of floats takes a few
-/// instructions, and `memmove` would take 1.5 KB of flash.
-fn shift<T: Copy>(of: &mut [T], by: usize, count: usize) {
-    let (blocks, _) = of.as_chunks_mut::<KEY_BLOCK>();
-    for i in 0..count.div_ceil(KEY_BLOCK) {
-        let Some((to, [from, ..])) = blocks.split_at_mut_checked(i + by / KEY_BLOCK) else {
-            return;
-        };
-        if let Some(to) = to.get_mut(i) {
-            *to = *from;
-        }
-    }
-}
-
-/// What keys or values are written to.
-trait Storage {
-    /// Whether elements can represent a row of floats.
-    fn represents(&mut self, floats: MatrixRef<'_>, row: usize) -> bool;
-
-    /// Writes a key: `key` of the slot, whose columns have `length` elements.
-    fn write_key(&mut self, floats: MatrixRef<'_>, row: usize, at: [usize; 2], length: usize);
-
-    /// Writes a value as row `at`.
-    fn write_value(&mut self, floats: MatrixRef<'_>, row: usize, at: usize);
-}
-
-struct Slices<'a, E: Element> {
-    elements: &'a mut [E],
-    scales: &'a mut [E::Scale],
-}
-
-impl<E: Element> Slices<'_, E> {
-    /// Writes the scale of row `at`, and returns it.
-    #[inline(always)]
-    fn write_scale(&mut self, floats: MatrixRef<'_>, row: usize, at: usize) -> Option<E::Scale> {
-        let scale = E::scale_of(floats, row)?;
-        if let Some(to) = self.scales.get_mut(at) {
-            *to = scale;
-        }
-        Some(scale)
-    }
-}
-
-impl<E: Element> Storage for Slices<'_, E> {
-    #[inline(always)]
-    fn represents(&mut self, floats: MatrixRef<'_>, row: usize) -> bool {
-        E::scale_of(floats, row).is_some()
-    }
-
-    #[inline(always)]
-    fn write_key(
-        &mut self,
-        floats: MatrixRef<'_>,
-        row: usize,
-        [slot, key]: [usize; 2],
-        length: usize,
-    ) {
-        let dim = floats.cols();
-        let Some(scale) = self.write_scale(floats, row, slot * length + key) else { return };
-        let storage = self.elements.chunks_mut(length.max(1)).skip(slot * dim);
-        for (col, lanes) in storage.take(dim).enumerate() {
-            if let (Some(lane), Some(x)) = (lanes.get_mut(key), floats.get(row, col)) {
-                *lane = E::round(x, scale);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn write_value(&mut self, floats: MatrixRef<'_>, row: usize, at: usize) {
-        let dim = floats.cols();
-        let Some(scale) = self.write_scale(floats, row, at) else { return };
-        for (col, to) in self.elements.iter_mut().skip(at * dim).take(dim).enumerate() {
-            if let Some(x) = floats.get(row, col) {
-                *to = E::round(x, scale);
-            }
-        }
-    }
-}
-
-/// See [`KvCache::append`].
-#[inline(always)]
-fn append(
-    mut to_keys: impl Storage,
-    mut to_values: impl Storage,
-    sizes: Sizes,
-    positions: &mut CachePositions,
-    [keys, values]: [MatrixRef<'_>; 2],
-) -> Result<(), Error> {
-    let Sizes { dim, value_dim, blocks } = sizes;
-    if keys.rows() != values.rows() || keys.cols() != dim || values.cols() != value_dim {
-        return Err(Error::Shape);
-    }
-    let CachePositions { appended, dropped } = *positions;
-    let end = appended.saturating_add(keys.rows() as u64);
-    if !(CachePositions { appended: end, dropped }).fits(blocks) {
-        return Err(Error::Capacity);
-    }
-    if end - appended != keys.rows() as u64 {
-        return Err(Error::Position);
-    }
-    let are_representable =
-        |row| to_keys.represents(keys, row) && to_values.represents(values, row);
-    if !(0..keys.rows()).all(are_representable) {
-        return Err(Error::Range);
-    }
-    let length = sizes.row();
-    let (mut slot, mut key) = if IS_RING {
-        (slot(appended / STORED, blocks), (appended % STORED) as usize)
-    } else {
-        (0, (appended - positions.first_stored()) as usize)
-    };
-    for row in 0..keys.rows() {
-        to_keys.write_key(keys, row, [slot, key], length);
-        to_values.write_value(values, row, slot * length + key);
-        key += 1;
-        if key == length {
-            (slot, key) = (if slot + 1 == blocks { 0 } else { slot + 1 }, 0);
-        }
-    }
-    positions.appended = end;
-    Ok(())
 }
 
 /// A read-only view of a KV cache for attention. Threads can share it.
@@ -866,29 +712,4 @@ impl<'a, K: Element, V: Element> KvCacheRef<'a, K, V> {
         let values = of_values(self.values, V::scales(self.value_scales), self.sizes.value_dim)?;
         run(&attention.elements(keys, values, Some(&self.positions.ring(self.sizes.blocks))))
     }
-}
-
-/// The keys in storage: a row for each column of each block, or of all.
-#[inline(always)]
-fn of_keys<'a, E: Element>(
-    keys: &'a [E],
-    scales: &'a [f32],
-    sizes: Sizes,
-) -> Result<ElementsRef<'a, E>, Error> {
-    let length = sizes.row();
-    let elements =
-        MatrixRef::new(keys, keys.len().checked_div(length).unwrap_or(0), length)?.into();
-    Ok(ElementsRef { elements, scales: MatrixRef::from_row(scales) })
-}
-
-/// The values in storage: a row for each key.
-#[inline(always)]
-fn of_values<'a, E: Element>(
-    values: &'a [E],
-    scales: &'a [f32],
-    value_dim: usize,
-) -> Result<ElementsRef<'a, E>, Error> {
-    let rows = values.len().checked_div(value_dim).ok_or(Error::Shape)?;
-    let elements = MatrixRef::new(values, rows, value_dim)?.into();
-    Ok(ElementsRef { elements, scales: MatrixRef::from_row(scales) })
 }

@@ -97,7 +97,6 @@ pub(crate) trait Side {
         &'t self,
         on: (Backend, Option<&Ring>),
         block: Block,
-        keys: Range<usize>,
         to: &'t mut [f32],
     ) -> Option<MatrixRef<'t>>;
 
@@ -106,7 +105,6 @@ pub(crate) trait Side {
         &'t self,
         on: (Backend, Option<&Ring>),
         block: Block,
-        cols: Range<usize>,
         to: &'t mut [f32],
     ) -> Option<MatrixRef<'t>>;
 
@@ -167,22 +165,18 @@ impl<E: Element> Side for ElementsRef<'_, E> {
         &'t self,
         (backend, ring): (Backend, Option<&Ring>),
         block: Block,
-        keys: Range<usize>,
         to: &'t mut [f32],
     ) -> Option<MatrixRef<'t>> {
-        let of = self.key_rows(ring, block)?.rows_from(keys.start, keys.len())?;
-        widened(backend, of, to)
+        widened(backend, self.key_rows(ring, block)?, to)
     }
 
     fn values<'t>(
         &'t self,
         (backend, ring): (Backend, Option<&Ring>),
         block: Block,
-        cols: Range<usize>,
         to: &'t mut [f32],
     ) -> Option<MatrixRef<'t>> {
-        let of = self.value_rows(ring, block)?;
-        widened(backend, of.submatrix(0..block.count, cols)?, to)
+        widened(backend, self.value_rows(ring, block)?, to)
     }
 
     fn are_finite(&self, ring: Option<&Ring>, block: Block) -> bool {
@@ -230,22 +224,12 @@ impl<K: Side, V: Side> Elements for KeysAndValues<'_, K, V> {
         Some([self.keys.any_keys(self.ring, block)?, self.values.any_values(self.ring, block)?])
     }
 
-    fn keys<'t>(
-        &'t self,
-        block: Block,
-        keys: Range<usize>,
-        to: &'t mut [f32],
-    ) -> Option<MatrixRef<'t>> {
-        self.keys.keys(self.on(), block, keys, to)
+    fn keys<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+        self.keys.keys(self.on(), block, to)
     }
 
-    fn values<'t>(
-        &'t self,
-        block: Block,
-        cols: Range<usize>,
-        to: &'t mut [f32],
-    ) -> Option<MatrixRef<'t>> {
-        self.values.values(self.on(), block, cols, to)
+    fn values<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+        self.values.values(self.on(), block, to)
     }
 
     fn values_are_finite(&self, block: Block) -> bool {

@@ -4,7 +4,7 @@
 
 use sdpa::{
     Attention, Backend, Bf16, CachePositions, Element, ElementsRef, Error, F16, HeadsMut, HeadsRef,
-    I8, KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef, narrow,
+    I8, KvCacheMut, MatrixMut, MatrixRef, narrow,
 };
 
 struct Calls {
@@ -135,9 +135,8 @@ impl Calls {
         self.note_floats(&states);
 
         let (keys, values) = (self.take(n * dim), self.take(n * width));
-        let (mut keys_held, mut values_held) =
-            (vec![K::ZERO; dim * KEY_BLOCK], vec![V::ZERO; width * KEY_BLOCK]);
-        let mut scales = (K::room(KEY_BLOCK), V::room(KEY_BLOCK));
+        let (mut keys_held, mut values_held) = (vec![K::ZERO; dim * 64], vec![V::ZERO; width * 64]);
+        let mut scales = (K::room(64), V::room(64));
         let mut span = CachePositions::new(3, 3).unwrap();
         let mut cache = KvCacheMut::<K, V>::with_scales(
             &mut keys_held,
@@ -148,19 +147,23 @@ impl Calls {
         )
         .unwrap();
         self.note_status(Ok(()));
-        let keys = MatrixRef::new(&keys, n, dim).unwrap();
-        self.note_status(cache.append(keys, MatrixRef::new(&values, n, width).unwrap()));
-        let view = cache.view();
-        let result = view.attend_with_log_sum_exp(
-            &attention,
-            q,
-            MatrixMut::new(&mut out, tokens, width).unwrap(),
-            &mut lse,
-            workspace,
-        );
-        self.note_status(result);
-        self.note_floats(&out);
-        self.note_floats(&lse);
+        for count in [n, n.min(21)] {
+            let keys = MatrixRef::new(&keys[..count * dim], count, dim).unwrap();
+            let values = MatrixRef::new(&values[..count * width], count, width).unwrap();
+            self.note_status(cache.append(keys, values));
+            let result = cache.view().attend_with_log_sum_exp(
+                &attention,
+                q,
+                MatrixMut::new(&mut out, tokens, width).unwrap(),
+                &mut lse,
+                workspace,
+            );
+            self.note_status(result);
+            self.note_floats(&out);
+            self.note_floats(&lse);
+            cache.slide(self.below(25));
+            self.note_status(Ok(()));
+        }
 
         let (w, scales) = self.narrowed::<K>(width, dim);
         let w = MatrixRef::new(&w, width, dim).unwrap().t();

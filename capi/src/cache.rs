@@ -4,7 +4,7 @@ use core::ptr;
 
 use sdpa::{
     AnyCacheRef, AnySlice, AnySliceMut, Attention, Backend, CachePositions, Error, HeadsMut,
-    HeadsRef, KEY_BLOCK, KvCacheMut, KvCacheRef, append_any,
+    HeadsRef, KEY_BLOCK, KvCacheMut, KvCacheRef, append_any, shift,
 };
 
 use crate::{
@@ -513,7 +513,7 @@ impl sdpa_cache {
         };
         if format == SDPA_I8 {
             // SAFETY: as the caller promises.
-            shift(unsafe { slice_mut(first, rows) }, by, count);
+            shift::<4, _>(unsafe { slice_mut(first, rows) }, by, count);
             first = first.wrapping_add(rows);
         }
         // No overflow: the storage has them all.
@@ -521,7 +521,7 @@ impl sdpa_cache {
         for column in 0..columns {
             let first = first.wrapping_add(floats(rows).wrapping_mul(column));
             // SAFETY: as the caller promises.
-            shift(unsafe { slice_mut(first, floats(rows)) }, floats(by), floats(count + 3));
+            shift::<4, _>(unsafe { slice_mut(first, floats(rows)) }, floats(by), floats(count + 3));
         }
     }
 
@@ -551,17 +551,6 @@ impl sdpa_cache {
             Err(Failure(SDPA_ERROR_CAPACITY))
         } else {
             Ok(())
-        }
-    }
-}
-
-/// Moves `count` floats to the front, by `by`, a multiple of 4; up to three more may move.
-fn shift(of: &mut [f32], by: usize, count: usize) {
-    let (fours, _) = of.as_chunks_mut::<4>();
-    for i in 0..count.div_ceil(4) {
-        let Some((to, [from, ..])) = fours.split_at_mut_checked(i + by / 4) else { return };
-        if let Some(to) = to.get_mut(i) {
-            *to = *from;
         }
     }
 }

@@ -193,10 +193,16 @@ static void elements(void) {
     sdpa_cache held;
     note((uint64_t)sdpa_cache_init_elements(&held, dim, width, key_format, value_format, storage,
                                             SDPA_COUNT(storage), 3));
-    note((uint64_t)sdpa_cache_append_elements(&held, keys, values));
-    note((uint64_t)ON(sdpa_cache_attend_elements, &held, q, &causal, NULL, out, lse, workspace, space));
-    note_out(out.data, tokens * width);
-    note_out(lse, tokens);
+    /* Room for 64 keys: 3 that do not exist, up to 40 and up to 21. */
+    for (int step = 0; step < 2; step++) {
+        const size_t count = step == 0 || n < 21 ? n : 21;
+        const sdpa_matrix some_keys = {keys.data, count, dim, 0, 0}, some_values = {values.data, count, width, 0, 0};
+        note((uint64_t)sdpa_cache_append_elements(&held, some_keys, some_values));
+        note((uint64_t)ON(sdpa_cache_attend_elements, &held, q, &causal, NULL, out, lse, workspace, space));
+        note_out(out.data, tokens * width);
+        note_out(lse, tokens);
+        note((uint64_t)sdpa_cache_slide(&held, below(25)));
+    }
 
     sdpa_array w = narrowed(key_format, width, dim, of_keys, scales[0]);
     const sdpa_matrix x = {q.data, tokens, dim, 0, 0};

@@ -1,6 +1,9 @@
 //! Caches whose elements are known at run time, for the C library. Not part of the API.
 
-use super::{BLOCK, CachePositions, Sizes, Slices, Storage, of_keys, of_values};
+use super::{
+    BLOCK, CachePositions,
+    storage::{Sizes, Slices, Storage, append, of_keys, of_values},
+};
 use crate::{
     attention::{Attention, LOGARITHM},
     elements::{AnyElementsRef, KeysAndValues},
@@ -67,8 +70,7 @@ impl Storage for AnySliceMut<'_> {
     }
 }
 
-/// Appends `keys` and `values` to a cache of `blocks` blocks, whose storage has these lengths: see
-/// [`KvCache::append`](crate::KvCache::append).
+/// Appends keys and values to a cache of these widths and blocks: see [`KvCache::append`](crate::KvCache::append).
 ///
 /// # Errors
 ///
@@ -81,7 +83,7 @@ pub fn append_any(
     positions: &mut CachePositions,
     floats: [MatrixRef<'_>; 2],
 ) -> Result<(), Error> {
-    super::append(to_keys, to_values, Sizes { dim, value_dim, blocks }, positions, floats)
+    append(to_keys, to_values, Sizes { dim, value_dim, blocks }, positions, floats)
 }
 
 /// A [`KvCacheRef`](crate::KvCacheRef) of any elements, which have room for the keys.

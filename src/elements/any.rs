@@ -1,7 +1,5 @@
 //! Keys or values whose elements are known at run time, for the C library. Not part of the API.
 
-use core::ops::Range;
-
 use super::{ElementsRef, Side};
 use crate::{
     dispatch::Backend,
@@ -84,20 +82,18 @@ impl Side for AnyElementsRef<'_> {
         &'t self,
         on: (Backend, Option<&Ring>),
         block: Block,
-        keys: Range<usize>,
         to: &'t mut [f32],
     ) -> Option<MatrixRef<'t>> {
-        of_each!(self, side => side.keys(on, block, keys, to))
+        of_each!(self, side => side.keys(on, block, to))
     }
 
     fn values<'t>(
         &'t self,
         on: (Backend, Option<&Ring>),
         block: Block,
-        cols: Range<usize>,
         to: &'t mut [f32],
     ) -> Option<MatrixRef<'t>> {
-        of_each!(self, side => side.values(on, block, cols, to))
+        of_each!(self, side => side.values(on, block, to))
     }
 
     fn are_finite(&self, ring: Option<&Ring>, block: Block) -> bool {

@@ -321,7 +321,7 @@ trait LaneLayout {
     /// [`score_elements`](Self::score_elements) for all keys of the block, widened into `widened`.
     #[inline(always)]
     fn score_widened(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
-        if let Some(keys) = elements.keys(block, 0..block.count, widened) {
+        if let Some(keys) = elements.keys(block, widened) {
             self.score(keys, MatrixRef::EMPTY);
         }
     }
@@ -349,8 +349,7 @@ trait LaneLayout {
         all: bool,
         widened: &mut [f32],
     ) {
-        let [_, [.., cols]] = elements.shapes();
-        match elements.values(block, 0..cols, widened) {
+        match elements.values(block, widened) {
             Some(values) if all => self.add_values(values, MatrixRef::EMPTY),
             Some(values) => self.add_visible_values(values),
             None => (),

@@ -3,8 +3,6 @@
 //! Keys and values are floats, or [`Elements`] that are widened to floats: all of a block at once, or where
 //! they are loaded.
 
-use core::ops::Range;
-
 use super::mask::{KEY_BLOCK, SPAN_BLOCKS};
 use crate::{
     matrix::{HeadsRef, MatrixMut, MatrixRef},
@@ -236,21 +234,11 @@ pub(crate) trait Elements {
     /// The keys (keys × dim) and the values of a block, for layouts that widen what they load.
     fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]>;
 
-    /// Widens the keys `keys` of a block (keys × dim) into `to`, unless they are floats.
-    fn keys<'t>(
-        &'t self,
-        block: Block,
-        keys: Range<usize>,
-        to: &'t mut [f32],
-    ) -> Option<MatrixRef<'t>>;
+    /// Widens the keys of a block (keys × dim) into `to`, unless they are floats.
+    fn keys<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>>;
 
-    /// Widens the columns `cols` of the values of a block into `to`, unless they are floats.
-    fn values<'t>(
-        &'t self,
-        block: Block,
-        cols: Range<usize>,
-        to: &'t mut [f32],
-    ) -> Option<MatrixRef<'t>>;
+    /// Widens the values of a block into `to`, unless they are floats.
+    fn values<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>>;
 
     /// Whether no value of a block is NaN or infinite.
     fn values_are_finite(&self, block: Block) -> bool;
@@ -274,23 +262,13 @@ impl<E: Elements + ?Sized> Elements for &E {
     }
 
     #[inline(always)]
-    fn keys<'t>(
-        &'t self,
-        block: Block,
-        keys: Range<usize>,
-        to: &'t mut [f32],
-    ) -> Option<MatrixRef<'t>> {
-        (**self).keys(block, keys, to)
+    fn keys<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+        (**self).keys(block, to)
     }
 
     #[inline(always)]
-    fn values<'t>(
-        &'t self,
-        block: Block,
-        cols: Range<usize>,
-        to: &'t mut [f32],
-    ) -> Option<MatrixRef<'t>> {
-        (**self).values(block, cols, to)
+    fn values<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+        (**self).values(block, to)
     }
 
     #[inline(always)]
@@ -324,11 +302,11 @@ impl Elements for Never {
         match *self {}
     }
 
-    fn keys<'t>(&'t self, _: Block, _: Range<usize>, _: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+    fn keys<'t>(&'t self, _: Block, _: &'t mut [f32]) -> Option<MatrixRef<'t>> {
         match *self {}
     }
 
-    fn values<'t>(&'t self, _: Block, _: Range<usize>, _: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+    fn values<'t>(&'t self, _: Block, _: &'t mut [f32]) -> Option<MatrixRef<'t>> {
         match *self {}
     }
 
