@@ -3,7 +3,7 @@
 /// One module per page. A page defines its links for a reader of the repository, at its end; the definitions here stand
 /// before it, and the first one counts.
 macro_rules! pages {
-    ($($page:ident)+) => {$(
+    ($($page:ident $file:literal)+) => {$(
         #[doc = "[`Attention`]: crate::Attention"]
         #[doc = "[`Attention::join`]: crate::Attention::join"]
         #[doc = "[`Attention::run_spans`]: crate::Attention::run_spans"]
@@ -37,9 +37,19 @@ macro_rules! pages {
         #[doc = "[order]: crate::docs::numerics#the-order-of-sums"]
         #[doc = "[what the numbers mean]: crate::docs::numerics#what-the-numbers-mean"]
         #[doc = ""]
-        #[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))]
+        #[doc = include_str!(concat!("../docs/", $file, ".md"))]
         pub mod $page {}
     )+};
 }
 
-pages! { numerics conformance design firmware c python distributed profiling }
+pages! {
+    numerics "numerics"
+    conformance "conformance"
+    design "design"
+    firmware "firmware"
+    c "c"
+    python "python"
+    from_others "from-others"
+    distributed "distributed"
+    profiling "profiling"
+}

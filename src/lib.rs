@@ -51,6 +51,7 @@
 //! * [`docs::firmware`]: boards, costs, memory
 //! * [`docs::c`]: the C library
 //! * [`docs::python`]: the Python package
+//! * [`docs::from_others`]: what options of PyTorch, JAX, ONNX and others are called here
 //! * [`docs::profiling`]: speed, and the benches
 //! * [`docs::conformance`]: ONNX, targets
 //!
