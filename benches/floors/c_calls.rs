@@ -130,6 +130,9 @@ fn attention_with_options(backend: Backend) -> f64 {
         keep_row_stride: 0,
         keep_col_stride: 0,
         sink: &sink,
+        bias_head_stride: 0,
+        keep_head_stride: 0,
+        slopes: std::ptr::null(),
     };
     attention(rust, &c)
 }
