@@ -22,10 +22,14 @@
 
 #![allow(missing_docs, reason = "the macros make public items")]
 
+#[path = "aligned.rs"]
+mod aligned;
+mod c_calls;
 mod common;
 
 use std::env;
 
+use c_calls::C_CALLS;
 use common::{Call, Case, Operation, Shape};
 use iai_callgrind::{
     Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main,
@@ -83,7 +87,42 @@ counts! {
     // end
 }
 
-main!(library_benchmark_groups = kernels);
+/// Makes a benchmark of each call of the C library, and the limits of their counts.
+macro_rules! c_counts {
+    ($($name:ident $what:literal $limit:literal;)+) => {
+        #[library_benchmark]
+        $(#[bench::$name(args = (prepared_c($what)), config = limit($limit))])+
+        fn c(mut call: Call<'static>) -> Call<'static> {
+            call();
+            call
+        }
+
+        library_benchmark_group!(name = in_c; benchmarks = c);
+    };
+}
+
+// The same on avx2, with all that is around the kernel.
+c_counts! {
+    // counted in C
+    dot               "dot of 64" 183;
+    scores            "scores 8 x 8 x 64" 2685;
+    softmax_rows      "row softmax 8 x 8" 814;
+    softmax_columns   "column softmax 8 x 8" 824;
+    attention         "attention 8 x 8 x 64" 7240;
+    attention_options "attention 8 x 8 x 64, every option" 14407;
+    // end
+}
+
+main!(library_benchmark_groups = kernels, in_c);
+
+/// The call in C; `avx2` is the best back end that valgrind knows.
+fn prepared_c(what: &str) -> Call<'static> {
+    let call = C_CALLS.iter().find(|call| call.what == what).expect("a call of this name");
+    let [mut rust, mut c] = (call.rust_and_c)(common::required("avx2"));
+    rust();
+    c();
+    c
+}
 
 /// The call that is counted. It keeps its data for good: nothing is freed while counting.
 fn prepared(operation: Operation, backend: &str, size: usize) -> Call<'static> {

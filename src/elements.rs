@@ -153,10 +153,12 @@ impl<E: Element> Side for ElementsRef<'_, E> {
         E::as_floats(self.elements)
     }
 
+    #[inline(always)]
     fn any_keys(&self, ring: Option<&Ring>, block: Block) -> Option<AnyRows<'_>> {
         Some(E::any(self.key_rows(ring, block)?))
     }
 
+    #[inline(always)]
     fn any_values(&self, ring: Option<&Ring>, block: Block) -> Option<AnyRows<'_>> {
         Some(E::any(self.value_rows(ring, block)?))
     }
@@ -220,6 +222,8 @@ impl<K: Side, V: Side> Elements for KeysAndValues<'_, K, V> {
         [self.keys.shape(), self.values.shape()]
     }
 
+    // Inlined: a kernel for these elements contains no code for others.
+    #[inline(always)]
     fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]> {
         Some([self.keys.any_keys(self.ring, block)?, self.values.any_values(self.ring, block)?])
     }

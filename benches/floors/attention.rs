@@ -8,7 +8,8 @@ use sdpa::{
 };
 
 use crate::{
-    limits::{Aligned, PEAK_FLOP, load_both, peak},
+    aligned::Aligned,
+    limits::{PEAK_FLOP, load_both, peak},
     measure::{Floor, Limit, yardstick_and_call},
 };
 

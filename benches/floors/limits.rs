@@ -7,35 +7,7 @@ use std::hint::black_box;
 
 use sdpa::Backend;
 
-use crate::measure::data;
-
-/// Floats that begin at a cache line.
-pub(crate) struct Aligned {
-    lines: Vec<Line>,
-}
-
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "read through a slice of all lines")] [f32; 16]);
-
-impl Aligned {
-    /// `n` is a multiple of 16.
-    pub(crate) fn new(n: usize, scale: f32) -> Self {
-        let lines = data(n, scale).as_chunks().0.iter().map(|&line| Line(line)).collect();
-        Self { lines }
-    }
-
-    pub(crate) fn floats(&self) -> &[f32] {
-        let first = self.lines.as_ptr().cast();
-        // SAFETY: a `Line` is 16 floats without padding, and they lie side by side.
-        unsafe { core::slice::from_raw_parts(first, 16 * self.lines.len()) }
-    }
-
-    pub(crate) fn floats_mut(&mut self) -> &mut [f32] {
-        let first = self.lines.as_mut_ptr().cast();
-        // SAFETY: as above.
-        unsafe { core::slice::from_raw_parts_mut(first, 16 * self.lines.len()) }
-    }
-}
+use crate::aligned::Aligned;
 
 /// Loads each of two arrays once, and nothing else.
 pub(crate) fn load_both(a: &Aligned, b: &Aligned, wide: bool) {

@@ -15,11 +15,16 @@
 //! SDPA_SLACK=1.5 cargo bench --bench floors # any core; missed only by more than half as much again
 //! ```
 //!
-//! Exits with 1 when a floor is missed in each of five attempts.
+//! A floor that is missed is tried again after all others: a neighbour on the host may be busy for some seconds.
+//! Exits with 1 when one is missed in each of five attempts.
 
+#[cfg(target_arch = "x86_64")]
+#[path = "../aligned.rs"]
+mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod attention;
 #[cfg(target_arch = "x86_64")]
+#[path = "../c_calls.rs"]
 mod c_calls;
 #[cfg(target_arch = "x86_64")]
 mod cpu;
@@ -30,7 +35,10 @@ mod measure;
 #[cfg(target_arch = "x86_64")]
 mod operations;
 
-use std::{env, process::ExitCode};
+use std::{env, process::ExitCode, thread, time::Duration};
+
+/// Before each further attempt.
+const PAUSE: Duration = Duration::from_secs(5);
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> ExitCode {
@@ -46,7 +54,7 @@ fn main() -> ExitCode {
             "NO VERDICT: the limits were measured on other cores; SDPA_SLACK=1.5 holds any core"
         );
     }
-    let mut missed = 0;
+    let mut missed = Vec::new();
     // Cargo adds `--bench`.
     let asked: Vec<String> = env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     for name in ["avx2", "avx512"] {
@@ -55,13 +63,25 @@ fn main() -> ExitCode {
             continue;
         };
         println!("\n{name}, {:.1} GFLOP/s at peak", 1e-9 / time(&mut || peak(backend)) * PEAK_FLOP);
-        let floors = [operations::floors, attention::floors, c_calls::floors]
+        let floors = [operations::floors, attention::floors, operations::c_calls]
             .into_iter()
             .flat_map(|floors| floors(backend))
             .filter(|floor| asked.is_empty() || asked.iter().any(|part| floor.what.contains(part)));
-        missed += floors.map(|floor| floor.holds(slack)).filter(|holds| !holds).count();
+        let those = floors.filter_map(|mut floor| (!floor.holds(slack)).then_some((name, floor)));
+        missed.extend(those);
     }
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    for attempt in 2..=5 {
+        if missed.is_empty() {
+            break;
+        }
+        thread::sleep(PAUSE);
+        println!("\nattempt {attempt}");
+        missed.retain_mut(|(name, floor)| {
+            print!("{name:7}");
+            !floor.holds(slack)
+        });
+    }
+    if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]

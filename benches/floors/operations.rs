@@ -1,12 +1,14 @@
-//! The floors of `dot`, softmax and `scores`.
+//! The floors of `dot`, softmax and `scores`, and of calls of the C library.
 
 use std::hint::black_box;
 
 use sdpa::Backend;
 
 use crate::{
+    aligned::Aligned,
     attention::{view, view_mut},
-    limits::{Aligned, PEAK_FLOP, load_both, peak},
+    c_calls::{C_CALLS, CCall},
+    limits::{PEAK_FLOP, load_both, peak},
     measure::{Floor, Limit, yardstick_and_call},
 };
 
@@ -44,6 +46,21 @@ pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
             ratio: Box::new(move || underflow_of_ordinary(backend)),
         },
     ]
+}
+
+/// The C library calls the best back end: there are no floors for the others.
+pub(crate) fn c_calls(backend: Backend) -> Vec<Floor<'static>> {
+    let calls = if backend == Backend::best() { &C_CALLS[..] } else { &[] };
+    let floor = |call: &'static CCall| Floor {
+        what: format!("C, {}: times Rust and {} ns", call.what, call.nanoseconds),
+        limit: Limit::AtMost(1.0),
+        ratio: Box::new(move || {
+            let [mut rust, mut c] = (call.rust_and_c)(backend);
+            let [rust, c] = yardstick_and_call(&mut rust, &mut c);
+            c / (rust + 1e-9 * call.nanoseconds)
+        }),
+    };
+    calls.iter().map(floor).collect()
 }
 
 fn dot_of_loads(backend: Backend, n: usize) -> f64 {

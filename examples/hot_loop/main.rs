@@ -12,10 +12,12 @@
 //!
 //! After an error there is a message on stderr and the exit status is 2; 1 after a wrong answer.
 
+#[cfg(target_arch = "x86_64")]
+#[path = "../../benches/aligned.rs"]
+mod aligned;
 #[path = "../../benches/common/mod.rs"]
 mod common;
 #[cfg(target_arch = "x86_64")]
-#[allow(dead_code, reason = "the outputs of the floors")]
 #[path = "../../benches/floors/limits.rs"]
 mod limits;
 #[allow(dead_code, reason = "what holds the floors")]

@@ -19,7 +19,8 @@ impl Roofs {
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn measure(backend: Backend, bytes: usize, call: &mut dyn FnMut()) -> (Self, f64) {
         use crate::{
-            limits::{Aligned, PEAK_FLOP, load_both, peak},
+            aligned::Aligned,
+            limits::{PEAK_FLOP, load_both, peak},
             measure::times,
         };
 

@@ -131,16 +131,17 @@ pub(super) fn append(
     [keys, values]: [MatrixRef<'_>; 2],
 ) -> Result<(), Error> {
     let Sizes { dim, value_dim, blocks } = sizes;
-    if keys.rows() != values.rows() || keys.cols() != dim || values.cols() != value_dim {
-        return Err(Error::Shape);
-    }
+    let shaped = keys.rows() == values.rows() && keys.cols() == dim && values.cols() == value_dim;
     let CachePositions { appended, dropped } = *positions;
     let end = appended.saturating_add(keys.rows() as u64);
-    if !(CachePositions { appended: end, dropped }).fits(blocks) {
-        return Err(Error::Capacity);
-    }
-    if end - appended != keys.rows() as u64 {
-        return Err(Error::Position);
+    let fits = (CachePositions { appended: end, dropped }).fits(blocks);
+    // One branch: after several in turn the compiler takes what follows for rare.
+    if !(shaped & fits & (end - appended == keys.rows() as u64)) {
+        return Err(match () {
+            () if !shaped => Error::Shape,
+            () if !fits => Error::Capacity,
+            () => Error::Position,
+        });
     }
     let are_representable =
         |row| to_keys.represents(keys, row) && to_values.represents(values, row);

@@ -94,7 +94,7 @@ fn e_to_the_x_is_within_one_ulp() {
 }
 
 #[test]
-#[ignore = "takes ten seconds; .ci/run runs it"]
+#[ignore = "takes ten seconds; .ci/long runs it"]
 fn e_to_the_x_is_within_one_ulp_for_every_f32() {
     check(1);
 }

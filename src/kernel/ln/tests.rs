@@ -73,7 +73,7 @@ fn ln_is_within_two_ulp() {
 }
 
 #[test]
-#[ignore = "takes a minute; .ci/run runs it"]
+#[ignore = "takes a minute; .ci/long runs it"]
 fn ln_is_within_two_ulp_for_every_f32() {
     check([BEGIN, END, 1]);
     let [from, to, _] = MIDDLE;

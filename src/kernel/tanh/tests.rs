@@ -74,7 +74,7 @@ fn tanh_is_within_two_ulp() {
 }
 
 #[test]
-#[ignore = "takes a minute; .ci/run runs it"]
+#[ignore = "takes a minute; .ci/long runs it"]
 fn tanh_is_within_two_ulp_for_every_f32() {
     check([0, END, 1]);
     let [from, to, _] = MIDDLE;
