@@ -140,6 +140,9 @@ fn attention_with_options(backend: Backend) -> [Call; 2] {
         keep_row_stride: 0,
         keep_col_stride: 0,
         sink,
+        bias_head_stride: 0,
+        keep_head_stride: 0,
+        slopes: ptr::null(),
     };
     attention(rust, Box::leak(Box::new(c)))
 }

@@ -28,13 +28,13 @@ pub use spans::SPAN;
 /// Scaled dot-product attention: a builder of options, and the functions that compute it.
 ///
 /// ```text
-/// score[key][query] = scale · key · query        then softcap, bias, masks
+/// score[key][query] = scale · key · query        then softcap, bias, slopes, masks
 /// output[query]     = Σ over keys e^score · value / Σ over keys e^score
 /// ```
 ///
 /// [`run`](Self::run) never stores the score grid: an online softmax (Milakov and Gimelshein,
 /// 2018; Dao et al., *FlashAttention*, 2022) runs over blocks of keys, in a caller-provided
-/// workspace. The options apply in this order: scale, softcap, bias, then the
+/// workspace. The options apply in this order: scale, softcap, bias, slopes, then the
 /// masks (causal, window, keep, a bias of −∞). [One table](crate::docs::numerics#what-the-numbers-mean) states
 /// what each does with −∞, +∞, NaN and empty inputs.
 ///
@@ -63,8 +63,9 @@ pub struct Attention<'a> {
     sinks: Option<&'a [f32]>,
     softcap: Option<Softcap>,
     bias: Option<Bias<'a>>,
+    slopes: Option<Slopes<'a>>,
     keep: Option<Keep<'a>>,
-    /// Set if softcap, bias or keep is.
+    /// Set if softcap, bias, slopes or keep is.
     score_mod: Option<AsScoreMod>,
     /// One bit for each option that was set to a value out of range.
     invalid: u8,
@@ -73,6 +74,7 @@ pub struct Attention<'a> {
 const SCALE: u8 = 1;
 const SOFTCAP: u8 = 2;
 const SINK: u8 = 4;
+const SLOPE: u8 = 8;
 
 // An option that needs code of its own carries function pointers, so that an image that never sets the
 // option does not link the code.
@@ -87,7 +89,7 @@ struct Softcap {
 
 #[derive(Clone, Copy, Debug)]
 struct Bias<'a> {
-    bias: MatrixRef<'a>,
+    bias: HeadsRef<'a>,
     functions: &'static BiasFunctions,
 }
 
@@ -98,8 +100,14 @@ struct BiasFunctions {
 }
 
 #[derive(Clone, Copy, Debug)]
+struct Slopes<'a> {
+    slopes: &'a [f32],
+    apply: fn(&ScoreMods<'_>, f32, [usize; 2], MatrixMut<'_>),
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Keep<'a> {
-    keep: MatrixRef<'a, u8>,
+    keep: HeadsRef<'a, u8>,
     functions: &'static KeepFunctions,
 }
 
@@ -128,6 +136,7 @@ impl<'a> Attention<'a> {
             sinks: None,
             softcap: None,
             bias: None,
+            slopes: None,
             keep: None,
             score_mod: None,
             invalid: 0,
@@ -183,10 +192,12 @@ impl<'a> Attention<'a> {
         Self { window: [left, right], ..self }
     }
 
-    /// Sets a boolean mask: keys × queries, 0 where a key is masked, the same for all heads. A column
-    /// stride of 0 repeats one column for every query, for example a padding mask.
+    /// Sets a boolean mask: keys × queries, 0 where a key is masked. A [`MatrixRef`] is one mask for all heads, a
+    /// [`HeadsRef`] one per query head. A column stride of 0 repeats one column for every query, for example a
+    /// padding mask.
     #[must_use]
-    pub fn keep(self, keep: MatrixRef<'a, u8>) -> Self {
+    pub fn keep(self, keep: impl Into<HeadsRef<'a, u8>>) -> Self {
+        let keep = keep.into();
         let functions = const {
             &KeepFunctions {
                 mask_dropped: score_mod::mask_dropped,
@@ -196,13 +207,29 @@ impl<'a> Attention<'a> {
         Self { keep: Some(Keep { keep, functions }), score_mod: Some(as_score_mod), ..self }
     }
 
-    /// Sets an additive mask: keys × queries, added to the scores, the same for all heads. −∞ masks a key.
+    /// Sets an additive mask: keys × queries, added to the scores. −∞ masks a key. A [`MatrixRef`] is one mask for
+    /// all heads, a [`HeadsRef`] one per query head.
     #[must_use]
-    pub fn bias(self, bias: MatrixRef<'a>) -> Self {
+    pub fn bias(self, bias: impl Into<HeadsRef<'a>>) -> Self {
+        let bias = bias.into();
         let functions = const {
             &BiasFunctions { apply: score_mod::bias, masks_all: score_mod::bias_masks_all }
         };
         Self { bias: Some(Bias { bias, functions }), score_mod: Some(as_score_mod), ..self }
+    }
+
+    /// Sets linear biases (ALiBi; Press, Smith and Lewis, 2022), one slope per query head: `s` becomes
+    /// `s - slope · distance`, after the bias and before the masks. The distance is `|position - j|` for a query at
+    /// `position` (see [`query_offset`](Self::query_offset)) and key `j`, on both sides of the query. It is rounded to
+    /// a float, which is exact up to 2²⁴, and counts up to 2³⁰.
+    ///
+    /// A slope is between −2⁹⁷ and 2⁹⁷: its product with a distance is finite.
+    #[must_use]
+    pub fn slopes(self, slopes: &'a [f32]) -> Self {
+        let invalid =
+            self.invalid_after(SLOPE, slopes.iter().all(|slope| slope.abs() <= LARGEST_SLOPE));
+        let slopes = Slopes { slopes, apply: subtract_slope };
+        Self { slopes: Some(slopes), score_mod: Some(as_score_mod), invalid, ..self }
     }
 
     /// Sets an attention sink for all heads: one more score in the softmax denominator of every query,
@@ -391,7 +418,7 @@ impl<'a> Attention<'a> {
         let flags = self.may_mask(0).then(Flags::read);
         backend.scores(keys, queries, self.scale, out.view_mut())?;
         if let Some(as_score_mod) = self.score_mod {
-            let score_mods = ScoreMods { options: self, backend, first: 0 };
+            let score_mods = ScoreMods { options: self, backend, first: 0, origin: [0, 0] };
             let queries = Queries::of_one_head(out.cols());
             as_score_mod(&score_mods).apply(0, queries, None, out.view_mut());
         }
@@ -420,7 +447,7 @@ impl<'a> Attention<'a> {
         backend.softmax_columns_with_sink(sink, out.view_mut());
         // A NaN makes its whole column NaN, the masked weights too: they become +0 again.
         if let Some(as_score_mod) = self.score_mod {
-            let score_mods = ScoreMods { options: self, backend, first: 0 };
+            let score_mods = ScoreMods { options: self, backend, first: 0, origin: [0, 0] };
             let queries = Queries::of_one_head(out.cols());
             as_score_mod(&score_mods).apply(0, queries, Some(0.0), out.view_mut());
         }
@@ -490,7 +517,7 @@ impl<'a> Attention<'a> {
         let held = blocks.held();
         // With a cache, the last query has the position of the newest key.
         let origin = if blocks.ring.is_some() { [held[1], tokens] } else { [0, 0] };
-        let score_mods = ScoreMods { options: self, backend, first: held[0] };
+        let score_mods = ScoreMods { options: self, backend, first: held[0], origin };
         let flags = self.may_mask(held[0]).then(Flags::read);
         let mut write_log_sum_exp = log_sum_exp.map(|(out, logarithm)| {
             move |at: usize, sums: Sums<'_>| {
@@ -552,8 +579,10 @@ impl<'a> Attention<'a> {
 
     /// Checks the shape and range of every option, and returns the back end.
     fn check(&self, keys: usize, tokens: usize, heads: usize) -> Result<Backend, Error> {
-        let shaped = self.bias.is_none_or(|bias| bias.bias.shape() == (keys, tokens))
-            && self.keep.is_none_or(|keep| keep.keep.shape() == (keys, tokens))
+        let grid = [heads, keys, tokens];
+        let shaped = self.bias.is_none_or(|bias| has_shape(&bias.bias, grid))
+            && self.keep.is_none_or(|keep| has_shape(&keep.keep, grid))
+            && self.slopes.is_none_or(|slopes| slopes.slopes.len() == heads)
             && self.sinks.is_none_or(|sinks| sinks.len() == heads);
         if !shaped {
             return Err(Error::Shape);
@@ -599,6 +628,14 @@ fn split_widened<'w, E: Elements>(
     }
 }
 
+/// The product with a distance, up to 2³⁰, is finite.
+const LARGEST_SLOPE: f32 = f32::from_bits((127 + 97) << 23);
+
+/// Whether a mask is one grid for all heads or has one per head.
+fn has_shape<T: Copy>(mask: &HeadsRef<'_, T>, [heads, keys, tokens]: [usize; 3]) -> bool {
+    (mask.rows(), mask.cols()) == (keys, tokens) && (mask.heads() == 1 || mask.heads() == heads)
+}
+
 /// Whether no sink is NaN or +∞.
 const fn are_sinks(mut sinks: &[f32]) -> bool {
     while let [first, others @ ..] = sinks {
@@ -616,12 +653,14 @@ pub(crate) type Logarithm = fn(Backend, Sums<'_>, &mut [f32]);
 
 pub(crate) const LOGARITHM: Logarithm = |backend, sums, out| backend.run(LogSumExp { sums, out });
 
-/// Softcap, bias and keep as the score modification of a kernel.
+/// Softcap, bias, slopes and keep as the score modification of a kernel.
 struct ScoreMods<'a> {
     options: &'a Attention<'a>,
     backend: Backend,
     /// The key whose bias and keep are row 0.
     first: usize,
+    /// As in [`Attention::visible`].
+    origin: [usize; 2],
 }
 
 fn as_score_mod<'a>(score_mods: &'a ScoreMods<'a>) -> &'a dyn ScoreMod {
@@ -635,49 +674,64 @@ impl ScoreMods<'_> {
     }
 }
 
-/// [`MatrixRef::submatrix`], not inlined: one copy of the code for all callers.
+/// Subtracts `slope · distance` from the scores (keys × queries) of the keys from `key` and the tokens from `token` on.
+fn subtract_slope(of: &ScoreMods<'_>, slope: f32, [key, token]: [usize; 2], scores: MatrixMut<'_>) {
+    let [plus, minus] = of.origin.map(|at| at as i64);
+    let position = (plus - minus).saturating_add(of.options.query_offset as i64);
+    let offset = position.saturating_add(token as i64).saturating_sub(key as i64);
+    score_mod::slope(of.backend, slope, offset, scores);
+}
+
+/// A part of the mask of a head. Not inlined: one copy of the code for all callers.
 #[inline(never)]
 fn submatrix<'a, T: Copy>(
-    of: &MatrixRef<'a, T>,
+    of: &HeadsRef<'a, T>,
+    head: usize,
     rows: &Range<usize>,
     cols: &Range<usize>,
 ) -> Option<MatrixRef<'a, T>> {
-    of.submatrix(rows.clone(), cols.clone())
+    let head = if of.heads() == 1 { 0 } else { head };
+    of.head(head)?.submatrix(rows.clone(), cols.clone())
 }
 
 impl ScoreMod for ScoreMods<'_> {
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
         let rows = self.rows(keys);
         let Attention { bias, keep, .. } = self.options;
-        queries.heads().all(|(_, tokens)| {
+        queries.heads().all(|(head, _, tokens)| {
             let is_dropped = |of: &Keep<'_>| {
-                submatrix(&of.keep, &rows, &tokens).is_some_and(of.functions.masks_all)
+                submatrix(&of.keep, head, &rows, &tokens).is_some_and(of.functions.masks_all)
             };
             let is_biased = |of: &Bias<'_>| {
-                submatrix(&of.bias, &rows, &tokens).is_some_and(of.functions.masks_all)
+                submatrix(&of.bias, head, &rows, &tokens).is_some_and(of.functions.masks_all)
             };
             keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
         })
     }
 
     fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, mut scores: MatrixMut<'_>) {
-        let Attention { softcap, bias, keep, .. } = self.options;
+        let Attention { softcap, bias, slopes, keep, .. } = self.options;
         if let (Some(Softcap { cap, apply }), None) = (softcap, fill) {
             apply(self.backend, *cap, scores.view_mut());
         }
         let dropped = self.first.saturating_sub(key);
         let rows = self.rows(key + dropped..key + scores.rows());
         let Ok((_, mut rest)) = scores.split_rows(dropped) else { return };
-        for (_, tokens) in queries.heads() {
+        for (head, _, tokens) in queries.heads() {
             let Ok((mut scores, others)) = rest.split_columns(tokens.len()) else { return };
             rest = others;
             if let Some(of) = bias
-                && let Some(bias) = submatrix(&of.bias, &rows, &tokens)
+                && let Some(bias) = submatrix(&of.bias, head, &rows, &tokens)
             {
                 (of.functions.apply)(self.backend, bias, fill, scores.view_mut());
             }
+            if let (Some(Slopes { slopes, apply }), None) = (slopes, fill)
+                && let Some(&slope) = slopes.get(head)
+            {
+                apply(self, slope, [key + dropped, tokens.start], scores.view_mut());
+            }
             if let Some(of) = keep
-                && let Some(keep) = submatrix(&of.keep, &rows, &tokens)
+                && let Some(keep) = submatrix(&of.keep, head, &rows, &tokens)
             {
                 (of.functions.mask_dropped)(keep, fill.unwrap_or(f32::NEG_INFINITY), scores);
             }

@@ -351,7 +351,8 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
     ///
     /// `queries` belong to the newest positions, in one head or in many heads that share
     /// these keys: query `i` has position `appended - queries + i + query_offset`. A
-    /// bias or keep has a row for each key that the cache holds, the oldest first.
+    /// bias or keep has a row for each key that the cache holds, the oldest first; slopes multiply the distances of
+    /// absolute positions.
     ///
     /// # Errors
     ///

@@ -211,6 +211,7 @@ macro_rules! functions {
             Product product
             ProjectElements project_elements
             ScaleRows scale_rows
+            Slope slope
             Softcap softcap
             Softmax softmax
             SoftmaxColumns softmax_columns

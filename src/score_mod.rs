@@ -1,8 +1,8 @@
-//! Score modifications: softcap, bias and keep. Each is linked only if its option is set.
+//! Score modifications: softcap, bias, slopes and keep. Each is linked only if its option is set.
 
 use crate::{
     dispatch::Backend,
-    kernel::score_mod::{AddBias, Softcap},
+    kernel::score_mod::{AddBias, Softcap, SubtractSlope},
     matrix::{MatrixMut, MatrixRef},
 };
 
@@ -22,6 +22,14 @@ pub(crate) fn bias(
     scores: MatrixMut<'_>,
 ) {
     backend.run(AddBias { bias, fill, scores });
+}
+
+/// Subtracts `slope` times the distance of key and query, whose positions differ by `offset` in the first row and
+/// column.
+pub(crate) fn slope(backend: Backend, slope: f32, offset: i64, scores: MatrixMut<'_>) {
+    // The differences of all rows and columns are in range then, and distances count up to 2^30.
+    let offset = offset.clamp(-(1 << 62), 1 << 62);
+    backend.run(SubtractSlope { slope, offset, scores });
 }
 
 /// Whether every element of `bias` is −∞.

@@ -94,8 +94,7 @@ impl Case {
     /// Computes some queries of head `head` alone, as matrices.
     fn run_alone(&self, backend: Backend, head: usize, [from, to]: [usize; 2]) -> (Grid, Vec<f32>) {
         let keys = self.keys[0].rows;
-        let mut options = self.options.part([0, keys], [from, to]);
-        options.sinks = vec![options.sink(head)];
+        let options = self.options.of_head(head).part([0, keys], [from, to]);
         let queries =
             common::options::part(&self.queries[head], [from, to], [0, self.queries[head].cols]);
         run(
@@ -363,12 +362,12 @@ fn layout_does_not_matter(backend: Backend) {
         let want = case.run(backend, &mut rng).remove(0);
         let Options { bias, keep, .. } = &case.options;
         let bias = bias.as_ref().map(|bias| {
-            let layout = mask_layout(&mut rng, bias);
-            (scatter(bias, layout, f32::NAN), layout)
+            let layout = mask_layout(&mut rng, &bias.head(0));
+            (scatter(&bias.head(0), layout, f32::NAN), layout)
         });
         let keep = keep.as_ref().map(|keep| {
-            let layout = mask_layout(&mut rng, keep);
-            (scatter(keep, layout, 77), layout)
+            let layout = mask_layout(&mut rng, &keep.head(0));
+            (scatter(&keep.head(0), layout, 77), layout)
         });
         let mut attention = case.options.attention(backend);
         if let Some((bias, layout)) = &bias {
@@ -394,10 +393,10 @@ fn layout_does_not_matter(backend: Backend) {
 /// Gives all queries the masks of the first.
 fn repeat_columns(options: &mut Options, tokens: usize) {
     if let Some(bias) = &mut options.bias {
-        *bias = Grid::from_fn(bias.rows, tokens, |key, _| bias.at(key, 0));
+        *bias = bias.map(|of| Grid::from_fn(of.rows, tokens, |key, _| of.at(key, 0)));
     }
     if let Some(keep) = &mut options.keep {
-        *keep = Grid::from_fn(keep.rows, tokens, |key, _| keep.at(key, 0));
+        *keep = keep.map(|of| Grid::from_fn(of.rows, tokens, |key, _| of.at(key, 0)));
     }
 }
 
@@ -430,7 +429,7 @@ fn hidden_blocks_change_no_bit(backend: Backend) {
         let (tokens, keys) = (1 + rng.below(40), key_count(&mut rng));
         let mut case = Case::of(&mut rng, [1, 1, tokens, keys, 4, 5]);
         if case.options.keep.is_none() {
-            case.options.keep = Some(Grid::from_fn(keys, tokens, |_, _| 1));
+            case.options.keep = Some(Grid::from_fn(keys, tokens, |_, _| 1).into());
         }
         let want = case.run(backend, &mut rng).remove(0);
         // Whole spans before, or blocks that leave all keys in one span.
@@ -441,8 +440,9 @@ fn hidden_blocks_change_no_bit(backend: Backend) {
         let options = &mut case.options;
         let Some(offset) = options.offset.checked_add(before as isize) else { continue };
         options.offset = offset;
-        options.bias = options.bias.as_ref().map(pad);
-        options.keep = options.keep.as_ref().map(|keep| padded(keep, [before, behind], 0));
+        options.bias = options.bias.as_ref().map(|bias| bias.map(|of| pad(&of)));
+        options.keep =
+            options.keep.as_ref().map(|keep| keep.map(|of| padded(&of, [before, behind], 0)));
         case.keys[0] = pad(&case.keys[0]);
         case.values[0] = pad(&case.values[0]);
         let got = case.run(backend, &mut rng).remove(0);
@@ -469,15 +469,16 @@ fn masked_keys_change_no_bit(backend: Backend) {
             .map(|key| {
                 rng.one_in(3)
                     && options.bias.as_ref().is_none_or(|bias| {
-                        bias.row(key).iter().all(|bias| *bias > f32::NEG_INFINITY)
+                        bias.head(0).row(key).iter().all(|bias| *bias > f32::NEG_INFINITY)
                     })
             })
             .collect();
         let keep = options.keep.take();
-        options.keep = Some(Grid::from_fn(keys, tokens, |key, token| {
+        let kept = Grid::from_fn(keys, tokens, |key, token| {
             let kept = keep.as_ref().map_or(1, |keep| keep.at(key, token));
             if hidden[key] { 0 } else { kept }
-        }));
+        });
+        options.keep = Some(kept.into());
         let want = case.run(backend, &mut rng).remove(0);
         let garbage = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e38, -0.0];
         let mut spoil = |grid: &mut Grid| {
@@ -489,7 +490,12 @@ fn masked_keys_change_no_bit(backend: Backend) {
         };
         spoil(&mut case.keys[0]);
         spoil(&mut case.values[0]);
-        case.options.bias.iter_mut().for_each(spoil);
+        if let Some(bias) = &mut case.options.bias {
+            *bias = bias.map(|mut of| {
+                spoil(&mut of);
+                of
+            });
+        }
         let got = case.run(backend, &mut Rng::new(0)).remove(0);
         case.assert_same("spoiled", &got, &want);
     }

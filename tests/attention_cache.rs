@@ -6,6 +6,7 @@ use crate::common::{
     cases::{Kind, Layout, Rng},
     grid::{CANARY, Grid, GuardedMatrix},
     heads::{GuardedHeads, guarded},
+    mask::Mask,
     options::Options,
 };
 use sdpa::{
@@ -79,14 +80,18 @@ impl History {
     fn plain(&self, options: &Options, tokens: usize) -> Options {
         let Self { dropped, .. } = *self;
         let padded = |row: usize| row.checked_sub(dropped);
-        let keep = Grid::from_fn(self.keys.rows, tokens, |key, token| {
-            let kept = options.keep.as_ref();
-            padded(key).map_or(0, |row| kept.map_or(1, |keep| keep.at(row, token)))
+        let held = || Mask::from(Grid::from_fn(self.len(), tokens, |_, _| 1));
+        let rows = self.keys.rows;
+        let keep = options.keep.clone().unwrap_or_else(held).map(|keep| {
+            Grid::from_fn(rows, tokens, |key, token| {
+                padded(key).map_or(0, |row| keep.at(row, token))
+            })
         });
         let bias = options.bias.as_ref().map(|bias| {
-            let rows = self.keys.rows;
-            Grid::from_fn(rows, tokens, |key, token| {
-                padded(key).map_or(f32::NAN, |row| bias.at(row, token))
+            bias.map(|bias| {
+                Grid::from_fn(rows, tokens, |key, token| {
+                    padded(key).map_or(f32::NAN, |row| bias.at(row, token))
+                })
             })
         });
         let offset = options.offset + self.newest(tokens);
@@ -451,8 +456,8 @@ fn bias_and_keep_have_one_row_per_key(backend: Backend) {
         let value = values.grid().row(80 + row).to_vec();
         let keep = Grid::from_fn(70, 1, |key, _| u8::from(key == row));
         let bias = Grid::from_fn(70, 1, |key, _| if key == row { 0.0 } else { f32::NEG_INFINITY });
-        let by_keep = Options { keep: Some(keep), ..Options::new() };
-        let by_bias = Options { bias: Some(bias), ..Options::new() };
+        let by_keep = Options { keep: Some(keep.into()), ..Options::new() };
+        let by_bias = Options { bias: Some(bias.into()), ..Options::new() };
         for options in [by_keep, by_bias] {
             let attention = options.attention(backend);
             let out = guarded(&mut rng, "row", [1, 1, 2, 3], |out, _, workspace| {

@@ -12,6 +12,7 @@ suite! {
     sizes_of_zero,
     heads_that_do_not_divide,
     masks_of_another_shape,
+    slopes_of_another_number,
     sinks_of_another_number,
     logarithms_of_another_number,
     a_short_workspace,
@@ -175,6 +176,23 @@ fn masks_of_another_shape(backend: Backend) {
             assert_eq!(result(backend, attention, right()), Err(Error::Shape), "{rows} x {cols}");
         }
     }
+    let (floats, bytes) = ([0.0; 175], [1; 175]);
+    for heads in 0..6 {
+        let want = if [1, 4].contains(&heads) { Ok(()) } else { Err(Error::Shape) };
+        let bias = HeadsRef::stacked(&floats, heads, 7, 5).unwrap();
+        let keep = HeadsRef::stacked(&bytes, heads, 7, 5).unwrap();
+        assert_eq!(result(backend, Attention::new().bias(bias), right()), want, "{heads}");
+        assert_eq!(result(backend, Attention::new().keep(keep), right()), want, "{heads}");
+    }
+}
+
+fn slopes_of_another_number(backend: Backend) {
+    let slopes = [0.0; 9];
+    assert_eq!(result(backend, Attention::new().slopes(&slopes[..4]), right()), Ok(()));
+    for count in [0, 1, 2, 3, 5, 8] {
+        let attention = Attention::new().slopes(&slopes[..count]);
+        assert_eq!(result(backend, attention, right()), Err(Error::Shape), "{count}");
+    }
 }
 
 fn sinks_of_another_number(backend: Backend) {
@@ -217,6 +235,12 @@ fn options_out_of_range(backend: Backend) {
         let attention = Attention::new().sinks(&sinks);
         assert_eq!(result(backend, attention, right()), Err(Error::Option), "{bad}");
     }
+    let limit = 97_f32.exp2();
+    for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, limit.next_up(), -limit.next_up()] {
+        let slopes = [0.0, 1.0, -1.0, bad];
+        let attention = Attention::new().slopes(&slopes);
+        assert_eq!(result(backend, attention, right()), Err(Error::Option), "{bad}");
+    }
     let grid = Grid::zeros(7, 3);
     for attention in refused {
         assert_eq!(result(backend, attention, right()), Err(Error::Option), "{attention:?}");
@@ -233,6 +257,7 @@ fn options_out_of_range(backend: Backend) {
         Attention::new().scale(f32::NAN).scale(0.5).softcap(-1.0).softcap(2.0),
         Attention::new().sink(f32::NAN).sinks(&[0.0; 4]),
         Attention::new().sinks(&[f32::NAN; 4]).sink(0.0),
+        Attention::new().slopes(&[f32::NAN; 4]).slopes(&[limit, -limit, 0.0, 1.0]),
     ] {
         assert_eq!(result(backend, fine, right()), Ok(()), "{fine:?}");
     }
@@ -282,6 +307,9 @@ fn grids_of_another_shape(backend: Backend) {
             Attention::new().keep(keep),
             Attention::new().sinks(&sinks),
             Attention::new().sinks(&[]),
+            Attention::new().slopes(&sinks),
+            Attention::new().slopes(&[]),
+            Attention::new().bias(HeadsRef::stacked(&floats, 2, 7, 5).unwrap()),
         ] {
             let call = grids(backend, attention, pattern);
             assert_eq!(untouched(7, 5, |out| call(&q, &k, out)), Err(Error::Shape));

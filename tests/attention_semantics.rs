@@ -86,8 +86,8 @@ fn masked_keys_never_reach_the_output(backend: Backend) {
             let others = || (0..keys).filter(|&key| key != hidden);
             let keep = Grid::from_fn(keys, tokens, |key, _| u8::from(key != hidden));
             let options = |bias: &Grid| Options {
-                keep: Some(keep.clone()),
-                bias: Some(bias.clone()),
+                keep: Some(keep.clone().into()),
+                bias: Some(bias.clone().into()),
                 ..Options::new()
             };
             let want = by_every_path(backend, &options(&bias), [&q, &k, &v]);
@@ -145,10 +145,14 @@ fn a_bias_of_minus_infinity_masks(backend: Backend) {
             let [q, mut k, mut v, mut bias] =
                 random(&mut rng, [(tokens, 3), (keys, 3), (keys, 2), (keys, tokens)]);
             let keep = Grid::from_fn(keys, tokens, |key, _| u8::from(key != hidden));
-            let by_keep = Options { keep: Some(keep), bias: Some(bias.clone()), ..Options::new() };
+            let by_keep = Options {
+                keep: Some(keep.into()),
+                bias: Some(bias.clone().into()),
+                ..Options::new()
+            };
             let want = by_every_path(backend, &by_keep, [&q, &k, &v]);
             bias.data[hidden * tokens..][..tokens].fill(-INFINITY);
-            let by_bias = Options { bias: Some(bias), ..Options::new() };
+            let by_bias = Options { bias: Some(bias.into()), ..Options::new() };
             for bad in [0.0, NAN, INFINITY, -INFINITY] {
                 k.data[hidden * 3] = bad;
                 v.data[hidden * 2] = bad;
@@ -169,8 +173,8 @@ fn all_masked(keys: usize, tokens: usize) -> [Options; 5] {
     let keep = Grid::from_fn(keys, tokens, |_, _| 0);
     let bias = Grid::from_fn(keys, tokens, |_, _| -INFINITY);
     [
-        Options { keep: Some(keep), ..Options::new() },
-        Options { bias: Some(bias), ..Options::new() },
+        Options { keep: Some(keep.into()), ..Options::new() },
+        Options { bias: Some(bias.into()), ..Options::new() },
         Options { causal: true, offset: -(tokens as isize), ..Options::new() },
         Options { window: [3, 5], offset: keys as isize + 3, ..Options::new() },
         Options { window: [3, 5], offset: -(tokens as isize) - 5, ..Options::new() },
@@ -271,7 +275,7 @@ fn a_bias_of_infinity_shares(backend: Backend) {
             for token in [0, 7, 19] {
                 let mut bias = Grid::zeros(keys, 20);
                 bias.data[first * 20 + token] = INFINITY;
-                let options = Options { bias: Some(bias), ..none.clone() };
+                let options = Options { bias: Some(bias.into()), ..none.clone() };
                 let got = by_every_path(backend, &options, [&q, &k, &v]);
                 for other in (0..20).filter(|&other| other != token) {
                     assert_same_bits("others", got.0.row(other), want.0.row(other));
@@ -315,7 +319,7 @@ fn a_nan_in_a_score_fills_its_query(backend: Backend) {
             let by_query = by_every_path(backend, &Options::new(), [&bad, &k, &v]);
             let mut bias = Grid::zeros(keys, 21);
             bias.data[key * 21 + token] = NAN;
-            let options = Options { bias: Some(bias), ..Options::new() };
+            let options = Options { bias: Some(bias.into()), ..Options::new() };
             let by_bias = by_every_path(backend, &options, [&q, &k, &v]);
             let weights = pattern(backend, &options, &q, &k);
             for got in [by_query, by_bias] {
@@ -341,7 +345,7 @@ fn beside_a_mask(backend: Backend, rng: &mut Rng) {
         let [q, mut k, v] = random(rng, [(6, 2), (keys, 2), (keys, 3)]);
         k.data[2 * ((hidden + 1) % keys)] = NAN;
         let keep = Grid::from_fn(keys, 6, |key, _| u8::from(key != hidden));
-        let options = Options { keep: Some(keep), ..Options::new() };
+        let options = Options { keep: Some(keep.into()), ..Options::new() };
         let weights = pattern(backend, &options, &q, &k);
         for key in 0..keys {
             let row = weights.row(key);
@@ -375,8 +379,8 @@ fn value_stays_in_its_column(backend: Backend, bad: f32, shows: fn(f32) -> bool)
         let offset = key as isize - 20;
         for options in [
             Options::new(),
-            Options { bias: Some(lowest), ..Options::new() },
-            Options { keep: Some(keep), ..Options::new() },
+            Options { bias: Some(lowest.into()), ..Options::new() },
+            Options { keep: Some(keep.into()), ..Options::new() },
             Options { causal: true, offset, ..Options::new() },
             Options { window: [7, 2], offset, ..Options::new() },
         ] {
@@ -400,7 +404,7 @@ fn value_stays_in_its_column(backend: Backend, bad: f32, shows: fn(f32) -> bool)
 fn softcap_is_before_bias_and_mask(backend: Backend) {
     let raw = [0.0, 1.0, -3.0, 50.0, 2.0];
     let bias = Grid { rows: 5, cols: 1, data: vec![10.0, -1.0, 0.5, 4.0, -INFINITY] };
-    let options = Options { softcap: 2.0, bias: Some(bias.clone()), ..unscaled() };
+    let options = Options { softcap: 2.0, bias: Some(bias.clone().into()), ..unscaled() };
     let grid = scores(backend, &options, &ones(1), &column(&raw));
     for key in 0..4 {
         let want = 2.0 * (f64::from(raw[key]) / 2.0).tanh() + f64::from(bias.at(key, 0));
@@ -529,8 +533,8 @@ fn log_sum_exp_covers_visible_keys(backend: Backend) {
         let options = Options {
             scale: Some(2.5),
             softcap: 3.0,
-            bias: Some(bias.clone()),
-            keep: Some(keep),
+            bias: Some(bias.clone().into()),
+            keep: Some(keep.into()),
             sinks: vec![0.5],
             ..Options::new()
         };

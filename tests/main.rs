@@ -35,6 +35,7 @@ mod onnx_attention;
 mod ranges;
 mod regressions;
 mod semantics;
+mod slopes;
 mod spans;
 mod threads;
 

@@ -12,7 +12,8 @@ use crate::common::{
     cases::{Kind, Layout, Rng},
     elements::{Elements, Tested},
     grid::{Grid, GuardedMatrix},
-    options::{Options, bytes},
+    mask::Mask,
+    options::Options,
 };
 use sdpa::{
     Attention, Backend, Bf16, CachePositions, F16, HeadsMut, HeadsRef, I8, KvCacheMut, MatrixMut,
@@ -137,8 +138,11 @@ fn attention_of_a_head(backend: Backend) {
         v.data[(keys - 1) * width] = f32::INFINITY;
         let options = Options {
             softcap: 3.0,
-            bias: Some(random(rng, keys, tokens)),
-            keep: Some(Grid::from_fn(keys, tokens, |key, token| u8::from((key + token) % 3 > 0))),
+            bias: Some(random(rng, keys, tokens).into()),
+            slopes: vec![0.25],
+            keep: Some(
+                Grid::from_fn(keys, tokens, |key, token| u8::from((key + token) % 3 > 0)).into(),
+            ),
             causal: true,
             offset: isize::try_from(keys / 2).expect("few"),
             window: [40, 0],
@@ -336,8 +340,9 @@ fn attention_from_a_cache_of_elements(backend: Backend) {
                 cache.view().attend(&attention, q, into, &mut workspace).expect("shape");
                 let (all, dropped) = (kept[0].rows, cache.dropped() as usize);
                 let keep = Grid::from_fn(all, tokens, |key, _| u8::from(key >= dropped));
+                let keep = Mask::from(keep);
                 let over_all =
-                    attention.keep(bytes(&keep)).query_offset(all as isize - tokens as isize);
+                    attention.keep(keep.view()).query_offset(all as isize - tokens as isize);
                 let (k, v, into) = (k.heads(1), v.heads(1), want.view_mut());
                 over_all.run_elements(q, k, v, into, None, &mut workspace).expect("shape");
                 assert_same_bits("from the cache", &got.data, &want.data);

@@ -15,6 +15,7 @@ use crate::common::{
         ONNX_SCORES, Worst,
     },
     grid::Grid,
+    mask::Mask,
     options::Options,
     oracle::attention::{self, Truth},
 };
@@ -222,9 +223,9 @@ impl Problem {
         Grid { rows: past.shape[2] + new.rows, cols: new.cols, data }
     }
 
-    /// Returns the options of a query head. A mask of 2, 3 or 4 dimensions is broadcast along axes of size 1;
-    /// keys past its end are masked.
-    fn options(&self, batch: usize, head: usize) -> Options {
+    /// Returns the options of all heads. A mask of 2, 3 or 4 dimensions is broadcast along axes of size 1; keys
+    /// past its end are masked.
+    fn options(&self, batch: usize) -> Options {
         let [queries, keys, _] = self.heads;
         let total = self.past_len() + keys.tokens;
         let count = self.key_counts.as_ref().map_or(total, |counts| counts[batch]);
@@ -238,18 +239,24 @@ impl Problem {
                 [batches, heads] => (batches, heads),
                 _ => panic!("{:?}", mask.shape),
             };
-            let first = (batch % batches * heads + head % heads) * rows * cols;
-            Grid::from_fn(total, queries.tokens, |key, query| match key < cols {
-                true => mask.data[first + query % rows * cols + key],
-                false => f32::NEG_INFINITY,
+            assert!(heads == 1 || heads == queries.heads);
+            Mask::from_fn(heads, |head| {
+                let first = (batch % batches * heads + head) * rows * cols;
+                Grid::from_fn(total, queries.tokens, |key, query| match key < cols {
+                    true => mask.data[first + query % rows * cols + key],
+                    false => f32::NEG_INFINITY,
+                })
             })
         });
         let keep = self.mask_is_keep.then(|| {
             let mask = mask.as_ref().unwrap();
-            Grid::from_fn(total, queries.tokens, |key, query| u8::from(mask.at(key, query) > 0.0))
+            mask.map(|mask| {
+                let kept = |key, query| u8::from(mask.at(key, query) > 0.0);
+                Grid::from_fn(total, queries.tokens, kept)
+            })
         });
         let padding = (count < total)
-            .then(|| Grid::from_fn(total, queries.tokens, |key, _| u8::from(key < count)));
+            .then(|| Grid::from_fn(total, queries.tokens, |key, _| u8::from(key < count)).into());
         Options {
             scale: self.scale,
             softcap: self.softcap,
@@ -263,13 +270,6 @@ impl Problem {
             window: [self.left.unwrap_or(usize::MAX), usize::MAX],
             ..Options::new()
         }
-    }
-
-    /// Whether all query heads have the same options.
-    fn is_shared(&self) -> bool {
-        self.mask
-            .as_ref()
-            .is_none_or(|mask| mask.shape.len() == 2 || mask.shape[mask.shape.len() - 3] == 1)
     }
 }
 
@@ -356,7 +356,7 @@ impl Checks {
             assert_same_bits(&problem.name, &narrow, &out);
             let (got, want) = (out_layout.view(&out), out_layout.view(want.batch(batch)));
             for head in 0..queries.heads {
-                let options = problem.options(batch, head);
+                let options = problem.options(batch).of_head(head);
                 let query = grid(queries.view(problem.queries.batch(batch)).head(head).unwrap());
                 let key_head = head / problem.group();
                 let operands = [&query, &joined[0][key_head], &joined[1][key_head]];
@@ -416,13 +416,13 @@ impl Checks {
     }
 }
 
-/// Returns the output of one batch: by one call for all heads, or one call per head if masks differ.
+/// Computes the output of one batch by one call for all heads.
 fn attend(
     backend: Backend,
     problem: &Problem,
     batch: usize,
     [keys, values]: &[Vec<f32>; 2],
-    mut out: HeadsMut<'_>,
+    out: HeadsMut<'_>,
 ) {
     let [queries, key_layout, value_layout] = problem.heads;
     let joined = |layout: Layout| Layout {
@@ -440,21 +440,8 @@ fn attend(
         Some(_) => (joined(key_layout).view(keys), joined(value_layout).view(values)),
     };
     let mut workspace = vec![f32::NAN; Attention::workspace(keys.cols(), values.cols())];
-    if problem.is_shared() {
-        let options = problem.options(batch, 0);
-        options.attention(backend).run(queries, keys, values, out, &mut workspace).unwrap();
-        return;
-    }
-    for head in 0..queries.heads() {
-        let options = problem.options(batch, head);
-        let key_head = head / problem.group();
-        let (q, k, v) = (queries.head(head), keys.head(key_head), values.head(key_head));
-        let into = out.head_mut(head).unwrap();
-        options
-            .attention(backend)
-            .run(q.unwrap(), k.unwrap(), v.unwrap(), into, &mut workspace)
-            .unwrap();
-    }
+    let options = problem.options(batch);
+    options.attention(backend).run(queries, keys, values, out, &mut workspace).unwrap();
 }
 
 /// [`attend`] over keys and values of a type, one call per head.
@@ -474,7 +461,7 @@ fn attend_elements<E: Element<Scale = ()>>(
             .map(|(of, grid)| view(of, grid));
         let mut workspace = vec![f32::NAN; Attention::elements_workspace(keys.cols, values.cols)];
         let (q, into) = (queries.head(head).unwrap(), out.head_mut(head).unwrap());
-        let options = problem.options(batch, head);
+        let options = problem.options(batch).of_head(head);
         options
             .attention(backend)
             .run_elements(q, k.into(), v.into(), into, None, &mut workspace)
@@ -551,7 +538,7 @@ fn from_a_cache<E: Element<Scale = ()>>(
     for head in key_head * problem.group()..(key_head + 1) * problem.group() {
         let all = problem.heads[0].view(problem.queries.batch(batch));
         let queries = all.head(head).unwrap();
-        let options = problem.options(batch, head);
+        let options = problem.options(batch).of_head(head);
         let [mut want, mut got] = [0; 2].map(|_| Grid::zeros(queries.rows(), width));
         let (k, v, into) = (keys.view(), values.view(), want.view_mut());
         options.attention(backend).run(queries, k, v, into, &mut workspace).unwrap();

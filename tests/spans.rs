@@ -188,7 +188,10 @@ impl Case {
     /// Whether a query sees one of these keys.
     fn sees(&self, keys: std::ops::Range<usize>) -> bool {
         let [_, tokens, ..] = self.sizes();
-        keys.into_iter().any(|key| (0..tokens).any(|token| self.options.sees(key, token)))
+        let heads = (0..self.queries.len()).map(|head| self.options.of_head(head));
+        heads.into_iter().any(|options| {
+            keys.clone().any(|key| (0..tokens).any(|token| options.sees(key, token)))
+        })
     }
 
     #[track_caller]
@@ -291,15 +294,17 @@ fn caches_give_the_bits_of_one_call(backend: Backend) {
         let (tokens, any) = (case.queries[0].rows, rng.below(keys + 1));
         let dropped = rng.pick(&[0, 0, any]);
         // Dropped keys are masked in the call over all, and have no row in the masks of the cache.
-        let whole = case.options.keep.take().unwrap_or(Grid::from_fn(keys, tokens, |_, _| 1));
-        case.options.keep =
-            Some(Grid::from_fn(
+        let whole = || Grid::from_fn(keys, tokens, |_, _| 1).into();
+        let keep = case.options.keep.take().unwrap_or_else(whole).map(|whole| {
+            Grid::from_fn(
                 keys,
                 tokens,
                 |key, token| {
                     if key < dropped { 0 } else { whole.at(key, token) }
                 },
-            ));
+            )
+        });
+        case.options.keep = Some(keep);
         let newest = keys as isize - tokens as isize;
         let Some(offset) = case.options.offset.checked_sub(newest) else { continue };
         let want = case.run(backend, &mut rng);
@@ -358,7 +363,7 @@ fn a_state_without_keys_changes_no_bit(backend: Backend) {
         let [_, tokens, ..] = case.sizes();
         let hidden = Case {
             options: Options {
-                keep: Some(Grid::from_fn(100, tokens, |_, _| 0)),
+                keep: Some(Grid::from_fn(100, tokens, |_, _| 0).into()),
                 sinks: Vec::new(),
                 ..case.options.clone()
             },

@@ -114,10 +114,7 @@ fn heads_on_threads(backend: Backend) {
                 let (values, more_values) = rest.2.split_heads(1)?;
                 let (first, more_out) = out.split_heads(GROUP)?;
                 (rest, out) = ((more_queries, more_keys, more_values), more_out);
-                let mut options = problem.options.clone();
-                if options.sinks.len() > 1 {
-                    options.sinks = options.sinks[head * GROUP..][..GROUP].to_vec();
-                }
+                let options = problem.options.of_heads(head * GROUP..(head + 1) * GROUP);
                 let logarithms = vec![0.0; GROUP * tokens];
                 parts.push(Part { options, queries, keys, values, out: first, logarithms });
             }

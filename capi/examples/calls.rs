@@ -304,10 +304,25 @@ impl Calls {
         if sinks.is_some() {
             options.sink = None;
         }
+        let slopes = self.one_in(2).then(|| self.take(count));
+        let masks = self.one_in(3).then(|| {
+            let bias = self.take(count * keys * tokens);
+            let keep: Vec<u8> =
+                (0..count * keys * tokens).map(|_| u8::from(!self.one_in(4))).collect();
+            (bias, keep)
+        });
         let mut lse = self.take(count * tokens);
         let mut attention = options.attention().on(self.on);
         if let Some(sinks) = &sinks {
             attention = attention.sinks(sinks);
+        }
+        if let Some(slopes) = &slopes {
+            attention = attention.slopes(slopes);
+        }
+        if let Some((bias, keep)) = &masks {
+            let bias = HeadsRef::stacked(bias, count, keys, tokens).unwrap();
+            let keep = HeadsRef::stacked(keep, count, keys, tokens).unwrap();
+            attention = attention.bias(bias).keep(keep);
         }
         let result = attention.run_with_log_sum_exp(
             HeadsRef::interleaved(&q, count, tokens, dim).unwrap(),

@@ -207,10 +207,10 @@ typedef struct {
 /**
  * The options of attention. A structure of zeros, or a NULL pointer to one, means the defaults:
  * every query sees every key, and the scale is 1 / sqrt(dim). The options are applied in the order
- * scale, softcap, bias, masks. Query i is at position query_offset + i, key j at position j; over a
- * cache the queries are at the newest positions if query_offset is 0. Later versions add fields at
- * the end, and their 0 means the earlier behavior: set the whole structure to zero, then the fields
- * that you need.
+ * scale, softcap, bias, slopes, masks. Query i is at position query_offset + i, key j at position j;
+ * over a cache the queries are at the newest positions if query_offset is 0. Later versions add
+ * fields at the end, and their 0 means the earlier behavior: set the whole structure to zero, then the
+ * fields that you need.
  */
 typedef struct {
     /**
@@ -264,6 +264,20 @@ typedef struct {
      * finite or -INFINITY. NULL: none.
      */
     const float *sink;
+    /**
+     * The floats from the bias of a query head to that of the next. 0: one bias for all heads.
+     */
+    size_t bias_head_stride;
+    /**
+     * The bytes from the keep of a query head to that of the next. 0: one keep for all heads.
+     */
+    size_t keep_head_stride;
+    /**
+     * Linear biases (ALiBi): one slope per query head, from -2^97 to 2^97; a score s becomes
+     * s - slope * |position of the query - position of the key|. The distance is rounded to a float,
+     * exact up to 2^24, and counts up to 2^30. NULL: none.
+     */
+    const float *slopes;
 } sdpa_options;
 
 /**
@@ -789,10 +803,10 @@ sdpa_status sdpa_merge_on(sdpa_backend_t backend,
  * queries.heads / keys.heads consecutive query heads shares one KV head (grouped-query
  * attention; multi-query attention if keys.heads is 1).
  *
- * bias and keep of the options apply to all heads. sinks: NULL, or queries.heads floats, one
- * sink per query head; options.sink must then be NULL (else SDPA_ERROR_OPTION). log_sum_exp:
- * NULL, or receives queries.heads * queries.rows floats, head after head. workspace: as for one
- * head; it does not grow with the number of heads.
+ * bias and keep of the options apply to all heads, unless their head strides are set. sinks: NULL,
+ * or queries.heads floats, one sink per query head; options.sink must then be NULL (else
+ * SDPA_ERROR_OPTION). log_sum_exp: NULL, or receives queries.heads * queries.rows floats, head
+ * after head. workspace: as for one head; it does not grow with the number of heads.
  *
  * Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
  * all three are unchanged.
@@ -823,9 +837,10 @@ sdpa_status sdpa_attention_heads_on(sdpa_backend_t backend,
 
 /**
  * sdpa_attention of matrices whose strides are all 0 (else SDPA_ERROR_STRIDE), without softcap, bias,
- * keep and sink (else SDPA_ERROR_OPTION) and without log_sum_exp: the same bits from half the flash. On
- * microcontrollers gcc and clang, when they optimise, call it for sdpa_attention if they see that this is
- * enough: write strides of 0 and a NULL into the call, and let options be NULL or a static const.
+ * slopes, keep and sink (else SDPA_ERROR_OPTION) and without log_sum_exp: the same bits from half the
+ * flash. On microcontrollers gcc and clang, when they optimise, call it for sdpa_attention if they see
+ * that this is enough: write strides of 0 and a NULL into the call, and let options be NULL or a static
+ * const.
  *
  * Overlap: out and workspace must not overlap any input or each other. On failure both are unchanged.
  */
@@ -838,10 +853,10 @@ sdpa_status sdpa_attention_plain(sdpa_matrix queries,
                                  size_t workspace_len);
 
 /**
- * sdpa_attention_heads without sinks and log_sum_exp, and without softcap, bias, keep and sink of the options
- * (else SDPA_ERROR_OPTION): the same bits from half the flash. On microcontrollers gcc and clang, when they
- * optimise, call it for sdpa_attention_heads if they see that this is enough: write a NULL each into the
- * call, and let options be NULL or a static const.
+ * sdpa_attention_heads without sinks and log_sum_exp, and without softcap, bias, slopes, keep and sink of
+ * the options (else SDPA_ERROR_OPTION): the same bits from half the flash. On microcontrollers gcc and clang,
+ * when they optimise, call it for sdpa_attention_heads if they see that this is enough: write a NULL each
+ * into the call, and let options be NULL or a static const.
  *
  * Overlap: out and workspace must not overlap any input or each other. On failure both are unchanged.
  */
@@ -1398,7 +1413,8 @@ sdpa_attention_inline(sdpa_matrix queries, sdpa_matrix keys, sdpa_matrix values,
                            values.row_stride | values.col_stride | out.row_stride | out.col_stride;
 #define SDPA_IS_PLAIN(is_wanted)                                                           \
     (!(is_wanted) && (options == NULL || (!(options->softcap > 0 || options->softcap < 0) && \
-                      options->bias.data == NULL && options->keep == NULL && options->sink == NULL)))
+                      options->bias.data == NULL && options->keep == NULL && options->sink == NULL && \
+                      options->slopes == NULL)))
 /* Where it is not known, nothing is read. */
 #define SDPA_IS_KNOWN_PLAIN(is_wanted) (__builtin_constant_p(SDPA_IS_PLAIN(is_wanted)) && SDPA_IS_PLAIN(is_wanted))
     if (SDPA_IS_KNOWN_PLAIN(strides != 0 || log_sum_exp != NULL)) {

@@ -175,10 +175,10 @@ operation! {
     /// queries.heads / keys.heads consecutive query heads shares one KV head (grouped-query
     /// attention; multi-query attention if keys.heads is 1).
     ///
-    /// bias and keep of the options apply to all heads. sinks: NULL, or queries.heads floats, one
-    /// sink per query head; options.sink must then be NULL (else SDPA_ERROR_OPTION). log_sum_exp:
-    /// NULL, or receives queries.heads * queries.rows floats, head after head. workspace: as for one
-    /// head; it does not grow with the number of heads.
+    /// bias and keep of the options apply to all heads, unless their head strides are set. sinks: NULL,
+    /// or queries.heads floats, one sink per query head; options.sink must then be NULL (else
+    /// SDPA_ERROR_OPTION). log_sum_exp: NULL, or receives queries.heads * queries.rows floats, head
+    /// after head. workspace: as for one head; it does not grow with the number of heads.
     ///
     /// Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
     /// all three are unchanged.

@@ -1,6 +1,6 @@
 //! `sdpa_options`: the options of attention.
 
-use sdpa::{Attention, Backend, MatrixRef};
+use sdpa::{Attention, Backend, HeadsRef};
 
 use crate::{
     region::{Region, Span, Strided, array, check_disjoint},
@@ -18,10 +18,10 @@ pub const SDPA_WINDOW: u32 = 2;
 
 /// The options of attention. A structure of zeros, or a NULL pointer to one, means the defaults:
 /// every query sees every key, and the scale is 1 / sqrt(dim). The options are applied in the order
-/// scale, softcap, bias, masks. Query i is at position query_offset + i, key j at position j; over a
-/// cache the queries are at the newest positions if query_offset is 0. Later versions add fields at
-/// the end, and their 0 means the earlier behavior: set the whole structure to zero, then the fields
-/// that you need.
+/// scale, softcap, bias, slopes, masks. Query i is at position query_offset + i, key j at position j;
+/// over a cache the queries are at the newest positions if query_offset is 0. Later versions add
+/// fields at the end, and their 0 means the earlier behavior: set the whole structure to zero, then the
+/// fields that you need.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sdpa_options {
@@ -54,6 +54,14 @@ pub struct sdpa_options {
     /// Attention sink: ONE float for all queries, an additional score in the softmax denominator only;
     /// finite or -INFINITY. NULL: none.
     pub sink: *const f32,
+    /// The floats from the bias of a query head to that of the next. 0: one bias for all heads.
+    pub bias_head_stride: usize,
+    /// The bytes from the keep of a query head to that of the next. 0: one keep for all heads.
+    pub keep_head_stride: usize,
+    /// Linear biases (ALiBi): one slope per query head, from -2^97 to 2^97; a score s becomes
+    /// s - slope * |position of the query - position of the key|. The distance is rounded to a float,
+    /// exact up to 2^24, and counts up to 2^30. NULL: none.
+    pub slopes: *const f32,
 }
 
 /// Returns the span of one element, or an empty span if the pointer is NULL.
@@ -75,37 +83,51 @@ fn check_mask(outputs: &[Region<'_>], mask: &impl Strided) -> Checked<()> {
     check_disjoint(outputs, mask.region()?)
 }
 
-/// A boolean mask: one byte per key and query.
-struct Keep {
-    first: *const u8,
-    shape: [usize; 2],
-    strides: [usize; 2],
+/// A mask: heads x keys x queries, with one head for all query heads or one each.
+struct Mask<T> {
+    first: *const T,
+    counts: [usize; 3],
+    strides: [usize; 3],
 }
 
-impl Strided for Keep {
-    type Element = u8;
+impl<T> Strided for Mask<T> {
+    type Element = T;
 
-    fn first(&self) -> *const u8 {
+    fn first(&self) -> *const T {
         self.first
     }
 
     fn counts(&self) -> [usize; 3] {
-        [1, self.shape[0], self.shape[1]]
+        self.counts
     }
 
     fn strides(&self) -> [usize; 3] {
-        [0, self.strides[0], self.strides[1]]
+        self.strides
     }
 }
 
-impl Keep {
+impl<T: Copy> Mask<T> {
+    /// A mask of this shape and these strides; without a head stride the same for all of `heads`, and without
+    /// elements if `first` is NULL.
+    #[inline(always)]
+    fn new(
+        first: *const T,
+        heads: usize,
+        [rows, cols]: [usize; 2],
+        [head_stride, row_stride, col_stride]: [usize; 3],
+    ) -> Self {
+        let heads = if head_stride == 0 { 1 } else { heads };
+        let counts = if first.is_null() { [0; 3] } else { [heads, rows, cols] };
+        let [row_stride, col_stride] = strides(cols, row_stride, col_stride);
+        Self { first, counts, strides: [head_stride, row_stride, col_stride] }
+    }
+
     /// # Safety
     ///
     /// As [`sdpa_matrix::view`].
-    unsafe fn view<'a>(&self) -> MatrixRef<'a, u8> {
-        let ([rows, cols], [row, col]) = (self.shape, self.strides);
+    unsafe fn view<'a>(&self) -> HeadsRef<'a, T> {
         // SAFETY: as the caller promises.
-        unsafe { MatrixRef::from_checked_parts(self.first, rows, cols, row, col) }
+        unsafe { HeadsRef::from_checked_parts(self.first, self.counts, self.strides) }
     }
 }
 
@@ -131,11 +153,16 @@ impl sdpa_options {
         }
     }
 
-    /// Returns the boolean mask for a score grid of `shape`; without elements if `keep` is NULL.
-    fn keep(&self, shape: [usize; 2]) -> Keep {
-        let strides = strides(shape[1], self.keep_row_stride, self.keep_col_stride);
-        let shape = if self.keep.is_null() { [0; 2] } else { shape };
-        Keep { first: self.keep, shape, strides }
+    /// Returns the additive mask of `heads` heads.
+    fn bias(&self, heads: usize) -> Mask<f32> {
+        let sdpa_matrix { data, rows, cols, row_stride, col_stride } = self.bias;
+        Mask::new(data, heads, [rows, cols], [self.bias_head_stride, row_stride, col_stride])
+    }
+
+    /// Returns the boolean mask of `heads` heads for score grids of shape `grid`.
+    fn keep(&self, heads: usize, grid: [usize; 2]) -> Mask<u8> {
+        let Self { keep_head_stride, keep_row_stride, keep_col_stride, .. } = *self;
+        Mask::new(self.keep, heads, grid, [keep_head_stride, keep_row_stride, keep_col_stride])
     }
 }
 
@@ -154,6 +181,7 @@ pub(crate) unsafe fn check_plain(options: *const sdpa_options) -> Checked<()> {
             && options.bias.data.is_null()
             && options.keep.is_null()
             && options.sink.is_null()
+            && options.slopes.is_null()
     });
     if is_plain { Ok(()) } else { Err(Failure(SDPA_ERROR_OPTION)) }
 }
@@ -165,8 +193,10 @@ pub(crate) const ALL_ARE_PLAIN: bool = cfg!(feature = "plain-heads");
 /// The options of a call.
 pub(crate) struct Options<'a> {
     options: Option<&'a sdpa_options>,
-    /// One float per query head, or NULL and 0.
-    sinks: (*const f32, usize),
+    /// One float per query head, or NULL.
+    sinks: *const f32,
+    /// The number of query heads.
+    heads: usize,
     /// The shape of the score grid: keys, queries.
     grid: [usize; 2],
 }
@@ -197,16 +227,20 @@ impl<'a> Options<'a> {
         heads: usize,
         grid: [usize; 2],
     ) -> Self {
-        let sinks = (sinks, if sinks.is_null() { 0 } else { heads });
         // SAFETY: aligned, and as the caller promises.
-        Self { options: unsafe { options.as_ref() }, sinks, grid }
+        Self { options: unsafe { options.as_ref() }, sinks, heads, grid }
+    }
+
+    /// The number of floats of an array that has one per query head, or is NULL.
+    fn per_head(&self, array: *const f32) -> usize {
+        if array.is_null() { 0 } else { self.heads }
     }
 
     /// Fails if the options are invalid, or if an output overlaps the options or anything they point to.
     #[inline(always)]
     pub(crate) fn check(&self, outputs: &[Region<'_>]) -> Checked<()> {
-        let (sinks, heads) = self.sinks;
-        check_array(outputs, sinks, heads)?;
+        let Self { sinks, heads, .. } = *self;
+        check_array(outputs, sinks, self.per_head(sinks))?;
         let Some(options) = self.options else { return Ok(()) };
         check_array(outputs, options, 1)?;
         if ALL_ARE_PLAIN {
@@ -216,18 +250,19 @@ impl<'a> Options<'a> {
             return Err(Failure(SDPA_ERROR_OPTION));
         }
         if !options.bias.data.is_null() {
-            check_mask(outputs, &options.bias)?;
+            check_mask(outputs, &options.bias(heads))?;
         }
         if !options.keep.is_null() {
-            check_mask(outputs, &options.keep(self.grid))?;
+            check_mask(outputs, &options.keep(heads, self.grid))?;
         }
+        check_array(outputs, options.slopes, self.per_head(options.slopes))?;
         check_array(outputs, options.sink, usize::from(!options.sink.is_null()))
     }
 
     /// [`check`](Self::check) of a call that reads nothing but the sinks.
     pub(crate) fn check_sinks(&self, outputs: &[Region<'_>]) -> Checked<()> {
-        let (sinks, heads) = self.sinks;
-        check_array(outputs, sinks, heads)?;
+        let sinks = self.sinks;
+        check_array(outputs, sinks, self.per_head(sinks))?;
         let Some(options) = self.options else { return Ok(()) };
         check_array(outputs, options, 1)?;
         if !(options.sink.is_null() || sinks.is_null()) {
@@ -256,7 +291,7 @@ impl<'a> Options<'a> {
     /// The sinks have been checked; for `'a` they may be read and nobody writes them.
     #[inline(always)]
     pub(crate) unsafe fn read_sinks(&self, on: Backend) -> Attention<'a> {
-        let Self { options, sinks: (sinks, heads), .. } = *self;
+        let Self { options, sinks, heads, .. } = *self;
         let mut attention = Attention::new().on(on);
         // SAFETY: as the caller promises.
         let sink = options.and_then(|options| unsafe { options.sink.as_ref() });
@@ -277,7 +312,7 @@ impl<'a> Options<'a> {
     /// The options have been checked; for `'a` what they point to may be read and nobody writes it.
     #[cfg_attr(not(microcontroller), inline(always))]
     pub(crate) unsafe fn read(&self, on: Backend) -> Attention<'a> {
-        let Self { options, grid, .. } = *self;
+        let Self { options, heads, grid, .. } = *self;
         if ALL_ARE_PLAIN {
             let mut attention = Attention::new().on(on);
             options.iter().for_each(|options| options.read_numbers(&mut attention));
@@ -288,8 +323,8 @@ impl<'a> Options<'a> {
         let Some(options) = options else { return attention };
         // SAFETY: as the caller promises.
         let (bias, keep) = unsafe {
-            let bias = (!options.bias.data.is_null()).then(|| options.bias.view());
-            let keep = (!options.keep.is_null()).then(|| options.keep(grid).view());
+            let bias = (!options.bias.data.is_null()).then(|| options.bias(heads).view());
+            let keep = (!options.keep.is_null()).then(|| options.keep(heads, grid).view());
             (bias, keep)
         };
         options.read_numbers(&mut attention);
@@ -298,6 +333,10 @@ impl<'a> Options<'a> {
         }
         if let Some(bias) = bias {
             attention = attention.bias(bias);
+        }
+        if !options.slopes.is_null() {
+            // SAFETY: as the caller promises.
+            attention = attention.slopes(unsafe { slice(options.slopes, heads) });
         }
         if let Some(keep) = keep {
             attention = attention.keep(keep);

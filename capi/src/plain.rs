@@ -18,9 +18,10 @@ use crate::{
 };
 
 /// sdpa_attention of matrices whose strides are all 0 (else SDPA_ERROR_STRIDE), without softcap, bias,
-/// keep and sink (else SDPA_ERROR_OPTION) and without log_sum_exp: the same bits from half the flash. On
-/// microcontrollers gcc and clang, when they optimise, call it for sdpa_attention if they see that this is
-/// enough: write strides of 0 and a NULL into the call, and let options be NULL or a static const.
+/// slopes, keep and sink (else SDPA_ERROR_OPTION) and without log_sum_exp: the same bits from half the
+/// flash. On microcontrollers gcc and clang, when they optimise, call it for sdpa_attention if they see
+/// that this is enough: write strides of 0 and a NULL into the call, and let options be NULL or a static
+/// const.
 ///
 /// Overlap: out and workspace must not overlap any input or each other. On failure both are unchanged.
 #[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
@@ -145,5 +146,8 @@ const DEFAULT: sdpa_options = {
         keep_row_stride: 0,
         keep_col_stride: 0,
         sink: ptr::null(),
+        bias_head_stride: 0,
+        keep_head_stride: 0,
+        slopes: ptr::null(),
     }
 };

@@ -15,10 +15,10 @@ use crate::{
     views::{Slot, sdpa_heads, sdpa_heads_mut},
 };
 
-/// sdpa_attention_heads without sinks and log_sum_exp, and without softcap, bias, keep and sink of the options
-/// (else SDPA_ERROR_OPTION): the same bits from half the flash. On microcontrollers gcc and clang, when they
-/// optimise, call it for sdpa_attention_heads if they see that this is enough: write a NULL each into the
-/// call, and let options be NULL or a static const.
+/// sdpa_attention_heads without sinks and log_sum_exp, and without softcap, bias, slopes, keep and sink of
+/// the options (else SDPA_ERROR_OPTION): the same bits from half the flash. On microcontrollers gcc and clang,
+/// when they optimise, call it for sdpa_attention_heads if they see that this is enough: write a NULL each
+/// into the call, and let options be NULL or a static const.
 ///
 /// Overlap: out and workspace must not overlap any input or each other. On failure both are unchanged.
 #[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone

@@ -266,39 +266,55 @@ fn matrices() {
     }
 }
 
-/// Options for both languages, which share bias, keep and sink.
+/// Options for both languages, which share bias, slopes, keep and sink.
 struct Options {
+    /// Keys × heads · queries.
     bias: Option<GuardedMatrix>,
+    /// Heads × keys × queries.
     keep: Option<Vec<u8>>,
+    /// One per query head.
+    slopes: Option<Vec<f32>>,
     sink: Option<f32>,
     flags: u32,
     scale: f32,
     softcap: f32,
     query_offset: isize,
     window: [usize; 2],
-    shape: [usize; 2],
+    /// Those of the masks, of which one may be for all heads; keys; queries.
+    shape: [usize; 3],
 }
 
 impl Options {
-    fn any(rng: &mut Rng, keys: usize, queries: usize) -> Self {
+    fn any(rng: &mut Rng, heads: usize, keys: usize, queries: usize) -> Self {
         let flags = rng.below(4) as u32;
+        let mask_heads = if rng.one_in(2) { heads } else { 1 };
         let window = [0; 2].map(|_| if rng.one_in(8) { usize::MAX } else { rng.below(100) });
         Self {
-            bias: rng.one_in(3).then(|| GuardedMatrix::input(rng, keys, queries)),
-            keep: rng.one_in(3).then(|| (0..keys * queries).map(|_| rng.below(3) as u8).collect()),
+            bias: rng.one_in(3).then(|| GuardedMatrix::input(rng, keys, mask_heads * queries)),
+            keep: rng
+                .one_in(3)
+                .then(|| (0..mask_heads * keys * queries).map(|_| rng.below(3) as u8).collect()),
+            slopes: rng.one_in(3).then(|| (0..heads).map(|_| rng.between(-0.5, 0.5)).collect()),
             sink: rng.one_in(3).then(|| rng.between(-3.0, 3.0)),
             flags,
             scale: if rng.one_in(2) { 0.0 } else { rng.between(-1.0, 1.0) },
             softcap: if rng.one_in(3) { rng.between(0.5, 20.0) } else { 0.0 },
             query_offset: rng.below(200) as isize - 100,
             window: if flags & SDPA_WINDOW == 0 { [0; 2] } else { window },
-            shape: [keys, queries],
+            shape: [mask_heads, keys, queries],
         }
     }
 
     fn c(&self) -> sdpa_options {
         let none =
             sdpa_matrix { data: ptr::null(), rows: 0, cols: 0, row_stride: 0, col_stride: 0 };
+        let [heads, keys, queries] = self.shape;
+        let mut bias = self.bias.as_ref().map_or(none, GuardedMatrix::c);
+        if bias.row_stride == 0 && bias.col_stride == 0 {
+            (bias.row_stride, bias.col_stride) = (bias.cols, 1);
+        }
+        bias.cols = queries;
+        let per_head = |stride: usize| if heads == 1 { 0 } else { stride };
         sdpa_options {
             flags: self.flags,
             scale: self.scale,
@@ -306,11 +322,14 @@ impl Options {
             query_offset: self.query_offset,
             window_left: self.window[0],
             window_right: self.window[1],
-            bias: self.bias.as_ref().map_or(none, GuardedMatrix::c),
+            bias,
             keep: self.keep.as_ref().map_or(ptr::null(), |keep| keep.as_ptr()),
             keep_row_stride: 0,
             keep_col_stride: 0,
             sink: self.sink.as_ref().map_or(ptr::null(), ptr::from_ref),
+            bias_head_stride: per_head(queries * bias.col_stride),
+            keep_head_stride: per_head(keys * queries),
+            slopes: self.slopes.as_ref().map_or(ptr::null(), |slopes| slopes.as_ptr()),
         }
     }
 
@@ -332,11 +351,14 @@ impl Options {
             attention = attention.softcap(self.softcap);
         }
         if let Some(bias) = &self.bias {
-            attention = attention.bias(bias.view());
+            attention = attention.bias(bias.view().heads(self.shape[0]).unwrap());
+        }
+        if let Some(slopes) = &self.slopes {
+            attention = attention.slopes(slopes);
         }
         if let Some(keep) = &self.keep {
-            let [keys, queries] = self.shape;
-            attention = attention.keep(MatrixRef::new(keep, keys, queries).unwrap());
+            let [heads, keys, queries] = self.shape;
+            attention = attention.keep(HeadsRef::stacked(keep, heads, keys, queries).unwrap());
         }
         self.sink.map_or(attention, |sink| attention.sink(sink))
     }
@@ -350,7 +372,7 @@ fn attention_and_merge() {
         let [keys, tokens, dim, width] = [0; 4].map(|_| size(&mut rng));
         let [q, k, v] = [(tokens, dim), (keys, dim), (keys, width)]
             .map(|(rows, cols)| GuardedMatrix::operand(&mut rng, rows, cols));
-        let options = Options::any(&mut rng, keys, tokens);
+        let options = Options::any(&mut rng, 1, keys, tokens);
         let (c, rust) = (options.c(), options.rust(on));
         let grid = GuardedMatrix::output(&mut rng, keys, tokens);
         // SAFETY: pointers and sizes are those of these buffers.
@@ -408,7 +430,7 @@ fn multi_head_attention() {
                 Kind::any(&mut rng).fill(&mut rng, &mut values);
                 values
             });
-        let mut options = Options::any(&mut rng, keys, tokens);
+        let mut options = Options::any(&mut rng, heads, keys, tokens);
         options.sink = None;
         let sinks: Vec<f32> = (0..heads).map(|_| rng.between(-2.0, 2.0)).collect();
         let [mut got, mut want] = [0; 2].map(|_| vec![CANARY; heads * tokens * width]);
@@ -499,7 +521,7 @@ fn caches() {
             let result = want.append(keys.view(), values.view());
             assert_eq!(status == SDPA_OK, result.is_ok());
             let tokens = 1 + rng.below(4);
-            let mut options = Options::any(&mut rng, want.len(), tokens);
+            let mut options = Options::any(&mut rng, 1, want.len(), tokens);
             let (queries, out) = (
                 GuardedMatrix::operand(&mut rng, tokens, dim),
                 GuardedMatrix::output(&mut rng, tokens, width),
@@ -531,7 +553,7 @@ fn caches() {
 
             let q: Vec<f32> = (0..2 * tokens * dim).map(|_| rng.between(-2.0, 2.0)).collect();
             let sinks = [rng.between(-2.0, 2.0), f32::NEG_INFINITY];
-            options.sink = None;
+            options = Options { sink: None, ..Options::any(&mut rng, 2, want.len(), tokens) };
             let [mut heads_out, mut want_out] = [0; 2].map(|_| vec![CANARY; 2 * tokens * width]);
             let queries = sdpa_heads {
                 data: q.as_ptr(),
@@ -593,7 +615,7 @@ fn states_of_spans() {
         let on = On::any(&mut rng);
         let (keys, tokens) = (1025 + rng.below(1500), 1 + rng.below(5));
         let (dim, width) = (1 + rng.below(9), 1 + rng.below(9));
-        let mut options = Options::any(&mut rng, keys - 1024, tokens);
+        let mut options = Options::any(&mut rng, 1, keys - 1024, tokens);
         options.query_offset += 1024;
         let sink = options.sink;
         let [q, k, v] = [2 * tokens * dim, keys * dim, keys * width].map(|n| {
@@ -651,7 +673,7 @@ fn states_of_spans() {
         assert_same_bits("log-sum-exps of a join", &lse, &want_lse);
 
         // Two heads, from arrays and from a cache that begins at the second span.
-        options = Options { bias: None, keep: None, sink: None, ..options };
+        options = Options { bias: None, keep: None, slopes: None, sink: None, ..options };
         let sinks = [sink.unwrap_or(0.5), f32::NEG_INFINITY];
         let mut states = vec![CANARY; spans * 2 * tokens * row];
         let (first, rest_states) = states.split_at_mut(2 * tokens * row);
@@ -941,7 +963,7 @@ fn attention_of_elements() {
             .collect();
         let v = V::view(HeadsRef::interleaved(&v.data, key_heads, keys, width).unwrap(), &by_head);
 
-        let mut options = Options::any(rng, keys, tokens);
+        let mut options = Options::any(rng, heads, keys, tokens);
         options.sink = None;
         let sinks: Vec<f32> = (0..heads).map(|_| rng.between(-2.0, 2.0)).collect();
         let attention = options.rust(on).sinks(&sinks);
@@ -1049,7 +1071,7 @@ fn caches_of_elements() {
 
             let (heads, tokens) = (1 + rng.below(3), 1 + rng.below(4));
             let queries = Queries::random(rng, heads, tokens, dim);
-            let mut options = Options::any(rng, want.len(), tokens);
+            let mut options = Options::any(rng, heads, want.len(), tokens);
             options.sink = None;
             let sinks: Vec<f32> = (0..heads).map(|_| rng.between(-2.0, 2.0)).collect();
             let [mut out, mut want_out] = [0; 2].map(|_| vec![CANARY; heads * tokens * width]);

@@ -146,6 +146,19 @@ static void heads(void) {
         sinks = take(count);
         o.sink = NULL;
     }
+    if (one_in(2)) {
+        o.slopes = take(count);
+    }
+    if (one_in(3)) { /* a bias and a keep per head */
+        const sdpa_matrix bias = {take(count * keys * tokens), keys, tokens, 0, 0};
+        o.bias = bias;
+        o.bias_head_stride = keys * tokens;
+        o.keep = keep;
+        o.keep_head_stride = keys * tokens;
+        for (size_t i = 0; i < count * keys * tokens; i++) {
+            keep[i] = !one_in(4);
+        }
+    }
     float *lse = take(count * tokens);
     note((uint64_t)ON(sdpa_attention_heads, q, k, v, &o, sinks, out, lse, workspace, SDPA_COUNT(workspace)));
     for (size_t i = 0; i < tokens * count * width; i++) {

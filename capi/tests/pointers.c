@@ -126,10 +126,12 @@ static sdpa_heads_mut ho = {result, 1, N, N, 0, 0, 0};
         BESIDE(workspace, name, __VA_ARGS__);                                       \
         BESIDE(options, name, __VA_ARGS__);                                         \
         BESIDE(all.bias.data, name, __VA_ARGS__);                                   \
+        BESIDE(all.slopes, name, __VA_ARGS__);                                      \
     } while (0)
 
 static void of_attention(void) {
     all.bias = v;
+    all.slopes = weights;
     all.sink = &three;
     BOTH(SDPA_OK, sdpa_pattern, x, w, options, o);
     BESIDE(x.data, sdpa_pattern, x, w, options, o);
@@ -138,6 +140,7 @@ static void of_attention(void) {
     BESIDE(options, sdpa_pattern, x, w, options, o);
     BESIDE(all.bias.data, sdpa_pattern, x, w, options, o);
     BESIDE(all.sink, sdpa_pattern, x, w, options, o);
+    BESIDE(all.slopes, sdpa_pattern, x, w, options, o);
 
     BESIDE_OF_ATTENTION(x, o, sdpa_attention, x, w, v, options, o, lse, workspace, len);
     BESIDE(w.data, sdpa_attention, x, w, v, options, o, lse, workspace, len);
@@ -145,6 +148,7 @@ static void of_attention(void) {
     BESIDE(all.sink, sdpa_attention, x, w, v, options, o, lse, workspace, len);
 
     all.sink = NULL;
+    all.slopes = NULL;
     all.bias.data = NULL;
 #define PLAIN(pointer)                                                                                      \
     EACH(pointer, CHECK(sdpa_attention_plain(x, w, v, options, o, workspace, len) == SDPA_ERROR_POINTER))
@@ -165,6 +169,7 @@ static void of_attention(void) {
     PLAIN_HEADS(ho.data);
     PLAIN_HEADS(workspace);
     all.bias = v;
+    all.slopes = weights;
     BESIDE_OF_ATTENTION(q, ho, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(k.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(values.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
@@ -184,6 +189,7 @@ static void of_attention(void) {
         BESIDE(workspace, name, __VA_ARGS__);                                       \
         BESIDE(options, name, __VA_ARGS__);                                         \
         BESIDE(all.bias.data, name, __VA_ARGS__);                                   \
+        BESIDE(all.slopes, name, __VA_ARGS__);                                      \
         BESIDE(all.sink, name, __VA_ARGS__);                                        \
     } while (0)
 #define STATES states, SDPA_COUNT(span)

@@ -38,6 +38,7 @@ int main(void) {
     options.bias = m;
     options.keep = (const uint8_t *)floats;
     options.keep_col_stride = 1;
+    options.slopes = floats;
     BOTH(sdpa_dot, floats, floats, wide, out);
     BOTH(sdpa_softmax, floats, wide, out);
     BOTH(sdpa_softmax_rows, m, o);

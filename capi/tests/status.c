@@ -102,7 +102,7 @@ static void null_pointers(void) {
 static void plain_attention(void) {
     static const float one = 1;
     const size_t n = SDPA_COUNT(workspace);
-    sdpa_options options[6] = {{0}};
+    sdpa_options options[7] = {{0}};
     sdpa_matrix strided = k();
     strided.row_stride = DIM;
     strided.col_stride = 1;
@@ -130,6 +130,7 @@ static void plain_attention(void) {
     options[3].bias = dense(keys, KEYS, QUERIES);
     options[4].keep = (const uint8_t *)keys;
     options[5].sink = &one;
+    options[6].slopes = &one;
     for (size_t i = 0; i < SDPA_COUNT(options); i++) {
         REFUSED(SDPA_ERROR_OPTION, sdpa_attention_plain(q(), k(), v(), &options[i], o(), workspace, n));
     }
@@ -249,6 +250,18 @@ static void strides(void) {
             kept.keep_col_stride = pairs[i][1];
             REFUSED(SDPA_ERROR_STRIDE, sdpa_pattern(q(), k(), &kept, grid()));
         }
+        if (pairs[i][0] != 1) {
+            const size_t n = SDPA_COUNT(workspace);
+            const sdpa_heads two = heads_of(dense(queries, 1, DIM), 2), hk = heads_of(k(), 1), hv = heads_of(v(), 1);
+            const sdpa_heads_mut to_two = heads_mut_of(dense_mut(out, 1, WIDTH), 2);
+            sdpa_options biased = {.bias_head_stride = pairs[i][0]}, kept = {.keep_head_stride = pairs[i][0]};
+            biased.bias = dense(keys, KEYS, 1);
+            REFUSED(SDPA_ERROR_STRIDE, sdpa_attention_heads(two, hk, hv, &biased, NULL, to_two, lse, workspace, n));
+            if (i < 4) {
+                kept.keep = keep;
+                REFUSED(SDPA_ERROR_STRIDE, sdpa_attention_heads(two, hk, hv, &kept, NULL, to_two, lse, workspace, n));
+            }
+        }
         sdpa_heads heads = heads_of(k(), 2);
         heads.head_stride = pairs[i][0];
         heads.row_stride = DIM;
@@ -354,6 +367,10 @@ static void overlaps(void) {
     options.keep = NULL;
     options.bias = dense(workspace + 7, KEYS, QUERIES);
     REFUSED(SDPA_ERROR_ALIAS, sdpa_attention(q(), k(), v(), &options, o(), lse, workspace, n));
+    options.bias.data = NULL;
+    options.slopes = out + 1;
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_attention(q(), k(), v(), &options, o(), lse, workspace, n));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_pattern(q(), k(), &options, grid()));
     /* Interleaved, but not disjoint modulo any stride: 0, 3, 6, 9 and 1, 5, 7, 11. */
     const sdpa_matrix threes = {out, 1, 4, 0, 3};
     const sdpa_matrix_mut others = {out + 1, 2, 2, 6, 4};
@@ -415,6 +432,11 @@ static void options(void) {
         REFUSED(SDPA_ERROR_OPTION,
                 sdpa_attention_heads(heads_of(q(), 1), heads_of(k(), 1), heads_of(v(), 1), NULL,
                                      &sinks[i], heads_mut_of(o(), 1), lse, workspace, SDPA_COUNT(workspace)));
+    }
+    const float slopes[] = {NAN, INFINITY, -INFINITY, 2e29f, -2e29f};
+    for (size_t i = 0; i < SDPA_COUNT(slopes); i++) {
+        const sdpa_options slope = {.slopes = &slopes[i]};
+        refused_options(&slope);
     }
     /* One sink for all heads, and one per head. */
     const float one = 1;

@@ -19,12 +19,12 @@ Window = Tuple[Optional[int], Optional[int]]
 Sink = Union[float, ArrayLike]
 # Scale, softcap, causal, window, query_offset.
 Scalars = Tuple[Optional[float], Optional[float], bool, Optional[Window], int]
-# bias and keep, keys x queries, and the sinks.
-Masks = Tuple[Optional[Array], Optional[Array], Optional[Array]]
-NO_MASKS: Masks = (None, None, None)
+# bias and keep, keys x queries or heads x keys x queries; the sinks and the slopes.
+Masks = Tuple[Optional[Array], Optional[Array], Optional[Array], Optional[Array]]
+NO_MASKS: Masks = (None, None, None, None)
 DEFAULT: Scalars = (None, None, False, None, 0)
 Outputs = Union[Floats, Tuple[Floats, Floats]]
-NAMES = ("queries", "keys", "values", "bias", "keep", "sink", "out", "log_sum_exp")
+NAMES = ("queries", "keys", "values", "bias", "keep", "sink", "slopes", "out", "log_sum_exp")
 
 
 @overload
@@ -32,16 +32,16 @@ def attention(
     queries: ArrayLike, keys: ArrayLike, values: ArrayLike, *, scale: Optional[float] = ...,
     softcap: Optional[float] = ..., causal: bool = ..., window: Optional[Window] = ..., query_offset: int = ...,
     bias: Optional[ArrayLike] = ..., keep: Optional[ArrayLike] = ..., attn_mask: Optional[ArrayLike] = ...,
-    sink: Optional[Sink] = ..., heads_axis: int = ..., out: Optional[ArrayLike] = ...,
-    log_sum_exp: Literal[False] = ..., backend: Optional[str] = ...,
+    sink: Optional[Sink] = ..., slopes: Optional[ArrayLike] = ..., heads_axis: int = ...,
+    out: Optional[ArrayLike] = ..., log_sum_exp: Literal[False] = ..., backend: Optional[str] = ...,
 ) -> Floats: ...  # fmt: skip
 @overload
 def attention(
     queries: ArrayLike, keys: ArrayLike, values: ArrayLike, *, scale: Optional[float] = ...,
     softcap: Optional[float] = ..., causal: bool = ..., window: Optional[Window] = ..., query_offset: int = ...,
     bias: Optional[ArrayLike] = ..., keep: Optional[ArrayLike] = ..., attn_mask: Optional[ArrayLike] = ...,
-    sink: Optional[Sink] = ..., heads_axis: int = ..., out: Optional[ArrayLike] = ...,
-    log_sum_exp: Union[Literal[True], ArrayLike], backend: Optional[str] = ...,
+    sink: Optional[Sink] = ..., slopes: Optional[ArrayLike] = ..., heads_axis: int = ...,
+    out: Optional[ArrayLike] = ..., log_sum_exp: Union[Literal[True], ArrayLike], backend: Optional[str] = ...,
 ) -> Tuple[Floats, Floats]: ...  # fmt: skip
 def attention(
     queries: ArrayLike,
@@ -57,6 +57,7 @@ def attention(
     keep: Optional[ArrayLike] = None,
     attn_mask: Optional[ArrayLike] = None,
     sink: Optional[Sink] = None,
+    slopes: Optional[ArrayLike] = None,
     heads_axis: int = 0,
     out: Optional[ArrayLike] = None,
     log_sum_exp: Union[bool, ArrayLike] = False,
@@ -72,8 +73,10 @@ def attention(
     * `causal`: query i, at position query_offset + i, sees the keys up to that position; key j is at position j.
     * `window=(left, right)`: it sees so many keys before and after; None for no limit on that side.
     * `bias`: float32, **keys × queries**, added to the scores; `keep`: bool or uint8, **keys × queries**, 0 masks.
-      One element per key, [keys], serves every query (padding).
+      Either may be one for each query head, [heads, keys, queries]. One element per key, [keys], serves every query
+      (padding).
     * `attn_mask`: either of them as PyTorch has it, **queries × keys**.
+    * `slopes`: ALiBi, one slope for each query head: a score becomes s - slope · |position of the query - of the key|.
     * `sink`: a score in the denominator only, one for all or one for each query head.
     * `out`: written instead of a new array. `log_sum_exp`: True, or an array to write, for a second result,
       [queries] or [heads, queries].
@@ -82,10 +85,10 @@ def attention(
     q = queries if type(queries) is ndarray else array_of(queries, "queries")
     k = keys if type(keys) is ndarray else array_of(keys, "keys")
     v = values if type(values) is ndarray else array_of(values, "values")
-    if bias is keep is attn_mask is sink is None:
+    if bias is keep is attn_mask is sink is slopes is None:
         masks = NO_MASKS
     else:
-        masks = masks_of(bias, keep, attn_mask, sink, tokens(k, heads_axis), tokens(q, heads_axis))
+        masks = masks_of(bias, keep, attn_mask, sink, slopes, tokens(k, heads_axis), tokens(q, heads_axis))
     given = None if out is None else target(out, "out")
     logs = None
     if log_sum_exp is not False:
@@ -93,7 +96,7 @@ def attention(
     key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype,
         scale, softcap, causal, window, query_offset, heads_axis, backend,
-        masks is NO_MASKS or (shape_of(masks[0]), shape_of(masks[1]), shape_of(masks[2])),
+        masks is NO_MASKS or tuple(map(shape_of, masks)),
         given is None or (given.shape, given.strides, given.dtype), logs is None,
     )  # fmt: skip
     try:
@@ -108,7 +111,7 @@ def attention(
         cells[0].value = address(q, FIRST)  # type: ignore[union-attr]
         cells[1].value = address(k, FIRST)  # type: ignore[union-attr]
         cells[2].value = address(v, FIRST)  # type: ignore[union-attr]
-        cells[6].value = address(to, FIRST)  # type: ignore[union-attr]
+        cells[7].value = address(to, FIRST)  # type: ignore[union-attr]
     else:
         fill(call, (q, k, v, *masks, to, logs))
     status = call.function(*call.arguments)
@@ -133,7 +136,7 @@ def attention_call(
     call = Call("sdpa_attention_on" if one_head else "sdpa_attention_heads_on", backend)
     view = arrays.matrix if one_head else functools.partial(arrays.heads, heads_axis=heads_axis)
     q, _, v = views(call, qkv, view)
-    put_options(call, scalars, masks, None if one_head else q.heads)
+    put_options(call, scalars, masks, None if one_head else q.heads, 1 if one_head else q.heads)
     call.shapes = [out_shape(qkv[0], v.cols)]
     call.view(view(np.empty(call.shapes[0], F32) if out is None else out, "out"))
     call.pointer(logs)
@@ -151,13 +154,14 @@ def views(call: Call, qkv: Tuple[Array, Array, Array], view: Callable[[Array, st
     return of
 
 
-def put_options(call: Call, scalars: Scalars, masks: Masks, heads: Optional[int]) -> None:
-    """Appends the options, and the sinks if there are heads; their arrays are bias, keep and sink."""
+def put_options(call: Call, scalars: Scalars, masks: Masks, sinks: Optional[int], heads: int) -> None:
+    """Appends the options, and the sinks if the function takes so many; their arrays are bias, keep, sink and slopes,
+    for so many heads."""
     scale, softcap, causal, window, query_offset = scalars
-    bias, keep, sink = masks
-    if scalars == DEFAULT and heads is None and bias is keep is sink is None:
+    bias, keep, sink, slopes = masks
+    if scalars == DEFAULT and sinks is None and bias is keep is sink is slopes is None:
         call.arguments.append(None)
-        call.cells += [None, None, None]
+        call.cells += [None, None, None, None]
         return
     options = Options(scale=scale_of(scale), softcap=softcap or 0, query_offset=operator.index(query_offset))
     options.flags = CAUSAL if causal else 0
@@ -169,31 +173,44 @@ def put_options(call: Call, scalars: Scalars, masks: Masks, heads: Optional[int]
         options.flags |= WINDOW
         options.window_left, options.window_right = limit(left), limit(right)
     call.reference(options)
-    put_mask(call, bias is not None and arrays.matrix(bias, "bias"), options)
+    if bias is None:
+        call.cells.append(None)
+    else:
+        one, options.bias_head_stride = of_one_head(bias, "bias", heads)
+        options.bias = arrays.matrix(one, "bias")
+        call.field(options, "bias")
     if keep is None:
         call.cells.append(None)
     else:
-        options.keep_row_stride, options.keep_col_stride = arrays.element_strides(keep, "keep")
+        one, options.keep_head_stride = of_one_head(keep, "keep", heads)
+        options.keep_row_stride, options.keep_col_stride = arrays.element_strides(one, "keep")
         call.field(options, "keep")
-    if sink is not None and (heads is None or sink.size == 1):
+    if sink is not None and (sinks is None or sink.size == 1):
         arrays.floats(sink, "sink", 1)
         call.field(options, "sink")
-        if heads is not None:
+        if sinks is not None:
             call.arguments.append(None)
-    elif heads is not None:
+    elif sinks is not None:
         if sink is not None:
-            arrays.floats(sink, "sink", heads)
+            arrays.floats(sink, "sink", sinks)
         call.pointer(sink)
     else:
         call.cells.append(None)
-
-
-def put_mask(call: Call, view: Any, options: Options) -> None:
-    if view:
-        options.bias = view
-        call.field(options, "bias")
-    else:
+    if slopes is None:
         call.cells.append(None)
+    else:
+        arrays.floats(slopes, "slopes", heads)
+        call.field(options, "slopes")
+
+
+def of_one_head(mask: Array, name: str, heads: int) -> Tuple[Array, int]:
+    """The mask of the first head, and the stride to the next: 0 where one serves all heads."""
+    if mask.ndim == 2:
+        return mask, 0
+    if len(mask) != heads:
+        raise ValueError(f"{name}: {len(mask)} heads for {heads}")
+    first = mask[0] if heads else np.empty(mask.shape[1:], mask.dtype)
+    return first, arrays.element_strides(mask, name)[0]
 
 
 def limit(keys: Optional[int]) -> int:
@@ -233,16 +250,15 @@ def masks_of(
     keep: Optional[ArrayLike],
     attn_mask: Optional[ArrayLike],
     sink: Optional[Sink],
+    slopes: Optional[ArrayLike],
     keys: int,
     queries: int,
 ) -> Masks:
-    """The masks as keys × queries, as views."""
+    """The masks as keys × queries or heads × keys × queries, as views."""
     added, kept, sinks = None, None, None
     if attn_mask is not None:
         mask = array_of(attn_mask, "attn_mask")
-        while mask.ndim > 2 and mask.shape[0] == 1:
-            mask = mask[0]
-        turned = spread(mask, (queries, keys), "attn_mask (queries, keys)").T
+        turned = spread(mask, (queries, keys), "attn_mask (queries, keys)").swapaxes(-1, -2)
         if mask.dtype == np.bool_:
             kept = turned
         elif mask.dtype == F32:
@@ -261,19 +277,22 @@ def masks_of(
             raise TypeError(f"keep: {kept.dtype} for bool or uint8")
     if sink is not None:
         sinks = np.array([sink], F32) if isinstance(sink, (int, float)) else array_of(sink, "sink")
-    return added, kept, sinks
+    return added, kept, sinks, None if slopes is None else array_of(slopes, "slopes")
 
 
 def spread(mask: Array, shape: Tuple[int, int], name: str) -> Array:
-    """Repeats a mask for all queries, as a view. One of a single axis is per key."""
+    """Repeats a mask for all queries, as a view. One of a single axis is per key, one of three has a head per query head
+    or one for all."""
+    while mask.ndim > 2 and mask.shape[0] == 1:
+        mask = mask[0]
     if mask.shape == shape:
         return mask
     if mask.ndim == 1 and not name.startswith("attn_mask"):
         mask = mask[:, None]
-    if mask.ndim > 2:
-        raise ValueError(f"{name}: {mask.ndim} axes; one mask serves all heads, or call each head by itself")
+    if mask.ndim > 3:
+        raise ValueError(f"{name}: {mask.ndim} axes")
     try:
-        return np.broadcast_to(mask, shape)
+        return np.broadcast_to(mask, (*mask.shape[:-2], *shape))
     except ValueError:
         raise ValueError(f"{name}: shape {mask.shape} for {shape}") from None
 
@@ -291,6 +310,7 @@ def pattern(
     keep: Optional[ArrayLike] = None,
     attn_mask: Optional[ArrayLike] = None,
     sink: Optional[Sink] = None,
+    slopes: Optional[ArrayLike] = None,
     heads_axis: int = 0,
     out: Optional[ArrayLike] = None,
     backend: Optional[str] = None,
@@ -299,7 +319,7 @@ def pattern(
     sink. Arguments are those of `attention`. PyTorch's weights are the transpose."""
     q, k = array_of(queries, "queries"), array_of(keys, "keys")
     given = None if out is None else target(out, "out")
-    masks = masks_of(bias, keep, attn_mask, sink, tokens(k, heads_axis), tokens(q, heads_axis))
+    masks = masks_of(bias, keep, attn_mask, sink, slopes, tokens(k, heads_axis), tokens(q, heads_axis))
     scalars = (scale, softcap, causal, window, query_offset)
     if q.ndim == 2:
         return pattern_of_head(q, k, scalars, masks, given, backend)
@@ -313,11 +333,21 @@ def pattern(
         given = np.empty(shape, F32)
     elif given.shape != shape:
         raise ValueError(f"out: shape {given.shape} for {shape}")
-    sinks = masks[2]
+    added, kept, sinks, slopes = masks
+    for name, mask in ("bias", added), ("keep", kept):
+        if mask is not None:
+            of_one_head(mask, name, len(q))  # checks it
     if sinks is not None:
         sinks = np.broadcast_to(sinks, len(q))
+    if slopes is not None:
+        arrays.floats(slopes, "slopes", len(q))
     for head in range(len(q)):
-        own = (masks[0], masks[1], None if sinks is None else sinks[head : head + 1])
+        own = (
+            added if added is None or added.ndim == 2 else added[head],
+            kept if kept is None or kept.ndim == 2 else kept[head],
+            None if sinks is None else sinks[head : head + 1],
+            None if slopes is None else slopes[head : head + 1],
+        )
         pattern_of_head(q[head], k[head // (len(q) // len(k))], scalars, own, given[head], backend)
     return given
 
@@ -329,13 +359,17 @@ def pattern_of_head(
         call = Call("sdpa_pattern_on", backend)
         call.view(arrays.matrix(q, "queries"))
         call.view(arrays.matrix(k, "keys"))
-        put_options(call, scalars, masks, None)
+        put_options(call, scalars, masks, None, 1)
         call.shapes = [(len(k), len(q))]
         call.view(arrays.matrix(np.empty(call.shapes[0], F32) if out is None else out, "out"))
         return call
 
     return run(
-        ("queries", "keys", "bias", "keep", "sink", "out"), (q, k, *masks), out, ("pattern", scalars, backend), make
+        ("queries", "keys", "bias", "keep", "sink", "slopes", "out"),
+        (q, k, *masks),
+        out,
+        ("pattern", scalars, backend),
+        make,
     )
 
 
@@ -399,6 +433,7 @@ def states(
     bias: Optional[ArrayLike] = None,
     keep: Optional[ArrayLike] = None,
     attn_mask: Optional[ArrayLike] = None,
+    slopes: Optional[ArrayLike] = None,
     heads_axis: int = 0,
     backend: Optional[str] = None,
 ) -> Floats:
@@ -408,15 +443,13 @@ def states(
 
     The result is [spans, queries, width + 4], or [spans, heads, queries, width + 4]; it can be sent and stored."""
     qkv = (array_of(queries, "queries"), array_of(keys, "keys"), array_of(values, "values"))
-    masks = masks_of(bias, keep, attn_mask, None, tokens(qkv[1], heads_axis), tokens(qkv[0], heads_axis))[:2]
+    masks = masks_of(bias, keep, attn_mask, None, slopes, tokens(qkv[1], heads_axis), tokens(qkv[0], heads_axis))
     scalars = (scale, softcap, causal, window, query_offset)
 
     def make() -> Call:
         call = Call("sdpa_attention_states_heads_on", backend)
         q, k, v = views(call, qkv, functools.partial(arrays.heads, heads_axis=heads_axis))
-        # Without heads no sinks are passed.
-        put_options(call, scalars, (*masks, None), None)
-        del call.cells[-1]
+        put_options(call, scalars, masks, None, q.heads)
         if not 0 <= operator.index(first_key) < 1 << 64:
             raise ValueError(f"first_key: {first_key}")
         spans = -(-k.rows // SPAN)
@@ -428,7 +461,7 @@ def states(
         call.workspace(q.cols, v.cols)
         return call
 
-    names = ("queries", "keys", "values", "bias", "keep", "states")
+    names = ("queries", "keys", "values", "bias", "keep", "sink", "slopes", "states")
     return run(names, (*qkv, *masks), None, ("states", scalars, first_key, heads_axis, backend), make)
 
 
@@ -460,17 +493,18 @@ def join(
     if to.shape != shape:
         raise ValueError(f"out: shape {to.shape} for {shape}")
     logs = np.empty(shape[:-1], F32) if log_sum_exp else None
-    sinks = masks_of(None, None, None, sink, 0, 0)[2]
+    masks = masks_of(None, None, None, sink, None, 0, 0)
 
     call = Call("sdpa_join_heads_on", backend)
     call.pointer(whole)
     call.arguments.append(whole.size)
-    put_options(call, (None, None, False, None, 0), (None, None, sinks), shape[0] if len(shape) == 3 else 1)
+    heads = shape[0] if len(shape) == 3 else 1
+    put_options(call, (None, None, False, None, 0), masks, heads, heads)
     call.view(arrays.heads(to, "out", 0))
     call.pointer(logs)
-    all_arrays = (whole, None, None, sinks, to, logs)
+    all_arrays = (whole, *masks, to, logs)
     fill(call, all_arrays)
     status = call.function(*call.arguments)
     if status:
-        refuse(status, ("states", "bias", "keep", "sink", "out", "log_sum_exp"), all_arrays)
+        refuse(status, ("states", "bias", "keep", "sink", "slopes", "out", "log_sum_exp"), all_arrays)
     return to if logs is None else (to, logs)

@@ -118,6 +118,7 @@ class Cache:
         keep: Optional[ArrayLike] = None,
         attn_mask: Optional[ArrayLike] = None,
         sink: Optional[Sink] = None,
+        slopes: Optional[ArrayLike] = None,
         heads_axis: int = 0,
         out: Optional[ArrayLike] = None,
         log_sum_exp: Union[bool, ArrayLike] = False,
@@ -131,7 +132,7 @@ class Cache:
         logs = None if log_sum_exp is False else logs_of(log_sum_exp, log_shape(q, heads_axis))
         scalars = (scale, softcap, causal, window, query_offset)
         with self._lock:
-            masks = masks_of(bias, keep, attn_mask, sink, len(self), tokens(q, heads_axis))
+            masks = masks_of(bias, keep, attn_mask, sink, slopes, len(self), tokens(q, heads_axis))
             to = self._attend(q, scalars, masks, heads_axis, given, logs, backend)
         return to if logs is None else (to, logs)
 
@@ -149,7 +150,7 @@ class Cache:
 
         def make() -> Call:
             call, view = self._call("attend", q, heads_axis, backend)
-            put_options(call, scalars, masks, view.heads)
+            put_options(call, scalars, masks, view.heads, view.heads)
             call.shapes = [out_shape(q, state.value_dim)]
             call.view(arrays.heads(np.empty(call.shapes[0], F32) if given is None else given, "out", heads_axis))
             call.pointer(logs)
@@ -164,7 +165,7 @@ class Cache:
             call = make()
             register(key, call)
         to = np.empty(call.shapes[0], F32) if given is None else given
-        self._run(call, (q, *masks, to, logs), ("queries", "bias", "keep", "sink", "out", "log_sum_exp"))
+        self._run(call, (q, *masks, to, logs), ("queries", "bias", "keep", "sink", "slopes", "out", "log_sum_exp"))
         call.pool.append(call)
         return to
 
@@ -180,6 +181,7 @@ class Cache:
         bias: Optional[ArrayLike] = None,
         keep: Optional[ArrayLike] = None,
         attn_mask: Optional[ArrayLike] = None,
+        slopes: Optional[ArrayLike] = None,
         heads_axis: int = 0,
         backend: Optional[str] = None,
     ) -> Floats:
@@ -187,21 +189,20 @@ class Cache:
         q = array_of(queries, "queries")
         scalars: Scalars = (scale, softcap, causal, window, query_offset)
         with self._lock:
-            masks = masks_of(bias, keep, attn_mask, None, len(self), tokens(q, heads_axis))
+            masks = masks_of(bias, keep, attn_mask, None, slopes, len(self), tokens(q, heads_axis))
             return self._states(q, scalars, masks, heads_axis, backend)
 
     def _states(self, q: Array, scalars: Scalars, masks: Masks, heads_axis: int, backend: Optional[str]) -> Array:
         state = self._state
         call, view = self._call("states", q, heads_axis, backend)
-        put_options(call, scalars, masks, None)
-        del call.cells[-1]
+        put_options(call, scalars, masks, None, view.heads)
         spans = -(-state.appended // SPAN) - state.dropped // SPAN if len(self) else 0
         own = () if q.ndim == 2 else (view.heads,)
         to = np.empty((spans, *own, view.rows, state.value_dim + 4), F32)
         call.pointer(to)
         call.arguments.append(to.size)
         call.workspace(state.dim, state.value_dim, elements=self._has_elements)
-        self._run(call, (q, *masks[:2], to), ("queries", "bias", "keep", "states"))
+        self._run(call, (q, *masks, to), ("queries", "bias", "keep", "sink", "slopes", "states"))
         return to
 
     def _call(self, name: str, q: Array, heads_axis: int, backend: Optional[str]) -> Tuple[Call, Heads]:

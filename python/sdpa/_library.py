@@ -58,6 +58,9 @@ class Options(Structure):
         ("keep_row_stride", c_size_t),
         ("keep_col_stride", c_size_t),
         ("sink", c_void_p),
+        ("bias_head_stride", c_size_t),
+        ("keep_head_stride", c_size_t),
+        ("slopes", c_void_p),
     ]
 
 

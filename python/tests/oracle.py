@@ -28,10 +28,11 @@ def visible(keys: int, queries: int, causal: bool, window: Any, query_offset: in
 
 def pattern(
     q: Any, k: Any, scale: Any = None, softcap: Any = None, causal: bool = False, window: Any = None,
-    query_offset: int = 0, bias: Any = None, keep: Any = None, sink: Any = None,
+    query_offset: int = 0, bias: Any = None, keep: Any = None, sink: Any = None, slope: float = 0,
 ) -> Any:  # fmt: skip
     """The weights, keys × queries, and the log-sum-exp."""
     s = scores(q, k, scale, softcap) + (0 if bias is None else bias.astype(np.float64))
+    s -= slope * abs(np.arange(len(k))[:, None] - (query_offset + np.arange(len(q)))[None])
     s = np.where(visible(*s.shape, causal, window, query_offset, keep), s, -np.inf)
     whole = s if sink is None else np.vstack([s, np.full((1, s.shape[1]), float(sink))])
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -100,6 +100,39 @@ def test_heads(kv_heads: int, heads_axis: int, floats: Any, backend: str) -> Non
     np.testing.assert_array_equal(joined_logs, logs)
 
 
+@pytest.mark.parametrize("heads_axis", [0, 1])
+def test_masks_and_slopes_of_each_head(heads_axis: int, floats: Any, rng: np.random.Generator, backend: str) -> None:
+    q, k, v, bias = floats(4, 7, 16), floats(2, 9, 16), floats(2, 9, 5), floats(4, 9, 7)
+    keep, slopes = rng.random((4, 9, 7)) < 0.7, np.array([0.5, 0.1, 0, -0.2], np.float32)
+    layout = (lambda a: a) if heads_axis == 0 else (lambda a: np.ascontiguousarray(a.swapaxes(0, 1)))
+    same: dict[str, Any] = {"query_offset": 2, "heads_axis": heads_axis, "backend": backend}
+    options: dict[str, Any] = {"bias": bias, "keep": keep, "slopes": slopes, **same}
+    out, logs = sdpa.attention(layout(q), layout(k), layout(v), log_sum_exp=True, **options)
+    weights = sdpa.pattern(layout(q), layout(k), **options)
+    joined = layout(sdpa.join(sdpa.states(layout(q), layout(k), layout(v), **options), backend=backend))
+    out = layout(out) if heads_axis else out
+    for head in range(4):
+        own = {"bias": bias[head], "keep": keep[head], "slope": float(slopes[head]), "query_offset": 2}
+        want, log = oracle.attention(q[head], k[head // 2], v[head // 2], **own)
+        close(out[head], want)
+        close(logs[head], log, 1e-5)
+        close(weights[head], oracle.pattern(q[head], k[head // 2], **own)[0])
+    np.testing.assert_array_equal(layout(joined) if heads_axis else joined, out)
+    # Masks of PyTorch, of any strides, of one head for all, and one slope for one head.
+    equal = np.testing.assert_array_equal
+    turned = np.ascontiguousarray(keep.swapaxes(1, 2))[None]
+    by_keep = sdpa.attention(q, k, v, keep=keep)
+    equal(by_keep, sdpa.attention(q, k, v, attn_mask=turned))
+    equal(by_keep, sdpa.attention(q, k, v, keep=np.asfortranarray(keep)))
+    equal(sdpa.attention(q, k, v, bias=bias[0]), sdpa.attention(q, k, v, bias=bias[:1]))
+    equal(sdpa.attention(q, k, v, bias=bias[0]), sdpa.attention(q, k, v, bias=np.broadcast_to(bias[0], (4, 9, 7))))
+    alone = sdpa.attention(q[1], k[0], v[0], slopes=slopes[1:2])
+    equal(alone, sdpa.attention(q, k, v, slopes=slopes)[1])
+    cache = sdpa.Cache(64, 16, 5)
+    cache.append(k[0], v[0])
+    equal(cache.attend(q, bias=bias, slopes=slopes), sdpa.attention(q, k[0], v[0], bias=bias, slopes=slopes, query_offset=2))
+
+
 def test_one_kv_head_of_two_axes(floats: Any) -> None:
     q, k, v = floats(4, 7, 16), floats(9, 16), floats(9, 5)
     np.testing.assert_array_equal(sdpa.attention(q, k, v)[2], sdpa.attention(q[2], k, v))

@@ -19,6 +19,9 @@ impl Format for Attention<'_> {
         if let Some(bias) = self.bias {
             write!(f, ".bias({})", bias.bias);
         }
+        if let Some(slopes) = self.slopes {
+            write!(f, ".slopes({})", slopes.slopes);
+        }
         if self.causal {
             write!(f, ".causal()");
         }

@@ -181,7 +181,7 @@ impl Attention<'_> {
             return Err(Error::Position);
         }
         let origin = if is_ring { [end, tokens] } else { [0, first_key.unsigned_abs()] };
-        let score_mods = ScoreMods { options: self, backend, first };
+        let score_mods = ScoreMods { options: self, backend, first, origin };
         let flags = self.may_mask(first).then(Flags::read);
         let (widened, workspace) = split_widened(queries.cols(), blocks, workspace);
         let states = states.chunks_exact_mut(span_len.unwrap_or(0).max(1)).take(spans);

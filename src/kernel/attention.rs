@@ -616,16 +616,6 @@ impl FlashAttention<'_, '_> {
         Queries { first: tile.first, count: tile.visible.len(), tokens: self.queries.rows() }
     }
 
-    /// For each head in the tile: the head's index, the lane of its first query, and its tokens.
-    #[inline(always)]
-    fn heads(&self, tile: &Tile<'_>) -> impl Iterator<Item = (usize, usize, Range<usize>)> + use<> {
-        let (first, _) = self.locate(tile.first);
-        self.queries_of(tile)
-            .heads()
-            .enumerate()
-            .map(move |(n, (lane, tokens))| (first + n, lane, tokens))
-    }
-
     /// Appends `count` queries with their visible keys to the tile.
     #[inline(always)]
     fn find_visible(&self, tile: &mut Tile<'_>, count: usize) {
@@ -638,7 +628,7 @@ impl FlashAttention<'_, '_> {
             return;
         }
         let queries = Queries { first: tile.first, count, tokens: self.queries.rows() };
-        for (_, tokens) in queries.heads() {
+        for (_, _, tokens) in queries.heads() {
             let (first, last) =
                 (self.visible.range(tokens.start), self.visible.range(tokens.end - 1));
             // Neither end of the visible range decreases from one token to the next: where the first and

@@ -76,9 +76,11 @@ impl Queries {
         Self { first: 0, count: tokens, tokens }
     }
 
-    /// For each head: the index of its first query among these, and its tokens.
-    pub(crate) fn heads(self) -> impl Iterator<Item = (usize, Range<usize>)> {
+    /// For each head: its index, the index of its first query among these, and its tokens.
+    #[inline(always)]
+    pub(crate) fn heads(self) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
         let Self { first, count, tokens } = self;
+        let mut head = first.checked_div(tokens).unwrap_or(0);
         let mut token = first.checked_rem(tokens).unwrap_or(0);
         let mut lane = 0;
         core::iter::from_fn(move || {
@@ -86,20 +88,21 @@ impl Queries {
                 return None;
             }
             let n = (count - lane).min(tokens - token);
-            let item = (lane, token..token + n);
-            (lane, token) = (lane + n, 0);
+            let item = (head, lane, token..token + n);
+            (head, lane, token) = (head + 1, lane + n, 0);
             Some(item)
         })
     }
 }
 
-/// A score modification: softcap, bias (additive mask) and keep (boolean mask). Kernels call it as a trait
-/// object, so that they contain none of its code.
+/// A score modification: softcap, bias (additive mask), slopes (ALiBi) and keep (boolean mask). Kernels call it as a
+/// trait object, so that they contain none of its code.
 pub(crate) trait ScoreMod {
     /// Whether bias and keep mask every score of these keys and queries, so that the block can be skipped.
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool;
 
     /// Modifies `scores` (keys × queries), those of `queries` and the keys from `key` on: applies the
-    /// softcap, adds the bias, and writes −∞ where masked. With a `fill` it only writes `fill` where masked.
+    /// softcap, adds the bias, subtracts slope · distance, and writes −∞ where masked. With a `fill` it only writes
+    /// `fill` where masked.
     fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, scores: MatrixMut<'_>);
 }

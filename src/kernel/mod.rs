@@ -58,6 +58,7 @@ pub(crate) enum Name {
     Product,
     ProjectElements,
     ScaleRows,
+    Slope,
     Softcap,
     Softmax,
     SoftmaxColumns,

@@ -1,9 +1,9 @@
-//! The elementwise score modifications: softcap and bias (additive mask).
+//! The elementwise score modifications: softcap, bias (additive mask) and slopes (ALiBi).
 
 use super::{Kernel, Name, tanh::tanh};
 use crate::{
     matrix::{MatrixMut, MatrixRef},
-    simd::{Vector, strip},
+    simd::{Vector, array, strip},
 };
 
 /// `score = cap · tanh(score / cap)`, for a positive cap.
@@ -62,6 +62,44 @@ impl Kernel for AddBias<'_> {
                     Some(fill) => lowest.select_gt(bias, fill, s),
                 };
                 strip::write::<L, 1, 1, V>(&mut self.scores, row, col, [[s]]);
+            }
+        }
+    }
+}
+
+/// `score = score - slope · distance` (ALiBi). Distances count up to 2³⁰.
+pub(crate) struct SubtractSlope<'a> {
+    pub(crate) slope: f32,
+    /// The position of query 0 less that of key 0. Less or more the rows and columns it is an `i64` too.
+    pub(crate) offset: i64,
+    pub(crate) scores: MatrixMut<'a>,
+}
+
+impl Kernel for SubtractSlope<'_> {
+    type Output = ();
+
+    const NAME: Name = Name::Slope;
+
+    #[inline(always)]
+    fn run<const L: usize, const G: usize, const R: usize, const C: usize, V: Vector<L>>(
+        self,
+        token: V::Token,
+    ) {
+        let Self { slope, mut offset, mut scores } = self;
+        if const { L > 1 } && scores.row_stride() == 1 {
+            // Keys in the lanes: the distances of the transposed scores are those from keys to queries.
+            (scores, offset) = (scores.t(), -offset);
+        }
+        let factor = V::splat(token, -slope);
+        for row in 0..scores.rows() {
+            for col in (0..scores.cols()).step_by(L) {
+                let [s]: [V; 1] = strip::read(token, scores.view(), row, col);
+                // At 2^30 the lanes change no rounded distance: integers of 32 bits suffice.
+                let first = offset - row as i64 + col as i64;
+                let first = first.clamp(-(1 << 30), 1 << 30) as i32;
+                let distance = array!(|lane| ((first + lane as i32) as f32).abs());
+                let s = V::load(token, &distance).mul_add(factor, s);
+                strip::write::<L, 1, 1, V>(&mut scores, row, col, [[s]]);
             }
         }
     }

@@ -106,7 +106,7 @@ pub(crate) const TINY_WEIGHT: Bound =
 /// the reciprocal, and the products with it.
 pub(crate) const WEIGHTS: Bound = Bound { name: "Σ weights", allowed: |_| 4.0 * U, reached: 0.3 };
 
-/// (dim + 1 … 10)·u·(Σ|scale·key·query| + |bias|): the scaled query, one chain, then the roundings of the
+/// (dim + 1 … 12)·u·(Σ|scale·key·query| + |bias| + |slope·distance|): the scaled query, one chain, then the roundings of the
 /// options (`n` is `oracle::attention::roundings`).
 pub(crate) const ATTENTION_SCORES: Bound =
     Bound { name: "attention, scores", allowed: |case| roundings(case, case.n), reached: 0.3 };

@@ -9,6 +9,7 @@ pub(crate) mod digest;
 pub(crate) mod elements;
 pub(crate) mod grid;
 pub(crate) mod heads;
+pub(crate) mod mask;
 pub(crate) mod options;
 pub(crate) mod oracle;
 pub(crate) mod paths;

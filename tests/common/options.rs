@@ -1,10 +1,13 @@
 //! The options of an attention call for tests: drawn at random, with the visible keys by definition.
 
-use sdpa::{Attention, Backend, MatrixRef};
+use std::ops::Range;
+
+use sdpa::{Attention, Backend};
 
 use super::{
     cases::{Kind, Rng},
     grid::Grid,
+    mask::Mask,
 };
 
 /// The options from which [`Attention`] is built.
@@ -13,9 +16,10 @@ pub(crate) struct Options {
     pub(crate) scale: Option<f32>,
     /// 0: no capping.
     pub(crate) softcap: f32,
-    /// Keys × queries, like `keep`.
-    pub(crate) bias: Option<Grid>,
-    pub(crate) keep: Option<Grid<u8>>,
+    pub(crate) bias: Option<Mask>,
+    /// None, or one per head.
+    pub(crate) slopes: Vec<f32>,
+    pub(crate) keep: Option<Mask<u8>>,
     pub(crate) causal: bool,
     pub(crate) offset: isize,
     pub(crate) window: [usize; 2],
@@ -29,6 +33,7 @@ impl Options {
             scale: None,
             softcap: 0.0,
             bias: None,
+            slopes: Vec::new(),
             keep: None,
             causal: false,
             offset: 0,
@@ -50,8 +55,11 @@ impl Options {
         if let Some(bias) = &self.bias {
             attention = attention.bias(bias.view());
         }
+        if !self.slopes.is_empty() {
+            attention = attention.slopes(&self.slopes);
+        }
         if let Some(keep) = &self.keep {
-            attention = attention.keep(bytes(keep));
+            attention = attention.keep(keep.view());
         }
         if self.causal {
             attention = attention.causal();
@@ -72,7 +80,31 @@ impl Options {
         }
     }
 
-    /// Whether a query sees a key.
+    /// The options of one head.
+    pub(crate) fn of_head(&self, head: usize) -> Self {
+        self.of_heads(head..head + 1)
+    }
+
+    /// The options of a range of heads.
+    pub(crate) fn of_heads(&self, heads: Range<usize>) -> Self {
+        let each = |of: &[f32]| of.get(heads.clone()).unwrap_or(of).to_vec();
+        let sinks = if self.sinks.len() > 1 { each(&self.sinks) } else { self.sinks.clone() };
+        Self {
+            bias: self.bias.as_ref().map(|bias| bias.heads(heads.clone())),
+            slopes: each(&self.slopes),
+            keep: self.keep.as_ref().map(|keep| keep.heads(heads.clone())),
+            sinks,
+            ..self.clone()
+        }
+    }
+
+    /// The distance of a key from the query's position, as a float.
+    pub(crate) fn distance(&self, key: usize, token: usize) -> f32 {
+        let position = self.offset as i128 + token as i128;
+        position.abs_diff(key as i128).min(1 << 30) as f32
+    }
+
+    /// Whether a query of head 0 sees a key.
     pub(crate) fn sees(&self, key: usize, token: usize) -> bool {
         self.reaches(key, token)
             && self.keep.as_ref().is_none_or(|keep| keep.at(key, token) != 0)
@@ -94,8 +126,8 @@ impl Options {
         let [first, end] = keys;
         let [from, to] = tokens;
         Self {
-            bias: self.bias.as_ref().map(|bias| part(bias, [first, end], [from, to])),
-            keep: self.keep.as_ref().map(|keep| part(keep, [first, end], [from, to])),
+            bias: self.bias.as_ref().map(|bias| bias.map(|of| part(&of, [first, end], [from, to]))),
+            keep: self.keep.as_ref().map(|keep| keep.map(|of| part(&of, [first, end], [from, to]))),
             offset: self.offset + from as isize,
             ..self.clone()
         }
@@ -121,6 +153,7 @@ impl Options {
         let aligned = keys as isize - queries as isize;
         // The largest offset with which `part` does not overflow for any range of queries.
         let largest = isize::MAX - queries as isize;
+        let mask_heads = if rng.one_in(2) { heads } else { 1 };
         let sinks = match rng.below(4) {
             0 => (0..heads).map(|_| Self::random_sink(rng)).collect(),
             1 => vec![Self::random_sink(rng)],
@@ -129,13 +162,27 @@ impl Options {
         Self {
             scale: rng.pick(&[None, None, None, Some(1.0), Some(0.0), Some(1e-30), Some(scale)]),
             softcap: if rng.one_in(4) { rng.pick(&[cap, cap, 1e-3, 1e30]) } else { 0.0 },
-            bias: rng.one_in(3).then(|| Grid::random(rng, bias_kind, keys, queries)),
-            keep: rng.one_in(3).then(|| random_keep(rng, keys, queries)),
+            bias: rng.one_in(3).then(|| {
+                Mask::from_fn(mask_heads, |_| Grid::random(rng, bias_kind, keys, queries))
+            }),
+            slopes: match rng.below(4) {
+                0 => (0..heads).map(|_| Self::random_slope(rng)).collect(),
+                _ => Vec::new(),
+            },
+            keep: rng
+                .one_in(3)
+                .then(|| Mask::from_fn(mask_heads, |_| random_keep(rng, keys, queries))),
             causal: rng.one_in(3),
             offset: rng.pick(&[0, 0, 0, aligned, aligned, near, near, isize::MIN, largest]),
             window: if rng.one_in(4) { window } else { [usize::MAX; 2] },
             sinks,
         }
+    }
+
+    fn random_slope(rng: &mut Rng) -> f32 {
+        let any = rng.between(-0.5, 0.5);
+        let largest = 97_f32.exp2();
+        rng.pick(&[any, any, any, 0.0, 0.125, 1e-30, f32::from_bits(1), largest, -largest])
     }
 
     fn random_sink(rng: &mut Rng) -> f32 {
@@ -169,9 +216,4 @@ pub(crate) fn part<T: Copy>(grid: &Grid<T>, rows: [usize; 2], cols: [usize; 2]) 
     Grid::from_fn(rows[1] - rows[0], cols[1] - cols[0], |row, col| {
         grid.at(rows[0] + row, cols[0] + col)
     })
-}
-
-/// The view of a boolean mask.
-pub(crate) fn bytes(keep: &Grid<u8>) -> MatrixRef<'_, u8> {
-    MatrixRef::new(&keep.data, keep.rows, keep.cols).expect("dense")
 }

@@ -20,7 +20,6 @@ pub(crate) type Answer = (Grid, Vec<f32>);
 #[track_caller]
 pub(crate) fn by_every_path(backend: Backend, options: &Options, grids: [&Grid; 3]) -> Answer {
     let rng = &mut Rng::new(0);
-    let attention = options.attention(backend);
     let [queries, keys, values] = grids;
     let [tokens, dim, width] = [queries.rows, queries.cols, values.cols];
     let plain = alone(backend, options, grids);
@@ -29,6 +28,8 @@ pub(crate) fn by_every_path(backend: Backend, options: &Options, grids: [&Grid; 
         let q = three(queries, 3);
         let (k, v) = (three(keys, key_heads), three(values, key_heads));
         let sizes = [3, tokens, dim, width];
+        let options = Options { slopes: options.slopes.repeat(3), ..options.clone() };
+        let attention = options.attention(backend);
         let all = guarded(rng, "heads", sizes, |out, logarithms, workspace| {
             let (q, k, v) = (q.view(), k.view(), v.view());
             attention.run_with_log_sum_exp(q, k, v, out, logarithms, workspace)
@@ -71,12 +72,13 @@ fn of_elements<E: Tested>(
     let plain = alone(backend, options, [queries, &keys, &values]);
     let (of_keys, of_values) = (Elements::<E>::of(&keys), Elements::<E>::of(&values));
     let rng = &mut Rng::new(0);
-    let attention = options.attention(backend);
     let what = std::any::type_name::<E>();
     for heads in [1, 3] {
         let all = GuardedHeads::of(rng, &vec![queries.clone(); heads]);
         let sizes = [heads, queries.rows, queries.cols, values.cols];
         let workspace = Workspace::of::<E>(queries.cols, values.cols);
+        let options = Options { slopes: options.slopes.repeat(heads), ..options.clone() };
+        let attention = options.attention(backend);
         let got = guarded_in(rng, what, sizes, workspace, |out, logarithms, workspace| {
             let (q, k, v) = (all.view(), of_keys.heads(1), of_values.heads(1));
             attention.run_elements(q, k, v, out, Some(logarithms), workspace)

@@ -286,10 +286,19 @@ impl Arena<'_> {
         matrix_of(self.heads(2, [1, rows, cols]))
     }
 
-    fn bias(&mut self, rows: usize, cols: usize) -> sdpa_matrix {
+    /// A bias, and its head stride: for one or all heads, or the rows of one head after those of another.
+    fn bias(&mut self, heads: usize, keys: usize, queries: usize) -> (sdpa_matrix, usize) {
+        let per_head = self.input.below(2) == 1;
+        let all = if per_head { heads.saturating_mul(keys) } else { keys };
         let Region { data, sizes: [_, rows, cols], strides: [_, row_stride, col_stride] } =
-            self.region(2, [1, rows, cols], false);
-        sdpa_matrix { data, rows, cols, row_stride, col_stride }
+            self.region(2, [1, all, queries], false);
+        let is_dense = row_stride == 0 && col_stride == 0;
+        let row = if is_dense { cols } else { row_stride };
+        let (rows, head_stride) = match per_head && rows == all {
+            true => (keys, keys.saturating_mul(row)),
+            false => (rows, 0),
+        };
+        (sdpa_matrix { data, rows, cols, row_stride, col_stride }, head_stride)
     }
 
     fn output(&mut self, rows: usize, cols: usize) -> sdpa_matrix_mut {
@@ -429,7 +438,7 @@ impl Arena<'_> {
         }
     }
 
-    fn options(&mut self, keys: usize, queries: usize) -> sdpa_options {
+    fn options(&mut self, heads: usize, keys: usize, queries: usize) -> sdpa_options {
         let flags = match self.input.byte() {
             byte @ 0..=250 => byte as u32 % 4,
             byte => (byte as u32) << self.input.below(24),
@@ -448,10 +457,16 @@ impl Arena<'_> {
                 _ => window = [0; 2],
             }
         }
-        let bias = if self.input.below(3) == 2 { self.bias(keys, queries) } else { NO_MATRIX };
+        let has_bias = self.input.below(3) == 2;
+        let (bias, bias_head_stride) =
+            if has_bias { self.bias(heads, keys, queries) } else { (NO_MATRIX, 0) };
+        let has_slopes = self.input.below(3) == 2;
+        let slopes = if has_slopes { self.array(heads, false) } else { ptr::null_mut() };
         let sink = if self.input.below(3) == 2 { self.array(1, false) } else { ptr::null_mut() };
         // The mask is the bytes of the first floats.
         let (mut keep, mut keep_row_stride, mut keep_col_stride) = (ptr::null(), 0, 0);
+        let keep_head_stride = self.input.any(20);
+        let kept_heads = if keep_head_stride == 0 { 1 } else { heads };
         if self.input.below(3) == 2 {
             (keep_row_stride, keep_col_stride) = (self.input.any(20), self.input.any(20));
             let is_dense = keep_row_stride == 0 && keep_col_stride == 0;
@@ -459,13 +474,17 @@ impl Arena<'_> {
                 if is_dense { [queries, 1] } else { [keep_row_stride, keep_col_stride] };
             let steps = |n: usize| (n as u128).saturating_sub(1);
             let last = (steps(keys) * row as u128).saturating_add(steps(queries) * col as u128);
-            if keys == 0 || queries == 0 || last >= isize::MAX as u128 {
+            let last = last.saturating_add(steps(kept_heads) * keep_head_stride as u128);
+            if kept_heads == 0 || keys == 0 || queries == 0 || last >= isize::MAX as u128 {
                 keep = self.floats.as_ptr().cast();
             } else if last < 4096 {
                 keep = self.floats.as_ptr().cast();
-                for key in 0..keys.min(4096) {
-                    for query in 0..queries.min(4096) {
-                        self.note((key * row + query * col) / 4, false);
+                for head in 0..kept_heads {
+                    for key in 0..keys.min(4096) {
+                        for query in 0..queries.min(4096) {
+                            let byte = head * keep_head_stride + key * row + query * col;
+                            self.note(byte / 4, false);
+                        }
                     }
                 }
             }
@@ -482,6 +501,9 @@ impl Arena<'_> {
             keep_row_stride,
             keep_col_stride,
             sink,
+            bias_head_stride,
+            keep_head_stride,
+            slopes,
         }
     }
 }
@@ -589,7 +611,7 @@ pub(crate) fn check(bytes: &[u8]) {
         }
         7 => {
             let (queries, keys) = (a.matrix(cols, depth), a.matrix(rows, depth));
-            let (options, out) = (a.options(keys.rows, queries.rows), a.output(rows, cols));
+            let (options, out) = (a.options(1, keys.rows, queries.rows), a.output(rows, cols));
             let options = a.write_options(&options);
             // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe {
@@ -599,7 +621,7 @@ pub(crate) fn check(bytes: &[u8]) {
         8 => {
             let (queries, keys) = (a.matrix(cols, depth), a.matrix(rows, depth));
             let values = a.matrix(rows, width);
-            let options = a.options(keys.rows, queries.rows);
+            let options = a.options(1, keys.rows, queries.rows);
             let (out, lse) = (a.output(cols, width), a.array(queries.rows, true));
             let (space, len) = a.workspace(keys.cols, values.cols);
             let options = a.write_options(&options);
@@ -618,7 +640,7 @@ pub(crate) fn check(bytes: &[u8]) {
             let queries = a.heads(3, [heads, cols, depth]);
             let keys = a.heads(3, [key_heads, rows, depth]);
             let values = a.heads(3, [key_heads, rows, width]);
-            let options = a.options(keys.rows, queries.rows);
+            let options = a.options(queries.heads, keys.rows, queries.rows);
             let sinks =
                 if a.input.below(3) == 2 { a.array(queries.heads, false) } else { ptr::null_mut() };
             let out = a.output_heads(3, [heads, cols, width]);
@@ -655,7 +677,7 @@ pub(crate) fn check(bytes: &[u8]) {
             let queries = a.heads(axes, [key_heads * group, cols, depth]);
             let keys = a.heads(axes, [key_heads, rows, depth]);
             let values = a.heads(axes, [key_heads, rows, width]);
-            let options = a.options(keys.rows, queries.rows);
+            let options = a.options(queries.heads, keys.rows, queries.rows);
             let spans = keys.rows.div_ceil(SDPA_SPAN);
             let first_key = a.first_key(spans);
             let (states, states_len) = a.output_states(spans, queries, values.cols);
@@ -703,6 +725,9 @@ pub(crate) fn check(bytes: &[u8]) {
                 keep_row_stride: usize::MAX,
                 keep_col_stride: usize::MAX,
                 sink,
+                bias_head_stride: usize::MAX,
+                keep_head_stride: usize::MAX,
+                slopes: nowhere,
             };
             let has_sinks = axes == 3 && a.input.below(3) == 2;
             let sinks = if has_sinks { a.array(out.heads, false) } else { ptr::null_mut() };
@@ -766,7 +791,7 @@ pub(crate) fn check(bytes: &[u8]) {
             let queries = a.heads(3, [heads, cols, depth]);
             let keys = a.elements(3, [key_heads, rows, depth], false);
             let values = a.elements(3, [key_heads, rows, width], false);
-            let options = a.options(keys.rows, queries.rows);
+            let options = a.options(queries.heads, keys.rows, queries.rows);
             if kind == 18 {
                 let is_given = a.input.below(3) == 2;
                 let sinks = if is_given { a.array(queries.heads, false) } else { ptr::null_mut() };
@@ -944,7 +969,7 @@ fn cache(
                 let (axes, [_, heads]) = a.head_counts();
                 let queries = a.heads(axes, [heads, rows, depth]);
                 let keys = cache.appended.saturating_sub(cache.dropped) as usize;
-                let options = a.options(keys, queries.rows);
+                let options = a.options(queries.heads, keys, queries.rows);
                 let spans = match keys {
                     0 => 0,
                     _ => (cache.appended.div_ceil(SPAN) - cache.dropped / SPAN) as usize,
@@ -987,7 +1012,7 @@ fn cache(
                 a.roles[held.clone()].fill(INPUT);
                 let queries = a.heads(2, [1, rows, depth]);
                 let keys = cache.appended.saturating_sub(cache.dropped) as usize;
-                let options = a.options(keys, queries.rows);
+                let options = a.options(queries.heads, keys, queries.rows);
                 let out = a.output_heads(2, [1, rows, width]);
                 let lse = a.array(queries.rows, true);
                 let (space, len) = a.workspace_of(workspace(&cache));
@@ -1055,7 +1080,8 @@ fn split(a: &mut Arena<'_>, tokens: usize, dim: usize, width: usize) {
     };
     let queries = input(a, heads, tokens, dim);
     let (k, v) = (input(a, key_heads, keys, dim), input(a, key_heads, keys, width));
-    let mut options = a.options(0, 0);
+    let mut options = a.options(0, 0, 0);
+    (options.bias_head_stride, options.keep_head_stride) = (0, 0);
     if a.wrong.is_some() {
         return;
     }

@@ -224,10 +224,12 @@ impl Case {
         if kind & 1 != 0 {
             starts.reverse();
         }
+        let own: Vec<Options> =
+            (0..self.queries.heads).map(|head| self.options.of_heads(head..head + 1)).collect();
         let mut states = Vec::new();
         for from in starts {
             let to = keys.min(from + step);
-            let sees = |key| (0..tokens).any(|token| self.options.sees(key, token));
+            let sees = |key| own.iter().any(|own| (0..tokens).any(|token| own.sees(key, token)));
             if kind & 4 != 0 && !(from..to).any(sees) {
                 continue;
             }
@@ -310,8 +312,9 @@ impl Case {
             let mut out = GuardedMatrix::empty(layout);
             let mut log_sum_exp = vec![CANARY; self.queries.tokens];
             let mut workspace = vec![CANARY; self.workspace()];
+            let own = self.options.of_heads(head..head + 1);
             let mut run = |workspace: &mut [f32]| {
-                self.options.of_head(backend, head).run_with_log_sum_exp(
+                own.attention(backend).run_with_log_sum_exp(
                     queries.view(),
                     keys.view(),
                     values.view(),
@@ -398,18 +401,14 @@ impl Case {
             let cache = cache.view();
             assert_eq!((cache.appended(), cache.len()), (base + keys as u64, keys - dropped));
 
-            let sinks = match self.options.sinks.len() {
-                0 | 1 => self.options.sinks.clone(),
-                _ => self.options.sinks[head * group..][..group].to_vec(),
-            };
-            let held = self.options.part(dropped, keys);
-            let held = Options { offset, sinks: sinks.clone(), ..held };
-            let seen = |key: usize, token: usize| {
-                let keep = self.options.keep.as_ref().map_or(1, |keep| keep.at(key, token));
-                if key < dropped { 0 } else { keep }
-            };
-            let keep = Some(Grid::from_fn(keys, tokens, seen));
-            let masked = Options { keep, sinks, ..self.options.part(0, keys) };
+            let own = self.options.of_heads(head * group..(head + 1) * group);
+            let held = Options { offset, ..own.part(dropped, keys) };
+            let all = || Grid::from_fn(keys, tokens, |_, _| 1).into();
+            let keep = own.keep.clone().unwrap_or_else(all).map(|keep| {
+                let seen = |key, token| if key < dropped { 0 } else { keep.at(key, token) };
+                Grid::from_fn(keys, tokens, seen)
+            });
+            let masked = Options { keep: Some(keep), ..own };
             let one = |heads: &Heads, first: usize, count: usize| Heads {
                 heads: count,
                 data: heads.data[first * heads.tokens * heads.dim..]
@@ -492,18 +491,18 @@ impl Case {
         let queries = self.queries.head(head);
         let (keys, values) =
             (self.keys.head(head / self.group()), self.values.head(head / self.group()));
-        let attention = self.options.of_head(backend, head);
+        let own = self.options.of_heads(head..head + 1);
+        let attention = own.attention(backend);
         let mut scores = Grid::zeros(keys.rows, queries.rows);
         attention.scores(queries.view(), keys.view(), scores.view_mut()).expect("sizes agree");
         let mut pattern = Grid::zeros(keys.rows, queries.rows);
         attention.pattern(queries.view(), keys.view(), pattern.view_mut()).expect("sizes agree");
-        self.check_scores(&keys, &queries, &scores);
+        Self::check_scores(&own, &keys, &queries, &scores);
 
         for token in 0..queries.rows {
-            let seen: Vec<usize> =
-                (0..keys.rows).filter(|&key| self.options.sees(key, token)).collect();
+            let seen: Vec<usize> = (0..keys.rows).filter(|&key| own.sees(key, token)).collect();
             let column = Column::new(
-                self.options.sink(head),
+                own.sink(),
                 &seen.iter().map(|&key| scores.at(key, token)).collect::<Vec<_>>(),
             );
             for key in 0..keys.rows {
@@ -550,20 +549,20 @@ impl Case {
     }
 
     /// Checks scores of ordinary size, before masked keys are set to −∞.
-    fn check_scores(&self, keys: &Grid, queries: &Grid, scores: &Grid) {
-        let Options { scale, softcap, .. } = self.options;
+    fn check_scores(options: &Options, keys: &Grid, queries: &Grid, scores: &Grid) {
+        let Options { scale, softcap, .. } = *options;
         let products = oracle::scores(keys, queries, scale);
         let factor = f64::from(scale.unwrap_or(1.0)).abs();
         let cap = f64::from(softcap);
         for key in 0..keys.rows {
-            for token in (0..queries.rows).filter(|&token| self.options.sees(key, token)) {
+            for token in (0..queries.rows).filter(|&token| options.sees(key, token)) {
                 let product = products.at(key, token);
                 let largest =
                     queries.row(token).iter().fold(0.0, |max: f64, q| max.max(f64::from(q.abs())));
-                let bias =
-                    self.options.bias.as_ref().map_or(0.0, |bias| f64::from(bias.at(key, token)));
+                let bias = options.bias.as_ref().map_or(0.0, |bias| f64::from(bias.at(key, token)));
+                let slope = options.slope_by_distance(key, token);
                 let ordinary = |x: f64| x.abs() < 1e38;
-                if ![product.magnitude, factor * largest, bias].into_iter().all(ordinary) {
+                if ![product.magnitude, factor * largest, bias, slope].into_iter().all(ordinary) {
                     continue;
                 }
                 let mut truth = product.value;
@@ -576,6 +575,8 @@ impl Case {
                 }
                 truth += bias;
                 allowed += U * truth.abs();
+                truth -= slope;
+                allowed += U * (truth.abs() + slope.abs()) + 3e-45;
                 let got = f64::from(scores.at(key, token));
                 assert!((got - truth).abs() <= allowed, "score {got:e}, not {truth:e}");
             }

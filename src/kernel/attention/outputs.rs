@@ -179,7 +179,7 @@ impl<'a, const L: usize, V: Vector<L>> Outputs<'a, L, V> {
     /// Writes the accumulators to the output, times one factor per query.
     #[inline(always)]
     fn write(&self, attention: &mut FlashAttention<'_, '_>, tile: &Tile<'_>, factors: [f32; L]) {
-        for (head, first, tokens) in attention.heads(tile) {
+        for (head, first, tokens) in attention.queries_of(tile).heads() {
             let of_head = factors.get(first..).unwrap_or_default();
             let sums = self.acc.view().rows_from(first, tokens.len());
             let out = attention.out.head_mut(head).and_then(|out| {

@@ -29,14 +29,16 @@ pub(crate) struct Answer {
 }
 
 /// The number of roundings of a score: its products; the scale (two more for the default, a square root and a
-/// quotient); the softcap (a quotient, a tanh within 2 ULP, which count as 4, a product); and the bias.
+/// quotient); the softcap (a quotient, a tanh within 2 ULP, which count as 4, a product); the bias; and the slope (a
+/// product and a difference).
 pub(crate) fn roundings(options: &Options, dim: usize) -> usize {
     let scale = if options.scale.is_some() { 1 } else { 3 };
     let softcap = if options.softcap != 0.0 { 6 } else { 0 };
-    dim + scale + softcap + usize::from(options.bias.is_some())
+    let slopes = if options.slopes.is_empty() { 0 } else { 2 };
+    dim + scale + softcap + usize::from(options.bias.is_some()) + slopes
 }
 
-/// The scores of visible keys, with the sums of absolute values that their errors scale with. tanh does not
+/// The scores of the visible keys of head 0, with the sums of absolute values that their errors scale with. tanh does not
 /// amplify errors.
 pub(crate) fn scores(options: &Options, queries: &Grid, keys: &Grid) -> Grid<Option<Sum>> {
     let scores = super::scores(keys, queries, options.scale);
@@ -55,6 +57,12 @@ pub(crate) fn scores(options: &Options, queries: &Grid, keys: &Grid) -> Grid<Opt
             let bias = f64::from(bias.at(key, token));
             score.value += bias;
             score.magnitude += bias.abs();
+        }
+        if let [slope, ..] = options.slopes[..] {
+            let distance = f64::from(slope) * f64::from(options.distance(key, token));
+            score.value -= distance;
+            score.magnitude += distance.abs();
+            score.underflow += 1.0;
         }
         options.sees(key, token).then_some(score)
     })
@@ -81,6 +89,7 @@ pub(crate) fn attention(
     head: usize,
     [queries, keys, values]: [&Grid; 3],
 ) -> Answer {
+    let options = &options.of_head(head);
     let scores = scores(options, queries, keys);
     let count = roundings(options, keys.cols) as f64;
     let mut answer = Answer {
@@ -97,7 +106,7 @@ pub(crate) fn attention(
                 Some(Weighed { key: Some(key), score, off: off + EXP })
             })
             .collect();
-        let sink = f64::from(options.sink(head));
+        let sink = f64::from(options.sink(0));
         if sink > f64::NEG_INFINITY {
             let off = inside_exp(sink) * U * sink.abs() + EXP;
             weighed.push(Weighed { key: None, score: sink, off });

@@ -41,13 +41,14 @@ impl Reference {
         [queries, keys, values]: [&Grid; 3],
         [of_keys, of_values]: [Option<&[f32]>; 2],
     ) -> Answer {
+        let options = &options.of_head(head);
         let scores = self.adjusted_scores(options, queries, keys, of_keys);
         let values = &Values { rows: values, scales: of_values };
         let mut out = Grid::zeros(queries.rows, values.rows.cols);
         let mut log_sum_exp = Vec::new();
         for token in 0..queries.rows {
             let sees = |key| options.sees(key, token);
-            let state = self.walk(options.sink(head), &scores.column(token), &sees, values);
+            let state = self.walk(options.sink(0), &scores.column(token), &sees, values);
             let factor = if state.sum > 0.0 { 1.0 / state.sum } else { state.sum };
             for (out, acc) in out.data[token * values.rows.cols..].iter_mut().zip(&state.acc) {
                 *out = self.mul_add(*acc, factor, 0.0);
@@ -176,7 +177,7 @@ impl Reference {
         grid
     }
 
-    /// The scores after the scales of keys, softcap and bias, before masks.
+    /// The scores of head 0 after the scales of keys, softcap, bias and slopes, before masks.
     fn adjusted_scores(
         self,
         options: &Options,
@@ -193,9 +194,12 @@ impl Reference {
             if options.softcap != 0.0 {
                 score = options.softcap * self.tanh(score / options.softcap);
             }
-            match &options.bias {
-                Some(bias) => score + bias.at(key, token),
-                None => score,
+            if let Some(bias) = &options.bias {
+                score += bias.at(key, token);
+            }
+            match options.slopes[..] {
+                [slope, ..] => self.mul_add(options.distance(key, token), -slope, score),
+                [] => score,
             }
         })
     }

@@ -63,6 +63,7 @@ extern "C" fn probe() {
                 .map(|out| backend.merge(out, log_sum_exp, view(), black_box(x))),
         );
         let attention = Attention::new().on(backend).softcap(black_box(3.0)).sink(black_box(1.0));
+        let attention = attention.bias(view()).slopes(black_box(x));
         report(MatrixMut::new(&mut g, sizes[0], sizes[1]).map(|out| {
             let (queries, keys) = (view(), view());
             attention.run_with_log_sum_exp(queries, keys, view(), out, &mut f, &mut workspace)

@@ -1,19 +1,24 @@
 //! The options of an attention call, decoded from bytes, with the visible keys by definition.
 
-use sdpa::{Attention, Backend, Error, MatrixRef};
+use std::ops::Range;
+
+use sdpa::{Attention, Backend, Error};
 
 use super::{super::input::Input, rows};
-use crate::common::grid::Grid;
+use crate::common::{grid::Grid, mask::Mask};
 
-/// The options; keep and bias are keys × queries.
+/// The options of a call; `sees` and `distance` are those of head 0.
+#[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) scale: Option<f32>,
     pub(crate) softcap: f32,
     pub(crate) causal: bool,
     pub(crate) window: [usize; 2],
     pub(crate) offset: isize,
-    pub(crate) keep: Option<Grid<u8>>,
-    pub(crate) bias: Option<Grid>,
+    pub(crate) keep: Option<Mask<u8>>,
+    pub(crate) bias: Option<Mask>,
+    /// None, or one per head.
+    pub(crate) slopes: Vec<f32>,
     /// One for all heads, or one per head.
     pub(crate) sinks: Vec<f32>,
 }
@@ -39,10 +44,15 @@ impl Options {
                 offset => isize::from(offset) - 100,
             },
         };
-        let keep = has(5).then(|| input.mask(keys, queries));
+        let kind = input.u8();
+        let mask_heads = if kind % 2 == 1 { heads } else { 1 };
+        let slopes = if kind / 2 % 2 == 1 { input.values(heads) } else { Vec::new() };
+        let keep = has(5).then(|| Mask::from_fn(mask_heads, |_| input.mask(keys, queries)));
         let bias = has(6).then(|| {
-            let data = input.values(keys * queries);
-            Grid { rows: keys, cols: queries, data }
+            Mask::from_fn(mask_heads, |_| {
+                let data = input.values(keys * queries);
+                Grid { rows: keys, cols: queries, data }
+            })
         });
         let sinks = match has(7) {
             false => Vec::new(),
@@ -51,7 +61,7 @@ impl Options {
                 input.values(count)
             }
         };
-        Self { scale, softcap, causal: has(3), window, offset, keep, bias, sinks }
+        Self { scale, softcap, causal: has(3), window, offset, keep, bias, slopes, sinks }
     }
 
     /// Returns the error that the call must return if an option is out of range.
@@ -59,25 +69,12 @@ impl Options {
         let out_of_range = self.scale.is_some_and(|scale| !scale.is_finite())
             || !self.softcap.is_finite()
             || self.softcap < 0.0
+            || self.slopes.iter().any(|slope| slope.is_nan() || slope.abs() > 97_f32.exp2())
             || self.sinks.iter().any(|sink| sink.is_nan() || *sink == f32::INFINITY);
         out_of_range.then_some(Error::Option)
     }
 
     pub(crate) fn attention(&self, backend: Backend) -> Attention<'_> {
-        let mut attention = self.without_sink(backend);
-        match self.sinks[..] {
-            [] => {}
-            [sink] => attention = attention.sink(sink),
-            _ => attention = attention.sinks(&self.sinks),
-        }
-        attention
-    }
-
-    pub(crate) fn of_head(&self, backend: Backend, head: usize) -> Attention<'_> {
-        self.without_sink(backend).sink(self.sink(head))
-    }
-
-    fn without_sink(&self, backend: Backend) -> Attention<'_> {
         let [left, right] = self.window;
         let mut attention =
             Attention::new().on(backend).window(left, right).query_offset(self.offset);
@@ -91,20 +88,44 @@ impl Options {
             attention = attention.causal();
         }
         if let Some(keep) = &self.keep {
-            attention = attention.keep(bytes(keep));
+            attention = attention.keep(keep.view());
         }
         if let Some(bias) = &self.bias {
             attention = attention.bias(bias.view());
         }
-        attention
+        if !self.slopes.is_empty() {
+            attention = attention.slopes(&self.slopes);
+        }
+        match self.sinks[..] {
+            [] => attention,
+            [sink] => attention.sink(sink),
+            _ => attention.sinks(&self.sinks),
+        }
     }
 
-    pub(crate) fn sink(&self, head: usize) -> f32 {
-        match self.sinks[..] {
-            [] => f32::NEG_INFINITY,
-            [sink] => sink,
-            _ => self.sinks[head],
+    /// The options of a range of heads.
+    pub(crate) fn of_heads(&self, heads: Range<usize>) -> Self {
+        Self {
+            keep: self.keep.as_ref().map(|keep| keep.heads(heads.clone())),
+            bias: self.bias.as_ref().map(|bias| bias.heads(heads.clone())),
+            slopes: self.slopes.get(heads.clone()).unwrap_or_default().to_vec(),
+            sinks: match self.sinks.len() {
+                0 | 1 => self.sinks.clone(),
+                _ => self.sinks[heads].to_vec(),
+            },
+            ..*self
         }
+    }
+
+    pub(crate) fn sink(&self) -> f32 {
+        self.sinks.first().copied().unwrap_or(f32::NEG_INFINITY)
+    }
+
+    /// The slope, times the distance of the key as a float.
+    pub(crate) fn slope_by_distance(&self, key: usize, token: usize) -> f64 {
+        let position = self.offset as i128 + token as i128;
+        let distance = position.abs_diff(key as i128).min(1 << 30) as f32;
+        self.slopes.first().map_or(0.0, |slope| f64::from(*slope) * f64::from(distance))
     }
 
     /// Whether a query sees a key.
@@ -122,14 +143,9 @@ impl Options {
     pub(crate) fn part(&self, from: usize, to: usize) -> Self {
         Self {
             offset: self.offset - from as isize,
-            keep: self.keep.as_ref().map(|keep| rows(keep, from, to)),
-            bias: self.bias.as_ref().map(|bias| rows(bias, from, to)),
-            sinks: self.sinks.clone(),
-            ..*self
+            keep: self.keep.as_ref().map(|keep| keep.map(|of| rows(&of, from, to))),
+            bias: self.bias.as_ref().map(|bias| bias.map(|of| rows(&of, from, to))),
+            ..self.clone()
         }
     }
-}
-
-fn bytes(keep: &Grid<u8>) -> MatrixRef<'_, u8> {
-    MatrixRef::new(&keep.data, keep.rows, keep.cols).expect("dense")
 }

@@ -61,8 +61,12 @@ mod image {
                 => "Attention::new().on(Backend(scalar)).scale(0.25).softcap(30.0).sinks([-1.0, -inf])",
             Attention: Attention::new().bias(matrix.t()).keep(keep)
                 => "Attention::new()\
-                    .bias(MatrixRef(Layout { rows: 4, cols: 6, row_stride: 1, col_stride: 4 }))\
-                    .keep(MatrixRef(Layout { rows: 3, cols: 2, row_stride: 1, col_stride: 0 }))",
+                    .bias(HeadsRef { first: MatrixRef(Layout { rows: 4, cols: 6, row_stride: 1, \
+                    col_stride: 4 }), heads: 1, stride: 0 })\
+                    .keep(HeadsRef { first: MatrixRef(Layout { rows: 3, cols: 2, row_stride: 1, \
+                    col_stride: 0 }), heads: 1, stride: 0 })",
+            Attention: Attention::new().slopes(&[0.5, 0.25])
+                => "Attention::new().slopes([0.5, 0.25])",
             Backend: Backend::PORTABLE => "Backend(scalar)",
             Bf16: Bf16::from_f32(1.0) => "Bf16(16256)",
             CachePositions: CachePositions::new(70, 64)? => "CachePositions { appended: 70, dropped: 64 }",
