@@ -44,9 +44,11 @@ pub(super) fn f16(words: [u32; 2]) -> [f32; 4] {
     if (largest_exponent(a) | largest_exponent(b)) != 0 {
         return any_f16(words);
     }
-    let lower = |word: u32| (i32::from(word as i16) << 13) as u32 & FIELDS;
-    let upper = |word: u32| (word as i32 >> 3) as u32 & FIELDS;
-    [lower(a), upper(a), lower(b), upper(b)].map(|bits| f32::from_bits(bits) * FACTOR)
+    let float = |bits: i32| f32::from_bits(bits as u32 & FIELDS) * FACTOR;
+    let lower = |word: u32| float(i32::from(word as i16) << 13);
+    let upper = |word: u32| float(word as i32 >> 3);
+    // Not `map`, which compiled for size is a loop.
+    [lower(a), upper(a), lower(b), upper(b)]
 }
 
 #[cfg(not(converts_f16))]
@@ -64,5 +66,6 @@ pub(super) fn bf16([a, b]: [u32; 2]) -> [f32; 4] {
 
 #[inline(always)]
 pub(super) fn i8([word]: [u32; 1]) -> [f32; 4] {
-    [word, word >> 8, word >> 16, word >> 24].map(|byte| f32::from(byte as i8))
+    let byte = |shift: u32| f32::from((word >> shift) as i8);
+    [byte(0), byte(8), byte(16), byte(24)]
 }
