@@ -11,7 +11,7 @@ nightly=$(cat .ci/nightly)
 export nightly
 seconds=${1:-20}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- dot project scores weighted_sum softmax attention capi
+[ $# -gt 0 ] || set -- dot project scores weighted_sum softmax attention rotate capi
 for target in "$@"; do
     [ -n "$(ls "fuzz/regressions/$target")" ] || { echo "fuzz/regressions/$target: empty" >&2; exit 1; }
     mkdir -p "fuzz/corpus/$target"

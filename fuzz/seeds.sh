@@ -12,7 +12,7 @@ seed() { # target name octal-bytes…
     shift 2
     printf '%b' "$(printf '\\0%s' "$@")" >"$file"
 }
-mkdir -p dot project scores weighted_sum softmax attention
+mkdir -p dot project scores weighted_sum softmax attention rotate
 
 one='000 000 200 077'      # 1.0
 tiny='140 102 242 015'     # 1e-30
@@ -105,3 +105,19 @@ seed attention infinity_in_a_later_block 000 003 110 003 007 103 020 $(ordinary 
 for layouts in 020 021 022 023 024 025; do
     seed attention ring_$layouts 000 003 310 003 005 144 $layouts $(ordinary 1) $(ordinary 2) $(ordinary 3) 010
 done
+
+# tokens, pairs, columns behind; bits 0 interleaved, 1 one column less, 2 in place; rows before the tokens, rows of the
+# table; first position (0, or 2^n less 2); base (0 f32, 1 10000, 2 500000) or frequencies (3 values); values, layout;
+# layout of the output.
+seed rotate halves 005 041 000 000 001 010 012 001 $(ordinary 1) 000
+seed rotate interleaved 005 041 003 001 001 010 027 002 $(ordinary 2) 000
+seed rotate in_place_with_gaps 007 021 005 004 000 011 003 001 $(ordinary 3) 002 000 000 000 000
+seed rotate frequencies 004 011 000 001 000 004 023 003 $(ordinary 4) 000 $(ordinary 5) 001
+seed rotate infinities 003 022 002 001 000 003 000 001 021 001 000 000 000 000 000 000
+seed rotate special 002 020 007 000 000 002 000 001 002 000 001 002 003 004 005 006 007 010 011 012 013 014 015 016 017
+seed rotate one_column_short 003 004 000 002 000 003 000 001 $(ordinary 1) 000
+seed rotate not_covered 005 004 000 000 001 005 000 001 $(ordinary 1) 000
+seed rotate beyond_the_end 001 004 000 000 000 011 065 001 $(ordinary 1) 000
+seed rotate base_is_nan 001 004 000 000 000 001 000 000 $nan
+seed rotate no_pairs 001 000 004 000 000 001 000 001 $(ordinary 1) 000
+seed rotate no_tokens 000 004 000 000 000 000 000 001 000

@@ -210,6 +210,7 @@ macro_rules! functions {
             Merge merge
             Product product
             ProjectElements project_elements
+            Rotate rotate
             ScaleRows scale_rows
             Slope slope
             Softcap softcap

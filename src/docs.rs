@@ -26,6 +26,7 @@ macro_rules! pages {
         #[doc = "[`KvCache`]: crate::KvCache"]
         #[doc = "[`merge`]: crate::merge()"]
         #[doc = "[`narrow`]: crate::narrow()"]
+        #[doc = "[`rotate`]: crate::rotate()"]
         #[doc = "[c]: crate::docs::c#windows-and-webassembly"]
         #[doc = "[c small]: crate::docs::c#microcontrollers"]
         #[doc = "[conformance]: crate::docs::conformance"]

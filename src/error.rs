@@ -21,11 +21,11 @@ pub enum Error {
     Workspace,
     /// A KV cache has no room for the keys.
     Capacity,
-    /// A position that a KV cache does not hold, or one that would exceed `u64::MAX`; a first key that begins no
-    /// span; or a span that is joined twice.
+    /// A position that a KV cache does not hold or a rotary table does not cover, or one that would exceed `u64::MAX`; a
+    /// first key that begins no span; or a span that is joined twice.
     Position,
     /// An option is out of range: a scale that is not finite, a softcap that is
-    /// negative or not finite, a sink that is NaN or +∞.
+    /// negative or not finite, a sink that is NaN or +∞, a rotary base below 1, a frequency that is not finite.
     Option,
     /// A number that the element type cannot represent: see [`narrow`](crate::narrow()); or a scale that is NaN or ∞.
     Range,

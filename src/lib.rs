@@ -41,7 +41,7 @@
 //!
 //! [`Attention`] computes the output without the grid, under causal masks, windows, boolean masks (`keep`), additive
 //! masks (`bias`), softcap and sinks, for one head or many; [`KvCache`] keeps the keys and values of past tokens, in
-//! [`f32`], [`F16`], [`Bf16`] or [`I8`].
+//! [`f32`], [`F16`], [`Bf16`] or [`I8`]. [`rotate()`] applies a rotary position embedding to queries and keys.
 //! [`Attention::run_spans`] computes parts of the keys on other threads or machines, and [`Attention::join`] the output.
 //!
 //! # Documentation
@@ -80,6 +80,7 @@ mod merge;
 mod narrow;
 mod number;
 mod project;
+mod rotate;
 mod score_mod;
 mod scores;
 mod simd;
@@ -105,6 +106,7 @@ pub use merge::merge;
 pub use narrow::{Element, narrow};
 pub use number::{Bf16, F16, I8};
 pub use project::{project, project_elements};
+pub use rotate::{Pairs, RotaryTable, rotate, rotate_in_place};
 pub use scores::scores;
 pub use softmax::{
     softmax, softmax_columns, softmax_columns_in_place, softmax_in_place, softmax_rows,

@@ -591,6 +591,18 @@ impl<'a> MatrixMut<'a> {
         Ok((left.t(), right.t()))
     }
 
+    /// The columns 0, 2, …, and the columns 1, 3, …, of which there may be one less.
+    #[inline]
+    pub(crate) fn alternate_columns(self) -> (Self, Self) {
+        let Layout { cols, col_stride, .. } = self.layout;
+        // Does not overflow where there is another column.
+        let col_stride = col_stride.wrapping_mul(2);
+        let even = Layout { cols: cols.div_ceil(2), col_stride, ..self.layout };
+        let odd = Layout { cols: cols / 2, col_stride, ..self.layout };
+        let first = self.at(0, 1);
+        (Self { layout: even, ..self }, Self { first, layout: odd, ..self })
+    }
+
     /// A pointer to element `(row, col)`.
     #[inline]
     pub(crate) fn at(&self, row: usize, col: usize) -> *mut f32 {

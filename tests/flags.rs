@@ -6,7 +6,7 @@
 mod register;
 
 use register::{Flags, machine};
-use sdpa::{Attention, Backend, MatrixMut, MatrixRef};
+use sdpa::{Attention, Backend, MatrixMut, MatrixRef, Pairs, RotaryTable};
 
 /// The flags that `call` raises.
 fn raised(call: impl FnOnce()) -> usize {
@@ -82,6 +82,23 @@ fn merge_raises_nothing() {
                 backend.merge(a, &mut a_lse, b, &b_lse).expect("shapes agree");
             });
             assert_eq!(left, 0, "{backend:?}, {queries} queries, empty: {ours}, {theirs}");
+        }
+    }
+}
+
+#[test]
+fn rotate_raises_nothing() {
+    for (backend, count) in Backend::available().flat_map(|b| SIZES.map(|n| (b, n + 1))) {
+        let (dim, first) = (2 * count + 3, [0, 1 << 24, (1 << 53) - 7][count % 3]);
+        let (x, mut out) = (floats(7 * dim, count as u32), vec![ANY[count % ANY.len()]; 7 * dim]);
+        let mut memory = vec![f32::NAN; RotaryTable::floats(7, count)];
+        for pairs in [Pairs::Halves, Pairs::Interleaved] {
+            let left = raised(|| {
+                let table = RotaryTable::new(1e4, count, first..first + 7, &mut memory);
+                let (table, out) = (table.expect("long"), matrix_mut(&mut out, 7, dim));
+                backend.rotate(matrix(&x, 7, dim), &table, first, pairs, out).expect("shape");
+            });
+            assert_eq!(left, 0, "{backend:?}, {count} pairs");
         }
     }
 }

@@ -10,7 +10,7 @@ use sdpa::Backend;
 
 const SLICES: [&str; 3] = ["dot", "softmax", "softmax_in_place"];
 
-const MATRICES: [&str; 11] = [
+const MATRICES: [&str; 12] = [
     "softmax_rows",
     "softmax_rows_in_place",
     "softmax_columns",
@@ -18,6 +18,7 @@ const MATRICES: [&str; 11] = [
     "project",
     "scores",
     "weighted_sum",
+    "rotate",
     "attention",
     "attention_causal",
     "attention_cached",

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// The layers from the bottom up: a module may use itself and the modules earlier in this list.
-const LAYERS: [&str; 18] = [
+const LAYERS: [&str; 19] = [
     "error",
     "number",
     "matrix",
@@ -19,6 +19,7 @@ const LAYERS: [&str; 18] = [
     "softmax",
     "weighted_sum",
     "merge",
+    "rotate",
     "score_mod",
     "attention",
     "cache",

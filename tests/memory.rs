@@ -17,7 +17,7 @@ use crate::common::{
 };
 use sdpa::{
     Attention, Backend, Bf16, CachePositions, F16, HeadsMut, HeadsRef, I8, KvCacheMut, MatrixMut,
-    MatrixRef,
+    MatrixRef, Pairs, RotaryTable,
 };
 
 suite! {
@@ -31,6 +31,7 @@ suite! {
     attention_of_elements,
     attention_from_a_cache_of_elements,
     merged_parts,
+    rotated_rows,
 }
 
 /// Contiguous, with padded rows, transposed, transposed with gaps; the buffer ends with the last element.
@@ -366,6 +367,35 @@ fn merged_parts(backend: Backend) {
         }
         backend.merge(to, &mut log_sum_exp, other.view(), logits.row(1)).expect("shape");
     });
+}
+
+fn rotated_rows(backend: Backend) {
+    let rng = &mut Rng::new(11);
+    for [tokens, dim, count] in [[1, 2, 1], [2, 9, 4], [3, 18, 9], [2, 45, 17]] {
+        let x = random(rng, tokens, dim);
+        let mut memory = vec![0.0; RotaryTable::floats(tokens, count)];
+        let table = RotaryTable::new(1e4, count, 0..tokens as u64, &mut memory).expect("long");
+        let [cosines, sines] = [table.cosines(), table.sines()]
+            .map(|x| Grid::from_fn(tokens, count, |row, pair| x.get(row, pair).expect("there")));
+        for pairs in [Pairs::Halves, Pairs::Interleaved] {
+            let out = [tokens, dim];
+            let out = in_every_layout("rotate", [&x, &cosines, &sines], out, |x, out| {
+                let [x, cosines, sines] = x.map(GuardedMatrix::view);
+                let table = RotaryTable::from_parts(cosines, sines, 0).expect("one shape");
+                backend.rotate(x, &table, 0, pairs, out).expect("shape");
+            });
+            in_every_layout("rotate in place", [&x], [tokens, dim], |[x], mut there| {
+                for (row, col) in (0..tokens).flat_map(|row| (0..dim).map(move |col| (row, col))) {
+                    *there.get_mut(row, col).expect("there") = x.grid().at(row, col);
+                }
+                backend.rotate_in_place(there.view_mut(), &table, 0, pairs).expect("shape");
+                let there = Grid::from_fn(tokens, dim, |row, col| {
+                    there.view().get(row, col).expect("there")
+                });
+                assert_same_bits("rotate in place", &there.data, &out.data);
+            });
+        }
+    }
 }
 
 /// Reads one float past an allocation, to show that Miri detects it.

@@ -44,13 +44,13 @@ struct Theirs {
 }
 
 #[derive(Clone, Debug)]
-struct Tensor {
-    shape: Vec<usize>,
-    data: Vec<f32>,
+pub(crate) struct Tensor {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) data: Vec<f32>,
 }
 
 impl Tensor {
-    fn read(value: &Value) -> Option<Self> {
+    pub(crate) fn read(value: &Value) -> Option<Self> {
         let shape = value.get("shape")?.as_array().unwrap().iter();
         let number = |x: &Value| match x.as_str() {
             Some(word) => word.parse().unwrap(),
@@ -63,7 +63,7 @@ impl Tensor {
     }
 
     /// Returns one element of the batch.
-    fn batch(&self, index: usize) -> &[f32] {
+    pub(crate) fn batch(&self, index: usize) -> &[f32] {
         let len = self.data.len() / self.shape[0];
         &self.data[index * len..][..len]
     }
@@ -71,15 +71,15 @@ impl Tensor {
 
 /// Views the heads of one batch: interleaved if the tensor has 3 dimensions, else stacked.
 #[derive(Clone, Copy)]
-struct Layout {
+pub(crate) struct Layout {
     stacked: bool,
     heads: usize,
-    tokens: usize,
+    pub(crate) tokens: usize,
     width: usize,
 }
 
 impl Layout {
-    fn of(tensor: &Tensor, heads: &Value) -> Self {
+    pub(crate) fn of(tensor: &Tensor, heads: &Value) -> Self {
         match tensor.shape[..] {
             [_, heads, tokens, width] => Self { stacked: true, heads, tokens, width },
             [_, tokens, all] => {
@@ -90,7 +90,7 @@ impl Layout {
         }
     }
 
-    fn view(self, data: &[f32]) -> HeadsRef<'_> {
+    pub(crate) fn view(self, data: &[f32]) -> HeadsRef<'_> {
         let Self { stacked, heads, tokens, width } = self;
         match stacked {
             true => HeadsRef::stacked(data, heads, tokens, width).unwrap(),
@@ -98,7 +98,7 @@ impl Layout {
         }
     }
 
-    fn view_mut(self, data: &mut [f32]) -> HeadsMut<'_> {
+    pub(crate) fn view_mut(self, data: &mut [f32]) -> HeadsMut<'_> {
         let Self { stacked, heads, tokens, width } = self;
         match stacked {
             true => HeadsMut::stacked(data, heads, tokens, width).unwrap(),

@@ -12,7 +12,7 @@ use std::{env, fmt};
 
 use sdpa::{
     Attention, Backend, CachePositions, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCacheMut,
-    KvCacheRef, MatrixRef,
+    KvCacheRef, MatrixRef, Pairs, RotaryTable,
 };
 
 use tests::{
@@ -226,7 +226,7 @@ pub(crate) fn required(name: &str) -> Backend {
     Backend::by_name(name).unwrap_or_else(|| panic!("back end {name} is not on this machine"))
 }
 
-pub(crate) const OPERATIONS: [Operation; 14] = [
+pub(crate) const OPERATIONS: [Operation; 15] = [
     DOT,
     SOFTMAX,
     SOFTMAX_IN_PLACE,
@@ -237,6 +237,7 @@ pub(crate) const OPERATIONS: [Operation; 14] = [
     PROJECT,
     SCORES,
     WEIGHTED_SUM,
+    ROTATE,
     ATTENTION,
     ATTENTION_CAUSAL,
     ATTENTION_CACHED,
@@ -384,6 +385,36 @@ pub(crate) const WEIGHTED_SUM: Operation = Operation {
     },
     truth: |Inputs { left, values, .. }| oracle::weighted_sum(left, values),
     work: Shape::flops,
+};
+
+/// `keys` tokens of `dim` columns, or one more. The cosines and sines are any numbers.
+pub(crate) const ROTATE: Operation = Operation {
+    name: "rotate",
+    of_slices: false,
+    of_heads: false,
+    of_keys: false,
+    sizes: |Shape { keys, dim, .. }| {
+        let size = (keys, dim.next_multiple_of(2));
+        [size, size, (0, 0), size]
+    },
+    prepare: |backend, Inputs { left, right, .. }, out| {
+        let (x, mut out) = (left.view(), out.view_mut());
+        let factors = right.view().split_columns(right.cols / 2).expect("two halves");
+        let table = RotaryTable::from_parts(factors.0, factors.1, 0).expect("one shape");
+        Box::new(move || {
+            backend.rotate(x, &table, 0, Pairs::Halves, out.view_mut()).expect("sizes agree");
+        })
+    },
+    truth: |Inputs { left, right, .. }| {
+        let half = left.cols / 2;
+        Grid::from_fn(left.rows, left.cols, |row, col| {
+            let (pair, is_first) = (col % half, col < half);
+            let factors = [pair, half + pair].map(|col| f64::from(right.at(row, col)));
+            let pair = [pair, half + pair].map(|col| left.at(row, col));
+            oracle::rotary::rotate(pair, factors)[usize::from(!is_first)]
+        })
+    },
+    work: |Shape { keys, dim, .. }| 3 * keys * dim,
 };
 
 pub(crate) const ATTENTION: Operation = Operation {

@@ -31,6 +31,11 @@ pub fn softmax(bytes: &[u8]) {
     targets::softmax::check(bytes);
 }
 
+/// Fuzzes `RotaryTable`, `Backend::rotate` and `Backend::rotate_in_place`.
+pub fn rotate(bytes: &[u8]) {
+    targets::rotate::check(bytes);
+}
+
 /// Fuzzes `Attention` over matrices, over a cache and in spans, and `Backend::merge`.
 pub fn attention(bytes: &[u8]) {
     targets::attention::check(bytes);

@@ -11,6 +11,7 @@ pub(crate) mod exp;
 pub(crate) mod ln;
 pub(crate) mod mask;
 pub(crate) mod merge;
+pub(crate) mod rotate;
 pub(crate) mod scale;
 pub(crate) mod score_mod;
 pub(crate) mod softmax;
@@ -57,6 +58,7 @@ pub(crate) enum Name {
     Merge,
     Product,
     ProjectElements,
+    Rotate,
     ScaleRows,
     Slope,
     Softcap,

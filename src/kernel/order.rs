@@ -17,6 +17,8 @@
 //!   `I8`: `s = s * scale`, then `s + bias`;
 //! * an output of `weighted_sum`: `s = 0`, then `s = s + c` for each block of [`KEY_BLOCK`](super::mask::KEY_BLOCK)
 //!   keys, with `c = 0` and then `c = mul_add(weight[key], value[key], c)` for each `key` of the block;
+//! * a rotated pair: `mul_add(a, cos, −(b * sin))` and `mul_add(b, cos, a * sin)`; the products `b * sin` and `a * sin`
+//!   are rounded first;
 //! * the sum of a column of weights: one [compensated](super::softmax) sum, key by key.
 //!
 //! # Attention: blocks and spans of keys

@@ -18,6 +18,7 @@ pub(crate) mod flags;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) mod neon;
 pub(crate) mod outlined;
+pub(crate) mod pairs;
 #[cfg(portable)]
 pub(crate) mod portable;
 pub(crate) mod prefetch;

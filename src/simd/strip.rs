@@ -342,6 +342,27 @@ impl<'a> InOut<'a> {
         InOut { from, from_row_stride, from_col_stride, to, borrow: PhantomData }
     }
 
+    /// The first `at` columns and the remaining columns.
+    #[inline(always)]
+    pub(crate) fn split_columns(self, at: usize) -> Result<(Self, Self), Error> {
+        let (left, right) = self.to.split_columns(at)?;
+        let from = self.from.wrapping_add(self.from_col_stride.wrapping_mul(at));
+        Ok((Self { to: left, ..self }, Self { from, to: right, ..self }))
+    }
+
+    /// The columns 0, 2, …, and the columns 1, 3, ….
+    #[inline(always)]
+    pub(crate) fn alternate_columns(self) -> (Self, Self) {
+        let (even, odd) = self.to.alternate_columns();
+        let stride = self.from_col_stride;
+        let from_col_stride = stride.wrapping_mul(2);
+        let from = self.from.wrapping_add(stride);
+        (
+            Self { from_col_stride, to: even, ..self },
+            Self { from, from_col_stride, to: odd, ..self },
+        )
+    }
+
     /// Rows and columns.
     #[inline(always)]
     pub(crate) fn shape(&self) -> (usize, usize) {
@@ -433,11 +454,11 @@ impl<'a> InOut<'a> {
 /// With a constant stride of 1 (`DENSE`) the offsets are immediates. Otherwise the compiler computes a
 /// hundred multiples of the stride before the first load.
 pub(crate) struct Row<'a, const DENSE: bool> {
-    from: *const f32,
-    from_stride: usize,
-    to: *mut f32,
-    to_stride: usize,
-    cols: usize,
+    pub(super) from: *const f32,
+    pub(super) from_stride: usize,
+    pub(super) to: *mut f32,
+    pub(super) to_stride: usize,
+    pub(super) cols: usize,
     borrow: PhantomData<&'a mut [f32]>,
 }
 
@@ -665,7 +686,7 @@ pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>
 ///
 /// All of them may be read.
 #[inline(always)]
-unsafe fn load<const L: usize, const G: usize, V: Vector<L>, E: Load>(
+pub(super) unsafe fn load<const L: usize, const G: usize, V: Vector<L>, E: Load>(
     token: V::Token,
     at: *const E,
 ) -> [V; G] {
@@ -680,7 +701,10 @@ unsafe fn load<const L: usize, const G: usize, V: Vector<L>, E: Load>(
 ///
 /// All of them may be written, and nothing else refers to them.
 #[inline(always)]
-unsafe fn store<const L: usize, const G: usize, V: Vector<L>>(into: *mut f32, group: [V; G]) {
+pub(super) unsafe fn store<const L: usize, const G: usize, V: Vector<L>>(
+    into: *mut f32,
+    group: [V; G],
+) {
     // SAFETY: the caller's promise, for `G * L` floats.
     let lanes: &mut [[f32; L]; G] = unsafe { &mut *into.cast() };
     each::<G>(
@@ -695,7 +719,7 @@ unsafe fn store<const L: usize, const G: usize, V: Vector<L>>(into: *mut f32, gr
 ///
 /// The first `lanes` lanes may be read.
 #[inline(always)]
-unsafe fn gather<const L: usize, const G: usize, V: Vector<L>, E: Load>(
+pub(super) unsafe fn gather<const L: usize, const G: usize, V: Vector<L>, E: Load>(
     token: V::Token,
     at: *const E,
     stride: usize,
@@ -751,7 +775,7 @@ unsafe fn gather_strided<E: Load>(at: *const E, stride: usize, lanes: &mut [f32]
 ///
 /// The first `lanes` lanes may be written, and nothing else refers to them.
 #[inline(always)]
-unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
+pub(super) unsafe fn scatter<const L: usize, const G: usize, V: Vector<L>>(
     into: *mut f32,
     stride: usize,
     lanes: usize,

@@ -94,6 +94,11 @@ pub(crate) const MERGE_LOG_SUM_EXP: Bound =
 pub(crate) const MERGED_PARTS: Bound =
     Bound { name: "parts, merged", allowed: |case| roundings(case, case.n), reached: 0.02 };
 
+/// 3·u·√(a² + b²), of which 2.82 may be reached: 0.71 for the cosine and the sine, which are at most 1 and off by u/2
+/// each; 1 for the products; 1 for their sum; 0.11 for the angle up to position 2²⁴.
+pub(crate) const ROTATE: Bound =
+    Bound { name: "rotate", allowed: |case| case.propagated + roundings(case, 3), reached: 0.6 };
+
 /// 6 ULP, for at most 1024 inputs in [−80, 80].
 pub(crate) const WEIGHT: Bound =
     Bound { name: "weight", allowed: |case| 6.0 * ulp(case.truth.value), reached: 0.3 };
@@ -179,6 +184,11 @@ pub(crate) const ONNX_PATTERN: Bound = Bound {
     allowed: |case| 0.5 * (ATTENTION_PATTERN.allowed)(case),
     reached: 0.15,
 };
+
+/// 4·u for products in [0, 1), from outputs that numpy computed in f32: its two products and ours, u/2 each, and both
+/// sums, below 2: u each.
+pub(crate) const ONNX_ROTATE: Bound =
+    Bound { name: "onnx, rotate", allowed: |case| roundings(case, case.n), reached: 0.3 };
 
 fn roundings(case: Case, count: usize) -> f64 {
     let k = count as f64;

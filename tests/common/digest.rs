@@ -3,7 +3,10 @@
 //! Uses only `core` and caller-provided buffers, so that firmware can include this file and `cases.rs` by
 //! `#[path]`. Users may compare the digests: from version 1 on, a changed digest requires a major version.
 
-use sdpa::{Attention, Backend, CachePositions, Error, KvCacheMut, MatrixMut, MatrixRef, SPAN};
+use sdpa::{
+    Attention, Backend, CachePositions, Error, KvCacheMut, MatrixMut, MatrixRef, Pairs,
+    RotaryTable, SPAN,
+};
 
 use super::cases::{Kind, Layout, Rng};
 
@@ -16,7 +19,7 @@ pub(crate) const FLOATS: usize = 4096;
 /// The digests of the FMA and the non-FMA family.
 /// `SDPA_PRINT_DIGESTS=1 cargo test --test all digests:: -- --nocapture` prints the current ones.
 #[rustfmt::skip]
-pub(crate) const DIGESTS: [(Operation, u64, u64); 15] = [
+pub(crate) const DIGESTS: [(Operation, u64, u64); 16] = [
     (Operation::Dot,                   0x8621_9a95_8f26_6ae1, 0x4671_a893_95f5_0ac9),
     (Operation::Softmax,               0xc9b9_224d_1baf_2006, 0x721f_b9cc_07e8_b877),
     (Operation::SoftmaxInPlace,        0xc9b9_224d_1baf_2006, 0x721f_b9cc_07e8_b877),
@@ -32,6 +35,7 @@ pub(crate) const DIGESTS: [(Operation, u64, u64); 15] = [
     (Operation::SpansJoined,           0x6f44_90fe_d781_2034, 0xa413_687a_5e84_bdb1),
     (Operation::SpansOfCache,          0x7a91_d10b_83dc_a618, 0x8e6e_8dc0_834c_b8b3),
     (Operation::Merge,                 0xafd2_5915_2ea8_7898, 0x6aba_ed57_0b0a_7dac),
+    (Operation::Rotate,                0xacc0_c014_a460_ffdb, 0x63ac_71b9_548a_f8e8),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub(crate) enum Operation {
     /// Attention over a cache that begins at any position and has dropped keys.
     SpansOfCache,
     Merge,
+    /// Rotary position embedding, and its tables.
+    Rotate,
 }
 
 /// Memory for the operands, [`FLOATS`] floats each.
@@ -239,6 +245,32 @@ impl Operation {
                 backend.merge(out.view_mut(), ours, other, theirs)?;
                 digest.add_all(out.view());
                 ours.iter().for_each(|&x| digest.add(x));
+            }
+            Self::Rotate => {
+                let [tokens, dim, _] = sizes(rng);
+                let dim = dim.max(2);
+                let count = 1 + rng.below(dim / 2);
+                let first = rng.pick(&[0, 1000, (1 << 24) - 110, 1 << 31, (1 << 53) - 110]);
+                let (before, positions) = (rng.below(3), first..first + 2 + tokens as u64);
+                let table = if rng.one_in(2) {
+                    let base = rng.pick(&[1.0, 10_000.0, 500_000.0]);
+                    RotaryTable::new(base, count, positions, right)?
+                } else {
+                    let mut frequencies = [0.0; LONGEST];
+                    let frequencies = &mut frequencies[..count];
+                    frequencies.iter_mut().for_each(|x| *x = rng.between(-2.0, 2.0));
+                    RotaryTable::with_frequencies(frequencies, positions, right)?
+                };
+                let pairs = rng.pick(&[Pairs::Halves, Pairs::Interleaved]);
+                let (position, in_place) = (first + before as u64, rng.one_in(2));
+                let x = input(rng, left, tokens, dim)?;
+                let mut out = output(rng, out, tokens, dim)?;
+                if in_place {
+                    backend.rotate_in_place(out.view_mut(), &table, position, pairs)?;
+                } else {
+                    backend.rotate(x, &table, position, pairs, out.view_mut())?;
+                }
+                digest.add_all(out.view());
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The oracle: every operation in plain f64, and distances in ULP. Shares no code with the crate.
 
 pub(crate) mod attention;
+pub(crate) mod rotary;
 
 use super::grid::Grid;
 

@@ -85,6 +85,22 @@ impl Reference {
         })
     }
 
+    pub(crate) fn rotate(
+        self,
+        x: &[f32],
+        cosines: &[f32],
+        sines: &[f32],
+        interleaved: bool,
+    ) -> Vec<f32> {
+        let mut out = x.to_vec();
+        for (i, (&cosine, &sine)) in cosines.iter().zip(sines).enumerate() {
+            let [a, b] = if interleaved { [2 * i, 2 * i + 1] } else { [i, cosines.len() + i] };
+            out[a] = self.mul_add(x[a], cosine, -(x[b] * sine));
+            out[b] = self.mul_add(x[b], cosine, x[a] * sine);
+        }
+        out
+    }
+
     pub(crate) fn softmax(self, x: &[f32]) -> Vec<f32> {
         let count = if self.fma { 16 } else { 4 };
         self.softmax_by(x, |weights| {

@@ -13,6 +13,7 @@ pub(crate) mod attention;
 pub(crate) mod dot;
 pub(crate) mod input;
 pub(crate) mod product;
+pub(crate) mod rotate;
 pub(crate) mod softmax;
 
 use sdpa::{Backend, Family};
@@ -30,13 +31,14 @@ pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 #[allow(dead_code)] // the fuzz package names them one by one
-pub(crate) const ALL: [Target; 6] = [
+pub(crate) const ALL: [Target; 7] = [
     ("dot", dot::check),
     ("project", product::project),
     ("scores", product::scores),
     ("weighted_sum", product::weighted_sum),
     ("softmax", softmax::check),
     ("attention", attention::check),
+    ("rotate", rotate::check),
 ];
 
 /// Runs every back end, checks its bits against the reference of its family, and returns one result per

@@ -8,7 +8,7 @@ use core::hint::black_box;
 
 use sdpa::{
     Attention, Backend, Bf16, CachePositions, Element, F16, I8, KvCacheMut, Matrix, MatrixMut,
-    MatrixRef, narrow, project_elements,
+    MatrixRef, Pairs, RotaryTable, narrow, project_elements,
 };
 
 /// Must be unreachable: `run.sh` fails if it is linked.
@@ -62,6 +62,27 @@ extern "C" fn probe() {
             MatrixMut::new(&mut g, sizes[0], sizes[1])
                 .map(|out| backend.merge(out, log_sum_exp, view(), black_box(x))),
         );
+        let (mut h, mut i, positions) = (out(), out(), black_box(3..7));
+        let table = if black_box(true) {
+            RotaryTable::new(black_box(1e4), sizes[4], positions, &mut h)
+        } else {
+            RotaryTable::with_frequencies(black_box(x), positions, &mut h)
+        };
+        report(table.map(|table| {
+            let (position, pairs) = black_box((5, Pairs::Interleaved));
+            let table =
+                RotaryTable::from_parts(view(), table.sines(), sizes[0] as u64).unwrap_or(table);
+            report(table.positions());
+            report(
+                MatrixMut::new(&mut i, sizes[0], sizes[1])
+                    .map(|out| backend.rotate(view(), &table, position, pairs, out)),
+            );
+            report(
+                MatrixMut::with_strides(&mut i, sizes[0], sizes[1], sizes[2], sizes[3])
+                    .map(|x| backend.rotate_in_place(x, &table, position, pairs)),
+            );
+        }));
+        black_box(&i);
         let attention = Attention::new().on(backend).softcap(black_box(3.0)).sink(black_box(1.0));
         let attention = attention.bias(view()).slopes(black_box(x));
         report(MatrixMut::new(&mut g, sizes[0], sizes[1]).map(|out| {
