@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import Any, Callable, Literal, Optional, Sequence, Tuple, Union, overload
+from typing import Any, Callable, Hashable, Literal, Optional, Sequence, Tuple, Union, overload
 
 import numpy as np
 from numpy import empty, ndarray
@@ -86,9 +86,9 @@ def attention(
     k = keys if type(keys) is ndarray else array_of(keys, "keys")
     v = values if type(values) is ndarray else array_of(values, "values")
     if bias is keep is attn_mask is sink is slopes is None:
-        masks = NO_MASKS
+        masks, mask_key = NO_MASKS, None
     else:
-        masks = masks_of(bias, keep, attn_mask, sink, slopes, tokens(k, heads_axis), tokens(q, heads_axis))
+        masks, mask_key = masks_as_given(bias, keep, attn_mask, sink, slopes)
     given = None if out is None else target(out, "out")
     logs = None
     if log_sum_exp is not False:
@@ -96,14 +96,14 @@ def attention(
     key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype,
         scale, softcap, causal, window, query_offset, heads_axis, backend,
-        masks is NO_MASKS or tuple(map(shape_of, masks)),
-        given is None or (given.shape, given.strides, given.dtype), logs is None,
+        mask_key, given is None or (given.shape, given.strides, given.dtype), logs is None,
     )  # fmt: skip
     try:
         call = FREE[key].pop()
     except (KeyError, IndexError):
         scalars = (scale, softcap, causal, window, query_offset)
-        call = attention_call((q, k, v), scalars, masks, heads_axis, given, logs, backend)
+        checked = masks_of(bias, keep, attn_mask, sink, slopes, tokens(k, heads_axis), tokens(q, heads_axis))
+        call = attention_call((q, k, v), scalars, checked, heads_axis, given, logs, backend)
         register(key, call)
     to: Array = empty(call.shapes[0], F32) if given is None else given
     cells = call.cells
@@ -278,6 +278,31 @@ def masks_of(
     if sink is not None:
         sinks = np.array([sink], F32) if isinstance(sink, (int, float)) else array_of(sink, "sink")
     return added, kept, sinks, None if slopes is None else array_of(slopes, "slopes")
+
+
+def masks_as_given(
+    bias: Optional[ArrayLike],
+    keep: Optional[ArrayLike],
+    attn_mask: Optional[ArrayLike],
+    sink: Optional[Sink],
+    slopes: Optional[ArrayLike],
+) -> Tuple[Masks, Hashable]:
+    """The arrays of the masks, whose first elements are those of the views of `masks_of`, and what tells their shapes
+    apart."""
+    added = None if bias is None else array_of(bias, "bias")
+    kept = None if keep is None else array_of(keep, "keep")
+    turned = None if attn_mask is None else array_of(attn_mask, "attn_mask")
+    sinks = None
+    if sink is not None:
+        sinks = np.array([sink], F32) if isinstance(sink, (int, float)) else array_of(sink, "sink")
+    slope = None if slopes is None else array_of(slopes, "slopes")
+    key = (shape_of(added), shape_of(kept), shape_of(turned), shape_of(sinks), shape_of(slope))
+    if turned is not None:
+        if turned.dtype == np.bool_:
+            kept = turned
+        else:
+            added = turned
+    return (added, kept, sinks, slope), key
 
 
 def spread(mask: Array, shape: Tuple[int, int], name: str) -> Array:

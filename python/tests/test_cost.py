@@ -8,6 +8,7 @@ import timeit
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import sdpa
@@ -58,8 +59,11 @@ def in_c(tmp_path: Path) -> float:
 def test_a_call_costs_little_beyond_that_of_c(in_c: float, floats: Any, capsys: pytest.CaptureFixture[str]) -> None:
     q, k, v = floats(8, 64), floats(8, 64), floats(8, 64)
     out = q.copy()
+    heads, bias, keep = floats(1, 8, 64), floats(8, 8), np.ones((8, 8), bool)
     calls = {
         "attention": lambda: sdpa.attention(q, k, v),
+        "attention of heads": lambda: sdpa.attention(heads, heads, heads),
+        "attention, masks": lambda: sdpa.attention(q, k, v, bias=bias, attn_mask=keep),
         "attention, out=": lambda: sdpa.attention(q, k, v, out=out),
         "attention, causal, portable": lambda: sdpa.attention(q, k, v, causal=True, backend="portable"),
         "scores": lambda: sdpa.scores(k, q),
