@@ -10,7 +10,7 @@ use crate::{
         attention::{self, FlashAttention, OverBlocks, Sums},
         blocks::{Blocks, Data, Elements, Ring},
         ln::LogSumExp,
-        mask::{Queries, ScoreMod, VisibleKeys},
+        mask::{OfHead, Queries, ScoreMod, VisibleKeys},
         scale::default_scale,
     },
     matrix::{HeadsMut, HeadsRef, MatrixMut, MatrixRef},
@@ -63,7 +63,7 @@ pub struct Attention<'a> {
     sinks: Option<&'a [f32]>,
     softcap: Option<Softcap>,
     bias: Option<Bias<'a>>,
-    slopes: Option<Slopes<'a>>,
+    slopes: Option<&'a [f32]>,
     keep: Option<Keep<'a>>,
     /// Set if softcap, bias, slopes or keep is.
     score_mod: Option<AsScoreMod>,
@@ -79,7 +79,7 @@ const SLOPE: u8 = 8;
 // An option that needs code of its own carries function pointers, so that an image that never sets the
 // option does not link the code.
 
-type AsScoreMod = for<'a> fn(&'a ScoreMods<'a>) -> &'a dyn ScoreMod;
+type AsScoreMod = for<'a> fn(&'a WithSlopes<'a>) -> &'a dyn ScoreMod;
 
 #[derive(Clone, Copy, Debug)]
 struct Softcap {
@@ -95,14 +95,8 @@ struct Bias<'a> {
 
 #[derive(Debug)]
 struct BiasFunctions {
-    apply: fn(Backend, MatrixRef<'_>, Option<f32>, MatrixMut<'_>),
+    apply: fn(Backend, MatrixRef<'_>, Option<f32>, &mut MatrixMut<'_>),
     masks_all: fn(MatrixRef<'_>) -> bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Slopes<'a> {
-    slopes: &'a [f32],
-    apply: fn(&ScoreMods<'_>, f32, [usize; 2], MatrixMut<'_>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +107,7 @@ struct Keep<'a> {
 
 #[derive(Debug)]
 struct KeepFunctions {
-    mask_dropped: fn(MatrixRef<'_, u8>, f32, MatrixMut<'_>),
+    mask_dropped: fn(MatrixRef<'_, u8>, f32, &mut MatrixMut<'_>),
     masks_all: fn(MatrixRef<'_, u8>) -> bool,
 }
 
@@ -167,7 +161,7 @@ impl<'a> Attention<'a> {
     pub fn softcap(self, cap: f32) -> Self {
         let softcap = Softcap { cap, apply: score_mod::cap };
         let invalid = self.invalid_after(SOFTCAP, (0.0..f32::INFINITY).contains(&cap));
-        Self { softcap: Some(softcap), score_mod: Some(as_score_mod), invalid, ..self }
+        Self { softcap: Some(softcap), score_mod: self.or_score_mod(), invalid, ..self }
     }
 
     /// Applies the causal mask: a key is visible up to the query's position. Query `i` has position
@@ -204,7 +198,7 @@ impl<'a> Attention<'a> {
                 masks_all: score_mod::keep_masks_all,
             }
         };
-        Self { keep: Some(Keep { keep, functions }), score_mod: Some(as_score_mod), ..self }
+        Self { keep: Some(Keep { keep, functions }), score_mod: self.or_score_mod(), ..self }
     }
 
     /// Sets an additive mask: keys × queries, added to the scores. −∞ masks a key. A [`MatrixRef`] is one mask for
@@ -215,7 +209,7 @@ impl<'a> Attention<'a> {
         let functions = const {
             &BiasFunctions { apply: score_mod::bias, masks_all: score_mod::bias_masks_all }
         };
-        Self { bias: Some(Bias { bias, functions }), score_mod: Some(as_score_mod), ..self }
+        Self { bias: Some(Bias { bias, functions }), score_mod: self.or_score_mod(), ..self }
     }
 
     /// Sets linear biases (ALiBi; Press, Smith and Lewis, 2022), one slope per query head: `s` becomes
@@ -228,8 +222,7 @@ impl<'a> Attention<'a> {
     pub fn slopes(self, slopes: &'a [f32]) -> Self {
         let invalid =
             self.invalid_after(SLOPE, slopes.iter().all(|slope| slope.abs() <= LARGEST_SLOPE));
-        let slopes = Slopes { slopes, apply: subtract_slope };
-        Self { slopes: Some(slopes), score_mod: Some(as_score_mod), invalid, ..self }
+        Self { slopes: Some(slopes), score_mod: Some(with_slopes), invalid, ..self }
     }
 
     /// Sets an attention sink for all heads: one more score in the softmax denominator of every query,
@@ -418,7 +411,7 @@ impl<'a> Attention<'a> {
         let flags = self.may_mask(0).then(Flags::read);
         backend.scores(keys, queries, self.scale, out.view_mut())?;
         if let Some(as_score_mod) = self.score_mod {
-            let score_mods = ScoreMods { options: self, backend, first: 0, origin: [0, 0] };
+            let score_mods = self.score_mods(backend, 0, [0, 0]);
             let queries = Queries::of_one_head(out.cols());
             as_score_mod(&score_mods).apply(0, queries, None, out.view_mut());
         }
@@ -447,7 +440,7 @@ impl<'a> Attention<'a> {
         backend.softmax_columns_with_sink(sink, out.view_mut());
         // A NaN makes its whole column NaN, the masked weights too: they become +0 again.
         if let Some(as_score_mod) = self.score_mod {
-            let score_mods = ScoreMods { options: self, backend, first: 0, origin: [0, 0] };
+            let score_mods = self.score_mods(backend, 0, [0, 0]);
             let queries = Queries::of_one_head(out.cols());
             as_score_mod(&score_mods).apply(0, queries, Some(0.0), out.view_mut());
         }
@@ -517,7 +510,7 @@ impl<'a> Attention<'a> {
         let held = blocks.held();
         // With a cache, the last query has the position of the newest key.
         let origin = if blocks.ring.is_some() { [held[1], tokens] } else { [0, 0] };
-        let score_mods = ScoreMods { options: self, backend, first: held[0], origin };
+        let score_mods = self.score_mods(backend, held[0], origin);
         let flags = self.may_mask(held[0]).then(Flags::read);
         let mut write_log_sum_exp = log_sum_exp.map(|(out, logarithm)| {
             move |at: usize, sums: Sums<'_>| {
@@ -572,6 +565,12 @@ impl<'a> Attention<'a> {
         Ok(backend)
     }
 
+    /// [`Self::score_mod`] after softcap, bias or keep is set.
+    #[inline(always)]
+    fn or_score_mod(&self) -> Option<AsScoreMod> {
+        self.score_mod.or(Some(as_score_mod))
+    }
+
     /// [`Self::invalid`] after `option` is set.
     const fn invalid_after(&self, option: u8, is_in_range: bool) -> u8 {
         if is_in_range { self.invalid & !option } else { self.invalid | option }
@@ -582,7 +581,7 @@ impl<'a> Attention<'a> {
         let grid = [heads, keys, tokens];
         let shaped = self.bias.is_none_or(|bias| has_shape(&bias.bias, grid))
             && self.keep.is_none_or(|keep| has_shape(&keep.keep, grid))
-            && self.slopes.is_none_or(|slopes| slopes.slopes.len() == heads)
+            && self.slopes.is_none_or(|slopes| slopes.len() == heads)
             && self.sinks.is_none_or(|sinks| sinks.len() == heads);
         if !shaped {
             return Err(Error::Shape);
@@ -602,6 +601,10 @@ impl<'a> Attention<'a> {
             || self.window != [usize::MAX; 2]
             || self.score_mod.is_some()
             || first > 0
+    }
+
+    fn score_mods(&self, backend: Backend, first: usize, origin: [usize; 2]) -> WithSlopes<'_> {
+        WithSlopes { others: ScoreMods { options: self, backend, first }, origin }
     }
 
     /// The visible keys among `keys`, if query 0 has position `plus - minus` before the offset is added.
@@ -653,17 +656,26 @@ pub(crate) type Logarithm = fn(Backend, Sums<'_>, &mut [f32]);
 
 pub(crate) const LOGARITHM: Logarithm = |backend, sums, out| backend.run(LogSumExp { sums, out });
 
-/// Softcap, bias, slopes and keep as the score modification of a kernel.
+/// Softcap, bias and keep as the score modification of a kernel.
 struct ScoreMods<'a> {
     options: &'a Attention<'a>,
     backend: Backend,
     /// The key whose bias and keep are row 0.
     first: usize,
+}
+
+/// The slopes too.
+struct WithSlopes<'a> {
+    others: ScoreMods<'a>,
     /// As in [`Attention::visible`].
     origin: [usize; 2],
 }
 
-fn as_score_mod<'a>(score_mods: &'a ScoreMods<'a>) -> &'a dyn ScoreMod {
+fn as_score_mod<'a>(score_mods: &'a WithSlopes<'a>) -> &'a dyn ScoreMod {
+    &score_mods.others
+}
+
+fn with_slopes<'a>(score_mods: &'a WithSlopes<'a>) -> &'a dyn ScoreMod {
     score_mods
 }
 
@@ -674,66 +686,74 @@ impl ScoreMods<'_> {
     }
 }
 
-/// Subtracts `slope · distance` from the scores (keys × queries) of the keys from `key` and the tokens from `token` on.
-fn subtract_slope(of: &ScoreMods<'_>, slope: f32, [key, token]: [usize; 2], scores: MatrixMut<'_>) {
-    let [plus, minus] = of.origin.map(|at| at as i64);
-    let position = (plus - minus).saturating_add(of.options.query_offset as i64);
-    let offset = position.saturating_add(token as i64).saturating_sub(key as i64);
-    score_mod::slope(of.backend, slope, offset, scores);
-}
-
-/// A part of the mask of a head. Not inlined: one copy of the code for all callers.
+/// A part of the mask of a head, which is there: [`Attention::check`] has compared the shapes. Not inlined: one copy of
+/// the code for all callers.
 #[inline(never)]
-fn submatrix<'a, T: Copy>(
+fn part<'a, T: Copy>(
     of: &HeadsRef<'a, T>,
-    head: usize,
     rows: &Range<usize>,
-    cols: &Range<usize>,
-) -> Option<MatrixRef<'a, T>> {
-    let head = if of.heads() == 1 { 0 } else { head };
-    of.head(head)?.submatrix(rows.clone(), cols.clone())
+    (head, _, tokens): &OfHead,
+) -> MatrixRef<'a, T> {
+    let head = if of.heads() == 1 { 0 } else { *head };
+    let part = of.head(head).and_then(|of| of.submatrix(rows.clone(), tokens.clone()));
+    part.unwrap_or(MatrixRef::EMPTY)
 }
 
 impl ScoreMod for ScoreMods<'_> {
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
         let rows = self.rows(keys);
         let Attention { bias, keep, .. } = self.options;
-        queries.heads().all(|(head, _, tokens)| {
-            let is_dropped = |of: &Keep<'_>| {
-                submatrix(&of.keep, head, &rows, &tokens).is_some_and(of.functions.masks_all)
-            };
-            let is_biased = |of: &Bias<'_>| {
-                submatrix(&of.bias, head, &rows, &tokens).is_some_and(of.functions.masks_all)
-            };
+        queries.heads().all(|of_head| {
+            let is_dropped =
+                |of: &Keep<'_>| (of.functions.masks_all)(part(&of.keep, &rows, &of_head));
+            let is_biased =
+                |of: &Bias<'_>| (of.functions.masks_all)(part(&of.bias, &rows, &of_head));
             keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
         })
     }
 
     fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, mut scores: MatrixMut<'_>) {
-        let Attention { softcap, bias, slopes, keep, .. } = self.options;
+        let Attention { softcap, bias, keep, .. } = self.options;
         if let (Some(Softcap { cap, apply }), None) = (softcap, fill) {
             apply(self.backend, *cap, scores.view_mut());
         }
         let dropped = self.first.saturating_sub(key);
         let rows = self.rows(key + dropped..key + scores.rows());
         let Ok((_, mut rest)) = scores.split_rows(dropped) else { return };
-        for (head, _, tokens) in queries.heads() {
-            let Ok((mut scores, others)) = rest.split_columns(tokens.len()) else { return };
+        for of_head in queries.heads() {
+            let Ok((mut scores, others)) = rest.split_columns(of_head.2.len()) else { return };
             rest = others;
-            if let Some(of) = bias
-                && let Some(bias) = submatrix(&of.bias, head, &rows, &tokens)
-            {
-                (of.functions.apply)(self.backend, bias, fill, scores.view_mut());
+            if let Some(of) = bias {
+                let bias = part(&of.bias, &rows, &of_head);
+                (of.functions.apply)(self.backend, bias, fill, &mut scores);
             }
-            if let (Some(Slopes { slopes, apply }), None) = (slopes, fill)
-                && let Some(&slope) = slopes.get(head)
-            {
-                apply(self, slope, [key + dropped, tokens.start], scores.view_mut());
+            if let Some(of) = keep {
+                let keep = part(&of.keep, &rows, &of_head);
+                let fill = fill.unwrap_or(f32::NEG_INFINITY);
+                (of.functions.mask_dropped)(keep, fill, &mut scores);
             }
-            if let Some(of) = keep
-                && let Some(keep) = submatrix(&of.keep, head, &rows, &tokens)
-            {
-                (of.functions.mask_dropped)(keep, fill.unwrap_or(f32::NEG_INFINITY), scores);
+        }
+    }
+}
+
+impl ScoreMod for WithSlopes<'_> {
+    fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
+        self.others.masks_all(keys, queries)
+    }
+
+    /// Masked scores are −∞ already, and stay.
+    fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, mut scores: MatrixMut<'_>) {
+        self.others.apply(key, queries, fill, scores.view_mut());
+        let ScoreMods { options, backend, .. } = self.others;
+        let (Some(slopes), None) = (options.slopes, fill) else { return };
+        let [plus, minus] = self.origin.map(|at| at as i64);
+        let position = (plus - minus).saturating_add(options.query_offset as i64);
+        for (head, _, tokens) in queries.heads() {
+            let Ok((scores_of_head, others)) = scores.split_columns(tokens.len()) else { return };
+            scores = others;
+            let offset = position.saturating_add(tokens.start as i64).saturating_sub(key as i64);
+            if let Some(&slope) = slopes.get(head) {
+                score_mod::slope(backend, slope, offset, scores_of_head);
             }
         }
     }

@@ -19,9 +19,9 @@ pub(crate) fn bias(
     backend: Backend,
     bias: MatrixRef<'_>,
     fill: Option<f32>,
-    scores: MatrixMut<'_>,
+    scores: &mut MatrixMut<'_>,
 ) {
-    backend.run(AddBias { bias, fill, scores });
+    backend.run(AddBias { bias, fill, scores: scores.view_mut() });
 }
 
 /// Subtracts `slope` times the distance of key and query, whose positions differ by `offset` in the first row and
@@ -38,7 +38,7 @@ pub(crate) fn bias_masks_all(bias: MatrixRef<'_>) -> bool {
 }
 
 /// Writes `fill` where `keep` is 0 (masked fill).
-pub(crate) fn mask_dropped(keep: MatrixRef<'_, u8>, fill: f32, mut scores: MatrixMut<'_>) {
+pub(crate) fn mask_dropped(keep: MatrixRef<'_, u8>, fill: f32, scores: &mut MatrixMut<'_>) {
     for row in 0..keep.rows() {
         for col in 0..keep.cols() {
             // A loop with two exits is never unrolled.

@@ -20,7 +20,7 @@ impl Format for Attention<'_> {
             write!(f, ".bias({})", bias.bias);
         }
         if let Some(slopes) = self.slopes {
-            write!(f, ".slopes({})", slopes.slopes);
+            write!(f, ".slopes({})", slopes);
         }
         if self.causal {
             write!(f, ".causal()");

@@ -1,6 +1,6 @@
 //! States of spans: attention over parts of the keys, joined exactly. Public API.
 
-use super::{Attention, LOGARITHM, SINK, ScoreMods, split_widened};
+use super::{Attention, LOGARITHM, SINK, split_widened};
 use crate::{
     dispatch::Backend,
     elements::{AnyElementsRef, ElementsRef, KeysAndValues, Side},
@@ -181,7 +181,7 @@ impl Attention<'_> {
             return Err(Error::Position);
         }
         let origin = if is_ring { [end, tokens] } else { [0, first_key.unsigned_abs()] };
-        let score_mods = ScoreMods { options: self, backend, first, origin };
+        let score_mods = self.score_mods(backend, first, origin);
         let flags = self.may_mask(first).then(Flags::read);
         let (widened, workspace) = split_widened(queries.cols(), blocks, workspace);
         let states = states.chunks_exact_mut(span_len.unwrap_or(0).max(1)).take(spans);

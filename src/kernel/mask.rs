@@ -61,6 +61,9 @@ impl VisibleKeys {
     }
 }
 
+/// Some queries of a head: its index, the index of the first of them among others, and their tokens.
+pub(crate) type OfHead = (usize, usize, Range<usize>);
+
 /// Consecutive queries: token after token, head after head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Queries {
@@ -76,12 +79,12 @@ impl Queries {
         Self { first: 0, count: tokens, tokens }
     }
 
-    /// For each head: its index, the index of its first query among these, and its tokens.
+    /// The queries of each head.
     #[inline(always)]
-    pub(crate) fn heads(self) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
+    pub(crate) fn heads(self) -> impl Iterator<Item = OfHead> {
         let Self { first, count, tokens } = self;
         let mut head = first.checked_div(tokens).unwrap_or(0);
-        let mut token = first.checked_rem(tokens).unwrap_or(0);
+        let mut token = first - head * tokens;
         let mut lane = 0;
         core::iter::from_fn(move || {
             if lane >= count {
