@@ -4,7 +4,7 @@
 
 use sdpa::{
     Attention, Backend, Bf16, CachePositions, Element, ElementsRef, Error, F16, HeadsMut, HeadsRef,
-    I8, KvCacheMut, MatrixMut, MatrixRef, narrow,
+    I8, KvCacheMut, MatrixMut, MatrixRef, Pairs, RotaryTable, narrow,
 };
 
 struct Calls {
@@ -174,6 +174,26 @@ impl Calls {
         self.note_floats(&out);
     }
 
+    fn rotation(&mut self, tokens: usize, dim: usize) {
+        let (count, positions) = (1 + self.below(dim / 2), tokens + self.below(3));
+        let first = 1 << self.below(53);
+        let pairs = [Pairs::Halves, Pairs::Interleaved][self.below(2)];
+        let (mut x, mut out) = (self.matrix(tokens, dim), self.matrix(tokens, dim));
+        let mut memory = self.take(RotaryTable::floats(positions, count));
+        let range = first..first + positions as u64;
+        let table = match self.one_in(2) {
+            true => RotaryTable::with_frequencies(&self.take(count), range, &mut memory),
+            false => RotaryTable::new(1e4, count, range, &mut memory),
+        };
+        self.note_status(table.map(drop));
+        let Ok(table) = table else { return };
+        let position = first + (positions - tokens) as u64;
+        self.note_status(self.on.rotate(x.view(), &table, position, pairs, out.view_mut()));
+        self.note_matrix(&out);
+        self.note_status(self.on.rotate_in_place(x.view_mut(), &table, position, pairs));
+        self.note_matrix(&x);
+    }
+
     fn elements_of<K: Scaled>(&mut self, workspace: &mut [f32]) {
         match self.below(4) {
             0 => self.elements::<K, f32>(workspace),
@@ -338,7 +358,7 @@ impl Calls {
     }
 
     fn call(&mut self, workspace: &mut [f32]) {
-        let op = self.below(13);
+        let op = self.below(14);
         let (rows, cols, depth) = (1 + self.below(40), 1 + self.below(40), 1 + self.below(70));
         match op {
             0 | 1 => {
@@ -421,6 +441,7 @@ impl Calls {
                 self.note_floats(&lse);
             }
             11 => self.cache(workspace),
+            12 => self.rotation(rows, 1 + depth),
             _ => match self.below(4) {
                 0 => self.elements_of::<f32>(workspace),
                 1 => self.elements_of::<F16>(workspace),

@@ -159,6 +159,16 @@ extern "C" {
 #define SDPA_WINDOW 2
 
 /**
+ * The columns of a pair: columns i and pairs + i (GPT-NeoX; Llama in the checkpoints of Hugging Face).
+ */
+#define SDPA_HALVES 0
+
+/**
+ * The columns of a pair: columns 2 * i and 2 * i + 1 (GPT-J; Llama in those of Meta).
+ */
+#define SDPA_INTERLEAVED 1
+
+/**
  * The number of keys in a span: spans are counted from absolute key 0, and each has a state of its
  * own.
  */
@@ -362,6 +372,25 @@ typedef struct {
 } sdpa_cache;
 
 /**
+ * The cosines and sines of a rotary position embedding, each positions x pairs: those that
+ * sdpa_rotary_init computes, or the caller's own.
+ */
+typedef struct {
+    /**
+     * A row for each position, a column for each pair.
+     */
+    sdpa_matrix cosines;
+    /**
+     * Of the same shape.
+     */
+    sdpa_matrix sines;
+    /**
+     * The position of the first row.
+     */
+    uint64_t first;
+} sdpa_rotary;
+
+/**
  * Keys, values or weights of any format, which are read: element (h, r, c) is
  * data[h * head_stride + r * row_stride + c * col_stride]; strides count elements, under the rules of
  * sdpa_heads. Elements are converted to float, which is exact: the bits of a call are those of the same call over
@@ -462,8 +491,8 @@ typedef struct {
 #define SDPA_ERROR_POINTER 8
 
 /**
- * The cache does not hold that position or number of keys, or a position would exceed UINT64_MAX; a
- * first_key is no multiple of SDPA_SPAN; or a span is joined twice.
+ * The cache or table does not hold that position or number of keys, or a position would exceed UINT64_MAX (of a
+ * table, 2^53); a first_key is no multiple of SDPA_SPAN; or a span is joined twice.
  */
 #define SDPA_ERROR_POSITION 9
 
@@ -537,6 +566,11 @@ typedef struct {
  * The length of states: see sdpa_attention_states and sdpa_join.
  */
 #define SDPA_ERROR_SHAPE_STATES 1202
+
+/**
+ * The shapes of the cosines and sines of a table, or the length of its storage.
+ */
+#define SDPA_ERROR_SHAPE_TABLE 1302
 
 /**
  * IEEE binary32: float.
@@ -881,6 +915,58 @@ sdpa_status sdpa_cache_attend_heads_plain(const sdpa_cache *cache,
                                           sdpa_heads_mut out,
                                           float *workspace,
                                           size_t workspace_len);
+
+/**
+ * Returns the number of floats of storage that a table needs: 2 * positions * pairs; SIZE_MAX if the number
+ * overflows.
+ */
+size_t sdpa_rotary_floats(size_t positions,
+                          size_t pairs);
+
+/**
+ * Computes the cosines and sines of the angles p * frequency[i] of positions p = first, first + 1, ... and
+ * pairs i, in double, rounded once, and sets table to view them in storage. frequencies: pairs floats in
+ * radians per position, and base 0; or NULL for those of the paper, pow(base, -i / pairs), with a base of
+ * 1 or more, such as 10000. storage: at least sdpa_rotary_floats(positions, pairs) floats of any content;
+ * storage_len counts floats. The storage must live as long as the table. SDPA_ERROR_POSITION if the
+ * positions end beyond 2^53. There is nothing to free.
+ *
+ * Overlap: table and storage must not overlap frequencies or each other. On failure both are unchanged.
+ */
+sdpa_status sdpa_rotary_init(sdpa_rotary *table,
+                             double base,
+                             const float *frequencies,
+                             size_t pairs,
+                             uint64_t first,
+                             size_t positions,
+                             float *storage,
+                             size_t storage_len);
+
+/**
+ * Applies a rotary position embedding (RoPE) to queries or keys: each pair (a, b) of columns of a row
+ * becomes (a * cos - b * sin, b * cos + a * sin), with the angle of the row's position in table. x and
+ * out: heads x tokens x dim; the first token is at position, each token at the next one
+ * (SDPA_ERROR_POSITION if table lacks one). pairs: SDPA_HALVES or SDPA_INTERLEAVED. The first
+ * 2 * table->cosines.cols columns are pairs; the rest is copied.
+ *
+ * Overlap: out may be x itself (same data, shape and strides; in place); otherwise it must not overlap
+ * x. It must not overlap the table. On failure out is unchanged.
+ */
+sdpa_status sdpa_rotate(sdpa_heads x,
+                        const sdpa_rotary *table,
+                        uint64_t position,
+                        uint32_t pairs,
+                        sdpa_heads_mut out);
+
+/**
+ * sdpa_rotate on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_rotate_on(sdpa_backend_t backend,
+                           sdpa_heads x,
+                           const sdpa_rotary *table,
+                           uint64_t position,
+                           uint32_t pairs,
+                           sdpa_heads_mut out);
 
 /**
  * Returns the number of floats of the state of one query and one span, value_dim + 4; SIZE_MAX if the

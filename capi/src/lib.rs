@@ -44,6 +44,9 @@ mod plain;
 mod plain_heads;
 
 #[cfg(not(feature = "plain"))]
+mod rotary;
+
+#[cfg(not(feature = "plain"))]
 mod states;
 
 #[cfg(not(feature = "plain"))]
@@ -66,6 +69,8 @@ pub use options::*;
 pub use plain::*;
 #[cfg(not(feature = "plain"))]
 pub use plain_heads::*;
+#[cfg(not(feature = "plain"))]
+pub use rotary::*;
 #[cfg(not(feature = "plain"))]
 pub use states::*;
 pub use status::*;

@@ -47,8 +47,8 @@ statuses! {
     SDPA_ERROR_OPTION = 7, c"an option is outside its range";
     /// A pointer is not aligned for its type.
     SDPA_ERROR_POINTER = 8, c"a pointer is not aligned for its type";
-    /// The cache does not hold that position or number of keys, or a position would exceed UINT64_MAX; a
-    /// first_key is no multiple of SDPA_SPAN; or a span is joined twice.
+    /// The cache or table does not hold that position or number of keys, or a position would exceed UINT64_MAX (of a
+    /// table, 2^53); a first_key is no multiple of SDPA_SPAN; or a span is joined twice.
     SDPA_ERROR_POSITION = 9, c"a position that is not held, not possible, or there twice";
     /// A number that the format cannot represent, or a scale that is NaN or infinite.
     SDPA_ERROR_RANGE = 10, c"a number outside the range of its format, or a scale that is not finite";
@@ -79,6 +79,8 @@ statuses! {
     SDPA_ERROR_SHAPE_VALUE_DIM = 1102, c"wrong shape: value_dim";
     /// The length of states: see sdpa_attention_states and sdpa_join.
     SDPA_ERROR_SHAPE_STATES = 1202, c"wrong shape: states";
+    /// The shapes of the cosines and sines of a table, or the length of its storage.
+    SDPA_ERROR_SHAPE_TABLE = 1302, c"wrong shape: table";
 }
 
 /// Why a call fails.

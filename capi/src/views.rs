@@ -211,6 +211,18 @@ impl sdpa_matrix_mut {
     }
 }
 
+impl sdpa_heads_mut {
+    /// Whether `self` and `x` have the same elements in the same order.
+    #[inline]
+    pub(crate) fn is_same_view(&self, x: &sdpa_heads) -> bool {
+        let mut strides =
+            self.counts().into_iter().zip(self.strides().into_iter().zip(x.strides()));
+        self.data.cast_const() == x.data
+            && self.counts() == x.counts()
+            && strides.all(|(count, (stride, of_x))| stride == of_x || count < 2)
+    }
+}
+
 /// Returns the views of inputs and an output that are [plain](sdpa_matrix::plain), if the output overlaps no input.
 ///
 /// # Safety

@@ -17,7 +17,7 @@ use common::{
 };
 use sdpa::{
     Attention, Backend, Bf16, CachePositions, Element, ElementsRef, F16, HeadsMut, HeadsRef, I8,
-    KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef, narrow,
+    KEY_BLOCK, KvCacheMut, MatrixMut, MatrixRef, Pairs, RotaryTable, narrow,
 };
 use sdpa_capi::*;
 
@@ -414,6 +414,70 @@ fn attention_and_merge() {
         });
         assert_same_bits("merged log-sum-exp", &lse, &want_lse);
     }
+}
+
+#[test]
+fn rotations() {
+    let mut rng = Rng::new(512);
+    for _ in 0..300 {
+        let on = On::any(&mut rng);
+        let (tokens, count) = (rng.below(20), 1 + rng.below(40));
+        let dim = 2 * count + rng.pick(&[0, 0, 1, 7]);
+        let (first, positions) = (rng.pick(&[0, 5, (1 << 24) - 9, (1 << 53) - 60]), tokens + 3);
+        let frequencies: Vec<f32> = (0..count).map(|_| rng.between(-1.0, 1.0)).collect();
+        let given = rng.one_in(2);
+        let [mut memory, mut storage] = [0; 2].map(|_| vec![CANARY; 2 * positions * count + 5]);
+        let range = first..first + positions as u64;
+        let want = match given {
+            true => RotaryTable::with_frequencies(&frequencies, range, &mut memory),
+            false => RotaryTable::new(1e4, count, range, &mut memory),
+        }
+        .unwrap();
+        let none =
+            sdpa_matrix { data: ptr::null(), rows: 0, cols: 0, row_stride: 0, col_stride: 0 };
+        let mut table = sdpa_rotary { cosines: none, sines: none, first: 0 };
+        let base = if given { 0.0 } else { 1e4 };
+        let frequencies = if given { frequencies.as_ptr() } else { ptr::null() };
+        let (len, at) = (storage.len(), storage.as_mut_ptr());
+        // SAFETY: pointers and sizes are those of these buffers.
+        let status = unsafe {
+            sdpa_rotary_init(&mut table, base, frequencies, count, first, positions, at, len)
+        };
+        assert_eq!(status, SDPA_OK);
+        assert_eq!((table.cosines.data, table.first), (at.cast_const(), first));
+
+        let position = first + rng.below(4) as u64;
+        let (pairs, layout) =
+            rng.pick(&[(SDPA_HALVES, Pairs::Halves), (SDPA_INTERLEAVED, Pairs::Interleaved)]);
+        let x = GuardedMatrix::operand(&mut rng, tokens, dim);
+        let out = GuardedMatrix::output(&mut rng, tokens, dim);
+        // SAFETY: pointers and sizes are those of these buffers.
+        let rotate = |x, to| unsafe {
+            let to = one_head_mut(to);
+            call!(on, sdpa_rotate, sdpa_rotate_on(x, &table, position, pairs, to))
+        };
+        let c = |to| rotate(one_head(x.c()), to);
+        agree("rotate", &out, c, |to| on.backend.rotate(x.view(), &want, position, layout, to));
+        let c = |to: sdpa_matrix_mut| {
+            let sdpa_matrix_mut { data, rows, cols, row_stride, col_stride } = to;
+            rotate(one_head(sdpa_matrix { data, rows, cols, row_stride, col_stride }), to)
+        };
+        let there = out.filled(&mut rng);
+        agree("rotate in place", &there, c, |to| {
+            on.backend.rotate_in_place(to, &want, position, layout)
+        });
+        assert_same_bits("the table", &storage, &memory);
+    }
+}
+
+fn one_head(matrix: sdpa_matrix) -> sdpa_heads {
+    let sdpa_matrix { data, rows, cols, row_stride, col_stride } = matrix;
+    sdpa_heads { data, heads: 1, rows, cols, head_stride: 0, row_stride, col_stride }
+}
+
+fn one_head_mut(matrix: sdpa_matrix_mut) -> sdpa_heads_mut {
+    let sdpa_matrix_mut { data, rows, cols, row_stride, col_stride } = matrix;
+    sdpa_heads_mut { data, heads: 1, rows, cols, head_stride: 0, row_stride, col_stride }
 }
 
 #[test]

@@ -228,8 +228,28 @@ static void elements(void) {
     note_out(out.data, tokens * width);
 }
 
+static void rotation(size_t tokens, size_t dim) {
+    const size_t pairs = 1 + below(dim / 2), positions = tokens + below(3);
+    const uint64_t first = (uint64_t)1 << below(53);
+    const uint32_t layout = (uint32_t)below(2);
+    const sdpa_matrix_mut x = matrix(tokens, dim), to = matrix(tokens, dim);
+    float *const storage = take(sdpa_rotary_floats(positions, pairs));
+    const float *const frequencies = one_in(2) ? take(pairs) : NULL;
+    const sdpa_heads from = {x.data, 1, tokens, dim, 0, x.row_stride, x.col_stride};
+    const sdpa_heads_mut there = {x.data, 1, tokens, dim, 0, x.row_stride, x.col_stride};
+    const sdpa_heads_mut out = {to.data, 1, tokens, dim, 0, to.row_stride, to.col_stride};
+    sdpa_rotary table;
+    note((uint64_t)sdpa_rotary_init(&table, frequencies == NULL ? 1e4 : 0, frequencies, pairs, first, positions, storage,
+                                    2 * positions * pairs));
+    const uint64_t position = first + positions - tokens;
+    note((uint64_t)ON(sdpa_rotate, from, &table, position, layout, out));
+    note_matrix(to);
+    note((uint64_t)ON(sdpa_rotate, from, &table, position, layout, there));
+    note_matrix(x);
+}
+
 static void call(void) {
-    const size_t op = below(13), rows = 1 + below(40), cols = 1 + below(40), depth = 1 + below(70);
+    const size_t op = below(14), rows = 1 + below(40), cols = 1 + below(40), depth = 1 + below(70);
     used = 0;
     if (op < 2) {
         const size_t n = below(300);
@@ -292,6 +312,8 @@ static void call(void) {
         }
     } else if (op == 11) {
         cache();
+    } else if (op == 12) {
+        rotation(rows, 1 + depth);
     } else {
         elements();
     }

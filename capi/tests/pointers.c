@@ -106,6 +106,29 @@ static void of_matrices(void) {
     BESIDE(added, sdpa_merge, o, lse, x, added);
 }
 
+static sdpa_rotary rotary;
+static const sdpa_rotary *table = &rotary;
+static sdpa_rotary *into = &rotary;
+static float factors[2 * N * N / 2], *factor = factors;
+static const float *each = weights;
+static sdpa_heads rows = {floats, 1, N, N, 0, 0, 0};
+static sdpa_heads_mut turned = {result, 1, N, N, 0, 0, 0};
+
+static void of_rotations(void) {
+    const size_t count = SDPA_COUNT(factors);
+#define INIT sdpa_rotary_init(into, 0, each, N / 2, 3, N, factor, count)
+    CHECK(INIT == SDPA_OK);
+    EACH(into, CHECK(INIT == SDPA_ERROR_POINTER));
+    EACH(each, CHECK(INIT == SDPA_ERROR_POINTER));
+    EACH(factor, CHECK(INIT == SDPA_ERROR_POINTER));
+    BOTH(SDPA_OK, sdpa_rotate, rows, table, 3, SDPA_HALVES, turned);
+    BESIDE(rows.data, sdpa_rotate, rows, table, 3, SDPA_HALVES, turned);
+    BESIDE(table, sdpa_rotate, rows, table, 3, SDPA_HALVES, turned);
+    BESIDE(turned.data, sdpa_rotate, rows, table, 3, SDPA_HALVES, turned);
+    BESIDE(rotary.cosines.data, sdpa_rotate, rows, table, 3, SDPA_HALVES, turned);
+    BESIDE(rotary.sines.data, sdpa_rotate, rows, table, 3, SDPA_HALVES, turned);
+}
+
 static sdpa_options all;
 static const sdpa_options *options = &all;
 
@@ -298,6 +321,7 @@ static void of_caches_of_elements(void) {
 int main(void) {
     of_slices();
     of_matrices();
+    of_rotations();
     of_attention();
     of_states();
     of_caches();

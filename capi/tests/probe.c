@@ -7,6 +7,7 @@ static float floats[SDPA_CACHE_FLOATS(4, 4, 1)], out[256], elements[4 * 4];
 static float workspace[SDPA_ELEMENTS_WORKSPACE(4, 4)], states[2 * 4 * SDPA_STATE_FLOATS(4)];
 volatile size_t zero = 0, two = 2, four = 4, wide = 7;
 volatile float quarter = 0.25f;
+volatile double base = 10000;
 volatile int differ;
 
 /* Calls a function and its _on variant; with PLAIN, the function alone. */
@@ -60,6 +61,14 @@ int main(void) {
             differ |= SDPA_CACHE_FLOATS_OF(dim, wide, two, format, SDPA_I8) !=
                       sdpa_cache_floats_of(dim, wide, two, format, SDPA_I8);
         }
+    }
+    {
+        static float factors[64];
+        sdpa_rotary rotary;
+        status |= sdpa_rotary_init(&rotary, base, NULL, two, four, four, factors, SDPA_COUNT(factors));
+        BOTH(sdpa_rotate, h, &rotary, four, SDPA_INTERLEAVED, ho);
+        status |= sdpa_rotary_init(&rotary, 0, floats, two, four, four, factors, sdpa_rotary_floats(four, two));
+        BOTH(sdpa_rotate, h, &rotary, four, SDPA_HALVES, ho);
     }
     BOTH(sdpa_scores, m, m, quarter, o);
     BOTH(sdpa_weighted_sum, m, m, o);

@@ -928,6 +928,94 @@ static void caches_of_elements(void) {
     CHECK(sdpa_cache_attend_elements(&cache, hq, NULL, NULL, ho, lse, room, n) == SDPA_OK);
 }
 
+/* Rotations: a table of 5 positions from 7 on, of 2 pairs. */
+static void rotations(void) {
+    enum { POSITIONS = 5, PAIRS = 2, FACTORS = 2 * POSITIONS * PAIRS };
+    static float factors[FACTORS + 4];
+    static const float given[] = {1, -0.5f}, not_finite[] = {1, INFINITY};
+    const uint64_t end = (uint64_t)1 << 53;
+    sdpa_rotary table;
+    /* The storage is in out. */
+#define INIT(base, frequencies, pairs, first, positions, len)                   \
+    sdpa_rotary_init(&table, base, frequencies, pairs, first, positions, out, len)
+    memset(&table, 0x5a, sizeof table);
+    const sdpa_rotary before = table;
+    REFUSED(SDPA_ERROR_OPTION, INIT(0, NULL, PAIRS, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_OPTION, INIT(0.5, NULL, PAIRS, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_OPTION, INIT(NAN, NULL, PAIRS, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_OPTION, INIT(INFINITY, NULL, PAIRS, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_OPTION, INIT(1e4, given, PAIRS, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_OPTION, INIT(0, not_finite, PAIRS, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_SHAPE_TABLE, INIT(1e4, NULL, PAIRS, 7, POSITIONS, FACTORS - 1));
+    REFUSED(SDPA_ERROR_SHAPE_TABLE, INIT(1e4, NULL, 0, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_SHAPE_TABLE, INIT(0, given, 0, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_SHAPE_TABLE, INIT(1e4, NULL, SIZE_MAX / 2, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_SHAPE_TABLE, INIT(1e4, NULL, SIZE_MAX, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_POSITION, INIT(1e4, NULL, PAIRS, end - 4, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_POSITION, INIT(1e4, NULL, PAIRS, UINT64_MAX, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_ALIAS, INIT(0, out + 3, PAIRS, 7, POSITIONS, FACTORS));
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_rotary_init(NULL, 1e4, NULL, PAIRS, 7, POSITIONS, out, FACTORS));
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_rotary_init(&table, 1e4, NULL, PAIRS, 7, POSITIONS, NULL, FACTORS));
+    CHECK(memcmp(&table, &before, sizeof table) == 0);
+    CHECK(INIT(1e4, NULL, PAIRS, end - 5, POSITIONS, FACTORS) == SDPA_OK);
+    CHECK(sdpa_rotary_init(&table, 1e4, NULL, PAIRS, 7, POSITIONS, factors, SDPA_COUNT(factors)) == SDPA_OK);
+    CHECK(table.cosines.rows == POSITIONS && table.sines.cols == PAIRS && table.first == 7);
+    CHECK(sdpa_rotary_floats(POSITIONS, PAIRS) == FACTORS && sdpa_rotary_floats(SIZE_MAX, 2) == SIZE_MAX);
+
+    const sdpa_heads x = heads_of(dense(queries, QUERIES, DIM), 1);
+    const sdpa_heads_mut to = heads_mut_of(dense_mut(out, QUERIES, DIM), 1);
+#define ROTATE(x, to, position) sdpa_rotate(x, &table, position, SDPA_INTERLEAVED, to)
+    REFUSED(SDPA_ERROR_POSITION, ROTATE(x, to, 6));
+    REFUSED(SDPA_ERROR_POSITION, ROTATE(x, to, 10));
+    REFUSED(SDPA_ERROR_POSITION, ROTATE(x, to, UINT64_MAX));
+    REFUSED(SDPA_ERROR_OPTION, sdpa_rotate(x, &table, 7, 2, to));
+    REFUSED(SDPA_ERROR_OPTION, sdpa_rotate(x, &table, 7, UINT32_MAX, to));
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_rotate(x, NULL, 7, SDPA_HALVES, to));
+    REFUSED(SDPA_ERROR_NULL_POINTER, ROTATE(heads_of(dense(NULL, QUERIES, DIM), 1), to, 7));
+    REFUSED(SDPA_ERROR_NULL_POINTER, ROTATE(x, heads_mut_of(dense_mut(NULL, QUERIES, DIM), 1), 7));
+    const sdpa_heads narrow = heads_of(dense(queries, QUERIES, DIM - 1), 1);
+    REFUSED(SDPA_ERROR_SHAPE_X, ROTATE(narrow, heads_mut_of(dense_mut(out, QUERIES, DIM - 1), 1), 7));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, ROTATE(x, heads_mut_of(dense_mut(out, QUERIES, DIM + 1), 1), 7));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, ROTATE(x, heads_mut_of(dense_mut(out, QUERIES - 1, DIM), 1), 7));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, ROTATE(x, heads_mut_of(dense_mut(out, QUERIES, DIM), 2), 7));
+    REFUSED(SDPA_ERROR_ALIAS, ROTATE(heads_of(dense(out + 1, QUERIES, DIM), 1), to, 7));
+    REFUSED(SDPA_ERROR_ALIAS, ROTATE(heads_of(dense(out, QUERIES, DIM + 1), 1), to, 7));
+    sdpa_heads_mut stuck = to;
+    stuck.row_stride = 1;
+    stuck.col_stride = 1;
+    REFUSED(SDPA_ERROR_ALIAS, ROTATE(x, stuck, 7));
+    const sdpa_rotary good = table;
+    table.sines.rows -= 1;
+    REFUSED(SDPA_ERROR_SHAPE_TABLE, ROTATE(x, to, 7));
+    table = good;
+    table.cosines.cols = table.sines.cols = 0;
+    REFUSED(SDPA_ERROR_SHAPE_TABLE, ROTATE(x, to, 7));
+    table = good;
+    table.sines.data = NULL;
+    REFUSED(SDPA_ERROR_NULL_POINTER, ROTATE(x, to, 7));
+    table = good;
+    table.cosines.col_stride = 0;
+    REFUSED(SDPA_ERROR_STRIDE, ROTATE(x, to, 7));
+    table = good;
+    table.cosines.data = out + 2;
+    REFUSED(SDPA_ERROR_ALIAS, ROTATE(x, to, 7));
+    table = good;
+    table.first = UINT64_MAX - 3;
+    REFUSED(SDPA_ERROR_POSITION, ROTATE(x, to, UINT64_MAX - 3));
+    table = good;
+    /* In place, with strides that say the same in two ways. */
+    memcpy(out, queries, sizeof queries);
+    const sdpa_heads there = {out, 1, QUERIES, DIM, 99, DIM, 1};
+    CHECK(ROTATE(there, to, 7) == SDPA_OK && ROTATE(there, to, 9) == SDPA_OK);
+    /* No tokens, no heads. */
+    CHECK(ROTATE(heads_of(dense(NULL, 0, DIM), 1), heads_mut_of(dense_mut(NULL, 0, DIM), 1), 12) == SDPA_OK);
+    CHECK(ROTATE(heads_of(dense(NULL, QUERIES, DIM), 0), heads_mut_of(dense_mut(NULL, QUERIES, DIM), 0), 7) == SDPA_OK);
+    REFUSED(SDPA_ERROR_OPTION, sdpa_rotate_on(-1, x, &table, 7, SDPA_HALVES, to));
+    REFUSED(SDPA_ERROR_OPTION, sdpa_rotate_on(INT32_MAX, x, &table, 7, SDPA_HALVES, to));
+#undef INIT
+#undef ROTATE
+}
+
 /* An invalid handle. */
 static void back_ends(void) {
     size_t count = 0;
@@ -999,6 +1087,7 @@ int main(void) {
     elements();
     attention_of_elements();
     caches_of_elements();
+    rotations();
     back_ends();
     if (failures == 0) {
         puts("status: passed");

@@ -13,8 +13,10 @@ from ._library import KEY_BLOCK, SPAN, Error, backends
 from ._library import version as __version__
 from ._plot import plot
 from ._operations import dot, project, scores, softmax, weighted_sum
+from ._rotary import RotaryTable, rotate
 
 __all__ = [
-    "KEY_BLOCK", "SPAN", "Cache", "Comparison", "Elements", "Error", "__version__", "attention", "backends", "compare", "dot",
-    "export", "join", "merge", "narrow", "pattern", "plot", "project", "scores", "softmax", "states", "weighted_sum",
+    "KEY_BLOCK", "SPAN", "Cache", "Comparison", "Elements", "Error", "RotaryTable", "__version__", "attention", "backends",
+    "compare", "dot", "export", "join", "merge", "narrow", "pattern", "plot", "project", "rotate", "scores", "softmax",
+    "states", "weighted_sum",
 ]  # fmt: skip

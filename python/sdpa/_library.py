@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from ctypes import Structure, c_char_p, c_float, c_int32, c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
+from ctypes import Structure, c_char_p, c_double, c_float, c_int32, c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,12 @@ class Options(Structure):
     ]
 
 
+class Rotary(Structure):
+    """`sdpa_rotary`."""
+
+    _fields_ = [("cosines", Matrix), ("sines", Matrix), ("first", c_uint64)]
+
+
 class CacheState(Structure):
     """`sdpa_cache`."""
 
@@ -117,6 +123,12 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         STATUS,
         [BACKEND, Heads, Elements, Elements, OPTIONS, c_uint64, c_void_p, c_size_t, c_void_p, c_size_t],
     ),
+    "sdpa_rotary_floats": (c_size_t, [c_size_t, c_size_t]),
+    "sdpa_rotary_init": (
+        STATUS,
+        [c_void_p, c_double, c_void_p, c_size_t, c_uint64, c_size_t, c_void_p, c_size_t],
+    ),
+    "sdpa_rotate_on": (STATUS, [BACKEND, Heads, c_void_p, c_uint64, c_uint32, Heads]),
     "sdpa_merge_on": (STATUS, [BACKEND, Matrix, c_void_p, Matrix, c_void_p]),
     "sdpa_attention_states_heads_on": (
         STATUS,

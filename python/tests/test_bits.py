@@ -205,6 +205,21 @@ def results(operation: str, rng: Rng, backend: str) -> Iterator[Any]:
         yield from sdpa.attention(
             q, k, v, out=rng.output(queries, width), log_sum_exp=True, backend=backend, **given
         )
+    elif operation == "Rotate":
+        tokens, dim, _ = rng.sizes()
+        dim = max(dim, 2)
+        count = 1 + rng.below(dim // 2)
+        first = rng.pick([0, 1000, (1 << 24) - 110, 1 << 31, (1 << 53) - 110])
+        before = rng.below(3)
+        if rng.one_in(2):
+            table = sdpa.RotaryTable(tokens + 2, count, base=rng.pick([1.0, 10_000.0, 500_000.0]), first=first)
+        else:
+            frequencies = np.array([rng.between(-2, 2) for _ in range(count)], F)
+            table = sdpa.RotaryTable(tokens + 2, frequencies=frequencies, first=first)
+        pairs = rng.pick(["halves", "interleaved"])
+        in_place = rng.one_in(2)
+        x, out = rng.input(tokens, dim), rng.output(tokens, dim)
+        yield sdpa.rotate(out if in_place else x, table, first + before, pairs=pairs, out=out, backend=backend)
     else:
         queries, width, _ = (max(size, 1) for size in rng.sizes())
         ours, theirs = rng.fill(queries), rng.fill(queries)
@@ -227,7 +242,7 @@ def digest(operation: str, backend: str, flip: int = 0) -> int:
     return number
 
 
-OPERATIONS = ["Dot", "Softmax", "SoftmaxRows", "SoftmaxColumns", "Project", "Scores", "WeightedSum", "Attention", "Merge"]
+OPERATIONS = ["Dot", "Softmax", "SoftmaxRows", "SoftmaxColumns", "Project", "Scores", "WeightedSum", "Attention", "Merge", "Rotate"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

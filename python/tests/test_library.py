@@ -21,6 +21,7 @@ STRUCTURES = {
     "sdpa_heads_mut": _library.Heads,
     "sdpa_array": _library.Elements,
     "sdpa_options": _library.Options,
+    "sdpa_rotary": _library.Rotary,
     "sdpa_cache": _library.CacheState,
 }
 
@@ -86,7 +87,8 @@ KINDS = {
     # On 64-bit machines ctypes has one type for both.
     ctypes.c_size_t: {"size_t", "uint64_t"},
     ctypes.c_uint64: {"size_t", "uint64_t"},
-    ctypes.c_uint32: {"sdpa_format"},
+    ctypes.c_uint32: {"sdpa_format", "uint32_t"},
+    ctypes.c_double: {"double"},
     ctypes.c_float: {"float"},
     ctypes.c_char_p: {"char *"},
     ctypes.c_void_p: {"pointer"},

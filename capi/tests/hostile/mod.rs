@@ -543,6 +543,7 @@ pub(crate) fn check(bytes: &[u8]) {
         }
     }
     let kind = match arena.input.byte() {
+        0xf8.. => 21,
         byte @ 0xe0.. => 16 + byte % 5,
         byte => byte % 16,
     };
@@ -830,6 +831,34 @@ pub(crate) fn check(bytes: &[u8]) {
                 })
             }
         }
+        21 => {
+            let heads = 1 + a.input.below(3);
+            let x = a.heads(3, [heads, rows, depth]);
+            let (wrong, mut out) = (a.wrong, a.output_heads(3, [heads, rows, depth]));
+            if a.input.below(4) == 3 {
+                let sdpa_heads { data, heads, rows, cols, head_stride, row_stride, col_stride } = x;
+                let as_output = |role: &mut u8| *role = (*role & INPUT) * (INPUT | OUTPUT);
+                a.roles.iter_mut().for_each(as_output);
+                (a.outputs_overlap, a.wrong) = (false, wrong);
+                let data = data.cast_mut();
+                out =
+                    sdpa_heads_mut { data, heads, rows, cols, head_stride, row_stride, col_stride };
+            }
+            in_place = ptr::eq(x.data, out.data);
+            let positions = rows + a.input.below(3);
+            let pairs = (depth / 2).saturating_sub(a.input.below(2));
+            let [cosines, sines] = [0; 2].map(|_| a.matrix(positions, pairs));
+            let first = u64::MAX >> (8 * a.input.below(8)) << a.input.below(2);
+            let position = first.wrapping_add(a.input.any(4) as u64);
+            let layout = a.input.any(2) as u32;
+            let table = sdpa_rotary { cosines, sines, first: first.wrapping_sub(positions as u64) };
+            let table = if a.input.below(32) == 31 { ptr::null() } else { &raw const table };
+            let position = position.wrapping_sub(positions as u64);
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+            run(a, || unsafe {
+                call!(on, sdpa_rotate, sdpa_rotate_on(x, table, position, layout, out))
+            })
+        }
         _ => {
             let elements = kind == 20;
             let position = match a.input.below(4) {
@@ -853,7 +882,7 @@ fn run(arena: &Arena<'_>, call: impl FnOnce() -> sdpa_status) -> (sdpa_status, V
 /// Fails if the call changed memory that it must not change, or accepted invalid arguments.
 fn check_result(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: bool) {
     let is_known = (SDPA_OK..=SDPA_ERROR_FORMAT).contains(&status)
-        || (status % 100 == SDPA_ERROR_SHAPE && status <= SDPA_ERROR_SHAPE_STATES);
+        || (status % 100 == SDPA_ERROR_SHAPE && status <= SDPA_ERROR_SHAPE_TABLE);
     assert!(is_known, "status {status}");
     if std::env::var_os("SDPA_BREAK_BITS").is_some_and(|set| set == "1") {
         arena.floats[FLOATS - 1] = 0.0;

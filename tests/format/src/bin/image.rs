@@ -17,6 +17,7 @@ mod image {
     use sdpa::{
         Attention, Backend, Bf16, CachePositions, ElementsRef, Error, F16, Family, HeadsMut,
         HeadsRef, I8, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef, Matrix, MatrixMut, MatrixRef,
+        Pairs, RotaryTable,
     };
     use semihosting::process;
 
@@ -97,6 +98,11 @@ mod image {
                 => "MatrixMut(Layout { rows: 2, cols: 3, row_stride: 3, col_stride: 1 })",
             MatrixRef: matrix
                 => "MatrixRef(Layout { rows: 6, cols: 4, row_stride: 4, col_stride: 1 })",
+            Pairs: Pairs::Halves => "Halves",
+            RotaryTable: RotaryTable::from_parts(matrix, matrix, 7)?
+                => "RotaryTable { cosines: MatrixRef(Layout { rows: 6, cols: 4, row_stride: 4, \
+                    col_stride: 1 }), sines: MatrixRef(Layout { rows: 6, cols: 4, row_stride: 4, \
+                    col_stride: 1 }), first: 7 }",
         }
         #[cfg(not(feature = "missing"))]
         log! { Error: Error::Workspace => "Workspace", }
