@@ -178,10 +178,12 @@ impl<E: Elements + Copy> Kernel for OverBlocks<'_, '_, E> {
     const NAME: Name = Name::Attention;
 
     /// Up to 4 queries take 8 lanes of keys and of value columns: more chains in flight than with 16 lanes, and
-    /// fewer keys in a last vector.
+    /// fewer keys in a last vector. One query over elements is bound by widening them, which takes as many instructions
+    /// for 16 lanes.
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {
-        self.attention.queries_per_kv_head <= 4
+        let queries = self.attention.queries_per_kv_head;
+        queries <= 4 && !(queries == 1 && matches!(self.blocks.data, Data::Elements(_)))
     }
 
     #[inline(always)]

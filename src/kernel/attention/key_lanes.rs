@@ -505,9 +505,8 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         are_finite::<L, V>(self.token, values)
     }
 
-    /// One query is bound by the loads; with several, and on a back end that leaves a single query to one with fewer
-    /// lanes, a widened copy is as fast and needs no code.
-    const LOADS_ELEMENTS: bool = R == 1 && L <= 8;
+    /// One query is bound by the loads; with several a widened copy is as fast and needs no code.
+    const LOADS_ELEMENTS: bool = R == 1;
 
     #[inline(always)]
     fn score_elements(
