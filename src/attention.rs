@@ -317,10 +317,11 @@ impl<'a> Attention<'a> {
         self.run_call(queries, &blocks, out, log_sum_exp, workspace)
     }
 
-    /// The length of the workspace of a call over [elements](Self::run_elements), in floats: the keys or values of a
-    /// block more; on microcontrollers none.
+    /// The length of the workspace of a call over [elements](Self::run_elements), in floats: four times
+    /// [`workspace`](Self::workspace) and the keys or values of a block; on microcontrollers no more than `workspace`.
     pub const fn elements_workspace(dim: usize, value_dim: usize) -> usize {
-        Self::workspace(dim, value_dim).saturating_add(attention::widened(dim, value_dim))
+        attention::group_workspace(dim, value_dim)
+            .saturating_add(attention::widened(dim, value_dim))
     }
 
     /// [`run`](Self::run) with keys and values of any [`Element`], each of its own: half or a quarter of the memory.

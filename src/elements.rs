@@ -5,7 +5,7 @@ use core::ops::Range;
 use crate::{
     dispatch::Backend,
     error::Error,
-    kernel::blocks::{AnyRows, Block, Elements, Ring, of_block},
+    kernel::blocks::{AnyRows, Block, Elements, Ring, Widened, of_block},
     matrix::{HeadsRef, MatrixMut, MatrixRef},
     narrow::Element,
     number::I8,
@@ -97,7 +97,7 @@ pub(crate) trait Side {
         &'t self,
         on: (Backend, Option<&Ring>),
         block: Block,
-        to: &'t mut [f32],
+        to: &'t mut Widened<'_>,
     ) -> Option<MatrixRef<'t>>;
 
     /// See [`Elements::values`].
@@ -105,7 +105,7 @@ pub(crate) trait Side {
         &'t self,
         on: (Backend, Option<&Ring>),
         block: Block,
-        to: &'t mut [f32],
+        to: &'t mut Widened<'_>,
     ) -> Option<MatrixRef<'t>>;
 
     /// Whether no value of a block is NaN or infinite.
@@ -167,7 +167,7 @@ impl<E: Element> Side for ElementsRef<'_, E> {
         &'t self,
         (backend, ring): (Backend, Option<&Ring>),
         block: Block,
-        to: &'t mut [f32],
+        to: &'t mut Widened<'_>,
     ) -> Option<MatrixRef<'t>> {
         widened(backend, self.key_rows(ring, block)?, to)
     }
@@ -176,7 +176,7 @@ impl<E: Element> Side for ElementsRef<'_, E> {
         &'t self,
         (backend, ring): (Backend, Option<&Ring>),
         block: Block,
-        to: &'t mut [f32],
+        to: &'t mut Widened<'_>,
     ) -> Option<MatrixRef<'t>> {
         widened(backend, self.value_rows(ring, block)?, to)
     }
@@ -228,11 +228,11 @@ impl<K: Side, V: Side> Elements for KeysAndValues<'_, K, V> {
         Some([self.keys.any_keys(self.ring, block)?, self.values.any_values(self.ring, block)?])
     }
 
-    fn keys<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+    fn keys<'t>(&'t self, block: Block, to: &'t mut Widened<'_>) -> Option<MatrixRef<'t>> {
         self.keys.keys(self.on(), block, to)
     }
 
-    fn values<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+    fn values<'t>(&'t self, block: Block, to: &'t mut Widened<'_>) -> Option<MatrixRef<'t>> {
         self.values.values(self.on(), block, to)
     }
 
@@ -249,12 +249,12 @@ impl<K: Side, V: Side> Elements for KeysAndValues<'_, K, V> {
     }
 }
 
-/// A view of the elements as floats: `of` itself or a copy in `to`, whose rows or columns are contiguous like those of
+/// A view of the elements as floats: `of` itself or a copy in `to`, made unless it is ready, whose rows or columns are contiguous like those of
 /// `of`.
 fn widened<'t, E: Element>(
     backend: Backend,
     of: MatrixRef<'t, E>,
-    to: &'t mut [f32],
+    to: &'t mut Widened<'_>,
 ) -> Option<MatrixRef<'t>> {
     if let Some(floats) = E::as_floats(of.into()) {
         return floats.head(0);
@@ -269,10 +269,12 @@ fn widened<'t, E: Element>(
 fn widened_rows<'t, E: Element>(
     backend: Backend,
     of: MatrixRef<'t, E>,
-    to: &'t mut [f32],
+    to: &'t mut Widened<'_>,
 ) -> Option<MatrixRef<'t>> {
     let (rows, cols) = of.shape();
-    let to = to.get_mut(..rows * cols)?;
-    E::widen(backend, of, to);
-    MatrixRef::new(to, rows, cols).ok()
+    let floats = to.floats.get_mut(..rows * cols)?;
+    if !core::mem::replace(&mut to.is_ready, true) {
+        E::widen(backend, of, floats);
+    }
+    MatrixRef::new(floats, rows, cols).ok()
 }

@@ -21,6 +21,7 @@ suite! {
     every_element_is_widened,
     projections_have_the_bits_of_widened_weights,
     attention_has_the_bits_of_widened_elements,
+    groups_of_tiles_have_the_bits_of_widened_elements,
     caches_have_the_bits_of_arrays,
     spans_join_to_the_bits_of_one_call,
     masked_elements_change_no_bit,
@@ -301,6 +302,27 @@ fn attention_has_the_bits_of_widened_elements(backend: Backend) {
     }
 }
 
+/// Many queries, whose tiles see different blocks and spans.
+fn groups_of_tiles_have_the_bits_of_widened_elements(backend: Backend) {
+    fn check<K: Tested, V: Tested>(backend: Backend, rng: &mut Rng) {
+        for tokens in [33, 64, 73, 130] {
+            let keys = SPAN + 70;
+            let mut case = Case::<K, V>::of(rng, [1, 1, tokens, keys, 5, 6]);
+            let offset = (SPAN - rng.below(tokens)) as isize;
+            for window in [[usize::MAX, 0], [70, 0], [rng.below(20), rng.below(20)]] {
+                case.options = Options { window, offset, ..Options::new() };
+                let what = format!("{tokens} queries, {:?}", case.options);
+                let ([out, logarithms], [want, want_logarithms]) =
+                    (case.run(backend), case.reference(backend));
+                assert_same_bits(&what, &out, &want);
+                assert_same_bits(&what, &logarithms, &want_logarithms);
+            }
+        }
+    }
+    let mut rng = Rng::new(9);
+    for_each_pair!(check(backend, &mut rng));
+}
+
 /// Tokens one by one and in chunks, with sliding and truncating: the same bits as arrays of all that was appended.
 fn caches_have_the_bits_of_arrays(backend: Backend) {
     const DIM: usize = 6;
@@ -418,7 +440,7 @@ fn spans_join_to_the_bits_of_one_call(backend: Backend) {
 /// NaN and ∞ in masked keys and values of 16 bits.
 fn masked_elements_change_no_bit(backend: Backend) {
     fn check<E: Tested>(backend: Backend, rng: &mut Rng, of: impl Fn(f32) -> E) {
-        for tokens in [1, 3, 9, 40] {
+        for tokens in [1, 3, 9, 100] {
             let mut case = Case::<E, E>::of(rng, [1, 1, tokens, 100, 8, 9]);
             let keep = Grid::from_fn(100, tokens, |key, _| u8::from(key % 7 != 3));
             case.options = Options { keep: Some(keep.into()), ..Options::new() };
@@ -441,7 +463,7 @@ fn masked_elements_change_no_bit(backend: Backend) {
     check(backend, &mut rng, Bf16::from_f32);
 
     // Scales with which masked scores and values overflow.
-    for tokens in [1, 3, 9, 40] {
+    for tokens in [1, 3, 9, 100] {
         let mut case = Case::<I8, I8>::of(&mut rng, [1, 1, tokens, 100, 8, 9]);
         let keep = Grid::from_fn(100, tokens, |key, _| u8::from(key % 7 != 3));
         case.options = Options { keep: Some(keep.into()), ..Options::new() };

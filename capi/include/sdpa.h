@@ -82,13 +82,12 @@
     ((SDPA_SIZE(dim) + SDPA_SIZE(value_dim) + SDPA_QUERY_STATE) * SDPA_QUERY_BLOCK)
 
 /* The number of floats of workspace of a call over elements: see sdpa_elements_workspace. */
-#define SDPA_ELEMENTS_WORKSPACE(dim, value_dim)                                            \
-    (SDPA_ATTENTION_WORKSPACE(dim, value_dim) + SDPA_WIDENED_FLOATS(dim, value_dim))
-#if SDPA_QUERY_BLOCK == 4
-#define SDPA_WIDENED_FLOATS(dim, value_dim) 0 /* widened where they are loaded */
+#if SDPA_QUERY_BLOCK == 4 /* widened where they are loaded */
+#define SDPA_ELEMENTS_WORKSPACE(dim, value_dim) SDPA_ATTENTION_WORKSPACE(dim, value_dim)
 #else
-#define SDPA_WIDENED_FLOATS(dim, value_dim)                                                \
-    ((SDPA_SIZE(dim) > SDPA_SIZE(value_dim) ? SDPA_SIZE(dim) : SDPA_SIZE(value_dim)) * SDPA_KEY_BLOCK)
+#define SDPA_ELEMENTS_WORKSPACE(dim, value_dim)                                            \
+    (SDPA_ATTENTION_WORKSPACE(dim, value_dim) * 4 +                                        \
+     (SDPA_SIZE(dim) > SDPA_SIZE(value_dim) ? SDPA_SIZE(dim) : SDPA_SIZE(value_dim)) * SDPA_KEY_BLOCK)
 #endif
 
 /*
@@ -1135,8 +1134,9 @@ sdpa_status sdpa_project_elements_on(sdpa_backend_t backend,
                                      sdpa_matrix_mut out);
 
 /**
- * Returns the number of floats of workspace that a call over elements needs: more than
- * sdpa_attention_workspace, for converted keys or values. SIZE_MAX if the number overflows.
+ * Returns the number of floats of workspace that a call over elements needs: four times
+ * sdpa_attention_workspace and the converted keys or values of a block; on microcontrollers no more than
+ * sdpa_attention_workspace. SIZE_MAX if the number overflows.
  * SDPA_ELEMENTS_WORKSPACE is the same number as a constant expression.
  */
 size_t sdpa_elements_workspace(size_t dim, size_t value_dim);

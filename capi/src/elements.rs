@@ -290,8 +290,9 @@ impl ProjectCall<'_> {
     }
 }
 
-/// Returns the number of floats of workspace that a call over elements needs: more than
-/// sdpa_attention_workspace, for converted keys or values. SIZE_MAX if the number overflows.
+/// Returns the number of floats of workspace that a call over elements needs: four times
+/// sdpa_attention_workspace and the converted keys or values of a block; on microcontrollers no more than
+/// sdpa_attention_workspace. SIZE_MAX if the number overflows.
 /// SDPA_ELEMENTS_WORKSPACE is the same number as a constant expression.
 #[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
 pub extern "C" fn sdpa_elements_workspace(dim: usize, value_dim: usize) -> usize {

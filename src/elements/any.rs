@@ -4,7 +4,7 @@ use super::{ElementsRef, Side};
 use crate::{
     dispatch::Backend,
     error::Error,
-    kernel::blocks::{AnyRows, Block, Ring},
+    kernel::blocks::{AnyRows, Block, Ring, Widened},
     matrix::{HeadsRef, MatrixMut, MatrixRef},
     number::{Bf16, F16, I8},
 };
@@ -82,7 +82,7 @@ impl Side for AnyElementsRef<'_> {
         &'t self,
         on: (Backend, Option<&Ring>),
         block: Block,
-        to: &'t mut [f32],
+        to: &'t mut Widened<'_>,
     ) -> Option<MatrixRef<'t>> {
         of_each!(self, side => side.keys(on, block, to))
     }
@@ -91,7 +91,7 @@ impl Side for AnyElementsRef<'_> {
         &'t self,
         on: (Backend, Option<&Ring>),
         block: Block,
-        to: &'t mut [f32],
+        to: &'t mut Widened<'_>,
     ) -> Option<MatrixRef<'t>> {
         of_each!(self, side => side.values(on, block, to))
     }

@@ -42,14 +42,16 @@
 //!    others, in this and every later block.
 //! 6. The accumulators of the total are in the output, whose rows are read only once they are written. The
 //!    state of a single span becomes the output directly.
+//! 7. Keys and values that are not floats are widened block by block, for up to [`GROUP`] tiles of two vectors of queries
+//!    at a time: with one tile at a time this would take a tenth of the time of the products.
 
-use core::ops::Range;
+use core::{ops::Range, slice};
 
 use heapless::Vec;
 
 use super::{
     Kernel, Name,
-    blocks::{AnyElements, AnyRows, Block, Blocks, Data, Elements},
+    blocks::{AnyElements, AnyRows, Block, Blocks, Data, Elements, Widened},
     mask::{KEY_BLOCK, Queries, ScoreMod, VisibleKeys},
     tile::ONE_VECTOR_ROWS,
 };
@@ -78,12 +80,20 @@ const IS_MICROCONTROLLER: bool = cfg!(microcontroller);
 /// The maximum number of queries in a tile: 2 vectors of the target's widest back end.
 const QUERY_BLOCK: usize = if IS_MICROCONTROLLER { 4 } else { 32 };
 
+/// The maximum number of tiles of two vectors that share widened keys and values.
+const GROUP: usize = if IS_MICROCONTROLLER { 1 } else { 4 };
+
 /// The workspace for heads of these sizes, in floats: scaled queries, the scores of a block,
 /// accumulators, and on a microcontroller the state of each query. On other targets the one-lane back end
 /// needs no extra floats for that state: its tiles are smaller than those that this size is for.
 pub(crate) const fn workspace(dim: usize, value_dim: usize) -> usize {
     let state = if IS_MICROCONTROLLER { one_lane::STATE_FLOATS } else { 0 };
     dim.saturating_add(value_dim).saturating_add(KEY_BLOCK + state).saturating_mul(QUERY_BLOCK)
+}
+
+/// The workspace of a call over elements, without [`widened`]: that of a group.
+pub(crate) const fn group_workspace(dim: usize, value_dim: usize) -> usize {
+    workspace(dim, value_dim).saturating_mul(GROUP)
 }
 
 /// The floats that take the widened keys or values of a block; a microcontroller widens them where they are loaded.
@@ -121,7 +131,7 @@ pub(crate) struct FlashAttention<'a, 'o> {
     /// Whether the outputs are divided by the sums of the weights.
     pub(crate) normalise: bool,
     pub(crate) sums: Option<WriteSums<'a>>,
-    /// At least [`workspace`] floats.
+    /// At least [`workspace`] floats, or [`group_workspace`] for elements.
     pub(crate) workspace: &'a mut [f32],
 }
 
@@ -145,15 +155,15 @@ macro_rules! run_tile {
             |(call, first): (&mut OverBlocks<'_, '_, E>, usize)| {
                 let OverBlocks { attention, blocks, widened } = call;
                 let mut visible = Vec::new();
-                let mut tile = Tile::new(first, &mut visible);
-                attention.find_visible(&mut tile, count);
+                let tile = attention.tile(first, count, &mut visible);
                 let workspace = core::mem::take(&mut attention.workspace);
                 let lengths =
                     <$lanes>::lengths(attention.queries.cols(), attention.out.cols(), count);
                 if let Some(floats) = split_workspace::<L>(workspace, lengths) {
-                    let mut lanes = <$lanes>::new($token, attention, &tile, floats);
-                    lanes.begin(attention, &tile);
-                    attention.for_each_span(blocks, widened, &tile, &mut lanes);
+                    let lanes = <$lanes>::new($token, attention, &tile, floats);
+                    let mut tile = TileInLanes { tile, lanes, sees: Sees::Nothing };
+                    tile.lanes.begin(attention, &tile.tile);
+                    attention.for_each_span(blocks, widened, slice::from_mut(&mut tile));
                 }
                 attention.workspace = workspace;
             },
@@ -168,10 +178,12 @@ impl<E: Elements + Copy> Kernel for OverBlocks<'_, '_, E> {
     const NAME: Name = Name::Attention;
 
     /// Up to 4 queries take 8 lanes of keys and of value columns: more chains in flight than with 16 lanes, and
-    /// fewer keys in a last vector.
+    /// fewer keys in a last vector. One query over elements is bound by widening them, which takes as many instructions
+    /// for 16 lanes.
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {
-        self.attention.queries_per_kv_head <= 4
+        let queries = self.attention.queries_per_kv_head;
+        queries <= 4 && !(queries == 1 && matches!(self.blocks.data, Data::Elements(_)))
     }
 
     #[inline(always)]
@@ -194,6 +206,8 @@ impl<E: Elements + Copy> Kernel for OverBlocks<'_, '_, E> {
                     first,
                     remaining.min(one_lane::width(remaining))
                 )
+            } else if remaining > C * L && matches!(self.blocks.data, Data::Elements(_)) {
+                self.run_group::<L, R, C, V>(token, first, remaining)
             } else if remaining > L {
                 run_tile!(
                     two_vectors_tile,
@@ -259,6 +273,62 @@ impl<E: Elements + Copy> Kernel for OverBlocks<'_, '_, E> {
     }
 }
 
+impl<E: Elements + Copy> OverBlocks<'_, '_, E> {
+    /// Runs up to [`GROUP`] tiles of the `remaining` queries from `first` on, block by block, so that a block is widened
+    /// once for all of them. Returns the number of queries.
+    #[inline(always)]
+    fn run_group<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        first: usize,
+        remaining: usize,
+    ) -> usize {
+        let count = remaining.min(GROUP * C * L);
+        // A last tile of up to one vector has another layout.
+        let last = count % (C * L);
+        let count = if last > L { count } else { count - last };
+        V::two_vectors_tile(
+            token,
+            (self, first..first + count),
+            #[inline(always)]
+            |(call, queries): (&mut Self, Range<usize>)| {
+                let OverBlocks { attention, blocks, widened } = call;
+                let mut visible = [const { Vec::new() }; GROUP];
+                let workspace = core::mem::take(&mut attention.workspace);
+                let lengths = QueryLanes::<L, R, C, V>::lengths(
+                    attention.queries.cols(),
+                    attention.out.cols(),
+                    C * L,
+                );
+                // None is 0, as no width is.
+                let lengths = lengths.map(|length| length.max(1));
+                let tiles = queries.len().div_ceil(C * L);
+                if let Some([packed, scores, acc]) =
+                    split_workspace::<L>(workspace, lengths.map(|length| tiles * length))
+                {
+                    let mut group = Vec::<_, GROUP>::new();
+                    let parts = packed
+                        .chunks_mut(lengths[0])
+                        .zip(scores.chunks_mut(lengths[1]))
+                        .zip(acc.chunks_mut(lengths[2]));
+                    for ((first, visible), ((packed, scores), acc)) in
+                        queries.clone().step_by(C * L).zip(&mut visible).zip(parts)
+                    {
+                        let tile = attention.tile(first, (C * L).min(queries.end - first), visible);
+                        let floats = [packed, scores, acc];
+                        let lanes = QueryLanes::<L, R, C, V>::new(token, attention, &tile, floats);
+                        // Cannot fail: there are as many places as lists of visible keys.
+                        let _ = group.push(TileInLanes { tile, lanes, sees: Sees::Nothing });
+                    }
+                    attention.for_each_span(blocks, widened, &mut group);
+                }
+                attention.workspace = workspace;
+            },
+        );
+        count
+    }
+}
+
 /// The layout of a tile of queries and a block of keys in lanes, and the steps of the online softmax on it.
 trait LaneLayout {
     /// Initialises states and packs queries, for a layout that does not in `new`: it is in its final place
@@ -313,14 +383,14 @@ trait LaneLayout {
         elements: &impl Elements,
         block: Block,
         _rows: Option<[AnyRows<'_>; 3]>,
-        widened: &mut [f32],
+        widened: &mut Widened<'_>,
     ) {
         self.score_widened(elements, block, widened);
     }
 
     /// [`score_elements`](Self::score_elements) for all keys of the block, widened into `widened`.
     #[inline(always)]
-    fn score_widened(&mut self, elements: &impl Elements, block: Block, widened: &mut [f32]) {
+    fn score_widened(&mut self, elements: &impl Elements, block: Block, widened: &mut Widened<'_>) {
         if let Some(keys) = elements.keys(block, widened) {
             self.score(keys, MatrixRef::EMPTY);
         }
@@ -335,7 +405,7 @@ trait LaneLayout {
         block: Block,
         _rows: Option<[AnyRows<'_>; 3]>,
         all: bool,
-        widened: &mut [f32],
+        widened: &mut Widened<'_>,
     ) {
         self.add_widened(elements, block, all, widened);
     }
@@ -347,7 +417,7 @@ trait LaneLayout {
         elements: &impl Elements,
         block: Block,
         all: bool,
-        widened: &mut [f32],
+        widened: &mut Widened<'_>,
     ) {
         match elements.values(block, widened) {
             Some(values) if all => self.add_values(values, MatrixRef::EMPTY),
@@ -373,7 +443,7 @@ enum Operands<'a, 'w, E> {
         elements: E,
         block: Block,
         rows: Option<[AnyRows<'a>; 3]>,
-        widened: &'w mut [f32],
+        widened: Widened<'w>,
     },
 }
 
@@ -388,6 +458,14 @@ impl<E: Elements + Copy> Operands<'_, '_, E> {
                     elements.scale_scores(*block, scores);
                 }
             }
+        }
+    }
+
+    /// Called when the keys have been used by all tiles.
+    #[inline(always)]
+    fn end_keys(&mut self) {
+        if let Self::Elements { widened, .. } = self {
+            widened.is_ready = false;
         }
     }
 
@@ -439,6 +517,24 @@ struct Tile<'a> {
     all_visible: Range<usize>,
 }
 
+/// A tile with its lanes.
+struct TileInLanes<'a, T> {
+    tile: Tile<'a>,
+    lanes: T,
+    /// What its queries see of the current block.
+    sees: Sees,
+}
+
+/// What the queries of a tile see of a block of keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sees {
+    Nothing,
+    /// Some queries see some keys.
+    Part,
+    /// All queries see all keys, but for the score modification.
+    All,
+}
+
 impl<'a> Tile<'a> {
     #[inline(always)]
     fn new(first: usize, visible: &'a mut Vec<Range<usize>, QUERY_BLOCK>) -> Self {
@@ -461,21 +557,26 @@ impl<'a> Tile<'a> {
 
 impl FlashAttention<'_, '_> {
     #[inline(always)]
-    fn for_each_span(
+    fn for_each_span<T: LaneLayout>(
         &mut self,
         blocks: &Blocks<'_, impl Elements + Copy>,
         widened: &mut [f32],
-        tile: &Tile<'_>,
-        lanes: &mut impl LaneLayout,
+        tiles: &mut [TileInLanes<'_, T>],
     ) {
-        let end = tile.any_visible.end.div_ceil(KEY_BLOCK);
-        let mut from = tile.any_visible.start / KEY_BLOCK;
+        let (mut start, mut end) = (usize::MAX, 0);
+        for TileInLanes { tile, .. } in &*tiles {
+            start = start.min(tile.any_visible.start);
+            end = end.max(tile.any_visible.end);
+        }
+        let (mut from, end) = (start / KEY_BLOCK, end.div_ceil(KEY_BLOCK));
         // The sink is a state of its own, without blocks.
         let mut to = if self.has_sinks() { from } else { blocks.end_of_span(from) };
         loop {
-            self.for_each_block(blocks, from..to.min(end), widened, tile, lanes);
+            self.for_each_block(blocks, from..to.min(end), widened, tiles);
             let is_last = to >= end;
-            lanes.end_span(self, tile, is_last);
+            for TileInLanes { tile, lanes, .. } in &mut *tiles {
+                lanes.end_span(self, tile, is_last);
+            }
             if is_last {
                 return;
             }
@@ -489,23 +590,21 @@ impl FlashAttention<'_, '_> {
         blocks: &Blocks<'_, impl Elements + Copy>,
         numbers: Range<usize>,
         widened: &mut [f32],
-        tile: &Tile<'_>,
-        lanes: &mut T,
+        tiles: &mut [TileInLanes<'_, T>],
     ) {
-        let queries = self.queries_of(tile);
-        let head = tile.first.checked_div(self.queries_per_kv_head).unwrap_or(0);
+        let first_query = tiles.first().map_or(0, |first| first.tile.first);
+        let head = first_query.checked_div(self.queries_per_kv_head).unwrap_or(0);
         for number in numbers {
             let first = blocks.first_key(number);
             // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
             let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK - first % KEY_BLOCK);
             let keys = first..first + count;
-            let is_unmasked =
-                tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
-            let overlaps =
-                |visible: &Range<usize>| visible.start < keys.end && keys.start < visible.end;
-            let is_visible = is_unmasked || tile.visible.iter().any(overlaps);
-            let masks_all = |score_mod: &dyn ScoreMod| score_mod.masks_all(keys.clone(), queries);
-            if !is_visible || self.score_mod.is_some_and(masks_all) {
+            let mut is_visible = false;
+            for TileInLanes { tile, sees, .. } in &mut *tiles {
+                *sees = self.sees(tile, &keys);
+                is_visible |= *sees != Sees::Nothing;
+            }
+            if !is_visible {
                 continue;
             }
             let block = Block { head, first_key: first, count, dim: self.queries.cols() };
@@ -523,27 +622,59 @@ impl FlashAttention<'_, '_> {
                     let rows = rows.map(|[keys, values]| {
                         [keys, values, elements.any(next).map_or(keys, |[keys, _]| keys)]
                     });
+                    let widened = Widened { floats: widened, is_ready: false };
                     Operands::Elements { elements: *elements, block, rows, widened }
                 }
             };
-            operands.score(lanes);
-            if let Some(score_mod) = self.score_mod {
-                lanes.score_mod(score_mod, keys.start, queries, None);
-            }
-            if !is_unmasked {
-                lanes.mask(keys.start, tile.visible, false);
-            }
-            lanes.weigh();
-            operands.scale_weights(lanes);
-            if (is_unmasked && self.score_mod.is_none()) || operands.values_are_finite(lanes) {
-                operands.add_values(lanes, true);
-            } else {
+            for TileInLanes { tile, lanes, sees } in &mut *tiles {
+                if *sees == Sees::Nothing {
+                    continue;
+                }
+                operands.score(lanes);
                 if let Some(score_mod) = self.score_mod {
-                    lanes.score_mod(score_mod, keys.start, queries, Some(masked_fill(true)));
+                    lanes.score_mod(score_mod, keys.start, self.queries_of(tile), None);
+                }
+                if *sees == Sees::Part {
+                    lanes.mask(keys.start, tile.visible, false);
+                }
+                lanes.weigh();
+                operands.scale_weights(lanes);
+            }
+            operands.end_keys();
+            for TileInLanes { tile, lanes, sees } in &mut *tiles {
+                if *sees == Sees::Nothing {
+                    continue;
+                }
+                let are_all_visible = *sees == Sees::All && self.score_mod.is_none();
+                if are_all_visible || operands.values_are_finite(lanes) {
+                    operands.add_values(lanes, true);
+                    continue;
+                }
+                if let Some(score_mod) = self.score_mod {
+                    let fill = Some(masked_fill(true));
+                    lanes.score_mod(score_mod, keys.start, self.queries_of(tile), fill);
                 }
                 lanes.mask(keys.start, tile.visible, true);
                 operands.add_values(lanes, false);
             }
+        }
+    }
+
+    /// What the queries of a tile see of these keys.
+    #[inline(always)]
+    fn sees(&self, tile: &Tile<'_>, keys: &Range<usize>) -> Sees {
+        let overlaps =
+            |visible: &Range<usize>| visible.start < keys.end && keys.start < visible.end;
+        let masks_all =
+            |score_mod: &dyn ScoreMod| score_mod.masks_all(keys.clone(), self.queries_of(tile));
+        let is_all = tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
+        let is_visible = is_all || tile.visible.iter().any(overlaps);
+        if !is_visible || self.score_mod.is_some_and(masks_all) {
+            Sees::Nothing
+        } else if is_all {
+            Sees::All
+        } else {
+            Sees::Part
         }
     }
 
@@ -614,6 +745,19 @@ impl FlashAttention<'_, '_> {
     #[inline(always)]
     fn queries_of(&self, tile: &Tile<'_>) -> Queries {
         Queries { first: tile.first, count: tile.visible.len(), tokens: self.queries.rows() }
+    }
+
+    /// The tile of `count` queries from `first` on; `visible` is empty.
+    #[inline(always)]
+    fn tile<'t>(
+        &self,
+        first: usize,
+        count: usize,
+        visible: &'t mut Vec<Range<usize>, QUERY_BLOCK>,
+    ) -> Tile<'t> {
+        let mut tile = Tile::new(first, visible);
+        self.find_visible(&mut tile, count);
+        tile
     }
 
     /// Appends `count` queries with their visible keys to the tile.

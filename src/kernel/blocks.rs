@@ -226,6 +226,13 @@ impl<'a> AnyRows<'a> {
     }
 }
 
+/// The floats of widened keys or values.
+pub(crate) struct Widened<'a> {
+    pub(crate) floats: &'a mut [f32],
+    /// Whether they are those that are asked for.
+    pub(crate) is_ready: bool,
+}
+
 /// Keys and values that are not floats, or not both. Kernels of hosts call it as a trait object.
 pub(crate) trait Elements {
     /// Heads, rows and columns of keys, and of values. A ring has other numbers of rows, and of columns of keys.
@@ -234,11 +241,11 @@ pub(crate) trait Elements {
     /// The keys (keys × dim) and the values of a block, for layouts that widen what they load.
     fn any(&self, block: Block) -> Option<[AnyRows<'_>; 2]>;
 
-    /// Widens the keys of a block (keys × dim) into `to`, unless they are floats.
-    fn keys<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>>;
+    /// Widens the keys of a block (keys × dim) into `to`, unless they are floats or it is ready.
+    fn keys<'t>(&'t self, block: Block, to: &'t mut Widened<'_>) -> Option<MatrixRef<'t>>;
 
-    /// Widens the values of a block into `to`, unless they are floats.
-    fn values<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>>;
+    /// Widens the values of a block into `to`, unless they are floats or it is ready.
+    fn values<'t>(&'t self, block: Block, to: &'t mut Widened<'_>) -> Option<MatrixRef<'t>>;
 
     /// Whether no value of a block is NaN or infinite.
     fn values_are_finite(&self, block: Block) -> bool;
@@ -262,12 +269,12 @@ impl<E: Elements + ?Sized> Elements for &E {
     }
 
     #[inline(always)]
-    fn keys<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+    fn keys<'t>(&'t self, block: Block, to: &'t mut Widened<'_>) -> Option<MatrixRef<'t>> {
         (**self).keys(block, to)
     }
 
     #[inline(always)]
-    fn values<'t>(&'t self, block: Block, to: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+    fn values<'t>(&'t self, block: Block, to: &'t mut Widened<'_>) -> Option<MatrixRef<'t>> {
         (**self).values(block, to)
     }
 
@@ -302,11 +309,11 @@ impl Elements for Never {
         match *self {}
     }
 
-    fn keys<'t>(&'t self, _: Block, _: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+    fn keys<'t>(&'t self, _: Block, _: &'t mut Widened<'_>) -> Option<MatrixRef<'t>> {
         match *self {}
     }
 
-    fn values<'t>(&'t self, _: Block, _: &'t mut [f32]) -> Option<MatrixRef<'t>> {
+    fn values<'t>(&'t self, _: Block, _: &'t mut Widened<'_>) -> Option<MatrixRef<'t>> {
         match *self {}
     }
 

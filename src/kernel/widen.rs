@@ -14,8 +14,8 @@ use super::{
 use crate::{
     matrix::{MatrixMut, MatrixRef},
     simd::{
-        Load, Vector,
-        strip::{self, Source},
+        Load, Vector, array,
+        strip::{self, InOut, Source},
     },
 };
 
@@ -52,15 +52,14 @@ impl<E: Load> Kernel for Widen<'_, E> {
     }
 }
 
-/// Widens as many elements as both slices have.
+/// Widens as many elements as `to` has.
 #[inline(always)]
 fn widen_row<const L: usize, V: Vector<L>, E: Load>(token: V::Token, from: &[E], to: &mut [f32]) {
-    for (from, to) in from.chunks(L).zip(to.chunks_mut(L)) {
-        match (from.first_chunk::<L>(), to.first_chunk_mut::<L>()) {
-            (Some(from), Some(to)) => E::load::<L, V>(token, from).store(to),
-            _ => E::load_partial::<L, V>(token, from, 0.0).store_partial(to),
-        }
+    let ((from, from_tail), (to, to_tail)) = (from.as_chunks::<L>(), to.as_chunks_mut::<L>());
+    for (from, to) in from.iter().zip(to) {
+        E::load::<L, V>(token, from).store(to);
     }
+    E::load_partial::<L, V>(token, from_tail, 0.0).store_partial(to_tail);
 }
 
 /// Multiplies each row of `to` by its scale: `scales` has a row for each and one column.
@@ -85,20 +84,60 @@ impl Kernel for ScaleRows<'_> {
         if is_transposed {
             to.transpose();
         }
-        for row in 0..to.rows() {
-            let scale = V::splat(token, scales.get(row, 0).unwrap_or(0.0));
-            for col in (0..to.cols()).step_by(L) {
-                let scale = if is_transposed {
-                    let [scales] = strip::read(token, scales.t(), 0, col);
-                    scales
-                } else {
-                    scale
-                };
-                let [x]: [V; 1] = strip::read(token, to.view(), row, col);
-                strip::write::<L, 1, 1, V>(&mut to, row, col, [[x * scale]]);
-            }
+        let cols = to.cols();
+        let mut to = InOut::in_place(to);
+        let mut col = 0;
+        while col < cols {
+            col += match (is_transposed, cols - col > L) {
+                (true, true) => scale_by_column::<L, C, V>(token, scales, col, &mut to),
+                (true, false) => scale_by_column::<L, 1, V>(token, scales, col, &mut to),
+                (false, true) => scale_by_row::<L, C, V>(token, scales, col, &mut to),
+                (false, false) => scale_by_row::<L, 1, V>(token, scales, col, &mut to),
+            };
         }
     }
+}
+
+/// Multiplies `N` vectors of columns from `col` on by the scale of each column. Returns the number of columns.
+#[inline(always)]
+fn scale_by_column<const L: usize, const N: usize, V: Vector<L>>(
+    token: V::Token,
+    scales: MatrixRef<'_>,
+    col: usize,
+    to: &mut InOut<'_>,
+) -> usize {
+    let scales: [V; N] = strip::read(token, scales.t(), 0, col);
+    let rows = to.shape().0;
+    to.block(0..rows, col, N * L).map(
+        token,
+        0.0,
+        #[inline(always)]
+        |x: [V; N]| array!(|n| x[n] * scales[n]),
+    );
+    N * L
+}
+
+/// Multiplies `N` vectors of columns from `col` on by the scale of each row. Returns the number of columns.
+#[inline(always)]
+fn scale_by_row<const L: usize, const N: usize, V: Vector<L>>(
+    token: V::Token,
+    scales: MatrixRef<'_>,
+    col: usize,
+    to: &mut InOut<'_>,
+) -> usize {
+    let rows = to.shape().0;
+    let mut row = 0;
+    to.block(0..rows, col, N * L).map(
+        token,
+        0.0,
+        #[inline(always)]
+        |x: [V; N]| {
+            let scale = V::splat(token, scales.get(row, 0).unwrap_or(0.0));
+            row += 1;
+            array!(|n| x[n] * scale)
+        },
+    );
+    N * L
 }
 
 /// The weights of a projection. Hosts have one kernel for all elements; a microcontroller has one for each that is used.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     kernel::{
-        blocks::{AnyRows, Block, Elements},
+        blocks::{AnyRows, Block, Elements, Widened},
         softmax::share_at_infinity,
         tile::accumulate_with,
     },
@@ -505,9 +505,8 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         are_finite::<L, V>(self.token, values)
     }
 
-    /// One query is bound by the loads; with several, and on a back end that leaves a single query to one with fewer
-    /// lanes, a widened copy is as fast and needs no code.
-    const LOADS_ELEMENTS: bool = R == 1 && L <= 8;
+    /// One query is bound by the loads; with several a widened copy is as fast and needs no code.
+    const LOADS_ELEMENTS: bool = R == 1;
 
     #[inline(always)]
     fn score_elements(
@@ -515,7 +514,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         elements: &impl Elements,
         block: Block,
         rows: Option<[AnyRows<'_>; 3]>,
-        widened: &mut [f32],
+        widened: &mut Widened<'_>,
     ) {
         match rows {
             Some([AnyRows::F16(keys), next, _]) if keys.row_stride() == 1 => {
@@ -538,7 +537,7 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
         block: Block,
         rows: Option<[AnyRows<'_>; 3]>,
         all: bool,
-        widened: &mut [f32],
+        widened: &mut Widened<'_>,
     ) {
         match rows {
             Some([_, AnyRows::F16(values), next]) if all => self.add_any(values, next),

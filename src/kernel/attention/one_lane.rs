@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     kernel::{
-        blocks::{AnyRows, Block, Elements},
+        blocks::{AnyRows, Block, Elements, Widened},
         exp::Shift,
         mask::{Queries, ScoreMod},
         softmax::share_at_infinity,
@@ -482,7 +482,7 @@ impl LaneLayout for OneLane<'_> {
         elements: &impl Elements,
         block: Block,
         _: Option<[AnyRows<'_>; 3]>,
-        _: &mut [f32],
+        _: &mut Widened<'_>,
     ) {
         self.keys = block.count;
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
@@ -497,7 +497,7 @@ impl LaneLayout for OneLane<'_> {
         block: Block,
         _: Option<[AnyRows<'_>; 3]>,
         all: bool,
-        _: &mut [f32],
+        _: &mut Widened<'_>,
     ) {
         let states = (!core::mem::take(&mut self.acc_is_zero)).then_some(&*self.states);
         let Some([_, values]) = elements.any(block) else { return };
