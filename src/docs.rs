@@ -36,6 +36,7 @@ macro_rules! pages {
         #[doc = "[how exact]: crate::docs::numerics#how-exact"]
         #[doc = "[one answer]: crate::docs::numerics#one-answer"]
         #[doc = "[order]: crate::docs::numerics#the-order-of-sums"]
+        #[doc = "[python]: crate::docs::python"]
         #[doc = "[what the numbers mean]: crate::docs::numerics#what-the-numbers-mean"]
         #[doc = ""]
         #[doc = include_str!(concat!("../docs/", $file, ".md"))]
