@@ -2,7 +2,7 @@
 
 use sdpa::{
     Attention, Backend, Bf16, CachePositions, Element, Error, F16, I8, KEY_BLOCK, KvCacheMut,
-    MatrixMut, MatrixRef,
+    MatrixMut, MatrixRef, Pairs, RotaryTable,
 };
 
 use crate::{
@@ -81,7 +81,7 @@ pub struct Case<'a> {
 pub type Run = fn(&mut Case<'_>) -> Result<usize, Error>;
 
 /// The operations and the names of their functions.
-pub const OPERATIONS: [(&str, Run); 14] = [
+pub const OPERATIONS: [(&str, Run); 15] = [
     ("dot", dot),
     ("softmax", softmax),
     ("softmax_in_place", softmax_in_place),
@@ -91,6 +91,7 @@ pub const OPERATIONS: [(&str, Run); 14] = [
     ("project", project),
     ("scores", scores),
     ("weighted_sum", weighted_sum),
+    ("rotate", rotate),
     ("attention", attention),
     ("attention_cached", attention_cached),
     ("attention_cached_f16", attention_cached_of::<F16>),
@@ -244,6 +245,19 @@ fn weighted_sum(case: &mut Case<'_>) -> Result<usize, Error> {
     let out = case.output(queries, width);
     let Arena { inputs: [ps, vs, _], output, .. } = &mut *case.arena;
     case.backend.weighted_sum(view(ps, p)?, view(vs, v)?, view_mut(output, out)?)?;
+    Ok(out.len)
+}
+
+/// With few cosines and sines, which take soft doubles.
+fn rotate(case: &mut Case<'_>) -> Result<usize, Error> {
+    let (tokens, count) = (case.rng.below(12), 1 + case.rng.below(10));
+    let dim = 2 * count + case.rng.below(3);
+    let (x, out) = (case.input(0, tokens, dim), case.output(tokens, dim));
+    let first = case.rng.pick(&[0, 1000, (1 << 24) - 20, (1 << 53) - 20]);
+    let pairs = case.rng.pick(&[Pairs::Halves, Pairs::Interleaved]);
+    let Arena { inputs: [xs, factors, _], output, .. } = &mut *case.arena;
+    let table = RotaryTable::new(10_000.0, count, first..first + tokens as u64, factors)?;
+    case.backend.rotate(view(xs, x)?, &table, first, pairs, view_mut(output, out)?)?;
     Ok(out.len)
 }
 
