@@ -190,6 +190,7 @@ impl<'a> Attention<'a> {
     /// [`HeadsRef`] one per query head. A column stride of 0 repeats one column for every query, for example a
     /// padding mask.
     #[must_use]
+    #[inline(always)]
     pub fn keep(self, keep: impl Into<HeadsRef<'a, u8>>) -> Self {
         let keep = keep.into();
         let functions = const {
@@ -204,6 +205,7 @@ impl<'a> Attention<'a> {
     /// Sets an additive mask: keys × queries, added to the scores. −∞ masks a key. A [`MatrixRef`] is one mask for
     /// all heads, a [`HeadsRef`] one per query head.
     #[must_use]
+    #[inline(always)]
     pub fn bias(self, bias: impl Into<HeadsRef<'a>>) -> Self {
         let bias = bias.into();
         let functions = const {
@@ -219,6 +221,7 @@ impl<'a> Attention<'a> {
     ///
     /// A slope is between −2⁹⁷ and 2⁹⁷: its product with a distance is finite.
     #[must_use]
+    #[inline(always)]
     pub fn slopes(self, slopes: &'a [f32]) -> Self {
         let invalid =
             self.invalid_after(SLOPE, slopes.iter().all(|slope| slope.abs() <= LARGEST_SLOPE));

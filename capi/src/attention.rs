@@ -74,7 +74,11 @@ impl PatternCall {
         // SAFETY: as the caller promises.
         let options = unsafe { Options::checked(*options, ptr::null(), 1, grid) };
         // SAFETY: as the caller promises.
-        let result = unsafe { options.read(on).pattern(queries.view(), keys.view(), out.view()) };
+        let result = unsafe {
+            let mut attention = Attention::new();
+            options.read(on, &mut attention);
+            attention.pattern(queries.view(), keys.view(), out.view())
+        };
         result.map_err(|error| {
             Failure::of(error, || {
                 if queries.cols == 0 {
@@ -228,7 +232,9 @@ unsafe fn attend_plain(
     // SAFETY: aligned, not NULL, disjoint, and as the caller promises.
     let (attention, log_sum_exp, workspace) = unsafe {
         let log_sum_exp = is_wanted.then(|| slice_mut(log_sum_exp, queries.rows()));
-        (options.read(on), log_sum_exp, slice_mut(workspace, workspace_len))
+        let mut attention = Attention::new();
+        options.read(on, &mut attention);
+        (attention, log_sum_exp, slice_mut(workspace, workspace_len))
     };
     attention
         .run_views(
@@ -305,7 +311,8 @@ impl AttentionCall<'_> {
         // SAFETY: as the caller promises.
         let result = unsafe {
             let (keys, values) = (keys.view(), values.view());
-            let attention = call.read_options(on, keys.rows());
+            let mut attention = Attention::new();
+            call.read_options(on, keys.rows(), &mut attention);
             let (log_sum_exp, workspace) = call.slices();
             let (queries, out) = (call.queries.view(), call.out.view_mut());
             attention.run_views(queries, keys, values, out, log_sum_exp, workspace)
@@ -442,14 +449,19 @@ impl CommonArguments<'_> {
         }
     }
 
-    /// Returns the crate's options for a call over `keys` keys.
+    /// Writes the crate's options for a call over `keys` keys to `attention`: see [`Options::read`].
     ///
     /// # Safety
     ///
     /// The call has been checked and its views made; what the options point to may be read for `'b`.
-    pub(crate) unsafe fn read_options<'b>(&self, on: Backend, keys: usize) -> Attention<'b> {
+    pub(crate) unsafe fn read_options<'b>(
+        &self,
+        on: Backend,
+        keys: usize,
+        attention: &mut Attention<'b>,
+    ) {
         // SAFETY: as the caller promises.
-        unsafe { self.options(keys).read(on) }
+        unsafe { self.options(keys).read(on, attention) }
     }
 
     /// Returns the log-sum-exps (`None` if the pointer is NULL) and the workspace.

@@ -737,7 +737,8 @@ unsafe fn run_states<V: View>(
     // SAFETY: as the caller promises.
     let result = unsafe {
         let view = V::of(cache)?;
-        let attention = call.read_options(on, cache.len());
+        let mut attention = Attention::new();
+        call.read_options(on, cache.len(), &mut attention);
         let (states, workspace) = call.state_slices();
         view.states(&attention, call.queries.view(), states, workspace)
     };
@@ -765,7 +766,8 @@ unsafe fn run<V: View>(
     // SAFETY: as the caller promises.
     let result = unsafe {
         let view = V::of(cache)?;
-        let attention = call.read_options(on, cache.len());
+        let mut attention = Attention::new();
+        call.read_options(on, cache.len(), &mut attention);
         let (log_sum_exp, workspace) = call.slices();
         let (queries, out) = (call.queries.view(), call.out.view_mut());
         view.attend(&attention, queries, out, log_sum_exp, workspace)

@@ -455,7 +455,8 @@ impl ElementsCall<'_> {
         // SAFETY: as the caller promises.
         unsafe {
             let elements = [keys.view(), values.view()];
-            let attention = call.read_options(on, keys.view().rows());
+            let mut attention = Attention::new();
+            call.read_options(on, keys.view().rows(), &mut attention);
             let (log_sum_exp, workspace) = call.slices();
             let (queries, out) = (call.queries.view(), call.out.view_mut());
             attention.run_any(queries, elements, out, log_sum_exp, workspace)
@@ -471,7 +472,8 @@ impl ElementsCall<'_> {
         // SAFETY: as the caller promises.
         unsafe {
             let elements = [keys.view(), values.view()];
-            let attention = call.read_options(on, keys.view().rows());
+            let mut attention = Attention::new();
+            call.read_options(on, keys.view().rows(), &mut attention);
             let (states, workspace) = call.state_slices();
             attention.run_any_spans(call.queries.view(), elements, first_key, states, workspace)
         }

@@ -125,6 +125,7 @@ impl<T: Copy> Mask<T> {
     /// # Safety
     ///
     /// As [`sdpa_matrix::view`].
+    #[inline(always)]
     unsafe fn view<'a>(&self) -> HeadsRef<'a, T> {
         // SAFETY: as the caller promises.
         unsafe { HeadsRef::from_checked_parts(self.first, self.counts, self.strides) }
@@ -154,12 +155,14 @@ impl sdpa_options {
     }
 
     /// Returns the additive mask of `heads` heads.
+    #[inline(always)]
     fn bias(&self, heads: usize) -> Mask<f32> {
         let sdpa_matrix { data, rows, cols, row_stride, col_stride } = self.bias;
         Mask::new(data, heads, [rows, cols], [self.bias_head_stride, row_stride, col_stride])
     }
 
     /// Returns the boolean mask of `heads` heads for score grids of shape `grid`.
+    #[inline(always)]
     fn keep(&self, heads: usize, grid: [usize; 2]) -> Mask<u8> {
         let Self { keep_head_stride, keep_row_stride, keep_col_stride, .. } = *self;
         Mask::new(self.keep, heads, grid, [keep_head_stride, keep_row_stride, keep_col_stride])
@@ -305,42 +308,68 @@ impl<'a> Options<'a> {
         attention
     }
 
-    /// Converts the options to those of the crate.
+    /// Writes the options to those of the crate, which are the defaults: by reference, so that there is one copy of them
+    /// on the stack.
     ///
     /// # Safety
     ///
     /// The options have been checked; for `'a` what they point to may be read and nobody writes it.
+    #[inline(always)]
+    pub(crate) unsafe fn read(&self, on: Backend, attention: &mut Attention<'a>) {
+        // Two functions, whose frames are not on the stack at the same time.
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.read_scalars(on, attention);
+            self.read_masks(attention);
+        }
+    }
+
+    /// Writes all but the masks.
+    ///
+    /// # Safety
+    ///
+    /// As [`read`](Self::read).
+    #[cfg_attr(microcontroller, inline(never))]
     #[cfg_attr(not(microcontroller), inline(always))]
-    pub(crate) unsafe fn read(&self, on: Backend) -> Attention<'a> {
-        let Self { options, heads, grid, .. } = *self;
+    unsafe fn read_scalars(&self, on: Backend, attention: &mut Attention<'a>) {
+        let Self { options, .. } = *self;
         if ALL_ARE_PLAIN {
-            let mut attention = Attention::new().on(on);
-            options.iter().for_each(|options| options.read_numbers(&mut attention));
-            return attention;
+            *attention = attention.on(on);
+            options.iter().for_each(|options| options.read_numbers(attention));
+            return;
         }
         // SAFETY: as the caller promises.
-        let mut attention = unsafe { self.read_sinks(on) };
-        let Some(options) = options else { return attention };
-        // SAFETY: as the caller promises.
-        let (bias, keep) = unsafe {
-            let bias = (!options.bias.data.is_null()).then(|| options.bias(heads).view());
-            let keep = (!options.keep.is_null()).then(|| options.keep(heads, grid).view());
-            (bias, keep)
-        };
-        options.read_numbers(&mut attention);
+        *attention = unsafe { self.read_sinks(on) };
+        let Some(options) = options else { return };
+        options.read_numbers(attention);
         if options.softcap != 0.0 {
-            attention = attention.softcap(options.softcap);
+            *attention = attention.softcap(options.softcap);
         }
-        if let Some(bias) = bias {
-            attention = attention.bias(bias);
+    }
+
+    /// Writes bias, slopes and keep.
+    ///
+    /// # Safety
+    ///
+    /// As [`read`](Self::read).
+    #[cfg_attr(microcontroller, inline(never))]
+    #[cfg_attr(not(microcontroller), inline(always))]
+    unsafe fn read_masks(&self, attention: &mut Attention<'a>) {
+        let Self { options: Some(options), heads, grid, .. } = *self else { return };
+        if ALL_ARE_PLAIN {
+            return;
+        }
+        if !options.bias.data.is_null() {
+            // SAFETY: as the caller promises.
+            *attention = attention.bias(unsafe { options.bias(heads).view() });
         }
         if !options.slopes.is_null() {
             // SAFETY: as the caller promises.
-            attention = attention.slopes(unsafe { slice(options.slopes, heads) });
+            *attention = attention.slopes(unsafe { slice(options.slopes, heads) });
         }
-        if let Some(keep) = keep {
-            attention = attention.keep(keep);
+        if !options.keep.is_null() {
+            // SAFETY: as the caller promises.
+            *attention = attention.keep(unsafe { options.keep(heads, grid).view() });
         }
-        attention
     }
 }

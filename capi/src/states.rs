@@ -232,7 +232,8 @@ impl AttentionCall<'_> {
         // SAFETY: as the caller promises.
         let result = unsafe {
             let (keys, values) = (keys.view(), values.view());
-            let attention = call.read_options(on, keys.rows());
+            let mut attention = Attention::new();
+            call.read_options(on, keys.rows(), &mut attention);
             let (states, workspace) = call.state_slices();
             let queries = call.queries.view();
             attention.run_spans_views(queries, [keys, values], first_key, states, workspace)
