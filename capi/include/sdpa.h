@@ -1139,7 +1139,8 @@ sdpa_status sdpa_project_elements_on(sdpa_backend_t backend,
  * sdpa_attention_workspace. SIZE_MAX if the number overflows.
  * SDPA_ELEMENTS_WORKSPACE is the same number as a constant expression.
  */
-size_t sdpa_elements_workspace(size_t dim, size_t value_dim);
+size_t sdpa_elements_workspace(size_t dim,
+                               size_t value_dim);
 
 /**
  * Computes sdpa_attention_heads over keys and values of any format, each of its own: those of a
