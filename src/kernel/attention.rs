@@ -45,7 +45,7 @@
 //! 7. Keys and values that are not floats are widened block by block, for up to [`GROUP`] tiles of two vectors of queries
 //!    at a time: with one tile at a time this would take a tenth of the time of the products.
 
-use core::{ops::Range, slice};
+use core::ops::Range;
 
 use heapless::Vec;
 
@@ -160,10 +160,10 @@ macro_rules! run_tile {
                 let lengths =
                     <$lanes>::lengths(attention.queries.cols(), attention.out.cols(), count);
                 if let Some(floats) = split_workspace::<L>(workspace, lengths) {
-                    let lanes = <$lanes>::new($token, attention, &tile, floats);
-                    let mut tile = TileInLanes { tile, lanes, sees: Sees::Nothing };
-                    tile.lanes.begin(attention, &tile.tile);
-                    attention.for_each_span(blocks, widened, slice::from_mut(&mut tile));
+                    let mut lanes = <$lanes>::new($token, attention, &tile, floats);
+                    lanes.begin(attention, &tile);
+                    let one = OneTile { tile: &tile, lanes: &mut lanes, sees: Sees::Nothing };
+                    attention.for_each_span(blocks, widened, one);
                 }
                 attention.workspace = workspace;
             },
@@ -318,9 +318,9 @@ impl<E: Elements + Copy> OverBlocks<'_, '_, E> {
                         let floats = [packed, scores, acc];
                         let lanes = QueryLanes::<L, R, C, V>::new(token, attention, &tile, floats);
                         // Cannot fail: there are as many places as lists of visible keys.
-                        let _ = group.push(TileInLanes { tile, lanes, sees: Sees::Nothing });
+                        let _ = group.push((tile, lanes, Sees::Nothing));
                     }
-                    attention.for_each_span(blocks, widened, &mut group);
+                    attention.for_each_span(blocks, widened, &mut group[..]);
                 }
                 attention.workspace = workspace;
             },
@@ -517,12 +517,33 @@ struct Tile<'a> {
     all_visible: Range<usize>,
 }
 
-/// A tile with its lanes.
-struct TileInLanes<'a, T> {
-    tile: Tile<'a>,
-    lanes: T,
-    /// What its queries see of the current block.
+/// Tiles that go through the blocks of keys together.
+trait Tiles<T> {
+    /// Calls `f` with each tile, its lanes, and what its queries see of the current block.
+    fn for_each(&mut self, f: impl FnMut(&Tile<'_>, &mut T, &mut Sees));
+}
+
+/// One tile: no loop, which would take flash and stack of a microcontroller.
+struct OneTile<'a, 'v, T> {
+    tile: &'a Tile<'v>,
+    lanes: &'a mut T,
     sees: Sees,
+}
+
+impl<T> Tiles<T> for OneTile<'_, '_, T> {
+    #[inline(always)]
+    fn for_each(&mut self, mut f: impl FnMut(&Tile<'_>, &mut T, &mut Sees)) {
+        f(self.tile, self.lanes, &mut self.sees);
+    }
+}
+
+impl<T> Tiles<T> for &mut [(Tile<'_>, T, Sees)] {
+    #[inline(always)]
+    fn for_each(&mut self, mut f: impl FnMut(&Tile<'_>, &mut T, &mut Sees)) {
+        for (tile, lanes, sees) in &mut **self {
+            f(tile, lanes, sees);
+        }
+    }
 }
 
 /// What the queries of a tile see of a block of keys.
@@ -561,22 +582,28 @@ impl FlashAttention<'_, '_> {
         &mut self,
         blocks: &Blocks<'_, impl Elements + Copy>,
         widened: &mut [f32],
-        tiles: &mut [TileInLanes<'_, T>],
+        mut tiles: impl Tiles<T>,
     ) {
-        let (mut start, mut end) = (usize::MAX, 0);
-        for TileInLanes { tile, .. } in &*tiles {
-            start = start.min(tile.any_visible.start);
-            end = end.max(tile.any_visible.end);
-        }
+        let (mut first, mut start, mut end) = (usize::MAX, usize::MAX, 0);
+        tiles.for_each(
+            #[inline(always)]
+            |tile, _, _| {
+                first = first.min(tile.first);
+                start = start.min(tile.any_visible.start);
+                end = end.max(tile.any_visible.end);
+            },
+        );
+        let head = first.checked_div(self.queries_per_kv_head).unwrap_or(0);
         let (mut from, end) = (start / KEY_BLOCK, end.div_ceil(KEY_BLOCK));
         // The sink is a state of its own, without blocks.
         let mut to = if self.has_sinks() { from } else { blocks.end_of_span(from) };
         loop {
-            self.for_each_block(blocks, from..to.min(end), widened, tiles);
+            self.for_each_block(blocks, head, from..to.min(end), widened, &mut tiles);
             let is_last = to >= end;
-            for TileInLanes { tile, lanes, .. } in &mut *tiles {
-                lanes.end_span(self, tile, is_last);
-            }
+            tiles.for_each(
+                #[inline(always)]
+                |tile, lanes, _| lanes.end_span(self, tile, is_last),
+            );
             if is_last {
                 return;
             }
@@ -588,22 +615,24 @@ impl FlashAttention<'_, '_> {
     fn for_each_block<T: LaneLayout>(
         &self,
         blocks: &Blocks<'_, impl Elements + Copy>,
+        head: usize,
         numbers: Range<usize>,
         widened: &mut [f32],
-        tiles: &mut [TileInLanes<'_, T>],
+        tiles: &mut impl Tiles<T>,
     ) {
-        let first_query = tiles.first().map_or(0, |first| first.tile.first);
-        let head = first_query.checked_div(self.queries_per_kv_head).unwrap_or(0);
         for number in numbers {
             let first = blocks.first_key(number);
             // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
             let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK - first % KEY_BLOCK);
             let keys = first..first + count;
             let mut is_visible = false;
-            for TileInLanes { tile, sees, .. } in &mut *tiles {
-                *sees = self.sees(tile, &keys);
-                is_visible |= *sees != Sees::Nothing;
-            }
+            tiles.for_each(
+                #[inline(always)]
+                |tile, _, sees| {
+                    *sees = self.sees(tile, &keys);
+                    is_visible |= *sees != Sees::Nothing;
+                },
+            );
             if !is_visible {
                 continue;
             }
@@ -626,37 +655,42 @@ impl FlashAttention<'_, '_> {
                     Operands::Elements { elements: *elements, block, rows, widened }
                 }
             };
-            for TileInLanes { tile, lanes, sees } in &mut *tiles {
-                if *sees == Sees::Nothing {
-                    continue;
-                }
-                operands.score(lanes);
-                if let Some(score_mod) = self.score_mod {
-                    lanes.score_mod(score_mod, keys.start, self.queries_of(tile), None);
-                }
-                if *sees == Sees::Part {
-                    lanes.mask(keys.start, tile.visible, false);
-                }
-                lanes.weigh();
-                operands.scale_weights(lanes);
-            }
+            tiles.for_each(
+                #[inline(always)]
+                |tile, lanes, sees| {
+                    if *sees == Sees::Nothing {
+                        return;
+                    }
+                    operands.score(lanes);
+                    if let Some(score_mod) = self.score_mod {
+                        lanes.score_mod(score_mod, keys.start, self.queries_of(tile), None);
+                    }
+                    if *sees == Sees::Part {
+                        lanes.mask(keys.start, tile.visible, false);
+                    }
+                    lanes.weigh();
+                    operands.scale_weights(lanes);
+                },
+            );
             operands.end_keys();
-            for TileInLanes { tile, lanes, sees } in &mut *tiles {
-                if *sees == Sees::Nothing {
-                    continue;
-                }
-                let are_all_visible = *sees == Sees::All && self.score_mod.is_none();
-                if are_all_visible || operands.values_are_finite(lanes) {
-                    operands.add_values(lanes, true);
-                    continue;
-                }
-                if let Some(score_mod) = self.score_mod {
-                    let fill = Some(masked_fill(true));
-                    lanes.score_mod(score_mod, keys.start, self.queries_of(tile), fill);
-                }
-                lanes.mask(keys.start, tile.visible, true);
-                operands.add_values(lanes, false);
-            }
+            tiles.for_each(
+                #[inline(always)]
+                |tile, lanes, sees| {
+                    if *sees == Sees::Nothing {
+                        return;
+                    }
+                    let are_all_visible = *sees == Sees::All && self.score_mod.is_none();
+                    if are_all_visible || operands.values_are_finite(lanes) {
+                        return operands.add_values(lanes, true);
+                    }
+                    if let Some(score_mod) = self.score_mod {
+                        let fill = Some(masked_fill(true));
+                        lanes.score_mod(score_mod, keys.start, self.queries_of(tile), fill);
+                    }
+                    lanes.mask(keys.start, tile.visible, true);
+                    operands.add_values(lanes, false);
+                },
+            );
         }
     }
 

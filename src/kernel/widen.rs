@@ -79,6 +79,17 @@ impl Kernel for ScaleRows<'_> {
         token: V::Token,
     ) {
         let Self { scales, mut to } = self;
+        if const { L == 1 } {
+            for row in 0..to.rows() {
+                let scale = scales.get(row, 0).unwrap_or(0.0);
+                for col in 0..to.cols() {
+                    if let Some(x) = to.get_mut(row, col) {
+                        *x *= scale;
+                    }
+                }
+            }
+            return;
+        }
         // Where the queries are in rows, one vector has the scales of as many keys.
         let is_transposed = to.row_stride() == 1;
         if is_transposed {
