@@ -5,8 +5,9 @@ use std::{env, hint::black_box};
 use sdpa::Backend;
 
 use crate::{
+    aligned::Aligned,
     jobs::{Inputs, Job, Truth},
-    limits::{Aligned, PEAK_FLOP, load_both, peak},
+    limits::{PEAK_FLOP, load_both, peak},
     peers::{Call, Kind, Peer},
     rounds::{Times, in_turns},
 };

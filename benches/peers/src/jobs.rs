@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    limits::Aligned,
+    aligned::Aligned,
     tests::{
         cases::Rng,
         grid::Grid,

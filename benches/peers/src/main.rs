@@ -8,6 +8,8 @@
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the limits of other cores are not measured: see benches/floors/limits.rs");
 
+#[path = "../../aligned.rs"]
+mod aligned;
 mod chart;
 mod compare;
 #[path = "../../floors/cpu.rs"]

@@ -8,8 +8,9 @@ use core_affinity::CoreId;
 use sdpa::{Attention, Error, HeadsMut, HeadsRef};
 
 use crate::{
+    aligned::Aligned,
     compare::vector_backends,
-    limits::{Aligned, PEAK_FLOP, peak},
+    limits::{PEAK_FLOP, peak},
     peers::Call,
     report::{self, percent, seconds},
     rounds::{Times, in_turns},

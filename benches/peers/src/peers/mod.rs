@@ -176,7 +176,7 @@ fn composed<'a, L: Library>(
     };
     let mut product = L::product(Product { m: tokens, n: count, k: dim, strides })?;
     let mut weighted_sum = L::product(Product { m: tokens, n: dim, k: count, strides: [dim, 1] })?;
-    let mut grid = crate::limits::Aligned::new((tokens * count).next_multiple_of(16), 0.0);
+    let mut grid = crate::aligned::Aligned::new((tokens * count).next_multiple_of(16), 0.0);
     let scale = 1.0 / (dim as f32).sqrt();
     Some(repeated(move || {
         let grid = &mut grid.floats_mut()[..tokens * count];

@@ -9,8 +9,8 @@ use sdpa::{
 
 use super::{Call, Kind, Peer, repeated};
 use crate::{
+    aligned::Aligned,
     jobs::{self, Along, Inputs, Job, Stored},
-    limits::Aligned,
 };
 
 pub(crate) struct Ours {

@@ -11,8 +11,8 @@ use sdpa_capi::{
 
 use super::{Call, Kind, Peer, repeated};
 use crate::{
+    aligned::Aligned,
     jobs::{self, Along, Inputs, Job, Stored},
-    limits::Aligned,
 };
 
 pub(super) struct OursFromC;
