@@ -15,7 +15,7 @@ import sdpa
 from conftest import ROOT
 from sdpa import _library
 
-# Microseconds, on a quiet core; SDPA_SLACK multiplies it.
+# Microseconds, on a core where `yardstick` takes one; SDPA_SLACK multiplies it.
 LIMIT = 4.0 * float(os.environ.get("SDPA_SLACK", "2"))
 
 PROGRAM = """
@@ -56,11 +56,19 @@ def in_c(tmp_path: Path) -> float:
     return float(subprocess.run([tmp_path / "call"], check=True, capture_output=True, text=True).stdout) * 1e6
 
 
+def yardstick() -> Any:
+    """What calls consist of: tuples and a new array. About a microsecond on a quiet core of Emerald Rapids."""
+    for i in range(20):
+        _ = (i, i, i)
+    return np.empty((8, 64), np.float32)
+
+
 def test_a_call_costs_little_beyond_that_of_c(in_c: float, floats: Any, capsys: pytest.CaptureFixture[str]) -> None:
     q, k, v = floats(8, 64), floats(8, 64), floats(8, 64)
     out = q.copy()
     heads, bias, keep = floats(1, 8, 64), floats(8, 8), np.ones((8, 8), bool)
     calls = {
+        "yardstick": yardstick,
         "attention": lambda: sdpa.attention(q, k, v),
         "attention of heads": lambda: sdpa.attention(heads, heads, heads),
         "attention, masks": lambda: sdpa.attention(q, k, v, bias=bias, attn_mask=keep),
@@ -74,4 +82,4 @@ def test_a_call_costs_little_beyond_that_of_c(in_c: float, floats: Any, capsys: 
     best = {name: min(timeit.repeat(call, number=200, repeat=500)) * 5e3 for name, call in calls.items()}
     with capsys.disabled():
         print(f"\nus: attention in C {in_c:.2f};", "; ".join(f"{name} {time:.2f}" for name, time in best.items()))
-    assert best["attention"] - in_c < LIMIT
+    assert best["attention"] - in_c < LIMIT * max(1, best["yardstick"])
