@@ -608,6 +608,9 @@ impl<'a> Attention<'a> {
     }
 
     fn score_mods(&self, backend: Backend, first: usize, origin: [usize; 2]) -> WithSlopes<'_> {
+        // Exact: each is a number of tokens in memory, or a position that is an `isize`.
+        let [plus, minus] = origin.map(|at| at as isize);
+        let origin = plus.wrapping_sub(minus);
         WithSlopes { others: ScoreMods { options: self, backend, first }, origin }
     }
 
@@ -671,8 +674,8 @@ struct ScoreMods<'a> {
 /// The slopes too.
 struct WithSlopes<'a> {
     others: ScoreMods<'a>,
-    /// As in [`Attention::visible`].
-    origin: [usize; 2],
+    /// The position of query 0 before the offset is added.
+    origin: isize,
 }
 
 fn as_score_mod<'a>(score_mods: &'a WithSlopes<'a>) -> &'a dyn ScoreMod {
@@ -750,8 +753,7 @@ impl ScoreMod for WithSlopes<'_> {
         self.others.apply(key, queries, fill, scores.view_mut());
         let ScoreMods { options, backend, .. } = self.others;
         let (Some(slopes), None) = (options.slopes, fill) else { return };
-        let [plus, minus] = self.origin.map(|at| at as i64);
-        let position = (plus - minus).saturating_add(options.query_offset as i64);
+        let position = (self.origin as i64).saturating_add(options.query_offset as i64);
         for (head, _, tokens) in queries.heads() {
             let Ok((scores_of_head, others)) = scores.split_columns(tokens.len()) else { return };
             scores = others;

@@ -249,8 +249,8 @@ impl<K: Side, V: Side> Elements for KeysAndValues<'_, K, V> {
     }
 }
 
-/// A view of the elements as floats: `of` itself or a copy in `to`, made unless it is ready, whose rows or columns are contiguous like those of
-/// `of`.
+/// A view of the elements as floats: `of` itself, or a copy in `to`, which is made unless it is ready. Its rows or columns
+/// are contiguous like those of `of`.
 fn widened<'t, E: Element>(
     backend: Backend,
     of: MatrixRef<'t, E>,

@@ -24,7 +24,7 @@ pub use crate::kernel::rotate::Pairs;
 /// let mut memory = [0.0; RotaryTable::floats(100, 32)];
 /// let table = RotaryTable::new(10_000.0, 32, 0..100, &mut memory)?;
 /// assert_eq!(table.cosines().get(0, 5), Some(1.0)); // position 0 does not turn
-/// assert_eq!(table.sines().get(3, 0), Some(3.0_f32.sin())); // θ(0) is 1
+/// assert_eq!(table.sines().get(3, 0), Some(3.0_f64.sin() as f32)); // θ(0) is 1
 /// # Ok::<(), sdpa::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]

@@ -300,7 +300,7 @@ impl<E: Elements + Copy> OverBlocks<'_, '_, E> {
                     attention.out.cols(),
                     C * L,
                 );
-                // None is 0, as no width is.
+                // `chunks_mut` takes no 0; the widths are not 0.
                 let lengths = lengths.map(|length| length.max(1));
                 let tiles = queries.len().div_ceil(C * L);
                 if let Some([packed, scores, acc]) =

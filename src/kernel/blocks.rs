@@ -229,7 +229,7 @@ impl<'a> AnyRows<'a> {
 /// The floats of widened keys or values.
 pub(crate) struct Widened<'a> {
     pub(crate) floats: &'a mut [f32],
-    /// Whether they are those that are asked for.
+    /// Whether they already hold the keys or values of the block.
     pub(crate) is_ready: bool,
 }
 

@@ -24,7 +24,7 @@
 //! # Attention: blocks and spans of keys
 //!
 //! A score is the chain above, times its scale if the key is of `I8`, then `cap * tanh(s / cap)`, then `s + bias`, then
-//! `mul_add(distance, -slope, s)` with the distance as a float, then −∞ where it is masked. Keys
+//! `mul_add(distance, -slope, s)` with the distance rounded to a float, then −∞ where it is masked. Keys
 //! are split into spans of [`SPAN`](super::mask::SPAN) and these into blocks of
 //! [`KEY_BLOCK`](super::mask::KEY_BLOCK), counted from absolute key 0. Each span has a state of its own: the
 //! largest score `m`, its whole number `N`, `sum` and `acc`. It begins with `m = −∞` and sums of 0. For each

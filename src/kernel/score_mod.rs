@@ -70,7 +70,7 @@ impl Kernel for AddBias<'_> {
 /// `score = score - slope · distance` (ALiBi). Distances count up to 2³⁰.
 pub(crate) struct SubtractSlope<'a> {
     pub(crate) slope: f32,
-    /// The position of query 0 less that of key 0. Less or more the rows and columns it is an `i64` too.
+    /// The position of query 0 minus that of key 0. Adding or subtracting a row and a column does not overflow.
     pub(crate) offset: i64,
     pub(crate) scores: MatrixMut<'a>,
 }
