@@ -58,6 +58,7 @@ pub struct Attention<'a> {
     scale: Option<f32>,
     causal: bool,
     window: [usize; 2],
+    keep_first: usize,
     query_offset: isize,
     sink: f32,
     sinks: Option<&'a [f32]>,
@@ -125,6 +126,7 @@ impl<'a> Attention<'a> {
             scale: None,
             causal: false,
             window: [usize::MAX; 2],
+            keep_first: 0,
             query_offset: 0,
             sink: f32::NEG_INFINITY,
             sinks: None,
@@ -184,6 +186,17 @@ impl<'a> Attention<'a> {
     #[must_use]
     pub const fn window(self, left: usize, right: usize) -> Self {
         Self { window: [left, right], ..self }
+    }
+
+    /// Keeps the first keys visible (attention sinks; Xiao et al., *Efficient streaming language models*, 2024): the
+    /// keys at positions less than `keys` are visible before the [`window`](Self::window) too. Its right end and the
+    /// causal mask hide them as others.
+    ///
+    /// A cache has its own number of them ([`KvCache::keep_first`](crate::KvCache::keep_first)): a call with another
+    /// number than that or 0 is refused.
+    #[must_use]
+    pub const fn keep_first(self, keys: usize) -> Self {
+        Self { keep_first: keys, ..self }
     }
 
     /// Sets a boolean mask: keys × queries, 0 where a key is masked. A [`MatrixRef`] is one mask for all heads, a
@@ -415,7 +428,7 @@ impl<'a> Attention<'a> {
         let flags = self.may_mask(0).then(Flags::read);
         backend.scores(keys, queries, self.scale, out.view_mut())?;
         if let Some(as_score_mod) = self.score_mod {
-            let score_mods = self.score_mods(backend, 0, [0, 0]);
+            let score_mods = self.score_mods(backend, NONE_DROPPED, [0, 0]);
             let queries = Queries::of_one_head(out.cols());
             as_score_mod(&score_mods).apply(0, queries, None, out.view_mut());
         }
@@ -444,7 +457,7 @@ impl<'a> Attention<'a> {
         backend.softmax_columns_with_sink(sink, out.view_mut());
         // A NaN makes its whole column NaN, the masked weights too: they become +0 again.
         if let Some(as_score_mod) = self.score_mod {
-            let score_mods = self.score_mods(backend, 0, [0, 0]);
+            let score_mods = self.score_mods(backend, NONE_DROPPED, [0, 0]);
             let queries = Queries::of_one_head(out.cols());
             as_score_mod(&score_mods).apply(0, queries, Some(0.0), out.view_mut());
         }
@@ -458,7 +471,7 @@ impl<'a> Attention<'a> {
         queries: MatrixRef<'_>,
     ) -> Result<(Backend, VisibleKeys), Error> {
         let backend = self.check(keys.rows(), queries.rows(), 1)?;
-        Ok((backend, self.visible([0, keys.rows()], [0, 0])))
+        Ok((backend, self.visible([0, keys.rows()], [0, self.keep_first], [0, 0])))
     }
 
     /// Checks all arguments, then runs the kernel over the given keys and values.
@@ -514,7 +527,7 @@ impl<'a> Attention<'a> {
         let held = blocks.held();
         // With a cache, the last query has the position of the newest key.
         let origin = if blocks.ring.is_some() { [held[1], tokens] } else { [0, 0] };
-        let score_mods = self.score_mods(backend, held[0], origin);
+        let score_mods = self.score_mods(backend, blocks.dropped(), origin);
         let flags = self.may_mask(held[0]).then(Flags::read);
         let mut write_log_sum_exp = log_sum_exp.map(|(out, logarithm)| {
             move |at: usize, sums: Sums<'_>| {
@@ -527,7 +540,7 @@ impl<'a> Attention<'a> {
             queries,
             queries_per_kv_head: heads / blocks.heads().max(1) * tokens,
             scale: self.scale.unwrap_or_else(|| default_scale(queries.cols())),
-            visible: self.visible(held, origin),
+            visible: self.visible(held, [0, self.kept(blocks)], origin),
             score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
             sink: self.sink,
             sinks: self.sinks.unwrap_or_default(),
@@ -557,8 +570,10 @@ impl<'a> Attention<'a> {
         if !agree || dim == 0 || value_dim == 0 {
             return Err(Error::Shape);
         }
-        let [first, end] = blocks.held();
-        let backend = self.check(end - first, queries.rows(), heads)?;
+        let backend = self.check(blocks.count(), queries.rows(), heads)?;
+        if ![0, self.kept(blocks)].contains(&self.keep_first) {
+            return Err(Error::Option);
+        }
         let needed = match blocks.data {
             Data::Floats(_) => Self::workspace(dim, value_dim),
             Data::Elements(_) => Self::elements_workspace(dim, value_dim),
@@ -607,18 +622,35 @@ impl<'a> Attention<'a> {
             || first > 0
     }
 
-    fn score_mods(&self, backend: Backend, first: usize, origin: [usize; 2]) -> WithSlopes<'_> {
+    /// The number of first keys that stay visible.
+    #[inline(always)]
+    fn kept<E: Elements>(&self, blocks: &Blocks<'_, E>) -> usize {
+        blocks.ring.map_or(self.keep_first, |ring| ring.kept)
+    }
+
+    fn score_mods(
+        &self,
+        backend: Backend,
+        dropped: Range<usize>,
+        origin: [usize; 2],
+    ) -> WithSlopes<'_> {
         // Exact: each is a number of tokens in memory, or a position that is an `isize`.
         let [plus, minus] = origin.map(|at| at as isize);
         let origin = plus.wrapping_sub(minus);
-        WithSlopes { others: ScoreMods { options: self, backend, first }, origin }
+        WithSlopes { others: ScoreMods { options: self, backend, dropped }, origin }
     }
 
-    /// The visible keys among `keys`, if query 0 has position `plus - minus` before the offset is added.
-    fn visible(&self, keys: [usize; 2], [plus, minus]: [usize; 2]) -> VisibleKeys {
+    /// The visible keys among `keys` and those that are `kept`, if query 0 has position `plus - minus` before the offset
+    /// is added.
+    fn visible(
+        &self,
+        keys: [usize; 2],
+        kept: [usize; 2],
+        [plus, minus]: [usize; 2],
+    ) -> VisibleKeys {
         let [left, right] = self.window;
         let right = if self.causal { 0 } else { right };
-        VisibleKeys::new(keys, [plus, minus], self.query_offset, [left, right])
+        VisibleKeys::new(keys, kept, [plus, minus], self.query_offset, [left, right])
     }
 }
 
@@ -667,8 +699,8 @@ pub(crate) const LOGARITHM: Logarithm = |backend, sums, out| backend.run(LogSumE
 struct ScoreMods<'a> {
     options: &'a Attention<'a>,
     backend: Backend,
-    /// The key whose bias and keep are row 0.
-    first: usize,
+    /// The keys that bias and keep have no rows for.
+    dropped: Range<usize>,
 }
 
 /// The slopes too.
@@ -687,9 +719,14 @@ fn with_slopes<'a>(score_mods: &'a WithSlopes<'a>) -> &'a dyn ScoreMod {
 }
 
 impl ScoreMods<'_> {
-    /// The rows of bias and keep for these keys.
-    fn rows(&self, keys: Range<usize>) -> Range<usize> {
-        keys.start.saturating_sub(self.first)..keys.end.saturating_sub(self.first)
+    /// The keys among these that are held, before and after those that were dropped, and their rows of bias and keep.
+    fn runs(&self, keys: &Range<usize>) -> [(Range<usize>, Range<usize>); 2] {
+        let dropped = &self.dropped;
+        let before = keys.start..keys.end.min(dropped.start);
+        let after = keys.start.max(dropped.end)..keys.end;
+        let row = |key: usize| key.saturating_sub(dropped.len());
+        let rows = row(after.start)..row(after.end);
+        [(before.clone(), before), (after, rows)]
     }
 }
 
@@ -708,14 +745,16 @@ fn part<'a, T: Copy>(
 
 impl ScoreMod for ScoreMods<'_> {
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
-        let rows = self.rows(keys);
+        let runs = self.runs(&keys);
         let Attention { bias, keep, .. } = self.options;
         queries.heads().all(|of_head| {
-            let is_dropped =
-                |of: &Keep<'_>| (of.functions.masks_all)(part(&of.keep, &rows, &of_head));
-            let is_biased =
-                |of: &Bias<'_>| (of.functions.masks_all)(part(&of.bias, &rows, &of_head));
-            keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
+            runs.iter().filter(|(keys, _)| !keys.is_empty()).all(|(_, rows)| {
+                let is_dropped =
+                    |of: &Keep<'_>| (of.functions.masks_all)(part(&of.keep, rows, &of_head));
+                let is_biased =
+                    |of: &Bias<'_>| (of.functions.masks_all)(part(&of.bias, rows, &of_head));
+                keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
+            })
         })
     }
 
@@ -724,20 +763,25 @@ impl ScoreMod for ScoreMods<'_> {
         if let (Some(Softcap { cap, apply }), None) = (softcap, fill) {
             apply(self.backend, *cap, scores.view_mut());
         }
-        let dropped = self.first.saturating_sub(key);
-        let rows = self.rows(key + dropped..key + scores.rows());
-        let Ok((_, mut rest)) = scores.split_rows(dropped) else { return };
-        for of_head in queries.heads() {
-            let Ok((mut scores, others)) = rest.split_columns(of_head.2.len()) else { return };
-            rest = others;
-            if let Some(of) = bias {
-                let bias = part(&of.bias, &rows, &of_head);
-                (of.functions.apply)(self.backend, bias, fill, &mut scores);
+        for (keys, rows) in self.runs(&(key..key + scores.rows())) {
+            if keys.is_empty() {
+                continue;
             }
-            if let Some(of) = keep {
-                let keep = part(&of.keep, &rows, &of_head);
-                let fill = fill.unwrap_or(f32::NEG_INFINITY);
-                (of.functions.mask_dropped)(keep, fill, &mut scores);
+            let run = scores.view_mut().split_rows(keys.start - key);
+            let run = run.and_then(|(_, run)| run.split_rows(keys.len()));
+            let Ok((mut rest, _)) = run else { return };
+            for of_head in queries.heads() {
+                let Ok((mut scores, others)) = rest.split_columns(of_head.2.len()) else { return };
+                rest = others;
+                if let Some(of) = bias {
+                    let bias = part(&of.bias, &rows, &of_head);
+                    (of.functions.apply)(self.backend, bias, fill, &mut scores);
+                }
+                if let Some(of) = keep {
+                    let keep = part(&of.keep, &rows, &of_head);
+                    let fill = fill.unwrap_or(f32::NEG_INFINITY);
+                    (of.functions.mask_dropped)(keep, fill, &mut scores);
+                }
             }
         }
     }
@@ -765,6 +809,9 @@ impl ScoreMod for WithSlopes<'_> {
     }
 }
 
+/// The keys that were dropped: none.
+const NONE_DROPPED: Range<usize> = 0..0;
+
 /// Writes `fill` where the causal mask or the window hides a key from a query: two runs in each column.
 fn mask_invisible(visible: VisibleKeys, fill: f32, mut scores: MatrixMut<'_>) {
     if scores.is_empty() {
@@ -772,7 +819,8 @@ fn mask_invisible(visible: VisibleKeys, fill: f32, mut scores: MatrixMut<'_>) {
     }
     for token in 0..scores.cols() {
         let visible_keys = visible.range(token);
-        for key in (0..visible_keys.start).chain(visible_keys.end..scores.rows()) {
+        let [_, end_of_kept] = visible.kept;
+        for key in (end_of_kept..visible_keys.start).chain(visible_keys.end..scores.rows()) {
             if let Some(score) = scores.get_mut(key, token) {
                 *score = fill;
             }

@@ -26,12 +26,15 @@ use storage::{Sizes, Slices, append, of_keys, of_values};
 pub const KEY_BLOCK: usize = STORAGE_BLOCK;
 
 /// The state of a KV cache: the number of keys ever appended, which is the position of the next key, and
-/// the number of keys dropped, which is the position of the oldest key held.
+/// the number of keys dropped, which is the position of the oldest key held; with kept keys, of the oldest behind
+/// those.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct CachePositions {
     appended: u64,
+    /// 0, or greater than `kept`.
     dropped: u64,
+    kept: usize,
 }
 
 impl CachePositions {
@@ -42,7 +45,21 @@ impl CachePositions {
     ///
     /// [`Error::Shape`] if more keys were dropped than appended.
     pub const fn new(appended: u64, dropped: u64) -> Result<Self, Error> {
-        if dropped > appended { Err(Error::Shape) } else { Ok(Self { appended, dropped }) }
+        if dropped > appended { Err(Error::Shape) } else { Ok(Self { appended, dropped, kept: 0 }) }
+    }
+
+    /// These positions in a cache that [keeps its first keys](KvCache::keep_first).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Position`] if some of those were dropped, or positions exceed `isize::MAX`.
+    pub const fn keeping(self, keys: usize) -> Result<Self, Error> {
+        let Self { appended, dropped, .. } = self;
+        let are_kept = dropped == 0 || dropped > keys as u64;
+        if keys > 0 && !(are_kept && appended <= LARGEST && keys as u64 <= LARGEST) {
+            return Err(Error::Position);
+        }
+        Ok(Self { kept: keys, ..self })
     }
 
     // What the C library calls; not part of the API.
@@ -50,8 +67,9 @@ impl CachePositions {
     /// Whether `blocks` blocks have room for these keys.
     #[doc(hidden)]
     pub fn fits(self, blocks: usize) -> bool {
-        let used = self.appended.div_ceil(STORED) - self.dropped / STORED;
-        usize::try_from(used).is_ok_and(|used| used <= blocks)
+        let pinned = self.pinned();
+        let stored = self.appended.max(pinned).div_ceil(STORED) - self.first_stored() / STORED;
+        usize::try_from(stored + pinned / STORED).is_ok_and(|used| used <= blocks)
     }
 
     #[doc(hidden)]
@@ -64,19 +82,41 @@ impl CachePositions {
         self.dropped
     }
 
+    #[doc(hidden)]
+    pub const fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// See [`KvCache::keep_first`].
+    #[doc(hidden)]
+    pub fn keep_first(&mut self, keys: usize, blocks: usize) -> Result<(), Error> {
+        if self.dropped > 0 && keys != self.kept {
+            return Err(Error::Position);
+        }
+        let keeping = self.keeping(keys)?;
+        if !keeping.fits(blocks) {
+            return Err(Error::Capacity);
+        }
+        *self = keeping;
+        Ok(())
+    }
+
     /// See [`KvCache::truncate`].
     #[doc(hidden)]
     pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
         if len > self.len() {
             return Err(Error::Position);
         }
-        self.appended = self.dropped + len as u64;
-        Ok(())
+        let between = if len < self.kept { 0 } else { self.dropped_keys() };
+        self.truncate_to(between + len as u64)
     }
 
     /// See [`KvCache::truncate_to`].
     #[doc(hidden)]
     pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
+        if self.kept > 0 && position <= self.kept as u64 {
+            self.dropped = 0; // only kept keys are left
+        }
         if !(self.dropped..=self.appended).contains(&position) {
             return Err(Error::Position);
         }
@@ -84,27 +124,46 @@ impl CachePositions {
         Ok(())
     }
 
-    /// See [`KvCache::slide`]. Returns by how many keys those with storage then move to the front of it, a multiple of
-    /// [`KEY_BLOCK`], and their number.
+    /// See [`KvCache::slide`]. Returns the number of pinned keys, behind which keys with storage then move to the front
+    /// of it, by how many keys they move, which are multiples of [`KEY_BLOCK`], and their number.
     #[doc(hidden)]
-    pub fn slide(&mut self, len: usize) -> Option<[usize; 2]> {
+    pub fn slide(&mut self, len: usize) -> Option<[usize; 3]> {
         let first = self.first_stored();
-        let oldest = self.appended.saturating_sub(len as u64);
-        self.dropped = self.dropped.max(oldest);
+        let oldest = self.appended.saturating_sub(len.saturating_sub(self.kept) as u64);
+        if oldest > self.kept as u64 {
+            self.dropped = self.dropped.max(oldest);
+        }
         let stored = self.first_stored();
         let moves = !IS_RING && stored > first;
-        moves.then(|| [(stored - first) as usize, (self.appended - stored) as usize])
+        moves.then(|| {
+            // Only pinned keys may be left.
+            let count = self.appended.saturating_sub(stored);
+            [self.pinned(), stored - first, count].map(|keys| keys as usize)
+        })
+    }
+
+    /// The number of keys dropped.
+    const fn dropped_keys(self) -> u64 {
+        self.dropped.saturating_sub(self.kept as u64)
+    }
+
+    /// The number of keys in the blocks of the kernel that hold kept ones; those blocks are never dropped.
+    const fn pinned(self) -> u64 {
+        (self.kept as u64).div_ceil(BLOCK) * BLOCK
     }
 
     /// The number of keys held. The cast is exact if they [fit](Self::fits) into a cache.
     const fn len(self) -> usize {
-        (self.appended - self.dropped) as usize
+        (self.appended - self.dropped_keys()) as usize
     }
 
     /// The number of spans with keys held. The cast is exact like that of [`len`](Self::len).
     const fn spans(self) -> usize {
-        let Self { appended, dropped } = self;
-        if appended == dropped { 0 } else { (appended.div_ceil(SPAN) - dropped / SPAN) as usize }
+        let Self { appended, dropped, kept } = self;
+        let kept = if dropped == 0 { 0 } else { (kept as u64).div_ceil(SPAN) };
+        let before = if dropped / SPAN > kept { dropped / SPAN } else { kept };
+        let others = if appended == dropped { 0 } else { appended.div_ceil(SPAN) - before };
+        (kept + others) as usize
     }
 
     /// The keys held in a cache of `blocks` blocks.
@@ -115,6 +174,8 @@ impl CachePositions {
         let index = |position: u64| (position - first_block * BLOCK) as usize;
         Ring {
             blocks,
+            kept: self.kept,
+            pinned: (self.pinned() / BLOCK) as usize,
             first: if IS_RING { slot(first_block, blocks) } else { 0 },
             keys: [index(self.dropped), index(self.appended)],
             first_stored: index(self.first_stored()),
@@ -124,14 +185,19 @@ impl CachePositions {
 
     /// The block of the oldest key held, counted from position 0.
     const fn first_block(self) -> u64 {
-        self.dropped / BLOCK
+        if self.kept > 0 { 0 } else { self.dropped / BLOCK }
     }
 
-    /// The position of the first key that has storage.
+    /// The position of the first key that has storage, but for pinned ones.
     const fn first_stored(self) -> u64 {
-        self.dropped / STORED * STORED
+        let pinned = self.pinned();
+        let first = if self.dropped > pinned { self.dropped } else { pinned };
+        first / STORED * STORED
     }
 }
+
+/// The largest position in a cache with kept keys: they are counted from position 0, in `isize`.
+const LARGEST: u64 = isize::MAX as u64;
 
 /// The number of keys in a block of the kernel, in the type of positions.
 const BLOCK: u64 = mask::KEY_BLOCK as u64;
@@ -177,10 +243,17 @@ macro_rules! position_getters {
             self.$positions.appended
         }
 
-        /// The position of the oldest key held: the number of keys dropped and of those before the cache began.
+        /// The position of the oldest key held: the number of keys dropped and of those before the cache began. With
+        /// [kept](KvCache::keep_first) keys, the position of the oldest behind those once a key is dropped.
         #[inline]
         pub const fn dropped(&self) -> u64 {
             self.$positions.dropped
+        }
+
+        /// The number of first keys that are [kept](KvCache::keep_first).
+        #[inline]
+        pub const fn kept(&self) -> usize {
+            self.$positions.kept
         }
 
         /// The number of spans in which this cache holds keys: see [`run_spans`](KvCache::run_spans).
@@ -270,7 +343,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     /// that holds a later part of the keys.
     pub const fn starting_at(position: u64) -> Self {
         let mut cache = Self::EMPTY;
-        cache.positions = CachePositions { appended: position, dropped: position };
+        cache.positions = CachePositions { appended: position, dropped: position, kept: 0 };
         cache
     }
 }
@@ -286,7 +359,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
             values: [[[V::ZERO; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
             key_scales: [[K::NO_SCALE; KEY_BLOCK]; BLOCKS],
             value_scales: [[V::NO_SCALE; KEY_BLOCK]; BLOCKS],
-            positions: CachePositions { appended: 0, dropped: 0 },
+            positions: CachePositions { appended: 0, dropped: 0, kept: 0 },
         }
     };
 
@@ -322,14 +395,41 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
         self.view_mut().truncate_to(position)
     }
 
-    /// Drops the oldest keys until at most `len` are left (sliding window).
+    /// Keeps the first keys (attention sinks, as in streaming models): [`slide`](Self::slide) drops none of the `keys`
+    /// first ones, and every query sees them, as with [`Attention::keep_first`]. They take whole blocks of 64 keys.
+    ///
+    /// ```
+    /// use sdpa::{KEY_BLOCK, KvCache, Matrix};
+    ///
+    /// let mut cache = KvCache::<1, 1, { 256 / KEY_BLOCK }>::new();
+    /// cache.keep_first(4)?;
+    /// for _ in 0..10 {
+    ///     let tokens = Matrix::<64, 1>::ZERO;
+    ///     cache.append(tokens.view(), tokens.view())?;
+    ///     cache.slide(4 + 100); // the first 4 keys and the last 100
+    /// }
+    /// assert_eq!((cache.len(), cache.dropped(), cache.appended()), (104, 540, 640));
+    /// # Ok::<(), sdpa::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Position`] if keys were dropped already, or the cache began at another position than 0;
+    /// [`Error::Capacity`] if the blocks of these keys are more than the cache has. Nothing is changed then. Positions
+    /// of such a cache end at `isize::MAX`.
+    pub fn keep_first(&mut self, keys: usize) -> Result<(), Error> {
+        self.view_mut().keep_first(keys)
+    }
+
+    /// Drops the oldest keys until at most `len` are left (sliding window), those that are
+    /// [kept](Self::keep_first) included.
     pub fn slide(&mut self, len: usize) {
         self.view_mut().slide(len);
     }
 
     /// Removes all keys: the next key has position 0.
     pub fn clear(&mut self) {
-        self.positions = CachePositions::default();
+        self.positions = CachePositions { kept: self.positions.kept, ..CachePositions::default() };
     }
 
     /// Copies `other` into this cache. There is no `Clone`, because its result would pass through the stack.
@@ -515,16 +615,26 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
         self.positions.truncate_to(position)
     }
 
+    /// See [`KvCache::keep_first`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KvCache::keep_first`].
+    pub fn keep_first(&mut self, keys: usize) -> Result<(), Error> {
+        self.positions.keep_first(keys, self.sizes.blocks)
+    }
+
     /// See [`KvCache::slide`].
     pub fn slide(&mut self, len: usize) {
-        if let Some([by, count]) = self.positions.slide(len) {
+        if let Some([from, by, count]) = self.positions.slide(len) {
             let Sizes { dim, value_dim, .. } = self.sizes;
             for column in self.keys.chunks_mut(self.sizes.row().max(1)).take(dim) {
-                shift::<KEY_BLOCK, _>(column, by, count);
+                shift::<KEY_BLOCK, _>(column, from, by, count);
             }
-            shift::<KEY_BLOCK, _>(self.values, by * value_dim, count * value_dim);
-            shift::<KEY_BLOCK, _>(self.key_scales, by, count);
-            shift::<KEY_BLOCK, _>(self.value_scales, by, count);
+            let [values_from, values_by, values] = [from, by, count].map(|keys| keys * value_dim);
+            shift::<KEY_BLOCK, _>(self.values, values_from, values_by, values);
+            shift::<KEY_BLOCK, _>(self.key_scales, from, by, count);
+            shift::<KEY_BLOCK, _>(self.value_scales, from, by, count);
         }
     }
 

@@ -440,6 +440,9 @@ fn hidden_blocks_change_no_bit(backend: Backend) {
         let options = &mut case.options;
         let Some(offset) = options.offset.checked_add(before as isize) else { continue };
         options.offset = offset;
+        if options.keep_first > 0 {
+            options.keep_first += before;
+        }
         options.bias = options.bias.as_ref().map(|bias| bias.map(|of| pad(&of)));
         options.keep =
             options.keep.as_ref().map(|keep| keep.map(|of| padded(&of, [before, behind], 0)));

@@ -24,6 +24,7 @@ suite! {
     attends_with_more_queries_than_keys,
     bias_and_keep_have_one_row_per_key,
     large_positions_have_the_bits_of_small_ones,
+    keeps_its_first_keys_or_says_why_not,
     refuses_what_disagrees,
 }
 
@@ -34,16 +35,27 @@ const FOR_64: usize = 64 / KEY_BLOCK;
 struct History {
     keys: Grid,
     values: Grid,
+    /// The position of the oldest key that is not kept.
     dropped: usize,
+    kept: usize,
 }
 
 impl History {
     fn new(dim: usize, width: usize) -> Self {
-        Self { keys: Grid::zeros(0, dim), values: Grid::zeros(0, width), dropped: 0 }
+        Self { keys: Grid::zeros(0, dim), values: Grid::zeros(0, width), dropped: 0, kept: 0 }
     }
 
     fn len(&self) -> usize {
-        self.keys.rows - self.dropped
+        (0..self.keys.rows).filter(|&key| self.holds(key)).count()
+    }
+
+    fn holds(&self, key: usize) -> bool {
+        key >= self.dropped || key < self.kept
+    }
+
+    /// The row of a key among those held.
+    fn row(&self, key: usize) -> Option<usize> {
+        self.holds(key).then(|| (0..key).filter(|&key| self.holds(key)).count())
     }
 
     fn append(&mut self, keys: &Grid, values: &Grid) {
@@ -58,7 +70,14 @@ impl History {
         if len > self.len() {
             return Err(Error::Position);
         }
-        let rows = self.dropped + len;
+        // The position after the first `len` keys held; behind the dropped ones if nothing but kept keys is left.
+        let rows = match (0..self.keys.rows).filter(|&key| self.holds(key)).nth(len) {
+            Some(next) => next,
+            None => self.keys.rows,
+        };
+        if self.kept > 0 && rows <= self.kept {
+            self.dropped = 0;
+        }
         for grid in [&mut self.keys, &mut self.values] {
             grid.rows = rows;
             grid.data.truncate(rows * grid.cols);
@@ -67,7 +86,10 @@ impl History {
     }
 
     fn slide(&mut self, len: usize) {
-        self.dropped = self.keys.rows - len.min(self.len());
+        let oldest = self.keys.rows.saturating_sub(len.saturating_sub(self.kept));
+        if oldest > self.kept {
+            self.dropped = self.dropped.max(oldest);
+        }
     }
 
     /// Returns the position of the first query of a call.
@@ -78,11 +100,11 @@ impl History {
     /// Returns the options of the plain call: the same for the keys in the cache, the others masked, and
     /// positions counted from key 0.
     fn plain(&self, options: &Options, tokens: usize) -> Options {
-        let Self { dropped, .. } = *self;
-        let padded = |row: usize| row.checked_sub(dropped);
-        let held = || Mask::from(Grid::from_fn(self.len(), tokens, |_, _| 1));
+        let held: Vec<_> = (0..self.keys.rows).map(|key| self.row(key)).collect();
+        let padded = |key: usize| held[key];
+        let all = || Mask::from(Grid::from_fn(self.len(), tokens, |_, _| 1));
         let rows = self.keys.rows;
-        let keep = options.keep.clone().unwrap_or_else(held).map(|keep| {
+        let keep = options.keep.clone().unwrap_or_else(all).map(|keep| {
             Grid::from_fn(rows, tokens, |key, token| {
                 padded(key).map_or(0, |row| keep.at(row, token))
             })
@@ -95,7 +117,7 @@ impl History {
             })
         });
         let offset = options.offset + self.newest(tokens);
-        Options { keep: Some(keep), bias, offset, ..options.clone() }
+        Options { keep: Some(keep), bias, offset, keep_first: self.kept, ..options.clone() }
     }
 
     /// Attends over the cache and by the plain call, with any options and queries, and compares the bits.
@@ -114,6 +136,7 @@ impl History {
         // The plain call counts from key 0; its offset must fit an `isize`.
         let newest = self.newest(tokens);
         options.offset = options.offset.saturating_add(newest).saturating_sub(newest);
+        options.keep_first = rng.pick(&[0, self.kept]);
         let kind = Kind::any(rng);
         let queries: Vec<Grid> =
             (0..heads).map(|_| Grid::random(rng, kind, tokens, self.keys.cols)).collect();
@@ -179,8 +202,12 @@ fn random(rng: &mut Rng, kind: Kind, count: usize, [dim, width]: [usize; 2]) -> 
 
 /// Whether the cache has room for `count` more keys, by the definition in its documentation.
 fn has_room(history: &History, blocks: usize, count: usize) -> bool {
-    let held: std::collections::HashSet<usize> =
-        (history.dropped..history.keys.rows + count).map(|key| key / KEY_BLOCK).collect();
+    // Kept keys take whole blocks of 64.
+    let pinned = history.kept.next_multiple_of(64);
+    let held: std::collections::HashSet<usize> = (0..pinned.max(history.keys.rows + count))
+        .filter(|&key| key < pinned || key >= history.dropped)
+        .map(|key| key / KEY_BLOCK)
+        .collect();
     held.len() <= blocks
 }
 
@@ -192,13 +219,22 @@ fn has_the_bits_of_the_plain_call(backend: Backend) {
         let (dim, width, blocks) = (1 + rng.below(9), 1 + rng.below(9), 1 + rng.below(4 * FOR_64));
         let mut storage = Storage::new(dim, width, blocks);
         let mut history = History::new(dim, width);
+        let (few, many) = (rng.below(9), rng.below(200));
+        let kept = rng.pick(&[0, few, 64, many]);
+        let fits = kept.div_ceil(64) * FOR_64 <= blocks;
+        let result = storage.cache().keep_first(kept);
+        assert_eq!(result, if fits { Ok(()) } else { Err(Error::Capacity) });
+        history.kept = if fits { kept } else { 0 };
         for step in 0..20 {
-            let what = format!("{dim}, {width}, {blocks} blocks, step {step}");
+            let kept = history.kept;
+            let what = format!("{dim}, {width}, {blocks} blocks, {kept} kept, step {step}");
             let len = rng.below(history.len() + 20);
             match rng.below(8) {
                 0 => {
                     let mut cache = storage.cache();
-                    let position = cache.dropped() + len as u64;
+                    let between = cache.dropped().saturating_sub(history.kept as u64);
+                    let behind = if len < history.kept { 0 } else { between };
+                    let position = behind + len as u64;
                     let result = if rng.one_in(2) {
                         cache.truncate(len)
                     } else {
@@ -485,6 +521,50 @@ fn bias_and_keep_have_one_row_per_key(backend: Backend) {
             assert!(common::grid::is_untouched(&out.data));
         }
     }
+}
+
+fn keeps_its_first_keys_or_says_why_not(backend: Backend) {
+    let mut cache = KvCache::<2, 2, { 3 * FOR_64 }>::new();
+    let tokens = |count| Grid::random(&mut Rng::new(34), Kind::Ordinary, count, 2);
+    assert_eq!(cache.keep_first(3 * 64 + 1), Err(Error::Capacity));
+    assert_eq!(cache.keep_first(usize::MAX), Err(Error::Position));
+    assert_eq!(cache.kept(), 0);
+    assert_eq!(cache.keep_first(7), Ok(()));
+    let some = tokens(100);
+    cache.append(some.view(), some.view()).unwrap();
+    assert_eq!(cache.keep_first(5), Ok(()));
+    cache.slide(20);
+    assert_eq!((cache.len(), cache.dropped(), cache.kept()), (20, 85, 5));
+    assert_eq!(cache.keep_first(6), Err(Error::Position));
+    assert_eq!(cache.keep_first(5), Ok(()));
+    assert_eq!(cache.truncate_to(50), Err(Error::Position));
+
+    // A number of its own, or none: another one is refused.
+    let (query, mut out) = (tokens(1), Grid::zeros(1, 2));
+    let mut workspace = vec![0.0; Attention::workspace(2, 2)];
+    for (keys, result) in [(0, Ok(())), (5, Ok(())), (4, Err(Error::Option))] {
+        let attention = Attention::new().on(backend).keep_first(keys);
+        let got = cache.attend(&attention, query.view(), out.view_mut(), &mut workspace);
+        assert_eq!(got, result);
+    }
+    // Down to the first of them.
+    assert_eq!(cache.truncate(3), Ok(()));
+    assert_eq!((cache.len(), cache.dropped(), cache.appended()), (3, 0, 3));
+    assert_eq!(cache.keep_first(6), Ok(()));
+    cache.clear();
+    assert_eq!((cache.len(), cache.kept()), (0, 6));
+
+    let mut later = KvCache::<2, 2, { 3 * FOR_64 }>::starting_at(64);
+    assert_eq!(later.keep_first(1), Err(Error::Position));
+    let largest = isize::MAX as u64;
+    assert!(CachePositions::new(largest, largest).unwrap().keeping(5).is_ok());
+    assert_eq!(CachePositions::new(largest + 1, largest).unwrap().keeping(5), Err(Error::Position));
+    assert_eq!(CachePositions::new(9, 5).unwrap().keeping(5), Err(Error::Position));
+    let mut positions = CachePositions::new(largest, largest).unwrap().keeping(5).unwrap();
+    let mut storage = [0; 2].map(|_| vec![0.0; 2 * KEY_BLOCK * 3 * FOR_64]);
+    let [keys, values] = &mut storage;
+    let mut cache = KvCacheMut::new(keys, values, 2, 2, &mut positions).unwrap();
+    assert_eq!(cache.append(tokens(1).view(), tokens(1).view()), Err(Error::Position));
 }
 
 fn refuses_what_disagrees(backend: Backend) {

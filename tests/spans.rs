@@ -17,6 +17,7 @@ suite! {
     any_split_gives_the_bits_of_one_call,
     caches_give_the_bits_of_one_call,
     windows_that_begin_within_a_span,
+    caches_that_keep_their_first_keys,
     a_maximum_of_1e8_loses_nothing,
     a_state_without_keys_changes_no_bit,
     many_spans_in_any_order,
@@ -290,6 +291,7 @@ fn caches_give_the_bits_of_one_call(backend: Backend) {
     for _ in 0..400 {
         let keys = key_count(&mut rng);
         let mut case = Case::random(&mut rng, 1, keys);
+        case.options.keep_first = 0; // what a cache keeps
         let (_, _, states_of) = case.of_any(&mut rng);
         let (tokens, any) = (case.queries[0].rows, rng.below(keys + 1));
         let dropped = rng.pick(&[0, 0, any]);
@@ -320,6 +322,72 @@ fn caches_give_the_bits_of_one_call(backend: Backend) {
         }
         case.check_join(kin(backend, &mut rng), &mut rng, all, &want);
     }
+}
+
+/// A cache that keeps its first keys has the spans of those and of the newest, and no span between.
+fn caches_that_keep_their_first_keys(backend: Backend) {
+    let mut rng = Rng::new(64);
+    for (kept, keys, held) in [
+        (4, 700, 100),
+        (4, 5000, 100),
+        (64, 2048, 1024),
+        (1024, 4000, 1500),
+        (1100, 2100, 50),
+        (1030, 6200, 100),
+        (70, 3000, 0),
+    ] {
+        let tokens = rng.pick(&[1, 2, 9, 40]);
+        let [queries, k, v] =
+            [tokens, keys, keys].map(|rows| Grid::random(&mut rng, Kind::Ordinary, rows, 5));
+        let window = rng.pick(&[[usize::MAX, 0], [60, 0], [3000, 2]]);
+        let blocks = (kept + held) / KEY_BLOCK + 2 + 64 / KEY_BLOCK;
+        let mut storage = [0; 2].map(|_| vec![f32::NAN; blocks * 5 * KEY_BLOCK]);
+        let [to_keys, to_values] = &mut storage;
+        let mut positions = CachePositions::default();
+        let mut cache = KvCacheMut::new(to_keys, to_values, 5, 5, &mut positions).unwrap();
+        cache.keep_first(kept).unwrap();
+        for key in 0..keys {
+            let row = |of: &Grid| options::part(of, [key, key + 1], [0, 5]);
+            cache.append(row(&k).view(), row(&v).view()).unwrap();
+            cache.slide(kept + held);
+        }
+        let dropped = cache.dropped() as usize;
+        assert_eq!((cache.len(), dropped), (kept + held, keys - held));
+        let held = |key: usize| u8::from(key < kept || key >= dropped);
+        let of_all = Options {
+            window,
+            keep_first: kept,
+            offset: keys as isize - tokens as isize,
+            keep: Some(Grid::from_fn(keys, tokens, |key, _| held(key)).into()),
+            slopes: vec![0.01],
+            ..Options::new()
+        };
+        let want = by_run(backend, &of_all, [&queries, &k, &v]);
+        let of_cache = Options { offset: 0, keep: None, keep_first: 0, ..of_all.clone() };
+        let attention = of_cache.attention(backend);
+        let mut workspace = vec![0.0; Attention::workspace(5, 5)];
+        let spans = cache.spans();
+        let of_held: std::collections::HashSet<usize> =
+            (0..keys).filter(|&key| held(key) == 1).map(|key| key / SPAN).collect();
+        assert_eq!(spans, of_held.len());
+        let mut states = vec![f32::NAN; spans * tokens * Attention::state_floats(5)];
+        let view = cache.view();
+        view.run_spans(&attention, queries.view(), &mut states, &mut workspace).unwrap();
+        let mut out = Grid::zeros(tokens, 5);
+        attention.join(&states, out.view_mut(), None).unwrap();
+        assert_same_bits(&format!("{kept} kept of {keys}, {window:?}"), &out.data, &want.data);
+        view.attend(&attention, queries.view(), out.view_mut(), &mut workspace).unwrap();
+        assert_same_bits(&format!("{kept} kept of {keys}, one call"), &out.data, &want.data);
+    }
+}
+
+fn by_run(backend: Backend, options: &Options, [queries, keys, values]: [&Grid; 3]) -> Grid {
+    let mut out = Grid::zeros(queries.rows, values.cols);
+    let mut workspace = vec![0.0; Attention::workspace(queries.cols, values.cols)];
+    let attention = options.attention(backend);
+    let (q, k, v) = (queries.view(), keys.view(), values.view());
+    attention.run(q, k, v, out.view_mut(), &mut workspace).unwrap();
+    out
 }
 
 fn windows_that_begin_within_a_span(backend: Backend) {

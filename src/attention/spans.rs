@@ -164,12 +164,13 @@ impl Attention<'_> {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         let (heads, tokens) = (queries.heads(), queries.rows());
-        let (held, before) = (blocks.held(), blocks.keys_before());
-        let [first, end] = held;
-        let spans = if first < end { before.saturating_add(end).div_ceil(SPAN) } else { 0 };
+        let ([first, end], before) = (blocks.held(), blocks.keys_before());
+        let [kept_spans, spans] = blocks.spans();
+        let last_span = spans.end.max(kept_spans.end) as u64;
         let row = Self::state_floats(blocks.value_dim());
         let span_len = heads.checked_mul(tokens).and_then(|queries| queries.checked_mul(row));
-        let agree = span_len.and_then(|len| len.checked_mul(spans)) == Some(states.len());
+        let count = kept_spans.len() + spans.len();
+        let agree = span_len.and_then(|len| len.checked_mul(count)) == Some(states.len());
         let backend = self.check_call(queries, blocks, agree, workspace)?;
         let first_span = (first_key - before as u64) / SPAN as u64;
         let is_ring = blocks.ring.is_some();
@@ -177,25 +178,30 @@ impl Attention<'_> {
         // A query's position in a cache is relative to its newest key.
         let first_key = isize::try_from(first_key).or(if is_ring { Ok(0) } else { Err(()) });
         let (Ok(first_key), false) = (first_key, is_between) else { return Err(Error::Position) };
-        if first_span.saturating_add(spans as u64) > INDICES {
+        if first_span.saturating_add(last_span) > INDICES {
             return Err(Error::Position);
         }
-        let origin = if is_ring { [end, tokens] } else { [0, first_key.unsigned_abs()] };
-        let score_mods = self.score_mods(backend, first, origin);
+        // Keys and queries are counted from `first_key`; those of a cache are not.
+        let first_key = first_key.unsigned_abs();
+        let (origin, first_key) =
+            if is_ring { ([end, tokens], 0) } else { ([0, first_key], first_key) };
+        let kept = self.kept(blocks).saturating_sub(first_key);
+        let score_mods = self.score_mods(backend, blocks.dropped(), origin);
         let flags = self.may_mask(first).then(Flags::read);
         let (widened, workspace) = split_widened(queries.cols(), blocks, workspace);
-        let states = states.chunks_exact_mut(span_len.unwrap_or(0).max(1)).take(spans);
-        for (span, states) in states.enumerate() {
+        let states = states.chunks_exact_mut(span_len.unwrap_or(0).max(1));
+        for (span, states) in kept_spans.chain(spans).zip(states) {
             let index = index_parts(first_span + span as u64);
             let rows = HeadsMut::stacked(states, heads, tokens, row)?;
             let (mut headers, mut out) = rows.split_columns(HEADER)?;
-            let within =
-                |span: usize| span.saturating_mul(SPAN).saturating_sub(before).max(first).min(end);
+            let start = span.saturating_mul(SPAN).saturating_sub(before);
+            let end = (span + 1).saturating_mul(SPAN).saturating_sub(before).min(end);
+            let keys = [start.max(first).min(end), end];
             let attention = FlashAttention {
                 queries,
                 queries_per_kv_head: heads / blocks.heads().max(1) * tokens,
                 scale: self.scale.unwrap_or_else(|| default_scale(queries.cols())),
-                visible: self.visible([within(span), within(span + 1)], origin),
+                visible: self.visible(keys, [start, kept.min(end)], origin),
                 score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
                 sink: f32::NEG_INFINITY,
                 sinks: &[],

@@ -1,6 +1,6 @@
 //! How a cache stores keys and values: what is written where, and the views that attention reads.
 
-use super::{CachePositions, KEY_BLOCK, STORED, slot};
+use super::{CachePositions, KEY_BLOCK, LARGEST, STORED, slot};
 use crate::{
     elements::ElementsRef, error::Error, kernel::blocks::IS_RING, matrix::MatrixRef,
     narrow::Element,
@@ -41,11 +41,11 @@ impl Sizes {
     }
 }
 
-/// Moves `count` elements to the front, by `by`: blocks of `BLOCK`, of which `by` is a multiple. A block of floats takes a
-/// few instructions, and `memmove` would take 1.5 KB of flash.
+/// Moves `count` elements to the front behind the first `from`, by `by`: blocks of `BLOCK`, of which `from` and `by` are
+/// multiples. A block of floats takes a few instructions, and `memmove` would take 1.5 KB of flash.
 #[doc(hidden)]
-pub fn shift<const BLOCK: usize, T: Copy>(of: &mut [T], by: usize, count: usize) {
-    let (blocks, _) = of.as_chunks_mut::<BLOCK>();
+pub fn shift<const BLOCK: usize, T: Copy>(of: &mut [T], from: usize, by: usize, count: usize) {
+    let (blocks, _) = of.get_mut(from..).unwrap_or_default().as_chunks_mut::<BLOCK>();
     for i in 0..count.div_ceil(BLOCK) {
         let Some((to, [from, ..])) = blocks.split_at_mut_checked(i + by / BLOCK) else {
             return;
@@ -132,9 +132,10 @@ pub(super) fn append(
 ) -> Result<(), Error> {
     let Sizes { dim, value_dim, blocks } = sizes;
     let shaped = keys.rows() == values.rows() && keys.cols() == dim && values.cols() == value_dim;
-    let CachePositions { appended, dropped } = *positions;
-    let end = appended.saturating_add(keys.rows() as u64);
-    let fits = (CachePositions { appended: end, dropped }).fits(blocks);
+    let CachePositions { appended, kept, .. } = *positions;
+    let largest = if kept > 0 { LARGEST } else { u64::MAX };
+    let end = appended.saturating_add(keys.rows() as u64).min(largest);
+    let fits = CachePositions { appended: end, ..*positions }.fits(blocks);
     // One branch: after several in turn the compiler takes what follows for rare.
     if !(shaped & fits & (end - appended == keys.rows() as u64)) {
         return Err(match () {
@@ -149,17 +150,25 @@ pub(super) fn append(
         return Err(Error::Range);
     }
     let length = sizes.row();
+    // Exact: no more than `blocks`.
+    let pinned = (positions.pinned() / STORED) as usize;
     let (mut slot, mut key) = if IS_RING {
-        (slot(appended / STORED, blocks), (appended % STORED) as usize)
+        let block = appended / STORED;
+        let slot = match block.checked_sub(pinned as u64) {
+            Some(block) => pinned + slot(block, blocks - pinned),
+            None => block as usize,
+        };
+        (slot, (appended % STORED) as usize)
     } else {
-        (0, (appended - positions.first_stored()) as usize)
+        (0, (appended + positions.pinned() - positions.first_stored()) as usize)
     };
     for row in 0..keys.rows() {
         to_keys.write_key(keys, row, [slot, key], length);
         to_values.write_value(values, row, slot * length + key);
         key += 1;
         if key == length {
-            (slot, key) = (if slot + 1 == blocks { 0 } else { slot + 1 }, 0);
+            slot = if slot + 1 == blocks { pinned } else { slot + 1 };
+            key = 0;
         }
     }
     positions.appended = end;

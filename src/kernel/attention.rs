@@ -356,9 +356,9 @@ trait LaneLayout {
         }
     }
 
-    /// Writes [`masked_fill`] to the scores, or `weights`, of keys that are not visible to their query. The
-    /// block begins with key `first`.
-    fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool);
+    /// Writes [`masked_fill`] to the scores, or `weights`, of keys that are not visible to their query: from the end of
+    /// its range on, and those before it that are not kept. The block begins with key `first`.
+    fn mask(&mut self, first: usize, visible: &[Range<usize>], end_of_kept: usize, weights: bool);
 
     /// Raises the running maxima, turns the scores into weights in place and adds these to the sums.
     fn weigh(&mut self);
@@ -511,7 +511,8 @@ struct Tile<'a> {
     first: usize,
     /// Behind a reference, because 32 of them take half a KiB: the other fields stay in registers.
     visible: &'a mut Vec<Range<usize>, QUERY_BLOCK>,
-    /// From the first key that is visible to any query to the end of the last; `MAX..0` without queries.
+    /// From the first key that is visible to any query, but for kept keys, to the end of the last; `MAX..0` without
+    /// queries.
     any_visible: Range<usize>,
     /// The keys that are visible to all queries; `start` may be greater than `end`.
     all_visible: Range<usize>,
@@ -594,11 +595,16 @@ impl FlashAttention<'_, '_> {
             },
         );
         let head = first.checked_div(self.queries_per_kv_head).unwrap_or(0);
-        let (mut from, end) = (start / KEY_BLOCK, end.div_ceil(KEY_BLOCK));
+        let (start, end) = (start / KEY_BLOCK, end.div_ceil(KEY_BLOCK));
+        let [kept, end_of_kept] = self.visible.kept;
+        let mut from = if kept < end_of_kept { start.min(kept / KEY_BLOCK) } else { start };
+        // No query sees a key of these blocks.
+        let hidden = end_of_kept.div_ceil(KEY_BLOCK)..start;
         // The sink is a state of its own, without blocks.
         let mut to = if self.has_sinks() { from } else { blocks.end_of_span(from) };
         loop {
-            self.for_each_block(blocks, head, from..to.min(end), widened, &mut tiles);
+            let numbers = from..to.min(end);
+            self.for_each_block(blocks, head, numbers, &hidden, widened, &mut tiles);
             let is_last = to >= end;
             tiles.for_each(
                 #[inline(always)]
@@ -607,7 +613,8 @@ impl FlashAttention<'_, '_> {
             if is_last {
                 return;
             }
-            (from, to) = (to, blocks.end_of_span(to));
+            from = if hidden.contains(&to) { start } else { to };
+            to = blocks.end_of_span(from);
         }
     }
 
@@ -617,14 +624,19 @@ impl FlashAttention<'_, '_> {
         blocks: &Blocks<'_, impl Elements + Copy>,
         head: usize,
         numbers: Range<usize>,
+        hidden: &Range<usize>,
         widened: &mut [f32],
         tiles: &mut impl Tiles<T>,
     ) {
         for number in numbers {
+            if hidden.contains(&number) {
+                continue;
+            }
             let first = blocks.first_key(number);
             // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
             let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK - first % KEY_BLOCK);
             let keys = first..first + count;
+            let [_, end_of_kept] = self.visible.kept;
             let mut is_visible = false;
             tiles.for_each(
                 #[inline(always)]
@@ -666,7 +678,7 @@ impl FlashAttention<'_, '_> {
                         lanes.score_mod(score_mod, keys.start, self.queries_of(tile), None);
                     }
                     if *sees == Sees::Part {
-                        lanes.mask(keys.start, tile.visible, false);
+                        lanes.mask(keys.start, tile.visible, end_of_kept, false);
                     }
                     lanes.weigh();
                     operands.scale_weights(lanes);
@@ -687,7 +699,7 @@ impl FlashAttention<'_, '_> {
                         let fill = Some(masked_fill(true));
                         lanes.score_mod(score_mod, keys.start, self.queries_of(tile), fill);
                     }
-                    lanes.mask(keys.start, tile.visible, true);
+                    lanes.mask(keys.start, tile.visible, end_of_kept, true);
                     operands.add_values(lanes, false);
                 },
             );
@@ -697,11 +709,14 @@ impl FlashAttention<'_, '_> {
     /// What the queries of a tile see of these keys.
     #[inline(always)]
     fn sees(&self, tile: &Tile<'_>, keys: &Range<usize>) -> Sees {
-        let overlaps =
-            |visible: &Range<usize>| visible.start < keys.end && keys.start < visible.end;
+        let [_, end_of_kept] = self.visible.kept;
+        let overlaps = |visible: &Range<usize>| {
+            (visible.start < keys.end || keys.start < end_of_kept) && keys.start < visible.end
+        };
         let masks_all =
             |score_mod: &dyn ScoreMod| score_mod.masks_all(keys.clone(), self.queries_of(tile));
-        let is_all = tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
+        let all = &tile.all_visible;
+        let is_all = (all.start <= keys.start || keys.end <= end_of_kept) && keys.end <= all.end;
         let is_visible = is_all || tile.visible.iter().any(overlaps);
         if !is_visible || self.score_mod.is_some_and(masks_all) {
             Sees::Nothing

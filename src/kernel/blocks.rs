@@ -3,7 +3,9 @@
 //! Keys and values are floats, or [`Elements`] that are widened to floats: all of a block at once, or where
 //! they are loaded.
 
-use super::mask::{KEY_BLOCK, SPAN_BLOCKS};
+use core::ops::Range;
+
+use super::mask::{KEY_BLOCK, SPAN, SPAN_BLOCKS};
 use crate::{
     matrix::{HeadsRef, MatrixMut, MatrixRef},
     number::{Bf16, F16, I8},
@@ -44,11 +46,15 @@ pub(crate) const IS_RING: bool = cfg!(not(shifting_cache));
 #[derive(Debug)]
 pub(crate) struct Ring {
     pub(crate) blocks: usize,
-    /// The slot of block 0.
+    /// The number of first keys that are never dropped.
+    pub(crate) kept: usize,
+    /// The number of blocks that hold those, in the first slots.
+    pub(crate) pinned: usize,
+    /// The slot of block 0, counted from the end of the pinned ones.
     pub(crate) first: usize,
-    /// The first key that the cache holds, and the end.
+    /// The first key that the cache holds, but for kept ones, and the end.
     pub(crate) keys: [usize; 2],
-    /// The first key that has storage, of block 0.
+    /// The first key that has storage, but for pinned blocks.
     pub(crate) first_stored: usize,
     /// The number of blocks of the first span that lie before block 0.
     pub(crate) blocks_before: usize,
@@ -86,17 +92,22 @@ impl<'a> Ring {
         of: MatrixRef<'a, T>,
         block: Block,
     ) -> Option<MatrixRef<'a, T>> {
+        let pinned = self.pinned * KEY_BLOCK;
         let row = if IS_RING {
             self.slot(block)? * KEY_BLOCK
+        } else if block.first_key < pinned {
+            block.first_key
         } else {
-            block.first_key.wrapping_sub(self.first_stored)
+            block.first_key.wrapping_sub(self.first_stored).wrapping_add(pinned)
         };
         of.rows_from(row, block.count)
     }
 
     #[inline(always)]
     fn slot(&self, block: Block) -> Option<usize> {
-        (self.first + block.first_key / KEY_BLOCK).checked_rem(self.blocks)
+        let block = block.first_key / KEY_BLOCK;
+        let Some(block) = block.checked_sub(self.pinned) else { return Some(block) };
+        Some(self.pinned + (self.first + block).checked_rem(self.blocks - self.pinned)?)
     }
 }
 
@@ -140,7 +151,7 @@ impl<'a, E: Elements> Blocks<'a, E> {
             }
     }
 
-    /// The first key and the end of all keys.
+    /// The first key and the end of all keys, but for kept ones.
     #[inline(always)]
     pub(crate) fn held(&self) -> [usize; 2] {
         self.ring.map_or_else(
@@ -155,6 +166,30 @@ impl<'a, E: Elements> Blocks<'a, E> {
         )
     }
 
+    /// The keys before the end that are not held.
+    #[inline(always)]
+    pub(crate) fn dropped(&self) -> Range<usize> {
+        self.ring.map_or(0..0, |ring| ring.kept.min(ring.keys[0])..ring.keys[0])
+    }
+
+    /// The number of keys held.
+    #[inline(always)]
+    pub(crate) fn count(&self) -> usize {
+        let [_, end] = self.held();
+        end - self.dropped().len()
+    }
+
+    /// The spans with keys held, counted from that of key 0: those of kept keys, and others.
+    #[inline(always)]
+    pub(crate) fn spans(&self) -> [Range<usize>; 2] {
+        let ([first, end], before) = (self.held(), self.keys_before());
+        let kept = self.dropped();
+        let kept = if kept.is_empty() { 0 } else { kept.start.div_ceil(SPAN) };
+        let start = (before.saturating_add(first) / SPAN).max(kept);
+        let end = if first < end { before.saturating_add(end).div_ceil(SPAN) } else { start };
+        [0..kept, start..end]
+    }
+
     /// The number of keys of the span of key 0 that lie before it.
     #[inline(always)]
     pub(crate) fn keys_before(&self) -> usize {
@@ -166,7 +201,7 @@ impl<'a, E: Elements> Blocks<'a, E> {
     pub(crate) fn first_key(&self, number: usize) -> usize {
         let first = number * KEY_BLOCK;
         match self.ring {
-            Some(ring) if !IS_RING => first.max(ring.first_stored),
+            Some(ring) if !IS_RING && number >= ring.pinned => first.max(ring.first_stored),
             _ => first,
         }
     }

@@ -27,8 +27,10 @@ pub(crate) struct VisibleKeys {
     /// Is 1 where `minus` is not 0.
     right: usize,
     minus: usize,
-    /// The first key and the end of all keys.
+    /// The first key and the end of all keys but the kept ones.
     pub(crate) keys: [usize; 2],
+    /// The start and the end of the keys that are kept: the window hides none of them. They may lie before `keys`.
+    pub(crate) kept: [usize; 2],
 }
 
 impl VisibleKeys {
@@ -37,6 +39,7 @@ impl VisibleKeys {
     #[inline(always)]
     pub(crate) fn new(
         keys: [usize; 2],
+        kept: [usize; 2],
         [mut plus, mut minus]: [usize; 2],
         offset: isize,
         [left, right]: [usize; 2],
@@ -47,17 +50,17 @@ impl VisibleKeys {
             usize::MAX => (right, 0),
             right => (right.saturating_sub(minus) + 1, minus.saturating_sub(right)),
         };
-        Self { plus, left, right, minus, keys }
+        Self { plus, left, right, minus, keys, kept }
     }
 
-    /// The visible keys of `token`. An empty range too lies within `keys`.
+    /// The visible keys of `token`, and besides those kept keys that lie before the end of this range. The end may lie
+    /// before the start.
     #[inline(always)]
     pub(crate) fn range(&self, token: usize) -> Range<usize> {
         let [first, end] = self.keys;
         let shifted = token + self.plus;
-        let within = |key: usize| key.min(end).max(first);
         let to = shifted.saturating_add(self.right).saturating_sub(self.minus);
-        within(shifted.saturating_sub(self.left))..within(to)
+        shifted.saturating_sub(self.left).min(end).max(first)..to.min(end).max(self.kept[0])
     }
 }
 

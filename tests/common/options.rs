@@ -23,6 +23,7 @@ pub(crate) struct Options {
     pub(crate) causal: bool,
     pub(crate) offset: isize,
     pub(crate) window: [usize; 2],
+    pub(crate) keep_first: usize,
     /// None, one for all heads, or one per head.
     pub(crate) sinks: Vec<f32>,
 }
@@ -38,6 +39,7 @@ impl Options {
             causal: false,
             offset: 0,
             window: [usize::MAX; 2],
+            keep_first: 0,
             sinks: Vec::new(),
         }
     }
@@ -45,7 +47,7 @@ impl Options {
     pub(crate) fn attention(&self, backend: Backend) -> Attention<'_> {
         let mut attention = Attention::new().on(backend).query_offset(self.offset);
         let [left, right] = self.window;
-        attention = attention.window(left, right);
+        attention = attention.window(left, right).keep_first(self.keep_first);
         if let Some(scale) = self.scale {
             attention = attention.scale(scale);
         }
@@ -117,7 +119,7 @@ impl Options {
         let [left, right] = self.window.map(|n| (n != usize::MAX).then_some(n as i128));
         let key = key as i128;
         (!self.causal || key <= position)
-            && left.is_none_or(|left| key >= position - left)
+            && (key < self.keep_first as i128 || left.is_none_or(|left| key >= position - left))
             && (self.causal || right.is_none_or(|right| key <= position + right))
     }
 
@@ -149,6 +151,7 @@ impl Options {
             rng.pick(&[0, 1, 3, any, any, usize::MAX])
         };
         let window = [limit(), limit()];
+        let keep_first = [rng.below(6), rng.below(keys + 70)];
         let near = rng.below(200) as isize - 100;
         let aligned = keys as isize - queries as isize;
         // The largest offset with which `part` does not overflow for any range of queries.
@@ -174,7 +177,8 @@ impl Options {
                 .then(|| Mask::from_fn(mask_heads, |_| random_keep(rng, keys, queries))),
             causal: rng.one_in(3),
             offset: rng.pick(&[0, 0, 0, aligned, aligned, near, near, isize::MIN, largest]),
-            window: if rng.one_in(4) { window } else { [usize::MAX; 2] },
+            window: if rng.one_in(3) { window } else { [usize::MAX; 2] },
+            keep_first: rng.pick(&[0, keep_first[0], keep_first[1]]),
             sinks,
         }
     }

@@ -108,6 +108,9 @@ fn from_cache<E: Tested>(
 ) -> Option<Answer> {
     let newest = (dropped + keys.rows) as isize - queries.rows as isize;
     let offset = options.offset.checked_sub(newest)?.checked_add(dropped as isize)?;
+    if options.keep_first > 0 && dropped > 0 {
+        return None; // another number than that of the cache
+    }
     let options = Options { offset, ..options.clone() };
     let room = keys.rows.next_multiple_of(BLOCK).max(BLOCK);
     let [dim, width] = [keys.cols, values.cols];
@@ -120,6 +123,9 @@ fn from_cache<E: Tested>(
     let scales = (&mut key_scales[..], &mut value_scales[..]);
     let mut cache =
         KvCacheMut::<E>::with_scales(to_keys, to_values, scales, [dim, width], &mut span).unwrap();
+    if cache.keep_first(options.keep_first).is_err() {
+        return None; // too few blocks
+    }
     for _ in 0..dropped / BLOCK {
         let bad = [dim, width].map(|cols| Grid::from_fn(BLOCK, cols, |_, _| bad));
         cache.append(bad[0].view(), bad[1].view()).unwrap();

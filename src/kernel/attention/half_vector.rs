@@ -86,8 +86,8 @@ impl<const L: usize, const R: usize, const Q: usize, V: Vector<L>> LaneLayout
     }
 
     #[inline(always)]
-    fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
-        self.scores.mask(first, visible, weights);
+    fn mask(&mut self, first: usize, visible: &[Range<usize>], end_of_kept: usize, weights: bool) {
+        self.scores.mask(first, visible, end_of_kept, weights);
     }
 
     #[inline(always)]

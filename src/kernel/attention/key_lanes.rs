@@ -441,10 +441,11 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
     }
 
     #[inline(always)]
-    fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
+    fn mask(&mut self, first: usize, visible: &[Range<usize>], end_of_kept: usize, weights: bool) {
         let within = |at: usize| at.saturating_sub(first).min(self.keys);
+        let kept = within(end_of_kept);
         for (scores, visible) in self.scores.chunks_mut(KEY_BLOCK).zip(visible) {
-            for hidden in [0..within(visible.start), within(visible.end)..self.keys] {
+            for hidden in [kept..within(visible.start), within(visible.end)..self.keys] {
                 scores.get_mut(hidden).unwrap_or_default().fill(masked_fill(weights));
             }
         }

@@ -384,14 +384,21 @@ fn score_mod(
 }
 
 /// Writes `fill` to the scores (keys × `width`) of keys that are not visible to their query. The first key is
-/// `first`.
+/// `first`; keys before `end_of_kept` are visible before the start of a range too.
 // `fill` is passed as bits, so that no float register is saved for it.
 #[inline(never)]
-fn mask(scores: &mut [f32], width: usize, first: usize, visible: &[Range<usize>], fill: u32) {
+fn mask(
+    scores: &mut [f32],
+    width: usize,
+    first: usize,
+    visible: &[Range<usize>],
+    end_of_kept: usize,
+    fill: u32,
+) {
     for (i, visible) in visible.iter().enumerate() {
         let (mut at, mut key) = (i, first);
         while let Some(score) = scores.get_mut(at) {
-            if !visible.contains(&key) {
+            if (end_of_kept..visible.start).contains(&key) || key >= visible.end {
                 *score = f32::from_bits(fill);
             }
             (at, key) = (at + width, key + 1);
@@ -446,9 +453,10 @@ impl LaneLayout for OneLane<'_> {
     }
 
     #[inline(always)]
-    fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
+    fn mask(&mut self, first: usize, visible: &[Range<usize>], end_of_kept: usize, weights: bool) {
         let scores = self.scores.get_mut(..self.keys * self.width).unwrap_or_default();
-        mask(scores, self.width, first, visible, masked_fill(weights).to_bits());
+        let fill = masked_fill(weights).to_bits();
+        mask(scores, self.width, first, visible, end_of_kept, fill);
     }
 
     #[inline(always)]

@@ -93,7 +93,13 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
 
     /// See [`LaneLayout::mask`](super::LaneLayout::mask).
     #[inline(always)]
-    pub(super) fn mask(&mut self, first: usize, visible: &[Range<usize>], weights: bool) {
+    pub(super) fn mask(
+        &mut self,
+        first: usize,
+        visible: &[Range<usize>],
+        end_of_kept: usize,
+        weights: bool,
+    ) {
         let token = self.token;
         // Exact as floats: integers up to KEY_BLOCK.
         let within = |at: usize| at.saturating_sub(first).min(KEY_BLOCK) as f32;
@@ -106,9 +112,12 @@ impl<'a, const L: usize, const R: usize, const C: usize, const Q: usize, V: Vect
             let to: [f32; L] = array!(|lane| visible(lane).map_or(0.0, |keys| within(keys.end)));
             let (from, to) = (V::load(token, &from), V::load(token, &to));
             let rows = scores.as_chunks_mut::<L>().0.iter_mut().skip(c).step_by(C);
-            for (key, row) in rows.enumerate() {
-                let key = V::splat(token, key as f32);
-                let s = from.select_gt(key, fill, V::load(token, row));
+            for (at, row) in rows.enumerate() {
+                let key = V::splat(token, at as f32);
+                let mut s = V::load(token, row);
+                if first + at >= end_of_kept {
+                    s = from.select_gt(key, fill, s);
+                }
                 to.select_gt(key, s, fill).store(row);
             }
         }
