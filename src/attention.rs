@@ -571,7 +571,8 @@ impl<'a> Attention<'a> {
             return Err(Error::Shape);
         }
         let backend = self.check(blocks.count(), queries.rows(), heads)?;
-        if ![0, self.kept(blocks)].contains(&self.keep_first) {
+        let is_other = |ring: &Ring| self.keep_first > 0 && self.keep_first != ring.kept;
+        if blocks.ring.is_some_and(is_other) {
             return Err(Error::Option);
         }
         let needed = match blocks.data {
@@ -719,14 +720,62 @@ fn with_slopes<'a>(score_mods: &'a WithSlopes<'a>) -> &'a dyn ScoreMod {
 }
 
 impl ScoreMods<'_> {
-    /// The keys among these that are held, before and after those that were dropped, and their rows of bias and keep.
-    fn runs(&self, keys: &Range<usize>) -> [(Range<usize>, Range<usize>); 2] {
+    /// The keys held among these: before those that were dropped, and after them.
+    #[inline(always)]
+    fn held(&self, keys: &Range<usize>) -> [Range<usize>; 2] {
         let dropped = &self.dropped;
-        let before = keys.start..keys.end.min(dropped.start);
-        let after = keys.start.max(dropped.end)..keys.end;
-        let row = |key: usize| key.saturating_sub(dropped.len());
-        let rows = row(after.start)..row(after.end);
-        [(before.clone(), before), (after, rows)]
+        [keys.start..keys.end.min(dropped.start), keys.start.max(dropped.end)..keys.end]
+    }
+
+    /// The rows of bias and keep for keys that are all before the dropped ones, or after them.
+    #[inline(always)]
+    fn rows(&self, keys: &Range<usize>) -> Range<usize> {
+        let dropped = if keys.start < self.dropped.end { 0 } else { self.dropped.len() };
+        keys.start - dropped..keys.end - dropped
+    }
+
+    /// Whether bias and keep mask every score of these keys.
+    #[inline(never)]
+    fn mask_all(&self, keys: &Range<usize>, queries: Queries) -> bool {
+        let rows = self.rows(keys);
+        let Attention { bias, keep, .. } = self.options;
+        queries.heads().all(|of_head| {
+            let is_dropped =
+                |of: &Keep<'_>| (of.functions.masks_all)(part(&of.keep, &rows, &of_head));
+            let is_biased =
+                |of: &Bias<'_>| (of.functions.masks_all)(part(&of.bias, &rows, &of_head));
+            keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
+        })
+    }
+
+    /// Applies bias and keep to the scores of these keys, which follow `skipped` others.
+    #[inline(never)]
+    fn mask(
+        &self,
+        keys: &Range<usize>,
+        skipped: usize,
+        queries: Queries,
+        fill: Option<f32>,
+        scores: &mut MatrixMut<'_>,
+    ) {
+        let rows = self.rows(keys);
+        let scores = scores.view_mut().split_rows(skipped);
+        let scores = scores.and_then(|(_, scores)| scores.split_rows(keys.len()));
+        let Ok((mut rest, _)) = scores else { return };
+        let Attention { bias, keep, .. } = self.options;
+        for of_head in queries.heads() {
+            let Ok((mut scores, others)) = rest.split_columns(of_head.2.len()) else { return };
+            rest = others;
+            if let Some(of) = bias {
+                let bias = part(&of.bias, &rows, &of_head);
+                (of.functions.apply)(self.backend, bias, fill, &mut scores);
+            }
+            if let Some(of) = keep {
+                let keep = part(&of.keep, &rows, &of_head);
+                let fill = fill.unwrap_or(f32::NEG_INFINITY);
+                (of.functions.mask_dropped)(keep, fill, &mut scores);
+            }
+        }
     }
 }
 
@@ -745,43 +794,16 @@ fn part<'a, T: Copy>(
 
 impl ScoreMod for ScoreMods<'_> {
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
-        let runs = self.runs(&keys);
-        let Attention { bias, keep, .. } = self.options;
-        queries.heads().all(|of_head| {
-            runs.iter().filter(|(keys, _)| !keys.is_empty()).all(|(_, rows)| {
-                let is_dropped =
-                    |of: &Keep<'_>| (of.functions.masks_all)(part(&of.keep, rows, &of_head));
-                let is_biased =
-                    |of: &Bias<'_>| (of.functions.masks_all)(part(&of.bias, rows, &of_head));
-                keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
-            })
-        })
+        self.held(&keys).iter().all(|keys| keys.is_empty() || self.mask_all(keys, queries))
     }
 
     fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, mut scores: MatrixMut<'_>) {
-        let Attention { softcap, bias, keep, .. } = self.options;
-        if let (Some(Softcap { cap, apply }), None) = (softcap, fill) {
-            apply(self.backend, *cap, scores.view_mut());
+        if let (Some(Softcap { cap, apply }), None) = (self.options.softcap, fill) {
+            apply(self.backend, cap, scores.view_mut());
         }
-        for (keys, rows) in self.runs(&(key..key + scores.rows())) {
-            if keys.is_empty() {
-                continue;
-            }
-            let run = scores.view_mut().split_rows(keys.start - key);
-            let run = run.and_then(|(_, run)| run.split_rows(keys.len()));
-            let Ok((mut rest, _)) = run else { return };
-            for of_head in queries.heads() {
-                let Ok((mut scores, others)) = rest.split_columns(of_head.2.len()) else { return };
-                rest = others;
-                if let Some(of) = bias {
-                    let bias = part(&of.bias, &rows, &of_head);
-                    (of.functions.apply)(self.backend, bias, fill, &mut scores);
-                }
-                if let Some(of) = keep {
-                    let keep = part(&of.keep, &rows, &of_head);
-                    let fill = fill.unwrap_or(f32::NEG_INFINITY);
-                    (of.functions.mask_dropped)(keep, fill, &mut scores);
-                }
+        for keys in self.held(&(key..key + scores.rows())) {
+            if !keys.is_empty() {
+                self.mask(&keys, keys.start - key, queries, fill, &mut scores);
             }
         }
     }

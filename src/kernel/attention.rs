@@ -553,7 +553,7 @@ enum Sees {
     Nothing,
     /// Some queries see some keys.
     Part,
-    /// All queries see all keys, but for the score modification.
+    /// All queries see all keys, none of which is kept, but for the score modification.
     All,
 }
 
@@ -598,13 +598,10 @@ impl FlashAttention<'_, '_> {
         let (start, end) = (start / KEY_BLOCK, end.div_ceil(KEY_BLOCK));
         let [kept, end_of_kept] = self.visible.kept;
         let mut from = if kept < end_of_kept { start.min(kept / KEY_BLOCK) } else { start };
-        // No query sees a key of these blocks.
-        let hidden = end_of_kept.div_ceil(KEY_BLOCK)..start;
         // The sink is a state of its own, without blocks.
         let mut to = if self.has_sinks() { from } else { blocks.end_of_span(from) };
         loop {
-            let numbers = from..to.min(end);
-            self.for_each_block(blocks, head, numbers, &hidden, widened, &mut tiles);
+            self.for_each_block(blocks, head, from..to.min(end), widened, &mut tiles);
             let is_last = to >= end;
             tiles.for_each(
                 #[inline(always)]
@@ -613,7 +610,8 @@ impl FlashAttention<'_, '_> {
             if is_last {
                 return;
             }
-            from = if hidden.contains(&to) { start } else { to };
+            // Spans between the kept keys and the window are left out.
+            from = if to * KEY_BLOCK >= end_of_kept { start.max(to) } else { to };
             to = blocks.end_of_span(from);
         }
     }
@@ -624,14 +622,10 @@ impl FlashAttention<'_, '_> {
         blocks: &Blocks<'_, impl Elements + Copy>,
         head: usize,
         numbers: Range<usize>,
-        hidden: &Range<usize>,
         widened: &mut [f32],
         tiles: &mut impl Tiles<T>,
     ) {
         for number in numbers {
-            if hidden.contains(&number) {
-                continue;
-            }
             let first = blocks.first_key(number);
             // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
             let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK - first % KEY_BLOCK);
@@ -715,8 +709,7 @@ impl FlashAttention<'_, '_> {
         };
         let masks_all =
             |score_mod: &dyn ScoreMod| score_mod.masks_all(keys.clone(), self.queries_of(tile));
-        let all = &tile.all_visible;
-        let is_all = (all.start <= keys.start || keys.end <= end_of_kept) && keys.end <= all.end;
+        let is_all = tile.all_visible.start <= keys.start && keys.end <= tile.all_visible.end;
         let is_visible = is_all || tile.visible.iter().any(overlaps);
         if !is_visible || self.score_mod.is_some_and(masks_all) {
             Sees::Nothing

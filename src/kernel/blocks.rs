@@ -201,7 +201,7 @@ impl<'a, E: Elements> Blocks<'a, E> {
     pub(crate) fn first_key(&self, number: usize) -> usize {
         let first = number * KEY_BLOCK;
         match self.ring {
-            Some(ring) if !IS_RING && number >= ring.pinned => first.max(ring.first_stored),
+            Some(ring) if !IS_RING && number == ring.first_stored / KEY_BLOCK => ring.first_stored,
             _ => first,
         }
     }
