@@ -428,7 +428,7 @@ impl<'a> Attention<'a> {
         let flags = self.may_mask(0).then(Flags::read);
         backend.scores(keys, queries, self.scale, out.view_mut())?;
         if let Some(as_score_mod) = self.score_mod {
-            let score_mods = self.score_mods(backend, NONE_DROPPED, [0, 0]);
+            let score_mods = self.score_mods(backend, 0, [0, 0]);
             let queries = Queries::of_one_head(out.cols());
             as_score_mod(&score_mods).apply(0, queries, None, out.view_mut());
         }
@@ -457,7 +457,7 @@ impl<'a> Attention<'a> {
         backend.softmax_columns_with_sink(sink, out.view_mut());
         // A NaN makes its whole column NaN, the masked weights too: they become +0 again.
         if let Some(as_score_mod) = self.score_mod {
-            let score_mods = self.score_mods(backend, NONE_DROPPED, [0, 0]);
+            let score_mods = self.score_mods(backend, 0, [0, 0]);
             let queries = Queries::of_one_head(out.cols());
             as_score_mod(&score_mods).apply(0, queries, Some(0.0), out.view_mut());
         }
@@ -527,7 +527,7 @@ impl<'a> Attention<'a> {
         let held = blocks.held();
         // With a cache, the last query has the position of the newest key.
         let origin = if blocks.ring.is_some() { [held[1], tokens] } else { [0, 0] };
-        let score_mods = self.score_mods(backend, blocks.dropped(), origin);
+        let score_mods = self.score_mods_of_held(backend, blocks, origin);
         let flags = self.may_mask(held[0]).then(Flags::read);
         let mut write_log_sum_exp = log_sum_exp.map(|(out, logarithm)| {
             move |at: usize, sums: Sums<'_>| {
@@ -541,7 +541,7 @@ impl<'a> Attention<'a> {
             queries_per_kv_head: heads / blocks.heads().max(1) * tokens,
             scale: self.scale.unwrap_or_else(|| default_scale(queries.cols())),
             visible: self.visible(held, [0, self.kept(blocks)], origin),
-            score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
+            score_mod: score_mods.as_score_mod(),
             sink: self.sink,
             sinks: self.sinks.unwrap_or_default(),
             out,
@@ -629,16 +629,22 @@ impl<'a> Attention<'a> {
         blocks.ring.map_or(self.keep_first, |ring| ring.kept)
     }
 
-    fn score_mods(
-        &self,
-        backend: Backend,
-        dropped: Range<usize>,
-        origin: [usize; 2],
-    ) -> WithSlopes<'_> {
+    fn score_mods(&self, backend: Backend, first: usize, origin: [usize; 2]) -> WithSlopes<'_> {
         // Exact: each is a number of tokens in memory, or a position that is an `isize`.
         let [plus, minus] = origin.map(|at| at as isize);
         let origin = plus.wrapping_sub(minus);
-        WithSlopes { others: ScoreMods { options: self, backend, dropped }, origin }
+        WithSlopes { others: ScoreMods { options: self, backend, first }, origin }
+    }
+
+    #[inline(always)]
+    fn score_mods_of_held<E: Elements>(
+        &self,
+        backend: Backend,
+        blocks: &Blocks<'_, E>,
+        origin: [usize; 2],
+    ) -> OfHeld<'_> {
+        let dropped = blocks.dropped();
+        OfHeld { others: self.score_mods(backend, dropped.len(), origin), dropped }
     }
 
     /// The visible keys among `keys` and those that are `kept`, if query 0 has position `plus - minus` before the offset
@@ -700,8 +706,8 @@ pub(crate) const LOGARITHM: Logarithm = |backend, sums, out| backend.run(LogSumE
 struct ScoreMods<'a> {
     options: &'a Attention<'a>,
     backend: Backend,
-    /// The keys that bias and keep have no rows for.
-    dropped: Range<usize>,
+    /// The key whose bias and keep are row 0.
+    first: usize,
 }
 
 /// The slopes too.
@@ -719,63 +725,57 @@ fn with_slopes<'a>(score_mods: &'a WithSlopes<'a>) -> &'a dyn ScoreMod {
     score_mods
 }
 
-impl ScoreMods<'_> {
-    /// The keys held among these: before those that were dropped, and after them.
+/// Score modifications of a cache, whose masks have no rows for the keys that were dropped.
+struct OfHeld<'a> {
+    /// Those of the keys after the dropped ones.
+    others: WithSlopes<'a>,
+    dropped: Range<usize>,
+}
+
+impl OfHeld<'_> {
+    /// Contains the code for kept keys only where a cache may have some.
     #[inline(always)]
-    fn held(&self, keys: &Range<usize>) -> [Range<usize>; 2] {
-        let dropped = &self.dropped;
-        [keys.start..keys.end.min(dropped.start), keys.start.max(dropped.end)..keys.end]
+    fn as_score_mod(&self) -> Option<&dyn ScoreMod> {
+        let score_mod = self.others.as_score_mod()?;
+        Some(if self.dropped.start > 0 { self } else { score_mod })
     }
+}
 
-    /// The rows of bias and keep for keys that are all before the dropped ones, or after them.
+impl WithSlopes<'_> {
     #[inline(always)]
-    fn rows(&self, keys: &Range<usize>) -> Range<usize> {
-        let dropped = if keys.start < self.dropped.end { 0 } else { self.dropped.len() };
-        keys.start - dropped..keys.end - dropped
+    fn as_score_mod(&self) -> Option<&dyn ScoreMod> {
+        self.others.options.score_mod.map(|as_score_mod| as_score_mod(self))
+    }
+}
+
+impl ScoreMod for OfHeld<'_> {
+    fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
+        // A block of kept keys is never skipped.
+        keys.start >= self.dropped.end
+            && self.others.as_score_mod().is_some_and(|others| others.masks_all(keys, queries))
     }
 
-    /// Whether bias and keep mask every score of these keys.
-    #[inline(never)]
-    fn mask_all(&self, keys: &Range<usize>, queries: Queries) -> bool {
-        let rows = self.rows(keys);
-        let Attention { bias, keep, .. } = self.options;
-        queries.heads().all(|of_head| {
-            let is_dropped =
-                |of: &Keep<'_>| (of.functions.masks_all)(part(&of.keep, &rows, &of_head));
-            let is_biased =
-                |of: &Bias<'_>| (of.functions.masks_all)(part(&of.bias, &rows, &of_head));
-            keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
-        })
-    }
-
-    /// Applies bias and keep to the scores of these keys, which follow `skipped` others.
-    #[inline(never)]
-    fn mask(
-        &self,
-        keys: &Range<usize>,
-        skipped: usize,
-        queries: Queries,
-        fill: Option<f32>,
-        scores: &mut MatrixMut<'_>,
-    ) {
-        let rows = self.rows(keys);
-        let scores = scores.view_mut().split_rows(skipped);
-        let scores = scores.and_then(|(_, scores)| scores.split_rows(keys.len()));
-        let Ok((mut rest, _)) = scores else { return };
-        let Attention { bias, keep, .. } = self.options;
-        for of_head in queries.heads() {
-            let Ok((mut scores, others)) = rest.split_columns(of_head.2.len()) else { return };
-            rest = others;
-            if let Some(of) = bias {
-                let bias = part(&of.bias, &rows, &of_head);
-                (of.functions.apply)(self.backend, bias, fill, &mut scores);
-            }
-            if let Some(of) = keep {
-                let keep = part(&of.keep, &rows, &of_head);
-                let fill = fill.unwrap_or(f32::NEG_INFINITY);
-                (of.functions.mask_dropped)(keep, fill, &mut scores);
+    fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, mut scores: MatrixMut<'_>) {
+        let (dropped, end) = (&self.dropped, key + scores.rows());
+        let ScoreMods { options, backend, .. } = self.others.others;
+        let kept = ScoreMods { options, backend, first: 0 };
+        let kept = WithSlopes { others: kept, origin: self.others.origin };
+        for (score_mods, keys) in
+            [(&kept, key..end.min(dropped.start)), (&self.others, key.max(dropped.end)..end)]
+        {
+            let run = scores.view_mut().split_rows(keys.start - key);
+            let run = run.and_then(|(_, run)| run.split_rows(keys.len()));
+            if let (Some(score_mod), Ok((run, _))) = (score_mods.as_score_mod(), run) {
+                score_mod.apply(keys.start, queries, fill, run);
             }
         }
+    }
+}
+
+impl ScoreMods<'_> {
+    /// The rows of bias and keep for these keys.
+    fn rows(&self, keys: Range<usize>) -> Range<usize> {
+        keys.start.saturating_sub(self.first)..keys.end.saturating_sub(self.first)
     }
 }
 
@@ -794,16 +794,36 @@ fn part<'a, T: Copy>(
 
 impl ScoreMod for ScoreMods<'_> {
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
-        self.held(&keys).iter().all(|keys| keys.is_empty() || self.mask_all(keys, queries))
+        let rows = self.rows(keys);
+        let Attention { bias, keep, .. } = self.options;
+        queries.heads().all(|of_head| {
+            let is_dropped =
+                |of: &Keep<'_>| (of.functions.masks_all)(part(&of.keep, &rows, &of_head));
+            let is_biased =
+                |of: &Bias<'_>| (of.functions.masks_all)(part(&of.bias, &rows, &of_head));
+            keep.as_ref().is_some_and(is_dropped) || bias.as_ref().is_some_and(is_biased)
+        })
     }
 
     fn apply(&self, key: usize, queries: Queries, fill: Option<f32>, mut scores: MatrixMut<'_>) {
-        if let (Some(Softcap { cap, apply }), None) = (self.options.softcap, fill) {
-            apply(self.backend, cap, scores.view_mut());
+        let Attention { softcap, bias, keep, .. } = self.options;
+        if let (Some(Softcap { cap, apply }), None) = (softcap, fill) {
+            apply(self.backend, *cap, scores.view_mut());
         }
-        for keys in self.held(&(key..key + scores.rows())) {
-            if !keys.is_empty() {
-                self.mask(&keys, keys.start - key, queries, fill, &mut scores);
+        let dropped = self.first.saturating_sub(key);
+        let rows = self.rows(key + dropped..key + scores.rows());
+        let Ok((_, mut rest)) = scores.split_rows(dropped) else { return };
+        for of_head in queries.heads() {
+            let Ok((mut scores, others)) = rest.split_columns(of_head.2.len()) else { return };
+            rest = others;
+            if let Some(of) = bias {
+                let bias = part(&of.bias, &rows, &of_head);
+                (of.functions.apply)(self.backend, bias, fill, &mut scores);
+            }
+            if let Some(of) = keep {
+                let keep = part(&of.keep, &rows, &of_head);
+                let fill = fill.unwrap_or(f32::NEG_INFINITY);
+                (of.functions.mask_dropped)(keep, fill, &mut scores);
             }
         }
     }
@@ -830,9 +850,6 @@ impl ScoreMod for WithSlopes<'_> {
         }
     }
 }
-
-/// The keys that were dropped: none.
-const NONE_DROPPED: Range<usize> = 0..0;
 
 /// Writes `fill` where the causal mask or the window hides a key from a query: two runs in each column.
 fn mask_invisible(visible: VisibleKeys, fill: f32, mut scores: MatrixMut<'_>) {

@@ -287,6 +287,12 @@ typedef struct {
      * exact up to 2^24, and counts up to 2^30. NULL: none.
      */
     const float *slopes;
+    /**
+     * Kept keys (attention sinks): keys at positions less than keep_first are visible before the window
+     * too. 0: none. Over a cache 0, or as many as sdpa_cache_keep_first has set: else
+     * SDPA_ERROR_OPTION.
+     */
+    size_t keep_first;
 } sdpa_options;
 
 /**
@@ -328,7 +334,7 @@ typedef uint32_t sdpa_format;
 /**
  * A KV cache: the keys and values of one KV head in caller-provided storage. sdpa_cache_init or
  * sdpa_cache_init_elements initializes it, the functions below change it, and callers may read its fields. It holds
- * appended - dropped keys, those at positions dropped to appended - 1. As the oldest block may
+ * appended - dropped keys, those at positions dropped to appended - 1, and kept ones before. As the oldest block may
  * hold a single key, a cache that slides is only certain to hold
  * (blocks - 1) * SDPA_KEY_BLOCK + 1 keys. For a window of left keys and chunks of chunk tokens
  * (append a chunk, attend with its queries, slide to left keys) use
@@ -368,6 +374,10 @@ typedef struct {
      * The format of the values.
      */
     sdpa_format value_format;
+    /**
+     * Number of first keys that are kept: see sdpa_cache_keep_first.
+     */
+    size_t kept;
 } sdpa_cache;
 
 /**
@@ -1303,6 +1313,18 @@ sdpa_status sdpa_cache_truncate(sdpa_cache *cache, size_t len);
  * On failure the cache is unchanged.
  */
 sdpa_status sdpa_cache_truncate_to(sdpa_cache *cache, uint64_t position);
+
+/**
+ * Keeps the first keys (attention sinks, as in streaming models): sdpa_cache_slide drops none of the keys
+ * first ones, and every query sees them, whatever its window. They take whole blocks of 64 keys.
+ * SDPA_ERROR_POSITION if keys were dropped already or the cache began at another position than 0, and
+ * beyond PTRDIFF_MAX, where positions of such a cache end; SDPA_ERROR_CAPACITY if the cache has fewer
+ * blocks.
+ *
+ * On failure the cache is unchanged.
+ */
+sdpa_status sdpa_cache_keep_first(sdpa_cache *cache,
+                                  size_t keys);
 
 /**
  * Drops the oldest keys until the cache holds at most len (sliding window). Blocks without keys are

@@ -30,7 +30,7 @@ pub const SDPA_KEY_BLOCK: usize = KEY_BLOCK;
 
 /// A KV cache: the keys and values of one KV head in caller-provided storage. sdpa_cache_init or
 /// sdpa_cache_init_elements initializes it, the functions below change it, and callers may read its fields. It holds
-/// appended - dropped keys, those at positions dropped to appended - 1. As the oldest block may
+/// appended - dropped keys, those at positions dropped to appended - 1, and kept ones before. As the oldest block may
 /// hold a single key, a cache that slides is only certain to hold
 /// (blocks - 1) * SDPA_KEY_BLOCK + 1 keys. For a window of left keys and chunks of chunk tokens
 /// (append a chunk, attend with its queries, slide to left keys) use
@@ -55,6 +55,8 @@ pub struct sdpa_cache {
     pub key_format: sdpa_format,
     /// The format of the values.
     pub value_format: sdpa_format,
+    /// Number of first keys that are kept: see sdpa_cache_keep_first.
+    pub kept: usize,
 }
 
 /// Returns the number of floats of storage that a cache of blocks blocks needs; SIZE_MAX if the
@@ -194,6 +196,7 @@ unsafe fn init(
             dropped,
             key_format,
             value_format,
+            kept: 0,
         });
     }
     Ok(())
@@ -290,6 +293,23 @@ pub unsafe extern "C" fn sdpa_cache_truncate_to(
     })
 }
 
+/// Keeps the first keys (attention sinks, as in streaming models): sdpa_cache_slide drops none of the keys
+/// first ones, and every query sees them, whatever its window. They take whole blocks of 64 keys.
+/// SDPA_ERROR_POSITION if keys were dropped already or the cache began at another position than 0, and
+/// beyond PTRDIFF_MAX, where positions of such a cache end; SDPA_ERROR_CAPACITY if the cache has fewer
+/// blocks.
+///
+/// On failure the cache is unchanged.
+#[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone
+pub unsafe extern "C" fn sdpa_cache_keep_first(cache: *mut sdpa_cache, keys: usize) -> sdpa_status {
+    // SAFETY: as the caller promises.
+    status(unsafe {
+        change::<AnyCacheRef<'_>>(cache, &[], |cache, positions| {
+            Ok(positions.keep_first(keys, cache.blocks)?)
+        })
+    })
+}
+
 /// Drops the oldest keys until the cache holds at most len (sliding window). Blocks without keys are
 /// reused; on microcontrollers the other keys move in the storage, once per block. The remaining
 /// keys keep their positions.
@@ -300,9 +320,9 @@ pub unsafe extern "C" fn sdpa_cache_slide(cache: *mut sdpa_cache, len: usize) ->
     // SAFETY: as the caller promises.
     status(unsafe {
         change::<AnyCacheRef<'_>>(cache, &[], |cache, positions| {
-            if let Some([by, count]) = positions.slide(len) {
+            if let Some(keys) = positions.slide(len) {
                 for (side, columns) in cache.sides()?.into_iter().zip([cache.dim, 1]) {
-                    cache.shift(side, columns, by, count);
+                    cache.shift(side, columns, keys);
                 }
             }
             Ok(())
@@ -497,13 +517,13 @@ impl sdpa_cache {
         }
     }
 
-    /// Moves the first `count` keys, or their values, to the front, by `by`, a multiple of [`KEY_BLOCK`]. Elements of any
-    /// format move as the floats that have their memory.
+    /// Moves `count` keys, or their values, to the front behind the first `from`, by `by`; these are multiples of
+    /// [`KEY_BLOCK`]. Elements of any format move as the floats that have their memory.
     ///
     /// # Safety
     ///
     /// As [`slice_mut`](Self::slice_mut); `columns` is 1 for values, whose rows are adjacent, and dim for keys.
-    unsafe fn shift(&self, side: Side, columns: usize, by: usize, count: usize) {
+    unsafe fn shift(&self, side: Side, columns: usize, [from, by, count]: [usize; 3]) {
         let (mut first, dim, format) = side;
         let rows = self.blocks.wrapping_mul(SDPA_KEY_BLOCK);
         let size = match format {
@@ -513,7 +533,7 @@ impl sdpa_cache {
         };
         if format == SDPA_I8 {
             // SAFETY: as the caller promises.
-            shift::<4, _>(unsafe { slice_mut(first, rows) }, by, count);
+            shift::<4, _>(unsafe { slice_mut(first, rows) }, from, by, count);
             first = first.wrapping_add(rows);
         }
         // No overflow: the storage has them all.
@@ -521,7 +541,8 @@ impl sdpa_cache {
         for column in 0..columns {
             let first = first.wrapping_add(floats(rows).wrapping_mul(column));
             // SAFETY: as the caller promises.
-            shift::<4, _>(unsafe { slice_mut(first, floats(rows)) }, floats(by), floats(count + 3));
+            let floats_of_column = unsafe { slice_mut(first, floats(rows)) };
+            shift::<4, _>(floats_of_column, floats(from), floats(by), floats(count + 3));
         }
     }
 
@@ -536,11 +557,14 @@ impl sdpa_cache {
     /// Returns the number of keys in the cache. Its positions have been checked; a number above `usize::MAX`
     /// saturates, and no storage has room for so many.
     fn len(&self) -> usize {
-        usize::try_from(self.appended.wrapping_sub(self.dropped)).unwrap_or(usize::MAX)
+        let dropped = self.dropped.saturating_sub(self.kept as u64);
+        usize::try_from(self.appended.wrapping_sub(dropped)).unwrap_or(usize::MAX)
     }
 
     fn positions(&self) -> Checked<CachePositions> {
-        CachePositions::new(self.appended, self.dropped).map_err(cache_failure)
+        CachePositions::new(self.appended, self.dropped)
+            .and_then(|positions| positions.keeping(self.kept))
+            .map_err(cache_failure)
     }
 
     /// Fails if the fields are none of a cache, whose positions these are.
@@ -805,8 +829,8 @@ unsafe fn change<V: View>(
     }
     fields.check_fields(positions)?;
     change(fields, &mut positions)?;
-    let (appended, dropped) = (positions.appended(), positions.dropped());
+    let (appended, dropped, kept) = (positions.appended(), positions.dropped(), positions.kept());
     // SAFETY: aligned, not NULL, and as the caller promises.
-    unsafe { ((*cache).appended, (*cache).dropped) = (appended, dropped) };
+    unsafe { ((*cache).appended, (*cache).dropped, (*cache).kept) = (appended, dropped, kept) };
     Ok(())
 }

@@ -62,6 +62,10 @@ pub struct sdpa_options {
     /// s - slope * |position of the query - position of the key|. The distance is rounded to a float,
     /// exact up to 2^24, and counts up to 2^30. NULL: none.
     pub slopes: *const f32,
+    /// Kept keys (attention sinks): keys at positions less than keep_first are visible before the window
+    /// too. 0: none. Over a cache 0, or as many as sdpa_cache_keep_first has set: else
+    /// SDPA_ERROR_OPTION.
+    pub keep_first: usize,
 }
 
 /// Returns the span of one element, or an empty span if the pointer is NULL.
@@ -148,7 +152,10 @@ impl sdpa_options {
         let (left, right) = (self.window_left, self.window_right);
         let [left, right] = if has(SDPA_WINDOW) { [left, right] } else { [usize::MAX; 2] };
         let right = if has(SDPA_CAUSAL) { 0 } else { right };
-        *attention = attention.window(left, right).query_offset(self.query_offset);
+        *attention = attention
+            .window(left, right)
+            .keep_first(self.keep_first)
+            .query_offset(self.query_offset);
         if self.scale != 0.0 {
             *attention = attention.scale(self.scale);
         }

@@ -319,6 +319,44 @@ static void cache(void) {
     }
 }
 
+/* Kept keys: a window over all keys, and a cache that keeps its first ones, as the plain call with the others masked. */
+static void kept_keys(void) {
+    enum { KEPT = 3, HELD = 9 };
+    static float long_storage[SDPA_CACHE_FLOATS(DIM, WIDTH, 256 / SDPA_KEY_BLOCK)];
+    sdpa_cache held;
+    CHECK(sdpa_cache_init(&held, DIM, WIDTH, long_storage, SDPA_COUNT(long_storage)) == SDPA_OK);
+    CHECK(sdpa_cache_keep_first(&held, 257) == SDPA_ERROR_CAPACITY && held.kept == 0);
+    CHECK(sdpa_cache_keep_first(&held, KEPT) == SDPA_OK && held.kept == KEPT);
+    for (size_t n = 0; n < TOKENS; n++) {
+        const sdpa_matrix query = dense(queries + n * DIM, 1, DIM);
+        CHECK(sdpa_cache_append(&held, dense(keys + n * DIM, 1, DIM), dense(values + n * WIDTH, 1, WIDTH)) == SDPA_OK);
+        CHECK(sdpa_cache_slide(&held, KEPT + HELD) == SDPA_OK);
+        const sdpa_options newest = {.keep_first = n % 2 ? KEPT : 0};
+        CHECK(sdpa_cache_attend(&held, query, &newest, dense_mut(out, 1, WIDTH), lse, workspace, SDPA_COUNT(workspace)) == SDPA_OK);
+        memset(keep, 1, sizeof keep);
+        for (size_t key = KEPT; key + HELD <= n; key++) {
+            keep[key] = 0;
+        }
+        const sdpa_options masked = {.keep = keep, .keep_row_stride = 1};
+        const sdpa_matrix all_keys = dense(keys, n + 1, DIM), all_values = dense(values, n + 1, WIDTH);
+        CHECK(sdpa_attention(query, all_keys, all_values, &masked, dense_mut(want, 1, WIDTH), want_lse, workspace,
+                             SDPA_COUNT(workspace)) == SDPA_OK);
+        CHECK(same(out, want, WIDTH) && same(lse, want_lse, 1));
+        const sdpa_options window = {.flags = SDPA_CAUSAL | SDPA_WINDOW, .window_left = HELD - 1, .keep_first = KEPT,
+                                     .query_offset = (ptrdiff_t)n};
+        CHECK(sdpa_attention(query, all_keys, all_values, &window, dense_mut(out, 1, WIDTH), lse, workspace,
+                             SDPA_COUNT(workspace)) == SDPA_OK);
+        CHECK(same(out, want, WIDTH) && same(lse, want_lse, 1));
+    }
+    CHECK(held.dropped == TOKENS - HELD && held.kept == KEPT);
+    const sdpa_options other = {.keep_first = KEPT + 1};
+    CHECK(sdpa_cache_attend(&held, dense(queries, 1, DIM), &other, dense_mut(out, 1, WIDTH), NULL, workspace,
+                            SDPA_COUNT(workspace)) == SDPA_ERROR_OPTION);
+    CHECK(sdpa_cache_keep_first(&held, KEPT + 1) == SDPA_ERROR_POSITION);
+    held.kept = (size_t)held.dropped;
+    CHECK(sdpa_cache_slide(&held, 1) == SDPA_ERROR_POSITION);
+}
+
 /* A stream that begins at a large position has the bits of one that begins at 0. */
 static void far_caches(void) {
     const uint64_t starts[] = {0, (UINT64_C(1) << 31) - 128, (UINT64_C(1) << 32) - 128, (UINT64_C(1) << 63) - 128,
@@ -385,6 +423,7 @@ int main(void) {
     heads();
     merged();
     cache();
+    kept_keys();
     far_caches();
     far_queries();
     for (int i = 0; i < TOKENS * TOKENS; i++) {

@@ -261,6 +261,7 @@ static void of_caches(void) {
     CHECK(sdpa_cache_append(cache, x, w) == SDPA_OK);
     EACH(cache, CHECK(sdpa_cache_truncate(cache, N) == SDPA_ERROR_POINTER));
     EACH(made.storage, CHECK(sdpa_cache_truncate(cache, N) == SDPA_ERROR_POINTER));
+    EACH(cache, CHECK(sdpa_cache_keep_first(cache, N) == SDPA_ERROR_POINTER));
     EACH(cache, CHECK(sdpa_cache_slide(cache, N) == SDPA_ERROR_POINTER));
     EACH(made.storage, CHECK(sdpa_cache_slide(cache, N) == SDPA_ERROR_POINTER));
 

@@ -484,6 +484,7 @@ static void caches(void) {
     const sdpa_matrix endless = {keys, SIZE_MAX, DIM, 0, 1}, endless_values = {keys, SIZE_MAX, WIDTH, 0, 1};
     CHECK(sdpa_cache_append(&cache, endless, endless_values) == SDPA_ERROR_CAPACITY);
     CHECK(sdpa_cache_append(&cache, dense(storage + 9, KEYS, DIM), v()) == SDPA_ERROR_ALIAS);
+    CHECK(sdpa_cache_keep_first(NULL, 1) == SDPA_ERROR_NULL_POINTER);
     CHECK(sdpa_cache_slide(NULL, 1) == SDPA_ERROR_NULL_POINTER);
     CHECK(sdpa_cache_truncate(NULL, 1) == SDPA_ERROR_NULL_POINTER);
     CHECK(memcmp(&cache, &before, sizeof cache) == 0);

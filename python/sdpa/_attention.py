@@ -17,12 +17,12 @@ from ._operations import scale_of
 
 Window = Tuple[Optional[int], Optional[int]]
 Sink = Union[float, ArrayLike]
-# Scale, softcap, causal, window, query_offset.
-Scalars = Tuple[Optional[float], Optional[float], bool, Optional[Window], int]
+# Scale, softcap, causal, window, query_offset, keep_first.
+Scalars = Tuple[Optional[float], Optional[float], bool, Optional[Window], int, int]
 # bias and keep, keys x queries or heads x keys x queries; the sinks and the slopes.
 Masks = Tuple[Optional[Array], Optional[Array], Optional[Array], Optional[Array]]
 NO_MASKS: Masks = (None, None, None, None)
-DEFAULT: Scalars = (None, None, False, None, 0)
+DEFAULT: Scalars = (None, None, False, None, 0, 0)
 Outputs = Union[Floats, Tuple[Floats, Floats]]
 NAMES = ("queries", "keys", "values", "bias", "keep", "sink", "slopes", "out", "log_sum_exp")
 
@@ -31,6 +31,7 @@ NAMES = ("queries", "keys", "values", "bias", "keep", "sink", "slopes", "out", "
 def attention(
     queries: ArrayLike, keys: ArrayLike, values: ArrayLike, *, scale: Optional[float] = ...,
     softcap: Optional[float] = ..., causal: bool = ..., window: Optional[Window] = ..., query_offset: int = ...,
+    keep_first: int = ...,
     bias: Optional[ArrayLike] = ..., keep: Optional[ArrayLike] = ..., attn_mask: Optional[ArrayLike] = ...,
     sink: Optional[Sink] = ..., slopes: Optional[ArrayLike] = ..., heads_axis: int = ...,
     out: Optional[ArrayLike] = ..., log_sum_exp: Literal[False] = ..., backend: Optional[str] = ...,
@@ -39,6 +40,7 @@ def attention(
 def attention(
     queries: ArrayLike, keys: ArrayLike, values: ArrayLike, *, scale: Optional[float] = ...,
     softcap: Optional[float] = ..., causal: bool = ..., window: Optional[Window] = ..., query_offset: int = ...,
+    keep_first: int = ...,
     bias: Optional[ArrayLike] = ..., keep: Optional[ArrayLike] = ..., attn_mask: Optional[ArrayLike] = ...,
     sink: Optional[Sink] = ..., slopes: Optional[ArrayLike] = ..., heads_axis: int = ...,
     out: Optional[ArrayLike] = ..., log_sum_exp: Union[Literal[True], ArrayLike], backend: Optional[str] = ...,
@@ -53,6 +55,7 @@ def attention(
     causal: bool = False,
     window: Optional[Window] = None,
     query_offset: int = 0,
+    keep_first: int = 0,
     bias: Optional[ArrayLike] = None,
     keep: Optional[ArrayLike] = None,
     attn_mask: Optional[ArrayLike] = None,
@@ -72,6 +75,7 @@ def attention(
     * `scale`: 1/√dim without one. `softcap`: a score s becomes softcap · tanh(s / softcap).
     * `causal`: query i, at position query_offset + i, sees the keys up to that position; key j is at position j.
     * `window=(left, right)`: it sees so many keys before and after; None for no limit on that side.
+    * `keep_first`: so many first keys are visible before the window too (attention sinks).
     * `bias`: float32, **keys × queries**, added to the scores; `keep`: bool or uint8, **keys × queries**, 0 masks.
       Either may be one for each query head, [heads, keys, queries]. One element per key, [keys], serves every query
       (padding).
@@ -95,13 +99,13 @@ def attention(
         logs = logs_of(log_sum_exp, log_shape(q, heads_axis))
     key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype,
-        scale, softcap, causal, window, query_offset, heads_axis, backend,
+        scale, softcap, causal, window, query_offset, keep_first, heads_axis, backend,
         mask_key, given is None or (given.shape, given.strides, given.dtype), logs is None,
     )  # fmt: skip
     try:
         call = FREE[key].pop()
     except (KeyError, IndexError):
-        scalars = (scale, softcap, causal, window, query_offset)
+        scalars = (scale, softcap, causal, window, query_offset, keep_first)
         checked = masks_of(bias, keep, attn_mask, sink, slopes, tokens(k, heads_axis), tokens(q, heads_axis))
         call = attention_call((q, k, v), scalars, checked, heads_axis, given, logs, backend)
         register(key, call)
@@ -157,7 +161,7 @@ def views(call: Call, qkv: Tuple[Array, Array, Array], view: Callable[[Array, st
 def put_options(call: Call, scalars: Scalars, masks: Masks, sinks: Optional[int], heads: int) -> None:
     """Appends the options, and the sinks if the function takes so many; their arrays are bias, keep, sink and slopes,
     for so many heads."""
-    scale, softcap, causal, window, query_offset = scalars
+    scale, softcap, causal, window, query_offset, keep_first = scalars
     bias, keep, sink, slopes = masks
     if scalars == DEFAULT and sinks is None and bias is keep is sink is slopes is None:
         call.arguments.append(None)
@@ -165,6 +169,7 @@ def put_options(call: Call, scalars: Scalars, masks: Masks, sinks: Optional[int]
         return
     options = Options(scale=scale_of(scale), softcap=softcap or 0, query_offset=operator.index(query_offset))
     options.flags = CAUSAL if causal else 0
+    options.keep_first = not_negative(keep_first)
     if window is not None:
         try:
             left, right = window
@@ -201,6 +206,12 @@ def put_options(call: Call, scalars: Scalars, masks: Masks, sinks: Optional[int]
     else:
         arrays.floats(slopes, "slopes", heads)
         call.field(options, "slopes")
+
+
+def not_negative(number: int) -> int:
+    if operator.index(number) < 0:
+        raise ValueError(f"{number} keys")
+    return number
 
 
 def of_one_head(mask: Array, name: str, heads: int) -> Tuple[Array, int]:
@@ -331,6 +342,7 @@ def pattern(
     causal: bool = False,
     window: Optional[Window] = None,
     query_offset: int = 0,
+    keep_first: int = 0,
     bias: Optional[ArrayLike] = None,
     keep: Optional[ArrayLike] = None,
     attn_mask: Optional[ArrayLike] = None,
@@ -345,7 +357,7 @@ def pattern(
     q, k = array_of(queries, "queries"), array_of(keys, "keys")
     given = None if out is None else target(out, "out")
     masks = masks_of(bias, keep, attn_mask, sink, slopes, tokens(k, heads_axis), tokens(q, heads_axis))
-    scalars = (scale, softcap, causal, window, query_offset)
+    scalars = (scale, softcap, causal, window, query_offset, keep_first)
     if q.ndim == 2:
         return pattern_of_head(q, k, scalars, masks, given, backend)
     for name, array in ("queries", q), ("keys", k):
@@ -455,6 +467,7 @@ def states(
     causal: bool = False,
     window: Optional[Window] = None,
     query_offset: int = 0,
+    keep_first: int = 0,
     bias: Optional[ArrayLike] = None,
     keep: Optional[ArrayLike] = None,
     attn_mask: Optional[ArrayLike] = None,
@@ -469,7 +482,7 @@ def states(
     The result is [spans, queries, width + 4], or [spans, heads, queries, width + 4]; it can be sent and stored."""
     qkv = (array_of(queries, "queries"), array_of(keys, "keys"), array_of(values, "values"))
     masks = masks_of(bias, keep, attn_mask, None, slopes, tokens(qkv[1], heads_axis), tokens(qkv[0], heads_axis))
-    scalars = (scale, softcap, causal, window, query_offset)
+    scalars = (scale, softcap, causal, window, query_offset, keep_first)
 
     def make() -> Call:
         call = Call("sdpa_attention_states_heads_on", backend)

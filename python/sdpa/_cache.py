@@ -12,7 +12,7 @@ import numpy as np
 from . import _arrays as arrays
 from ._arrays import F32, FIRST, Array, ArrayLike, Floats, address, array_of, target
 from ._attention import (
-    Masks, Outputs, Scalars, Sink, Window, log_shape, logs_of, masks_of, out_shape, put_options, tokens,
+    Masks, Outputs, Scalars, Sink, Window, log_shape, logs_of, masks_of, not_negative, out_shape, put_options, tokens,
 )  # fmt: skip
 from ._calls import FREE, Call, fill, refuse, register, shape_of
 from ._elements import check_format
@@ -66,11 +66,15 @@ class Cache:
 
     def __repr__(self) -> str:
         state = self._state
-        return f"{state.appended - state.dropped} keys × {state.dim}, values × {state.value_dim}"
+        return f"{self._held()} keys × {state.dim}, values × {state.value_dim}"
+
+    def _held(self) -> int:
+        state = self._state
+        return int(state.appended - max(state.dropped - state.kept, 0))
 
     def __len__(self) -> int:
         with self._lock:
-            return int(self._state.appended - self._state.dropped)
+            return self._held()
 
     @property
     def appended(self) -> int:
@@ -79,7 +83,7 @@ class Cache:
 
     @property
     def dropped(self) -> int:
-        """The position of the oldest key in the cache."""
+        """The position of the oldest key in the cache that is not kept."""
         return int(self._state.dropped)
 
     def append(self, keys: ArrayLike, values: ArrayLike) -> None:
@@ -100,6 +104,11 @@ class Cache:
     def truncate_to(self, position: int) -> None:
         """Removes the keys at `position` and after it; the next key has that position."""
         self._change("sdpa_cache_truncate_to", not_negative(position))
+
+    def keep_first(self, keys: int) -> None:
+        """Keeps the first keys (attention sinks): `slide` drops none of them, and every query sees them, whatever its
+        window. They take whole blocks of 64 keys. Before any key is dropped."""
+        self._change("sdpa_cache_keep_first", not_negative(keys))
 
     def slide(self, length: int) -> None:
         """Drops the oldest keys until at most `length` remain, which keep their positions."""
@@ -130,7 +139,7 @@ class Cache:
         q = array_of(queries, "queries")
         given = None if out is None else target(out, "out")
         logs = None if log_sum_exp is False else logs_of(log_sum_exp, log_shape(q, heads_axis))
-        scalars = (scale, softcap, causal, window, query_offset)
+        scalars = (scale, softcap, causal, window, query_offset, 0)
         with self._lock:
             masks = masks_of(bias, keep, attn_mask, sink, slopes, len(self), tokens(q, heads_axis))
             to = self._attend(q, scalars, masks, heads_axis, given, logs, backend)
@@ -187,7 +196,7 @@ class Cache:
     ) -> Floats:
         """`sdpa.states` of the spans in which the cache holds keys, with query positions as in `attend`."""
         q = array_of(queries, "queries")
-        scalars: Scalars = (scale, softcap, causal, window, query_offset)
+        scalars: Scalars = (scale, softcap, causal, window, query_offset, 0)
         with self._lock:
             masks = masks_of(bias, keep, attn_mask, None, slopes, len(self), tokens(q, heads_axis))
             return self._states(q, scalars, masks, heads_axis, backend)
@@ -219,9 +228,3 @@ class Cache:
         status = call.function(*call.arguments)
         if status:
             refuse(status, names, all_arrays)
-
-
-def not_negative(number: int) -> int:
-    if operator.index(number) < 0:
-        raise ValueError(f"{number} keys")
-    return number

@@ -61,6 +61,7 @@ class Options(Structure):
         ("bias_head_stride", c_size_t),
         ("keep_head_stride", c_size_t),
         ("slopes", c_void_p),
+        ("keep_first", c_size_t),
     ]
 
 
@@ -82,6 +83,7 @@ class CacheState(Structure):
         ("dropped", c_uint64),
         ("key_format", c_uint32),
         ("value_format", c_uint32),
+        ("kept", c_size_t),
     ]
 
 
@@ -143,6 +145,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "sdpa_cache_append_elements": (STATUS, [CACHE, Matrix, Matrix]),
     "sdpa_cache_truncate": (STATUS, [CACHE, c_size_t]),
     "sdpa_cache_truncate_to": (STATUS, [CACHE, c_uint64]),
+    "sdpa_cache_keep_first": (STATUS, [CACHE, c_size_t]),
     "sdpa_cache_slide": (STATUS, [CACHE, c_size_t]),
     "sdpa_cache_attend_heads_on": (
         STATUS,

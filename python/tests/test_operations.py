@@ -194,6 +194,27 @@ def test_spans_in_any_order_have_the_bits_of_one_call(floats: Any, backend: str)
         sdpa.states(q, k, v, first_key=5)
 
 
+def test_keep_first(floats: Any, backend: str) -> None:
+    q, k, v = floats(3, 16), floats(300, 16), floats(300, 5)
+    cache = sdpa.Cache(200, 16, 5)
+    cache.keep_first(4)
+    for at in range(0, 300, 50):
+        cache.append(k[at : at + 50], v[at : at + 50])
+        cache.slide(4 + 100)
+    assert (len(cache), cache.appended, cache.dropped) == (104, 300, 200)
+    position, key = np.arange(297, 300), np.arange(300)[:, None]
+    keep = (key <= position) & ((key < 4) | (key >= 200))
+    want = sdpa.attention(q, k, v, keep=keep, backend=backend)
+    np.testing.assert_array_equal(cache.attend(q, causal=True, backend=backend), want)
+    np.testing.assert_array_equal(sdpa.join(cache.states(q, causal=True, backend=backend), backend=backend), want)
+    options: dict[str, Any] = {"query_offset": 297, "window": (96, 0), "keep_first": 4, "backend": backend}
+    keep = (key <= position) & ((key < 4) | (key >= position - 96))
+    np.testing.assert_array_equal(sdpa.attention(q, k, v, **options), sdpa.attention(q, k, v, keep=keep, backend=backend))
+    np.testing.assert_array_equal(sdpa.pattern(q, k, **options), sdpa.pattern(q, k, keep=keep, backend=backend))
+    with pytest.raises(sdpa.Error, match="position"):
+        cache.keep_first(5)
+
+
 def test_cache(floats: Any, backend: str) -> None:
     q, k, v = floats(2, 3, 16), floats(300, 16), floats(300, 5)
     cache = sdpa.Cache(200, 16, 5)

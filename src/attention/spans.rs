@@ -186,7 +186,7 @@ impl Attention<'_> {
         let (origin, first_key) =
             if is_ring { ([end, tokens], 0) } else { ([0, first_key], first_key) };
         let kept = self.kept(blocks).saturating_sub(first_key);
-        let score_mods = self.score_mods(backend, blocks.dropped(), origin);
+        let score_mods = self.score_mods_of_held(backend, blocks, origin);
         let flags = self.may_mask(first).then(Flags::read);
         let (widened, workspace) = split_widened(queries.cols(), blocks, workspace);
         let states = states.chunks_exact_mut(span_len.unwrap_or(0).max(1));
@@ -202,7 +202,7 @@ impl Attention<'_> {
                 queries_per_kv_head: heads / blocks.heads().max(1) * tokens,
                 scale: self.scale.unwrap_or_else(|| default_scale(queries.cols())),
                 visible: self.visible(keys, [start, kept.min(end)], origin),
-                score_mod: self.score_mod.map(|as_score_mod| as_score_mod(&score_mods)),
+                score_mod: score_mods.as_score_mod(),
                 sink: f32::NEG_INFINITY,
                 sinks: &[],
                 out: &mut out,

@@ -402,6 +402,7 @@ impl Case {
             assert_eq!((cache.appended(), cache.len()), (base + keys as u64, keys - dropped));
 
             let own = self.options.of_heads(head * group..(head + 1) * group);
+            let own = Options { keep_first: 0, ..own }; // what the cache keeps
             let held = Options { offset, ..own.part(dropped, keys) };
             let all = || Grid::from_fn(keys, tokens, |_, _| 1).into();
             let keep = own.keep.clone().unwrap_or_else(all).map(|keep| {

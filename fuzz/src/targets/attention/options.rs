@@ -14,6 +14,7 @@ pub(crate) struct Options {
     pub(crate) softcap: f32,
     pub(crate) causal: bool,
     pub(crate) window: [usize; 2],
+    pub(crate) keep_first: usize,
     pub(crate) offset: isize,
     pub(crate) keep: Option<Mask<u8>>,
     pub(crate) bias: Option<Mask>,
@@ -46,6 +47,7 @@ impl Options {
         };
         let kind = input.u8();
         let mask_heads = if kind % 2 == 1 { heads } else { 1 };
+        let keep_first = if kind / 4 % 2 == 1 { usize::from(kind / 8) } else { 0 };
         let slopes = if kind / 2 % 2 == 1 { input.values(heads) } else { Vec::new() };
         let keep = has(5).then(|| Mask::from_fn(mask_heads, |_| input.mask(keys, queries)));
         let bias = has(6).then(|| {
@@ -61,7 +63,7 @@ impl Options {
                 input.values(count)
             }
         };
-        Self { scale, softcap, causal: has(3), window, offset, keep, bias, slopes, sinks }
+        Self { scale, softcap, causal: has(3), window, keep_first, offset, keep, bias, slopes, sinks }
     }
 
     /// Returns the error that the call must return if an option is out of range.
@@ -78,6 +80,7 @@ impl Options {
         let [left, right] = self.window;
         let mut attention =
             Attention::new().on(backend).window(left, right).query_offset(self.offset);
+        attention = attention.keep_first(self.keep_first);
         if let Some(scale) = self.scale {
             attention = attention.scale(scale);
         }
@@ -132,7 +135,7 @@ impl Options {
     pub(crate) fn sees(&self, key: usize, token: usize) -> bool {
         let (at, position) = (key as i128, self.offset as i128 + token as i128);
         let [left, right] = self.window;
-        (left == usize::MAX || at >= position - left as i128)
+        (left == usize::MAX || at >= position - left as i128 || key < self.keep_first)
             && (right == usize::MAX || at <= position + right as i128)
             && (!self.causal || at <= position)
             && self.keep.as_ref().is_none_or(|keep| keep.at(key, token) != 0)
@@ -143,6 +146,7 @@ impl Options {
     pub(crate) fn part(&self, from: usize, to: usize) -> Self {
         Self {
             offset: self.offset - from as isize,
+            keep_first: self.keep_first.saturating_sub(from),
             keep: self.keep.as_ref().map(|keep| keep.map(|of| rows(&of, from, to))),
             bias: self.bias.as_ref().map(|bias| bias.map(|of| rows(&of, from, to))),
             ..self.clone()
