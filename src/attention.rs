@@ -21,6 +21,7 @@ use crate::{
 
 #[cfg(feature = "defmt")]
 mod format;
+mod grid;
 mod spans;
 
 pub use spans::SPAN;
@@ -411,69 +412,6 @@ impl<'a> Attention<'a> {
         KeysAndValues { backend, keys, values, ring }
     }
 
-    /// Computes the score grid of one head with these options: keys × queries, after softcap and bias, −∞
-    /// where masked. It does not contain the sink.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`scores`](crate::scores()); [`Error::Shape`] also if the shape of bias or keep, or the
-    /// number of sinks, disagrees; [`Error::Option`] if an option is out of range.
-    pub fn scores(
-        &self,
-        queries: MatrixRef<'_>,
-        keys: MatrixRef<'_>,
-        mut out: MatrixMut<'_>,
-    ) -> Result<(), Error> {
-        let (backend, visible) = self.check_grid(keys, queries)?;
-        let flags = self.may_mask(0).then(Flags::read);
-        backend.scores(keys, queries, self.scale, out.view_mut())?;
-        if let Some(as_score_mod) = self.score_mod {
-            let score_mods = self.score_mods(backend, 0, [0, 0]);
-            let queries = Queries::of_one_head(out.cols());
-            as_score_mod(&score_mods).apply(0, queries, None, out.view_mut());
-        }
-        mask_invisible(visible, f32::NEG_INFINITY, out);
-        if let Some(flags) = flags {
-            flags.restore();
-        }
-        Ok(())
-    }
-
-    /// Computes the attention weights of one head with these options: keys × queries, the softmax of every
-    /// column of [`scores`](Self::scores), +0 where masked. With a sink a column sums to less than 1.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`scores`](Self::scores).
-    pub fn pattern(
-        &self,
-        queries: MatrixRef<'_>,
-        keys: MatrixRef<'_>,
-        mut out: MatrixMut<'_>,
-    ) -> Result<(), Error> {
-        let (backend, visible) = self.check_grid(keys, queries)?;
-        self.scores(queries, keys, out.view_mut())?;
-        let sink = self.sinks.and_then(|sinks| sinks.first().copied()).unwrap_or(self.sink);
-        backend.softmax_columns_with_sink(sink, out.view_mut());
-        // A NaN makes its whole column NaN, the masked weights too: they become +0 again.
-        if let Some(as_score_mod) = self.score_mod {
-            let score_mods = self.score_mods(backend, 0, [0, 0]);
-            let queries = Queries::of_one_head(out.cols());
-            as_score_mod(&score_mods).apply(0, queries, Some(0.0), out.view_mut());
-        }
-        mask_invisible(visible, 0.0, out);
-        Ok(())
-    }
-
-    fn check_grid(
-        &self,
-        keys: MatrixRef<'_>,
-        queries: MatrixRef<'_>,
-    ) -> Result<(Backend, VisibleKeys), Error> {
-        let backend = self.check(keys.rows(), queries.rows(), 1)?;
-        Ok((backend, self.visible([0, keys.rows()], [0, self.keep_first], [0, 0])))
-    }
-
     /// Checks all arguments, then runs the kernel over the given keys and values.
     pub(crate) fn run_call(
         &self,
@@ -846,22 +784,6 @@ impl ScoreMod for WithSlopes<'_> {
             let offset = position.saturating_add(tokens.start as i64).saturating_sub(key as i64);
             if let Some(&slope) = slopes.get(head) {
                 score_mod::slope(backend, slope, offset, scores_of_head);
-            }
-        }
-    }
-}
-
-/// Writes `fill` where the causal mask or the window hides a key from a query: two runs in each column.
-fn mask_invisible(visible: VisibleKeys, fill: f32, mut scores: MatrixMut<'_>) {
-    if scores.is_empty() {
-        return; // any number of tokens
-    }
-    for token in 0..scores.cols() {
-        let visible_keys = visible.range(token);
-        let [_, end_of_kept] = visible.kept;
-        for key in (end_of_kept..visible_keys.start).chain(visible_keys.end..scores.rows()) {
-            if let Some(score) = scores.get_mut(key, token) {
-                *score = fill;
             }
         }
     }

@@ -10,13 +10,14 @@ use crate::common::{
     options::Options,
     reference::{Reference, attention::Answer},
 };
-use sdpa::{Attention, Backend, HeadsRef, MatrixMut, MatrixRef};
+use sdpa::{Attention, Backend, HeadsMut, HeadsRef, MatrixMut, MatrixRef};
 
 suite! {
     matches_the_reference,
     sums_that_underflow,
     outputs_that_underflow,
     scores_and_pattern_match_the_reference,
+    grids_of_heads,
     a_query_does_not_depend_on_others,
     a_head_does_not_depend_on_others,
     ranges_of_queries,
@@ -234,6 +235,42 @@ fn scores_and_pattern_match_the_reference(backend: Backend) {
         attention.pattern(q.view(), k.view(), out.view_mut()).unwrap();
         let want = reference.pattern(&options, queries, keys);
         assert_same_bits(&format!("pattern, {what}"), &out.checked(&what).data, &want.data);
+    }
+}
+
+/// The grids of many heads, grouped, and their mean: each head has the bits of a call of its own.
+fn grids_of_heads(backend: Backend) {
+    let mut rng = Rng::new(31);
+    for _ in 0..300 {
+        let case = Case::random(&mut rng);
+        let [heads, tokens, ..] = case.sizes();
+        let rows = case.keys[0].rows;
+        let [queries, keys] =
+            [&case.queries, &case.keys].map(|grids| GuardedHeads::of(&mut rng, grids));
+        let attention = case.options.attention(backend);
+        let size = rows * tokens;
+        let mut grids = [vec![0.0; heads * size], vec![0.0; heads * size]];
+        let [scores, pattern] = &mut grids;
+        let out = HeadsMut::stacked(scores, heads, rows, tokens).unwrap();
+        attention.scores(queries.view(), keys.view(), out).unwrap();
+        let out = HeadsMut::stacked(pattern, heads, rows, tokens).unwrap();
+        attention.pattern(queries.view(), keys.view(), out).unwrap();
+        let mut sum = vec![0.0; size];
+        for head in 0..heads {
+            let options = case.options.of_head(head);
+            let (q, k) = (&case.queries[head], &case.keys[head / case.group]);
+            let part = head * size..(head + 1) * size;
+            let want = common::paths::scores(backend, &options, q, k);
+            assert_same_bits(&case.what, &grids[0][part.clone()], &want.data);
+            let want = common::paths::pattern(backend, &options, q, k);
+            assert_same_bits(&case.what, &grids[1][part], &want.data);
+            sum.iter_mut().zip(&want.data).for_each(|(sum, weight)| *sum += weight);
+        }
+        sum.iter_mut().for_each(|sum| *sum /= heads as f32);
+        let (mut mean, mut workspace) = (vec![f32::NAN; size], vec![f32::NAN; size]);
+        let out = MatrixMut::new(&mut mean, rows, tokens).unwrap();
+        attention.mean_pattern(queries.view(), keys.view(), out, &mut workspace).unwrap();
+        assert_same_bits(&case.what, &mean, &sum);
     }
 }
 

@@ -18,6 +18,7 @@ suite! {
     a_short_workspace,
     options_out_of_range,
     grids_of_another_shape,
+    grids_of_heads_of_another_shape,
     two_errors_give_one_of_them,
 }
 
@@ -317,6 +318,48 @@ fn grids_of_another_shape(backend: Backend) {
         let one = grids(backend, Attention::new().sinks(&sinks[..1]), pattern);
         assert_eq!(untouched(7, 5, |out| one(&q, &k, out)), Ok(()));
     }
+}
+
+/// The grids of heads, and their mean: shapes, and a workspace that is too short.
+fn grids_of_heads_of_another_shape(backend: Backend) {
+    let floats = [0.0; 4 * 7 * 3];
+    let heads = |heads, rows, cols| {
+        HeadsRef::stacked(&floats[..heads * rows * cols], heads, rows, cols).unwrap()
+    };
+    let attention = Attention::new().on(backend);
+    let right = [[4, 5, 3], [2, 7, 3], [4, 7, 5]];
+    let with = |attention: Attention<'_>, [q, k, o]: [[usize; 3]; 3], workspace: usize| {
+        let (queries, keys) = (heads(q[0], q[1], q[2]), heads(k[0], k[1], k[2]));
+        let mut out = vec![CANARY; o.iter().product()];
+        let mut view = HeadsMut::stacked(&mut out, o[0], o[1], o[2]).unwrap();
+        let scores = attention.scores(queries, keys, view.view_mut());
+        let pattern = attention.pattern(queries, keys, view);
+        assert_eq!(scores, pattern);
+        assert!(pattern.is_ok() || is_untouched(&out), "an error wrote");
+        let mut mean = vec![CANARY; o[1] * o[2]];
+        let view = MatrixMut::new(&mut mean, o[1], o[2]).unwrap();
+        let result = attention.mean_pattern(queries, keys, view, &mut vec![0.0; workspace]);
+        assert!(result.is_ok() || is_untouched(&mean), "an error wrote");
+        [pattern, result]
+    };
+    assert_eq!(with(attention, right, 35), [Ok(()); 2]);
+    assert_eq!(with(attention, right, 34), [Ok(()), Err(Error::Workspace)]);
+    let [q, k, o] = right;
+    assert_eq!(with(attention, [q, k, [3, 7, 5]], 35), [Err(Error::Shape), Ok(())]);
+    for sizes in [
+        [q, [3, 7, 3], o],
+        [q, [2, 7, 2], o],
+        [q, [0, 7, 3], o],
+        [[4, 5, 0], [2, 7, 0], o],
+        [q, k, [4, 5, 7]],
+        [q, k, [4, 7, 4]],
+    ] {
+        assert_eq!(with(attention, sizes, 35), [Err(Error::Shape); 2], "{sizes:?}");
+    }
+    assert_eq!(with(attention, [[0, 5, 3], k, [0, 7, 5]], 35), [Ok(()), Err(Error::Shape)]);
+    let sinks = attention.sinks(&floats[..2]);
+    assert_eq!(with(sinks, right, 35), [Err(Error::Shape); 2]);
+    assert_eq!(with(attention.scale(f32::NAN), right, 35), [Err(Error::Option); 2]);
 }
 
 /// Two errors at once return one of the two.

@@ -567,6 +567,10 @@ fn no_queries(backend: Backend) {
     let into = HeadsMut::with_strides(&mut [], [usize::MAX, 0, 2], [0; 3]).unwrap();
     let (q, k, v) = (heads(0, 3), heads(70, 3), heads(70, 2));
     assert_eq!(Attention::new().on(backend).run(q, k, v, into, &mut workspace), Ok(()));
+    let into = HeadsMut::with_strides(&mut [], [usize::MAX, 70, 0], [0; 3]).unwrap();
+    assert_eq!(Attention::new().on(backend).pattern(q, k, into), Ok(()));
+    let into = sdpa::MatrixMut::new(&mut [], 70, 0).unwrap();
+    assert_eq!(Attention::new().on(backend).mean_pattern(q, k, into, &mut []), Ok(()));
     for rows in [0, 70] {
         let out = |cols| sdpa::MatrixMut::new(&mut [], rows, cols).unwrap();
         let keys = Grid::zeros(rows, 3);

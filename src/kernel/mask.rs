@@ -77,11 +77,6 @@ pub(crate) struct Queries {
 }
 
 impl Queries {
-    /// All queries of one head.
-    pub(crate) fn of_one_head(tokens: usize) -> Self {
-        Self { first: 0, count: tokens, tokens }
-    }
-
     /// The queries of each head.
     #[inline(always)]
     pub(crate) fn heads(self) -> impl Iterator<Item = OfHead> {

@@ -89,6 +89,14 @@ extern "C" fn probe() {
             let (queries, keys) = (view(), view());
             attention.run_with_log_sum_exp(queries, keys, view(), out, &mut f, &mut workspace)
         }));
+        report(
+            MatrixMut::new(&mut g, sizes[0], sizes[1])
+                .map(|out| attention.mean_pattern(view(), view(), out, &mut workspace)),
+        );
+        report(
+            MatrixMut::new(&mut g, sizes[0], sizes[1])
+                .map(|out| attention.pattern(view(), view(), out)),
+        );
         let (queries, keys, first_key) = (view(), view(), black_box(1024));
         let mut states = black_box([0.0f32; 4096]);
         let len = black_box(40);

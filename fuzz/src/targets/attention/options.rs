@@ -63,7 +63,18 @@ impl Options {
                 input.values(count)
             }
         };
-        Self { scale, softcap, causal: has(3), window, keep_first, offset, keep, bias, slopes, sinks }
+        Self {
+            scale,
+            softcap,
+            causal: has(3),
+            window,
+            keep_first,
+            offset,
+            keep,
+            bias,
+            slopes,
+            sinks,
+        }
     }
 
     /// Returns the error that the call must return if an option is out of range.
