@@ -19,6 +19,8 @@ pub struct Cache<E: CacheElement> {
     pub layers: Vec<Vec<HeadCache<E>>>,
     /// The tokens in the cache.
     pub tokens: usize,
+    /// Computes the states of spans and joins them, as threads or machines that share a context do.
+    pub by_spans: bool,
     /// The time of all attention so far: rotation, cache and [`attend_on`].
     pub attention: Duration,
 }
@@ -38,7 +40,7 @@ impl<E: CacheElement> Cache<E> {
     pub fn new([layers, kv_heads]: [usize; 2], tokens: usize, dim: usize) -> Self {
         let head = |_| HeadCache::new(tokens, dim);
         let layers = (0..layers).map(|_| (0..kv_heads).map(head).collect()).collect();
-        Self { layers, tokens: 0, attention: Duration::ZERO }
+        Self { layers, tokens: 0, by_spans: false, attention: Duration::ZERO }
     }
 }
 
@@ -91,18 +93,36 @@ pub fn attend_on<E: CacheElement>(
     cache: &[HeadCache<E>],
     queries: HeadsRef<'_>,
     out: HeadsMut<'_>,
+    by_spans: bool,
 ) -> Result<(), Error> {
-    let [head] = cache else {
-        let (one, other) = cache.split_at(cache.len() / 2);
-        let at = queries.heads() / cache.len().max(1) * one.len();
-        let (queries, other_queries) = queries.split_heads(at)?;
-        let (out, other_out) = out.split_heads(at)?;
-        let some = threads / 2;
-        let one = || attend_on(some, one, queries, out);
-        let other = || attend_on(threads - some, other, other_queries, other_out);
-        let (one, other) = if some == 0 { (one(), other()) } else { rayon::join(one, other) };
-        return one.and(other);
-    };
-    let mut workspace = vec![0.0; Attention::elements_workspace(head.dim, head.dim)];
-    head.view()?.attend(&Attention::new().causal(), queries, out, &mut workspace)
+    if let [cache] = cache {
+        return attend(cache, queries, out, by_spans);
+    }
+    let (cache, other_cache) = cache.split_at(cache.len() / 2);
+    let at = queries.heads() / (cache.len() + other_cache.len()) * cache.len();
+    let (queries, other_queries) = queries.split_heads(at)?;
+    let (out, other_out) = out.split_heads(at)?;
+    let some = threads / 2;
+    let one = || attend_on(some, cache, queries, out, by_spans);
+    let other = || attend_on(threads - some, other_cache, other_queries, other_out, by_spans);
+    let (one, other) = if some == 0 { (one(), other()) } else { rayon::join(one, other) };
+    one.and(other)
+}
+
+fn attend<E: CacheElement>(
+    cache: &HeadCache<E>,
+    queries: HeadsRef<'_>,
+    out: HeadsMut<'_>,
+    by_spans: bool,
+) -> Result<(), Error> {
+    let (cache, dim) = (cache.view()?, cache.dim);
+    let attention = Attention::new().causal();
+    let mut workspace = vec![0.0; Attention::elements_workspace(dim, dim)];
+    if !by_spans {
+        return cache.attend(&attention, queries, out, &mut workspace);
+    }
+    let states = cache.spans() * queries.heads() * queries.rows();
+    let mut states = vec![0.0; states * Attention::state_floats(dim)];
+    cache.run_spans(&attention, queries, &mut states, &mut workspace)?;
+    attention.join(&states, out, None)
 }

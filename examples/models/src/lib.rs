@@ -5,6 +5,8 @@
 
 pub mod bert;
 pub mod cache;
+#[cfg(feature = "candle")]
+pub mod candle;
 pub mod layers;
 pub mod llama;
 pub mod sampler;

@@ -96,7 +96,7 @@ impl Decoder {
             to.copy_from_slice(self.words.weights.row(token as usize)?);
         }
         for (layer, heads) in self.layers.iter().zip(&mut cache.layers) {
-            layer.run(self, &mut x, cache.tokens, heads, &mut cache.attention)?;
+            cache.attention += layer.run(self, &mut x, cache.tokens, heads, cache.by_spans)?;
         }
         cache.tokens += tokens.len();
         Ok(self.norm.run(&x))
@@ -165,14 +165,16 @@ impl Layer {
     /// x = x + output(attention(norm(x)))
     /// x = x + down(silu(gate(norm(x))) · up(norm(x)))
     /// ```
+    ///
+    /// Returns the time of attention: rotation, cache and [`attend_on`].
     fn run<E: CacheElement>(
         &self,
         of: &Decoder,
         x: &mut Rows,
         position: usize,
         cache: &mut [HeadCache<E>],
-        time: &mut Duration,
-    ) -> Result<()> {
+        by_spans: bool,
+    ) -> Result<Duration> {
         let normed = self.attention_norm.run(x);
         let mut queries = self.query.run(&normed)?;
         let (mut keys, values) = (self.key.run(&normed)?, self.value.run(&normed)?);
@@ -184,15 +186,16 @@ impl Layer {
         }
         let mut attended = Rows::new(queries.len(), queries.width());
         let heads = queries.view()?.heads(of.sizes.heads)?;
-        attend_on(threads(), cache, heads, attended.view_mut()?.heads(of.sizes.heads)?)?;
-        *time += begin.elapsed();
+        let out = attended.view_mut()?.heads(of.sizes.heads)?;
+        attend_on(threads(), cache, heads, out, by_spans)?;
+        let attention = begin.elapsed();
         x.add(&self.output.run(&attended)?);
 
         let normed = self.norm.run(x);
         let mut gate = self.gate.run(&normed)?;
         swiglu(&mut gate, &self.up.run(&normed)?);
         x.add(&self.down.run(&gate)?);
-        Ok(())
+        Ok(attention)
     }
 }
 

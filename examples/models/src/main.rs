@@ -1,4 +1,4 @@
-//! The commands: `encode` and `chat`.
+//! The commands: `encode`, `chat`, and with the feature `candle` also `bench`.
 
 use std::{
     io::{Write, stderr, stdout},
@@ -37,6 +37,9 @@ enum Command {
     },
     /// Answers a question.
     Chat(Chat),
+    /// Times a prompt and an answer beside candle.
+    #[cfg(feature = "candle")]
+    Bench(sdpa_models::candle::Bench),
 }
 
 #[derive(clap::Args)]
@@ -82,6 +85,8 @@ fn main() -> Result<()> {
                 Stored::I8 => chat.run::<I8>(&decoder),
             }
         }
+        #[cfg(feature = "candle")]
+        Command::Bench(bench) => bench.run(&folder),
     })
 }
 
