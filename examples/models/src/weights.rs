@@ -70,11 +70,18 @@ const ALIGNMENT: u64 = 32;
 impl Gguf {
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = File::open(path).with_context(|| context(path))?;
-        let content = header(&mut file).with_context(|| path.display().to_string())?;
-        let ends = content.tensors.iter().map(|tensor| Some(tensor.offset + bytes(tensor).ok()?));
-        let end = ends.flatten().max().unwrap_or(0);
-        // The parser does not say where the header ends; the tensors end with the file.
+        let (head, content) = header(&mut file).with_context(|| path.display().to_string())?;
+        let ends = content.tensors.iter().map(|tensor| Ok(tensor.offset + bytes(tensor)?));
+        let end = ends.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0);
+        // The parser does not say where the header ends. The tensors end with the file, and begin less than the
+        // alignment after the header.
         let start = file.metadata()?.len().checked_sub(end.next_multiple_of(ALIGNMENT));
+        let is_whole = |end: u64| {
+            let head = head.get(..end as usize).unwrap_or(&head);
+            matches!(GGUFFile::read(head), Ok(Some(_)))
+        };
+        let follows = |&start: &u64| is_whole(start) && !is_whole(start.saturating_sub(ALIGNMENT));
+        let start = start.filter(follows);
         let start = start.with_context(|| format!("{} is cut off", path.display()))?;
         Ok(Self { file, content, start })
     }
@@ -128,16 +135,16 @@ impl Gguf {
     }
 }
 
-/// Parses the header, of which more is read until it is whole.
-fn header(file: &mut File) -> Result<GGUFFile> {
+/// Reads and parses the beginning of a file, more of it until the header is whole.
+fn header(file: &mut File) -> Result<(Vec<u8>, GGUFFile)> {
     const STEP: u64 = 4 << 20;
     let mut head = Vec::new();
     loop {
         ensure!(file.take(STEP).read_to_end(&mut head)? > 0, "its header is cut off");
         // An error of the parser prints the whole input.
-        let content = GGUFFile::read(&head).map_err(|_| anyhow!("is no GGUF file"))?;
+        let content = GGUFFile::read(&head).map_err(|_| anyhow!("this is no GGUF file"))?;
         if let Some(content) = content {
-            return Ok(content);
+            return Ok((head, content));
         }
     }
 }

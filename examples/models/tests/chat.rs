@@ -79,3 +79,25 @@ fn spans_of_the_cache_change_no_bit() -> Result<()> {
     assert_eq!(joined, one);
     Ok(())
 }
+
+/// A file that is cut off by a few bytes would have its tensors at wrong places.
+#[test]
+fn a_file_that_is_cut_off_is_refused() -> Result<()> {
+    let whole = std::fs::read(sdpa_models::llama::file(&weights::folder(None)))?;
+    let folder = std::env::temp_dir().join(format!("sdpa-models-{}", std::process::id()));
+    let file = sdpa_models::llama::file(&folder);
+    std::fs::create_dir_all(file.parent().expect("a folder"))?;
+    for (len, words) in [
+        (whole.len() - 32, "is cut off"),
+        (whole.len() - 1, "is cut off"),
+        (1 << 20, "its header is cut off"),
+    ] {
+        std::fs::write(&file, &whole[..len])?;
+        let error = Decoder::open(&folder).err().map(|error| format!("{error:#}"));
+        assert!(error.as_ref().is_some_and(|error| error.contains(words)), "{len}: {error:?}");
+    }
+    std::fs::write(&file, &whole[1..])?;
+    let error = Decoder::open(&folder).err().map(|error| format!("{error:#}"));
+    assert!(error.is_some_and(|error| error.contains("this is no GGUF file")));
+    Ok(std::fs::remove_dir_all(folder)?)
+}
