@@ -53,5 +53,6 @@ pages! {
     python "python"
     from_others "from-others"
     distributed "distributed"
+    models "models"
     profiling "profiling"
 }

@@ -53,6 +53,7 @@
 //! * [`docs::python`]: the Python package
 //! * [`docs::from_others`]: what options of PyTorch, JAX, ONNX and others are called here
 //! * [`docs::profiling`]: speed, and the benches
+//! * [`docs::models`]: two trained models over this crate
 //! * [`docs::conformance`]: ONNX, targets
 //!
 //! # How to read the source
