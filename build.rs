@@ -1,5 +1,7 @@
 //! Sets the cfgs that the code cannot derive itself.
 //!
+//! * `unoptimised`: each value of each inlined function has a place of its own on the stack, so the parts of a kernel
+//!   are not inlined: it would take megabytes.
 //! * `small`: the crate is compiled for size. Code cannot see its own `opt-level`, and the shortest loops are slow
 //!   at `opt-level` 3.
 //! * `microcontroller`: flash, stack and workspace are scarce, and vectors have one lane.
@@ -18,6 +20,7 @@ fn main() {
     let arch = variable("CARGO_CFG_TARGET_ARCH");
     let features = variable("CARGO_CFG_TARGET_FEATURE");
 
+    let is_unoptimised = level == "0";
     let is_small = ["s", "z"].contains(&level.as_str());
     let is_microcontroller = ["arm", "riscv32", "xtensa"].contains(&arch.as_str());
     // Kernel and UEFI targets use soft floats, for which LLVM has no vectors, whatever the core has. x86 before
@@ -32,6 +35,7 @@ fn main() {
     let converts_f16 = is_mainline && abi == "eabihf";
 
     for (cfg, is_set) in [
+        ("unoptimised", is_unoptimised),
         ("small", is_small),
         ("microcontroller", is_microcontroller),
         ("converts_f16", converts_f16),

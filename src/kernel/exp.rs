@@ -111,7 +111,7 @@ fn exps_of<const ONLINE: bool, const L: usize, const N: usize, V: Vector<L>>(
 }
 
 /// `e^r · poly_scale` of `N` vectors, for `x = n · ln 2 + r`.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn e_to_r<const ONLINE: bool, const L: usize, const N: usize, V: Vector<L>>(
     token: V::Token,
     x: [V; N],

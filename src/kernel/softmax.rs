@@ -510,7 +510,7 @@ const TURN: usize = 8;
 const FEW_ROWS: usize = 64;
 
 /// Softmax of `C` vectors of columns from `col` on, whose state stays in registers.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn columns<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     matrix: &mut InOut<'_>,
@@ -544,7 +544,7 @@ fn columns<const L: usize, const C: usize, V: Vector<L>>(
 /// sets, which hold a fraction of them: here the strips of a panel take turns of a few rows, so that each pass
 /// reads the rows of the panel in sequence. A pass begins at the rows where the one before it ended, which are still
 /// in a cache: the first and the last pass, whose order is free, go upwards.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn panel<const L: usize, const C: usize, V: Vector<L>>(
     token: V::Token,
     matrix: &mut InOut<'_>,

@@ -172,7 +172,7 @@ impl Product<'_> {
 
     /// Computes one vector of columns from `col` on of a single tile, without the bias. Squares of `right` are
     /// transposed and consumed in registers: packed, they would be read once.
-    #[inline(always)]
+    #[cfg_attr(not(unoptimised), inline(always))]
     fn squares<const L: usize, const R: usize, V: Vector<L>>(
         &mut self,
         token: V::Token,
@@ -198,7 +198,7 @@ impl Product<'_> {
     }
 
     /// Computes `C` vectors of columns from `col` on, without the bias, panel by panel.
-    #[inline(always)]
+    #[cfg_attr(not(unoptimised), inline(always))]
     fn panels<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
         &mut self,
         token: V::Token,
@@ -223,7 +223,7 @@ impl Product<'_> {
 
     /// Adds the products of the `k` in `panel` to all tiles of these columns. `right` has the vectors of
     /// these `k`.
-    #[inline(always)]
+    #[cfg_attr(not(unoptimised), inline(always))]
     pub(super) fn tiles<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
         &mut self,
         token: V::Token,
@@ -246,7 +246,7 @@ impl Product<'_> {
     }
 
     /// Adds the products of the `k` in `panel` to one tile. Returns its number of rows, `R`.
-    #[inline(always)]
+    #[cfg_attr(not(unoptimised), inline(always))]
     fn tile<const L: usize, const R: usize, const C: usize, V: Vector<L>>(
         &mut self,
         token: V::Token,
@@ -325,7 +325,7 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
 
 /// [`accumulate`] that calls `per_k` after each `k`, to interleave other work such as a prefetch. `WHOLE`: `right` has
 /// full, contiguous vectors; there is no code for others.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 pub(super) fn accumulate_with<
     const L: usize,
     const R: usize,

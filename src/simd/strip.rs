@@ -506,7 +506,7 @@ impl<const DENSE: bool> Row<'_, DENSE> {
 }
 
 /// Reads `G * L` lanes of row `row` from `col` on; lanes out of range are 0.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>, E: Load>(
     token: V::Token,
     view: MatrixRef<'_, E>,
@@ -526,7 +526,7 @@ pub(crate) fn read<const L: usize, const G: usize, V: Vector<L>, E: Load>(
 }
 
 /// Reads `L` columns from `col` on of `N` rows from `row` on; elements out of range are 0.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>, E: Load>(
     token: V::Token,
     view: MatrixRef<'_, E>,
@@ -652,7 +652,7 @@ unsafe fn fours_in_turn<
 
 /// Writes `groups` into the rows from `row` on, each from column `col` on. Lanes and rows out of range are
 /// not written.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 pub(crate) fn write<const L: usize, const G: usize, const R: usize, V: Vector<L>>(
     view: &mut MatrixMut<'_>,
     row: usize,

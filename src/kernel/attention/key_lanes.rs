@@ -126,7 +126,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
 
     /// Computes the scores of `N` vectors of keys from `first` on, whose row stride is 1. Returns the number
     /// of keys.
-    #[inline(always)]
+    #[cfg_attr(not(unoptimised), inline(always))]
     fn score_vectors<const N: usize, const WHOLE: bool, E: Load>(
         &mut self,
         keys: MatrixRef<'_, E>,
@@ -147,7 +147,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     }
 
     /// Computes the scores of one query and keys with contiguous rows, four columns at a time.
-    #[inline(always)]
+    #[cfg_attr(not(unoptimised), inline(always))]
     fn score_rows<const L1: bool>(
         &mut self,
         keys: MatrixRef<'_>,
@@ -168,7 +168,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     }
 
     /// Computes the scores of `N` vectors of keys from `first` on. Returns the number of keys.
-    #[inline(always)]
+    #[cfg_attr(not(unoptimised), inline(always))]
     fn score_row_vectors<const N: usize, const L1: bool>(
         &mut self,
         keys: MatrixRef<'_>,
@@ -209,7 +209,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
 
     /// Computes the scores of keys with contiguous rows: squares of `L` keys × `L` elements are transposed
     /// and consumed in registers. The partial scores of the other keys wait in memory.
-    #[inline(always)]
+    #[cfg_attr(not(unoptimised), inline(always))]
     fn score_squares<const L1: bool>(
         &mut self,
         keys: MatrixRef<'_>,
@@ -330,7 +330,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         );
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(unoptimised), inline(always))]
     fn add_weighted<E: Load>(&mut self, values: MatrixRef<'_, E>, prefetch: impl FnMut(usize)) {
         let queries = self.queries.rows();
         let weights = MatrixRef::with_strides(self.scores, queries, self.keys, KEY_BLOCK, 1);

@@ -74,7 +74,7 @@ impl Kernel for &mut Rows<'_> {
 
 /// `W` vectors per iteration, then `TAIL` vectors. Both are whole rounds of the sum. There is at least one
 /// column.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn rows<
     const DENSE: bool,
     const L: usize,
@@ -104,7 +104,7 @@ fn rows<
 
 /// Softmax of rows of at most `S * L` elements, of which each has a partial sum of its own: `L` rows side by side,
 /// one in each lane. Alone, a row waits for one result after another; here the steps of `S * L` elements overlap.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn side_by_side<const L: usize, const S: usize, V: Vector<L>>(
     token: V::Token,
     mut matrix: InOut<'_>,
@@ -143,7 +143,7 @@ fn side_by_side<const L: usize, const S: usize, V: Vector<L>>(
 }
 
 /// Folds vectors in half until one is left: the tree of [`order`], where each lane is a sum of its own.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn fold<const L: usize, const S: usize, V: Vector<L>>(
     vectors: [[V; L]; S],
     join: impl Fn(V, V) -> V + Copy,
@@ -167,7 +167,7 @@ fn sum<const L: usize, const S: usize, V: Vector<L>>(vectors: [[V; L]; S]) -> V 
 }
 
 /// Softmax of a row that fits in one group of vectors: it stays in registers.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn groups<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut matrix: InOut<'_>) {
     let (rows, cols) = matrix.shape();
     for row in 0..if cols == 0 { 0 } else { rows } {
@@ -180,7 +180,7 @@ fn groups<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut mat
     }
 }
 
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn group<const L: usize, const G: usize, V: Vector<L>>(token: V::Token, mut x: [V; G]) -> [V; G] {
     let mut largest = order::maximum(token, x);
     if largest.abs() > LARGE_MAXIMUM {
@@ -223,7 +223,7 @@ fn normaliser<const L: usize, const G: usize, V: Vector<L>>(
 /// Bounds the maximum `largest` of a row by ±[`LARGE_MAXIMUM`]. If it is larger, a pass of its own subtracts it
 /// from the row, and later passes run in place. The subtraction is exact where the weight is not 0. If the
 /// maximum is +∞ the pass applies [`share_at_infinity`] instead. Returns the new maximum.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn bound_maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
     token: V::Token,
     row: &mut Row<'_, DENSE>,
@@ -256,7 +256,7 @@ fn bound_maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
 }
 
 /// The largest element of a row.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
     token: V::Token,
     row: &Row<'_, DENSE>,
@@ -282,7 +282,7 @@ fn maximum<const DENSE: bool, const L: usize, V: Vector<L>>(
 }
 
 /// Writes the weights of a row; later passes run in place. Returns the sums.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn weigh<
     const DENSE: bool,
     const L: usize,
@@ -326,7 +326,7 @@ fn weigh<
 
 /// [`weigh`] from column `begin` on, for as many columns as fill `W` whole vectors per iteration. Returns the
 /// number of these columns.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn weigh_full<const DENSE: bool, const L: usize, const G: usize, const W: usize, V: Vector<L>>(
     token: V::Token,
     row: &mut Row<'_, DENSE>,
@@ -347,7 +347,7 @@ fn weigh_full<const DENSE: bool, const L: usize, const G: usize, const W: usize,
 }
 
 /// Adds whole rounds of weights to the sums.
-#[inline(always)]
+#[cfg_attr(not(unoptimised), inline(always))]
 fn add<const L: usize, const G: usize, const W: usize, V: Vector<L>>(
     sums: &mut [Sum<V>; G],
     w: [V; W],
