@@ -22,6 +22,7 @@ use crate::{
 #[cfg(feature = "defmt")]
 mod format;
 mod grid;
+mod packed;
 mod spans;
 
 pub use spans::SPAN;

@@ -33,6 +33,7 @@ mod merge;
 mod onnx;
 mod onnx_attention;
 mod onnx_rotary;
+mod packed;
 mod ranges;
 mod regressions;
 mod rotate;

@@ -90,7 +90,7 @@ int main(void) {
     status |= sdpa_cache_append(&cache, m, m);
     status |= sdpa_cache_truncate(&cache, four);
     status |= sdpa_cache_truncate_to(&cache, four);
-    status |= sdpa_cache_keep_first(&cache, four);
+    status |= sdpa_cache_keep_first(&cache, cache.kept);
     status |= sdpa_cache_slide(&cache, four);
     BOTH(sdpa_cache_attend, &cache, m, &options, o, lse, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_cache_attend_heads, &cache, h, NULL, floats, ho, lse, workspace,

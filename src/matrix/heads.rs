@@ -210,7 +210,12 @@ macro_rules! heads_methods {
 impl<'a, T: Copy> HeadsRef<'a, T> {
     /// The rows of a range, of every head.
     pub(crate) fn rows_of(self, rows: Range<usize>) -> Result<Self, Error> {
-        let first = self.first.submatrix(rows, 0..self.cols()).ok_or(Error::Shape)?;
+        self.part(rows, 0..self.cols())
+    }
+
+    /// The rows and columns of these ranges, of every head.
+    pub(crate) fn part(self, rows: Range<usize>, cols: Range<usize>) -> Result<Self, Error> {
+        let first = self.first.submatrix(rows, cols).ok_or(Error::Shape)?;
         Ok(Self { first, ..self })
     }
 
