@@ -149,5 +149,6 @@ const DEFAULT: sdpa_options = {
         bias_head_stride: 0,
         keep_head_stride: 0,
         slopes: ptr::null(),
+        keep_first: 0,
     }
 };
