@@ -537,7 +537,7 @@ def join(
     call.pointer(whole)
     call.arguments.append(whole.size)
     heads = shape[0] if len(shape) == 3 else 1
-    put_options(call, (None, None, False, None, 0), masks, heads, heads)
+    put_options(call, DEFAULT, masks, heads, heads)
     call.view(arrays.heads(to, "out", 0))
     call.pointer(logs)
     all_arrays = (whole, *masks, to, logs)
