@@ -143,6 +143,7 @@ fn attention_with_options(backend: Backend) -> [Call; 2] {
         bias_head_stride: 0,
         keep_head_stride: 0,
         slopes: ptr::null(),
+        keep_first: 0,
     };
     attention(rust, Box::leak(Box::new(c)))
 }

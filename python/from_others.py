@@ -48,14 +48,22 @@ def pytorch(q: Any, k: Any, v: Any, **options: Any) -> Any:
     return torch.nn.functional.scaled_dot_product_attention(*of, **options).numpy()
 
 
-def multihead(q: Any, k: Any, v: Any, **options: Any) -> Any:
-    """`torch.nn.MultiheadAttention` of one head, whose projections change nothing."""
-    layer = torch.nn.MultiheadAttention(DIM, 1, bias=False, batch_first=True)
+def layer_of_pytorch(q: Any, k: Any, v: Any, **options: Any) -> Any:
+    """The output and the weights of `torch.nn.MultiheadAttention`, whose projections change nothing, without the
+    batch."""
+    of = [torch.as_tensor(x).transpose(0, 1).flatten(1) for x in (q, k, v)]
+    width = of[0].shape[1]
+    layer = torch.nn.MultiheadAttention(width, len(q), bias=False)
     with torch.no_grad():
-        layer.in_proj_weight.copy_(torch.eye(DIM).repeat(3, 1))
-        layer.out_proj.weight.copy_(torch.eye(DIM))
-        options = {name: torch.from_numpy(x) for name, x in options.items()}
-        return layer(*(torch.from_numpy(x) for x in (q, k, v)), need_weights=False, **options)[0].numpy()
+        layer.in_proj_weight.copy_(torch.eye(width).repeat(3, 1))
+        layer.out_proj.weight.copy_(torch.eye(width))
+        return layer(*of, **options)
+
+
+def multihead(q: Any, k: Any, v: Any, **options: Any) -> Any:
+    """Of one head."""
+    options = {name: torch.from_numpy(x) for name, x in options.items()}
+    return layer_of_pytorch(q, k, v, need_weights=False, **options)[0].numpy()[None]
 
 
 def in_jax(q: Any, k: Any, v: Any, **options: Any) -> Any:
@@ -291,6 +299,11 @@ PAIRS: dict[str, list[tuple[str, str]]] = {
         ("F.scaled_dot_product_attention(q, k, v, mask)", "sdpa.attention(q, k, v, attn_mask=mask)"),
         ("F.scaled_dot_product_attention(q, k, v, bias)", "sdpa.attention(q, k, v, bias=bias.T)"),
         ("F.scaled_dot_product_attention(q, k[:1], v[:1], enable_gqa=True)", "sdpa.attention(q, k[:1], v[:1])"),
+        ("MultiheadAttention(q, k, v, need_weights=True)[1]", "sdpa.pattern(q, k, mean=True).T"),
+        (
+            "MultiheadAttention(q, k, v, need_weights=True, average_attn_weights=False)[1]",
+            "sdpa.pattern(q, k).swapaxes(1, 2)",
+        ),
     ],
     "JAX and Keras: `[tokens, heads, dim]`": [
         ("jax.nn.dot_product_attention(q, k, v, is_causal=True)", "sdpa.attention(q, k, v, causal=True, heads_axis=1)"),
@@ -353,7 +366,7 @@ def pairs() -> list[str]:
         "padding": np.array([[1, 1, 0, 1, 0]], np.int32), "jax": jax, "keras": keras, "F": torch.nn.functional,
         "causal_lower_right": torch.nn.attention.bias.causal_lower_right, "Attention": attention_of_onnx,
         "MultiHeadAttention": multihead_of_ort, "GroupQueryAttention": grouped_of_ort,
-        "ScaledDotProductAttention": in_openvino,
+        "ScaledDotProductAttention": in_openvino, "MultiheadAttention": layer_of_pytorch,
     }  # fmt: skip
     lines = []
     for title, of_library in PAIRS.items():

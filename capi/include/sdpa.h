@@ -773,6 +773,59 @@ sdpa_status sdpa_pattern_on(sdpa_backend_t backend,
                             sdpa_matrix_mut out);
 
 /**
+ * Computes the pattern of each query head: out[head] is what sdpa_pattern gives for that head.
+ * queries: heads x queries x dim; keys: KV heads x keys x dim, shared by groups of query heads as
+ * in sdpa_attention_heads; out: query heads x keys x queries. options and sinks: as in
+ * sdpa_attention_heads.
+ *
+ * Overlap: out must not overlap any input. On failure out is unchanged.
+ */
+sdpa_status sdpa_pattern_heads(sdpa_heads queries,
+                               sdpa_heads keys,
+                               const sdpa_options *options,
+                               const float *sinks,
+                               sdpa_heads_mut out);
+
+/**
+ * sdpa_pattern_heads on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_pattern_heads_on(sdpa_backend_t backend,
+                                  sdpa_heads queries,
+                                  sdpa_heads keys,
+                                  const sdpa_options *options,
+                                  const float *sinks,
+                                  sdpa_heads_mut out);
+
+/**
+ * Computes the mean over all query heads of what sdpa_pattern_heads gives, of which there is at
+ * least one: the weights are added head after head, and the sum is divided by the number of
+ * heads. out: keys x queries. workspace: at least keys.rows * queries.rows floats of any content;
+ * workspace_len counts floats. Floats beyond the required number are not touched.
+ *
+ * Overlap: out and workspace must not overlap any input or each other. On failure both are
+ * unchanged.
+ */
+sdpa_status sdpa_pattern_mean(sdpa_heads queries,
+                              sdpa_heads keys,
+                              const sdpa_options *options,
+                              const float *sinks,
+                              sdpa_matrix_mut out,
+                              float *workspace,
+                              size_t workspace_len);
+
+/**
+ * sdpa_pattern_mean on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_pattern_mean_on(sdpa_backend_t backend,
+                                 sdpa_heads queries,
+                                 sdpa_heads keys,
+                                 const sdpa_options *options,
+                                 const float *sinks,
+                                 sdpa_matrix_mut out,
+                                 float *workspace,
+                                 size_t workspace_len);
+
+/**
  * Returns the number of floats of workspace that an attention call needs for keys of dim columns
  * and values of value_dim columns; SIZE_MAX if the number overflows. SDPA_ATTENTION_WORKSPACE is
  * the same number as a constant expression, for static arrays.

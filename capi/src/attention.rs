@@ -30,66 +30,139 @@ operation! {
         on, queries: sdpa_matrix, keys: sdpa_matrix, options: *const sdpa_options,
         out: sdpa_matrix_mut,
     ) {
-        let call = PatternCall { queries, keys, options, out };
-        // SAFETY: as the caller promises; `check` comes before `run`.
-        unsafe {
-            call.check()?;
-            call.run(on)
-        }
+        let (queries, keys, out) = (queries.into(), keys.into(), out.into());
+        // SAFETY: as the caller promises.
+        unsafe { PatternCall::new(queries, keys, options, ptr::null(), out).run::<false>(on) }
     }
 }
 
-/// The arguments of `sdpa_pattern`.
-struct PatternCall {
-    queries: sdpa_matrix,
-    keys: sdpa_matrix,
-    options: *const sdpa_options,
-    out: sdpa_matrix_mut,
+operation! {
+    /// Computes the pattern of each query head: out[head] is what sdpa_pattern gives for that head.
+    /// queries: heads x queries x dim; keys: KV heads x keys x dim, shared by groups of query heads as
+    /// in sdpa_attention_heads; out: query heads x keys x queries. options and sinks: as in
+    /// sdpa_attention_heads.
+    ///
+    /// Overlap: out must not overlap any input. On failure out is unchanged.
+    fn sdpa_pattern_heads, sdpa_pattern_heads_on(
+        on, queries: sdpa_heads, keys: sdpa_heads, options: *const sdpa_options, sinks: *const f32,
+        out: sdpa_heads_mut,
+    ) {
+        // SAFETY: as the caller promises.
+        unsafe { PatternCall::new(queries, keys, options, sinks, out).run::<false>(on) }
+    }
+}
+
+operation! {
+    /// Computes the mean over all query heads of what sdpa_pattern_heads gives, of which there is at
+    /// least one: the weights are added head after head, and the sum is divided by the number of
+    /// heads. out: keys x queries. workspace: at least keys.rows * queries.rows floats of any content;
+    /// workspace_len counts floats. Floats beyond the required number are not touched.
+    ///
+    /// Overlap: out and workspace must not overlap any input or each other. On failure both are
+    /// unchanged.
+    fn sdpa_pattern_mean, sdpa_pattern_mean_on(
+        on, queries: sdpa_heads, keys: sdpa_heads, options: *const sdpa_options, sinks: *const f32,
+        out: sdpa_matrix_mut, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let mut pattern = PatternCall::new(queries, keys, options, sinks, out.into());
+        pattern.call.workspace = workspace;
+        pattern.call.workspace_len = workspace_len.min(keys.rows.saturating_mul(queries.rows));
+        // SAFETY: as the caller promises.
+        unsafe { pattern.run::<true>(on) }
+    }
+}
+
+/// The arguments of a pattern. A matrix is passed as heads with one head.
+struct PatternCall<'a> {
+    call: CommonArguments<'a>,
+    keys: In<'a>,
 }
 
 // In this file and in cache.rs neither the checks nor the calls into the crate are inlined, so that their
 // stack frames never exist at the same time. tests/frames.sh limits the sum of the frames.
 
-impl PatternCall {
+impl PatternCall<'_> {
+    /// Without a workspace.
+    #[inline(always)]
+    fn new(
+        queries: sdpa_heads,
+        keys: sdpa_heads,
+        options: *const sdpa_options,
+        sinks: *const f32,
+        out: sdpa_heads_mut,
+    ) -> Self {
+        let call = CommonArguments {
+            queries: Slot::new(queries),
+            options,
+            sinks,
+            out: Slot::new(out),
+            log_sum_exp: ptr::null_mut(),
+            workspace: ptr::null_mut(),
+            workspace_len: 0,
+        };
+        Self { call, keys: Slot::new(keys) }
+    }
+
+    /// Computes the pattern of each head, or the mean of all.
+    ///
     /// # Safety
     ///
-    /// As [`Options::new`].
-    #[inline(never)]
-    unsafe fn check(&self) -> Checked<()> {
-        let outputs = [self.out.output()?];
-        check_disjoint(&outputs, self.queries.operand()?)?;
-        check_disjoint(&outputs, self.keys.operand()?)?;
-        let grid = [self.keys.rows, self.queries.rows];
-        // SAFETY: as the caller promises.
-        unsafe { Options::new(self.options, ptr::null(), 1, grid) }?.check(&outputs)
+    /// The arguments meet the requirements of the header.
+    #[inline(always)]
+    unsafe fn run<const MEAN: bool>(mut self, on: Backend) -> Checked<()> {
+        // SAFETY: as the caller promises; the checks come before the views are made, and these before `compute`.
+        unsafe {
+            let keys = self.keys.raw();
+            self.call.check(&[keys], &[])?;
+            self.call.check_options(keys.rows)?;
+            self.call.queries.make_view();
+            self.call.out.make_view();
+            self.keys.make_view();
+            self.compute::<MEAN>(on)
+        }
     }
 
     /// # Safety
     ///
-    /// As [`Options::read`], after [`check`](Self::check) has returned `Ok`.
+    /// As [`run`](Self::run), checked and with the views made.
     #[inline(never)]
-    unsafe fn run(&self, on: Backend) -> Checked<()> {
-        let Self { queries, keys, options, out } = self;
-        let grid = [keys.rows, queries.rows];
-        // SAFETY: as the caller promises.
-        let options = unsafe { Options::checked(*options, ptr::null(), 1, grid) };
+    unsafe fn compute<const MEAN: bool>(&mut self, on: Backend) -> Checked<()> {
+        let Self { call, keys } = self;
         // SAFETY: as the caller promises.
         let result = unsafe {
+            let keys = *keys.view();
             let mut attention = Attention::new();
-            options.read(on, &mut attention);
-            attention.pattern(queries.view(), keys.view(), out.view())
+            call.read_options(on, keys.rows(), &mut attention);
+            let (_, workspace) = call.slices();
+            let (queries, out) = (*call.queries.view(), call.out.view_mut());
+            match out.head_mut(0) {
+                Some(out) if MEAN => attention.mean_pattern(queries, keys, out, workspace),
+                _ => attention.pattern(queries, keys, out.view_mut()),
+            }
         };
         result.map_err(|error| {
-            Failure::of(error, || {
-                if queries.cols == 0 {
-                    SDPA_ERROR_SHAPE_QUERIES
-                } else if keys.cols != queries.cols {
-                    SDPA_ERROR_SHAPE_KEYS
-                } else {
-                    options.shape_status([1, keys.rows, queries.rows], out.counts())
-                }
-            })
+            // SAFETY: as the caller promises.
+            Failure::of(error, || unsafe { self.shape_status::<MEAN>() })
         })
+    }
+
+    /// # Safety
+    ///
+    /// As [`compute`](Self::compute).
+    unsafe fn shape_status<const MEAN: bool>(&self) -> sdpa_status {
+        // SAFETY: as the caller promises.
+        let (queries, keys, out, options) = unsafe {
+            let keys = self.keys.view();
+            (self.call.queries.view(), keys, self.call.out.view(), self.call.options(keys.rows()))
+        };
+        let of = |of: &HeadsRef<'_>| [of.heads(), of.rows(), of.cols()];
+        let heads = if MEAN { 1 } else { queries.heads() };
+        let want = [heads, keys.rows(), queries.rows()];
+        if MEAN && queries.heads() == 0 {
+            return SDPA_ERROR_SHAPE_QUERIES;
+        }
+        operand_status(of(queries), of(keys), of(keys))
+            .unwrap_or_else(|| options.shape_status(want, [out.heads(), out.rows(), out.cols()]))
     }
 }
 

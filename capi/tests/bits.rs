@@ -330,6 +330,7 @@ impl Options {
             bias_head_stride: per_head(queries * bias.col_stride),
             keep_head_stride: per_head(keys * queries),
             slopes: self.slopes.as_ref().map_or(ptr::null(), |slopes| slopes.as_ptr()),
+            keep_first: 0,
         }
     }
 

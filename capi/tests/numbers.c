@@ -247,6 +247,50 @@ static void heads(void) {
     CHECK(sdpa_softmax_rows(even, odd) == SDPA_OK && pairs[0] == 1 && near(pairs[7], 0.643914));
 }
 
+/* Each head as in a call of its own; the mean is their sum in the order of the heads, divided by their number. */
+static void patterns_of_heads(void) {
+    static float grids[HEADS * TOKENS * TOKENS], mean[TOKENS * TOKENS], biases[HEADS * TOKENS * TOKENS];
+    static float space[TOKENS * TOKENS + 1];
+    const sdpa_heads q_heads = heads_of(queries, HEADS, DIM), k_heads = heads_of(keys, KEY_HEADS, DIM);
+    const sdpa_heads_mut to = {grids, HEADS, TOKENS, TOKENS, 0, 0, 0};
+    const float sinks[HEADS] = {0, -1, -INFINITY, 2}, slopes[HEADS] = {0.5f, 0, -0.1f, 0.25f};
+    const size_t cells = TOKENS * TOKENS;
+    fill(biases, SDPA_COUNT(biases), 11);
+    fill_canaries(space, SDPA_COUNT(space));
+    sdpa_options all = {.flags = SDPA_CAUSAL, .query_offset = 3, .bias = dense(biases, TOKENS, TOKENS),
+                        .bias_head_stride = TOKENS * TOKENS, .slopes = slopes};
+    CHECK(sdpa_pattern_heads(q_heads, k_heads, &all, sinks, to) == SDPA_OK);
+    CHECK(sdpa_pattern_mean(q_heads, k_heads, &all, sinks, dense_mut(mean, TOKENS, TOKENS), space, SIZE_MAX) == SDPA_OK);
+    CHECK(is_untouched(space + cells, 1));
+    memset(want, 0, sizeof want);
+    for (size_t head = 0; head < HEADS; head++) {
+        sdpa_options one = all;
+        one.bias = dense(biases + head * cells, TOKENS, TOKENS);
+        one.slopes = slopes + head;
+        one.sink = sinks + head;
+        CHECK(sdpa_pattern(dense(queries + head * TOKENS * DIM, TOKENS, DIM),
+                           dense(keys + head / (HEADS / KEY_HEADS) * TOKENS * DIM, TOKENS, DIM), &one,
+                           dense_mut(grid, TOKENS, TOKENS)) == SDPA_OK);
+        CHECK(same(grids + head * cells, grid, cells));
+        CHECK(head == 0 || !same(grids + head * cells, grids, cells));
+        for (size_t i = 0; i < cells; i++) {
+            space[i] = head == 0 ? grid[i] : space[i] + grid[i];
+        }
+    }
+    for (size_t i = 0; i < cells; i++) {
+        space[i] /= HEADS;
+    }
+    CHECK(same(mean, space, cells));
+    /* Heads and grids of any strides: [token][head][column], and keys that follow the query. */
+    static float turned[HEADS * TOKENS * TOKENS];
+    const sdpa_heads_mut across = {turned, HEADS, TOKENS, TOKENS, 1, HEADS, HEADS * TOKENS};
+    CHECK(sdpa_pattern_heads(q_heads, k_heads, &all, sinks, across) == SDPA_OK);
+    for (size_t i = 0; i < SDPA_COUNT(turned); i++) {
+        const size_t head = i % HEADS, key = i / HEADS % TOKENS, query = i / HEADS / TOKENS;
+        CHECK(same(turned + i, grids + head * cells + key * TOKENS + query, 1));
+    }
+}
+
 /* The attention over two halves of the keys, merged, equals that over all keys. */
 static void merged(void) {
     enum { HALF = TOKENS / 2 };
@@ -421,6 +465,7 @@ int main(void) {
         padding[i % TOKENS] = i % TOKENS % 3 != 1;
     }
     heads();
+    patterns_of_heads();
     merged();
     cache();
     kept_keys();

@@ -193,6 +193,20 @@ static void of_attention(void) {
     PLAIN_HEADS(workspace);
     all.bias = v;
     all.slopes = weights;
+#define BESIDE_OF_PATTERN(to, name, ...)                                            \
+    do {                                                                            \
+        BOTH(SDPA_OK, name, __VA_ARGS__);                                           \
+        BESIDE(q.data, name, __VA_ARGS__);                                          \
+        BESIDE(k.data, name, __VA_ARGS__);                                          \
+        BESIDE(options, name, __VA_ARGS__);                                         \
+        BESIDE(all.bias.data, name, __VA_ARGS__);                                   \
+        BESIDE(all.slopes, name, __VA_ARGS__);                                      \
+        BESIDE(sinks, name, __VA_ARGS__);                                           \
+        BESIDE(to.data, name, __VA_ARGS__);                                         \
+    } while (0)
+    BESIDE_OF_PATTERN(ho, sdpa_pattern_heads, q, k, options, sinks, ho);
+    BESIDE_OF_PATTERN(o, sdpa_pattern_mean, q, k, options, sinks, o, workspace, len);
+    BESIDE(workspace, sdpa_pattern_mean, q, k, options, sinks, o, workspace, len);
     BESIDE_OF_ATTENTION(q, ho, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(k.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(values.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);

@@ -73,6 +73,8 @@ int main(void) {
     BOTH(sdpa_scores, m, m, quarter, o);
     BOTH(sdpa_weighted_sum, m, m, o);
     BOTH(sdpa_pattern, m, m, &options, o);
+    BOTH(sdpa_pattern_heads, h, h, &options, floats, ho);
+    BOTH(sdpa_pattern_mean, h, h, &options, floats, o, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_attention, m, m, m, &options, o, lse, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_merge, o, lse, m, floats);
     status |= sdpa_attention_plain(dense, dense, dense, NULL, dense_mut, workspace, SDPA_COUNT(workspace));

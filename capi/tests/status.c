@@ -223,6 +223,60 @@ static void shapes(void) {
             sdpa_attention_heads(three, three_keys, three_values, NULL, NULL, to_two, lse, workspace, n));
 }
 
+/* Patterns of heads, and their mean. */
+static void patterns(void) {
+    enum { HEADS = 2, NEED = KEYS * QUERIES };
+    static float qs[HEADS * QUERIES * DIM];
+    const sdpa_heads q = {qs, HEADS, QUERIES, DIM, 0, 0, 0}, k_one = heads_of(k(), 1), none = {qs, 0, QUERIES, DIM, 0, 0, 0};
+    const sdpa_heads no_dim = {qs, HEADS, QUERIES, 0, 0, 0, 0}, narrow = heads_of(dense(keys, KEYS, DIM - 1), 1);
+    const sdpa_heads three = heads_of(dense(keys, 1, DIM), 3), no_keys = heads_of(k(), 0), lost = {NULL, 1, KEYS, DIM, 0, 0, 0};
+    const sdpa_heads stuck = {keys, 1, KEYS, DIM, 0, DIM, 0}, far = {keys, 1, KEYS, DIM, 0, SIZE_MAX / 8, 1};
+    const sdpa_heads inside = {out + 3, 1, KEYS, DIM, 0, 0, 0}, in_space = {workspace + 3, 1, KEYS, DIM, 0, 0, 0};
+    const sdpa_heads_mut to = {out, HEADS, KEYS, QUERIES, 0, 0, 0}, nowhere = {NULL, HEADS, KEYS, QUERIES, 0, 0, 0};
+    const sdpa_heads_mut turned = {out, HEADS, QUERIES, KEYS, 0, 0, 0}, one = {out, 1, KEYS, QUERIES, 0, 0, 0};
+    const sdpa_heads_mut folded = {out, HEADS, KEYS, QUERIES, 1, QUERIES, 1};
+    const float sink = 1, wrong = NAN, sinks[HEADS] = {0};
+    const sdpa_options sunk = {.sink = &sink}, unknown = {.flags = 4}, biased = {.bias = dense(keys, QUERIES, KEYS)};
+    const struct {
+        sdpa_status status;
+        sdpa_heads queries, keys;
+        const sdpa_options *options;
+        const float *sinks;
+    } each[] = {
+        {SDPA_ERROR_SHAPE_QUERIES, no_dim, narrow, NULL, NULL}, {SDPA_ERROR_SHAPE_KEYS, q, narrow, NULL, NULL},
+        {SDPA_ERROR_SHAPE_KEYS, q, three, NULL, NULL}, {SDPA_ERROR_SHAPE_KEYS, q, no_keys, NULL, NULL},
+        {SDPA_ERROR_NULL_POINTER, q, lost, NULL, NULL}, {SDPA_ERROR_STRIDE, q, stuck, NULL, NULL},
+        {SDPA_ERROR_STRIDE, q, far, NULL, NULL}, {SDPA_ERROR_ALIAS, q, inside, NULL, NULL},
+        {SDPA_ERROR_ALIAS, q, k_one, NULL, out + 1}, {SDPA_ERROR_OPTION, q, k_one, &sunk, sinks},
+        {SDPA_ERROR_OPTION, q, k_one, &unknown, NULL}, {SDPA_ERROR_OPTION, heads_of(dense(qs, QUERIES, DIM), 1), k_one, NULL, &wrong},
+        {SDPA_ERROR_SHAPE_BIAS, q, k_one, &biased, NULL},
+    };
+    float space[NEED];
+    for (size_t i = 0; i < SDPA_COUNT(each); i++) {
+        const sdpa_heads_mut of = each[i].queries.heads == 1 ? one : to;
+        REFUSED(each[i].status, sdpa_pattern_heads(each[i].queries, each[i].keys, each[i].options, each[i].sinks, of));
+        REFUSED(each[i].status, sdpa_pattern_mean(each[i].queries, each[i].keys, each[i].options, each[i].sinks, grid(),
+                                                  space, NEED));
+    }
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_pattern_heads(q, k_one, NULL, NULL, turned));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_pattern_heads(q, k_one, NULL, NULL, one));
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_pattern_heads(q, k_one, NULL, NULL, nowhere));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_pattern_heads(q, k_one, NULL, NULL, folded));
+    REFUSED(SDPA_ERROR_SHAPE_OUT, sdpa_pattern_mean(q, k_one, NULL, NULL, dense_mut(out, QUERIES, KEYS), space, NEED));
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES, sdpa_pattern_mean(none, k_one, NULL, NULL, grid(), space, NEED));
+    REFUSED(SDPA_ERROR_WORKSPACE, sdpa_pattern_mean(q, k_one, NULL, NULL, grid(), space, NEED - 1));
+    REFUSED(SDPA_ERROR_WORKSPACE, sdpa_pattern_mean(q, k_one, NULL, NULL, grid(), NULL, 0));
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_pattern_mean(q, k_one, NULL, NULL, grid(), NULL, NEED));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_pattern_mean(q, k_one, NULL, NULL, grid(), out + NEED - 1, NEED));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_pattern_mean(q, in_space, NULL, NULL, grid(), workspace, NEED));
+    reset();
+    CHECK(sdpa_pattern_heads(none, k_one, NULL, NULL, heads_mut_of(grid(), 0)) == SDPA_OK);
+    CHECK(sdpa_pattern_heads(q, k_one, NULL, NULL, to) == SDPA_OK);
+    CHECK(is_untouched(out + HEADS * NEED, 1) && !is_untouched(out + HEADS * NEED - 1, 1));
+    CHECK(sdpa_pattern_mean(q, k_one, NULL, NULL, grid(), workspace, SIZE_MAX) == SDPA_OK);
+    CHECK(!is_untouched(workspace + NEED - 1, 1) && is_untouched(workspace + NEED, SDPA_COUNT(workspace) - NEED));
+}
+
 static void strides(void) {
     const size_t huge = SIZE_MAX / 2 + 1;
     const size_t pairs[][2] = {{SIZE_MAX, 1}, {1, SIZE_MAX}, {huge, 1}, {1, huge},
@@ -1047,6 +1101,9 @@ static void back_ends(void) {
         REFUSED(SDPA_ERROR_OPTION, sdpa_scores_on(on, k(), q(), 0, grid()));
         REFUSED(SDPA_ERROR_OPTION, sdpa_weighted_sum_on(on, dense(keys, KEYS, QUERIES), v(), o()));
         REFUSED(SDPA_ERROR_OPTION, sdpa_pattern_on(on, q(), k(), NULL, grid()));
+        REFUSED(SDPA_ERROR_OPTION,
+                sdpa_pattern_heads_on(on, one_query, one_key, NULL, NULL, heads_mut_of(grid(), 1)));
+        REFUSED(SDPA_ERROR_OPTION, sdpa_pattern_mean_on(on, one_query, one_key, NULL, NULL, grid(), workspace, n));
         REFUSED(SDPA_ERROR_OPTION, sdpa_attention_on(on, q(), k(), v(), NULL, o(), lse, workspace, n));
         REFUSED(SDPA_ERROR_OPTION, sdpa_merge_on(on, o(), lse, dense(keys, QUERIES, WIDTH), values));
         REFUSED(SDPA_ERROR_OPTION,
@@ -1079,6 +1136,7 @@ static void back_ends(void) {
 int main(void) {
     null_pointers();
     shapes();
+    patterns();
     strides();
     overlaps();
     workspaces();

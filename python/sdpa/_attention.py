@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from ctypes import c_size_t, c_void_p
 from typing import Any, Callable, Hashable, Literal, Optional, Sequence, Tuple, Union, overload
 
 import numpy as np
@@ -349,65 +350,59 @@ def pattern(
     sink: Optional[Sink] = None,
     slopes: Optional[ArrayLike] = None,
     heads_axis: int = 0,
+    mean: bool = False,
     out: Optional[ArrayLike] = None,
     backend: Optional[str] = None,
 ) -> Floats:
     """The attention weights, **keys × queries**, or [heads, keys, queries]; each column sums to 1 less the weight of the
-    sink. Arguments are those of `attention`. PyTorch's weights are the transpose."""
+    sink. With `mean=True` the mean of all heads, keys × queries. Other arguments are those of `attention`. PyTorch's
+    weights are the transpose."""
     q, k = array_of(queries, "queries"), array_of(keys, "keys")
     given = None if out is None else target(out, "out")
-    masks = masks_of(bias, keep, attn_mask, sink, slopes, tokens(k, heads_axis), tokens(q, heads_axis))
+    key_count, query_count = tokens(k, heads_axis), tokens(q, heads_axis)
+    masks = masks_of(bias, keep, attn_mask, sink, slopes, key_count, query_count)
     scalars = (scale, softcap, causal, window, query_offset, keep_first)
+    names = ("queries", "keys", "bias", "keep", "sink", "slopes")
     if q.ndim == 2:
-        return pattern_of_head(q, k, scalars, masks, given, backend)
-    for name, array in ("queries", q), ("keys", k):
-        arrays.heads(array, name, heads_axis)  # checks it
-    q, k = q.swapaxes(0, heads_axis), k[None] if k.ndim == 2 else k.swapaxes(0, heads_axis)
-    shape = (len(q), k.shape[1], q.shape[1])
-    if len(k) == 0 or len(q) % len(k):
-        raise ValueError(f"{len(q)} query heads for {len(k)} KV heads")
-    if given is None:
-        given = np.empty(shape, F32)
-    elif given.shape != shape:
-        raise ValueError(f"out: shape {given.shape} for {shape}")
-    added, kept, sinks, slopes = masks
-    for name, mask in ("bias", added), ("keep", kept):
-        if mask is not None:
-            of_one_head(mask, name, len(q))  # checks it
-    if sinks is not None:
-        sinks = np.broadcast_to(sinks, len(q))
-    if slopes is not None:
-        arrays.floats(slopes, "slopes", len(q))
-    for head in range(len(q)):
-        own = (
-            added if added is None or added.ndim == 2 else added[head],
-            kept if kept is None or kept.ndim == 2 else kept[head],
-            None if sinks is None else sinks[head : head + 1],
-            None if slopes is None else slopes[head : head + 1],
-        )
-        pattern_of_head(q[head], k[head // (len(q) // len(k))], scalars, own, given[head], backend)
-    return given
+        # Of one head, which is its own mean.
+        def make() -> Call:
+            call = Call("sdpa_pattern_on", backend)
+            call.view(arrays.matrix(q, "queries"))
+            call.view(arrays.matrix(k, "keys"))
+            put_options(call, scalars, masks, None, 1)
+            put_grid(call, (key_count, query_count), given)
+            return call
 
+        return run((*names, "out"), (q, k, *masks), given, ("pattern", scalars, backend), make)
 
-def pattern_of_head(
-    q: Array, k: Array, scalars: Scalars, masks: Masks, out: Optional[Array], backend: Optional[str]
-) -> Floats:
-    def make() -> Call:
-        call = Call("sdpa_pattern_on", backend)
-        call.view(arrays.matrix(q, "queries"))
-        call.view(arrays.matrix(k, "keys"))
-        put_options(call, scalars, masks, None, 1)
-        call.shapes = [(len(k), len(q))]
-        call.view(arrays.matrix(np.empty(call.shapes[0], F32) if out is None else out, "out"))
+    def make_heads() -> Call:
+        call = Call("sdpa_pattern_mean_on" if mean else "sdpa_pattern_heads_on", backend)
+        viewed = arrays.heads(q, "queries", heads_axis)
+        call.view(viewed)
+        call.view(arrays.heads(k, "keys", heads_axis))
+        put_options(call, scalars, masks, viewed.heads, viewed.heads)
+        if mean:
+            space = c_void_p()
+            call.cells.append(space)
+            put_grid(call, (key_count, query_count), given)
+            call.arguments += [space, c_size_t(key_count * query_count)]
+        else:
+            put_grid(call, (viewed.heads, key_count, query_count), given)
         return call
 
-    return run(
-        ("queries", "keys", "bias", "keep", "sink", "slopes", "out"),
-        (q, k, *masks),
-        out,
-        ("pattern", scalars, backend),
-        make,
-    )
+    key = ("pattern", scalars, heads_axis, bool(mean), backend)
+    if not mean:
+        return run((*names, "out"), (q, k, *masks), given, key, make_heads)
+    # Of each call anew: a prepared call would hold as much as a grid.
+    workspace = np.empty(key_count * query_count, F32)
+    return run((*names, "workspace", "out"), (q, k, *masks, workspace), given, key, make_heads)
+
+
+def put_grid(call: Call, shape: Tuple[int, ...], out: Optional[Array]) -> None:
+    """Appends the output, of this shape if it is not given."""
+    call.shapes = [shape]
+    grid = np.empty(shape, F32) if out is None else out
+    call.view(arrays.matrix(grid, "out") if len(shape) == 2 else arrays.heads(grid, "out", 0))
 
 
 def merge(
@@ -537,7 +532,7 @@ def join(
     call.pointer(whole)
     call.arguments.append(whole.size)
     heads = shape[0] if len(shape) == 3 else 1
-    put_options(call, (None, None, False, None, 0), masks, heads, heads)
+    put_options(call, DEFAULT, masks, heads, heads)
     call.view(arrays.heads(to, "out", 0))
     call.pointer(logs)
     all_arrays = (whole, *masks, to, logs)

@@ -107,6 +107,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "sdpa_scores_on": (STATUS, [BACKEND, Matrix, Matrix, c_float, Matrix]),
     "sdpa_weighted_sum_on": (STATUS, [BACKEND, Matrix, Matrix, Matrix]),
     "sdpa_pattern_on": (STATUS, [BACKEND, Matrix, Matrix, OPTIONS, Matrix]),
+    "sdpa_pattern_heads_on": (STATUS, [BACKEND, Heads, Heads, OPTIONS, c_void_p, Heads]),
+    "sdpa_pattern_mean_on": (STATUS, [BACKEND, Heads, Heads, OPTIONS, c_void_p, Matrix, c_void_p, c_size_t]),
     "sdpa_attention_workspace": (c_size_t, [c_size_t, c_size_t]),
     "sdpa_attention_on": (
         STATUS,

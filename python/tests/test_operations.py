@@ -133,6 +133,34 @@ def test_masks_and_slopes_of_each_head(heads_axis: int, floats: Any, rng: np.ran
     equal(cache.attend(q, bias=bias, slopes=slopes), sdpa.attention(q, k[0], v[0], bias=bias, slopes=slopes, query_offset=2))
 
 
+@pytest.mark.parametrize("heads_axis", [0, 1])
+def test_patterns_of_heads_and_their_mean(heads_axis: int, floats: Any, rng: np.random.Generator, backend: str) -> None:
+    q, k, bias, sinks = floats(6, 7, 16), floats(2, 9, 16), floats(6, 9, 7), floats(6)
+    keep, slopes = rng.random((6, 9, 7)) < 0.7, floats(6)
+    layout = (lambda a: a) if heads_axis == 0 else (lambda a: np.ascontiguousarray(a.swapaxes(0, 1)))
+    equal = np.testing.assert_array_equal
+    for options in {}, {"causal": True, "sink": 0.3}, {"bias": bias[0], "sink": sinks}, {"bias": bias, "keep": keep, "slopes": slopes}:
+        got = sdpa.pattern(layout(q), layout(k), heads_axis=heads_axis, backend=backend, **options)
+        assert got.shape == (6, 9, 7)
+        total = np.zeros((9, 7), np.float32)
+        for head in range(6):
+            each = {name: own[head : head + 1] if np.shape(own)[:1] == (6,) else own for name, own in options.items()}
+            alone = sdpa.pattern(q[head], k[head // 3], backend=backend, **each)
+            equal(got[head].view(np.uint32), alone.view(np.uint32))
+            total += alone
+        same: dict[str, Any] = {"heads_axis": heads_axis, "mean": True, "backend": backend, **options}
+        mean = sdpa.pattern(layout(q), layout(k), **same)
+        equal(mean.view(np.uint32), (total / np.float32(6)).view(np.uint32))
+        # Into arrays of any strides.
+        out, grid = np.empty((7, 6, 9), np.float32).transpose(1, 2, 0), np.empty((7, 9), np.float32).T
+        assert sdpa.pattern(layout(q), layout(k), out=out, **{**same, "mean": False}) is out
+        assert sdpa.pattern(layout(q), layout(k), out=grid, **same) is grid
+        equal(out, got)
+        equal(grid, mean)
+    equal(sdpa.pattern(q[0], k[0], mean=True), sdpa.pattern(q[0], k[0]))
+    equal(sdpa.pattern(q[:1], k[0], mean=True), sdpa.pattern(q[0], k[0]))
+
+
 def test_one_kv_head_of_two_axes(floats: Any) -> None:
     q, k, v = floats(4, 7, 16), floats(9, 16), floats(9, 5)
     np.testing.assert_array_equal(sdpa.attention(q, k, v)[2], sdpa.attention(q[2], k, v))

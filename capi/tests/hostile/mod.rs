@@ -504,6 +504,7 @@ impl Arena<'_> {
             bias_head_stride,
             keep_head_stride,
             slopes,
+            keep_first: 0,
         }
     }
 }
@@ -729,6 +730,7 @@ pub(crate) fn check(bytes: &[u8]) {
                 bias_head_stride: usize::MAX,
                 keep_head_stride: usize::MAX,
                 slopes: nowhere,
+                keep_first: 0,
             };
             let has_sinks = axes == 3 && a.input.below(3) == 2;
             let sinks = if has_sinks { a.array(out.heads, false) } else { ptr::null_mut() };
