@@ -84,7 +84,7 @@ extern "C" fn probe() {
         }));
         black_box(&i);
         let attention = Attention::new().on(backend).softcap(black_box(3.0)).sink(black_box(1.0));
-        let attention = attention.bias(view()).slopes(black_box(x));
+        let attention = attention.bias(view()).slopes(black_box(x)).keep_first(black_box(3));
         report(MatrixMut::new(&mut g, sizes[0], sizes[1]).map(|out| {
             let (queries, keys) = (view(), view());
             attention.run_with_log_sum_exp(queries, keys, view(), out, &mut f, &mut workspace)
@@ -97,6 +97,11 @@ extern "C" fn probe() {
             MatrixMut::new(&mut g, sizes[0], sizes[1])
                 .map(|out| attention.pattern(view(), view(), out)),
         );
+        report(MatrixMut::new(&mut g, sizes[0], sizes[1]).map(|out| {
+            let lengths = [[sizes[0], sizes[1]], [sizes[1], sizes[0]]];
+            let (queries, keys, logs) = (view(), view(), black_box(Some(&mut f[..])));
+            attention.run_packed(queries, keys, view(), &lengths, out, logs, &mut workspace)
+        }));
         let (queries, keys, first_key) = (view(), view(), black_box(1024));
         let mut states = black_box([0.0f32; 4096]);
         let len = black_box(40);
@@ -153,6 +158,7 @@ where
     );
     report(cache.map(|mut cache| {
         report(cache.append(view(), view()));
+        report(cache.keep_first(sizes[2]));
         cache.slide(sizes[2]);
         report(cache.truncate(sizes[0]));
         let attention = Attention::new().softcap(black_box(3.0));
