@@ -304,9 +304,9 @@ macro_rules! position_getters {
 /// let cache: KvCache<64, 64, BLOCKS> = KvCache::new();
 /// let half: KvCache<64, 64, BLOCKS, Bf16> = KvCache::EMPTY;
 /// let quarter: KvCache<64, 64, BLOCKS, I8> = KvCache::EMPTY;
-/// assert_eq!(size_of_val(&cache), 131088);
-/// assert_eq!(size_of_val(&half), 65552);
-/// assert_eq!(size_of_val(&quarter), 34832);
+/// assert_eq!(size_of_val(&cache), 131096);
+/// assert_eq!(size_of_val(&half), 65560);
+/// assert_eq!(size_of_val(&quarter), 34840);
 /// ```
 #[derive(Debug)]
 pub struct KvCache<
