@@ -568,6 +568,7 @@ fn caches() {
             dropped: 0,
             key_format: SDPA_F32,
             value_format: SDPA_F32,
+            kept: 0,
         };
         // SAFETY: pointers and sizes are those of this storage.
         let status =

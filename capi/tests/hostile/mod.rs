@@ -61,6 +61,7 @@ const NO_CACHE: sdpa_cache = sdpa_cache {
     dropped: 0,
     key_format: SDPA_F32,
     value_format: SDPA_F32,
+    kept: 0,
 };
 
 struct Arena<'a> {

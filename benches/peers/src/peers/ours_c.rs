@@ -162,6 +162,7 @@ fn cached<'a>(
                 dropped: 0,
                 key_format: sdpa_capi::SDPA_F32,
                 value_format: sdpa_capi::SDPA_F32,
+                kept: 0,
             };
             // SAFETY: the storage lives as long as the call, and each array has as many floats as its shape says.
             let statuses = unsafe {
