@@ -8,6 +8,11 @@ use serde_json::Value;
 /// The largest difference of an element; embeddings have length 1.
 const BOUND: f32 = 1e-6;
 
+/// To see the tests fail.
+fn is_wrong() -> bool {
+    std::env::var_os("SDPA_WRONG").is_some()
+}
+
 struct Reference {
     sentences: Vec<String>,
     embeddings: Vec<Vec<f32>>,
@@ -29,8 +34,8 @@ fn encoder() -> Result<Encoder> {
 #[test]
 fn embeddings_are_those_of_pytorch() -> Result<()> {
     let Reference { mut sentences, embeddings } = reference()?;
-    if std::env::var_os("SDPA_WRONG").is_some() {
-        sentences[0].push('!'); // to see this fail
+    if is_wrong() {
+        sentences[0].push('!');
     }
     let ours = encoder()?.encode(&sentences)?;
     let mut worst = 0.0_f32;
@@ -48,11 +53,14 @@ fn embeddings_are_those_of_pytorch() -> Result<()> {
 /// The bits of a sentence do not depend on what it is padded to, nor on threads.
 #[test]
 fn neither_batch_nor_threads_change_a_bit() -> Result<()> {
-    let (encoder, sentences) = (encoder()?, reference()?.sentences);
+    let (encoder, mut sentences) = (encoder()?, reference()?.sentences);
     let bits = |x: &Rows, row: usize| -> Result<Vec<u32>> {
         Ok(x.row(row)?.iter().map(|x| x.to_bits()).collect())
     };
     let batch = encoder.encode(&sentences)?;
+    if is_wrong() {
+        sentences[0].push('!');
+    }
     for threads in [1, 2, 3] {
         let pool = ThreadPoolBuilder::new().num_threads(threads).build()?;
         for (i, sentence) in sentences.iter().enumerate() {
