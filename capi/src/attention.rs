@@ -130,14 +130,14 @@ impl PatternCall<'_> {
         let Self { call, keys } = self;
         // SAFETY: as the caller promises.
         let result = unsafe {
-            let keys = *keys.view();
+            let keys = keys.view();
             let mut attention = Attention::new();
             call.read_options(on, keys.rows(), &mut attention);
             let (_, workspace) = call.slices();
-            let (queries, out) = (*call.queries.view(), call.out.view_mut());
+            let (queries, out) = (call.queries.view(), call.out.view_mut());
             match out.head_mut(0) {
-                Some(out) if MEAN => attention.mean_pattern(queries, keys, out, workspace),
-                _ => attention.pattern(queries, keys, out.view_mut()),
+                Some(out) if MEAN => attention.mean_pattern_views(queries, keys, out, workspace),
+                _ => attention.pattern_views(queries, keys, out),
             }
         };
         result.map_err(|error| {

@@ -41,8 +41,19 @@ impl Attention<'_> {
         keys: impl Into<HeadsRef<'b>>,
         out: impl Into<HeadsMut<'b>>,
     ) -> Result<(), Error> {
+        self.pattern_views(&queries.into(), &keys.into(), &mut out.into())
+    }
+
+    /// [`pattern`](Self::pattern) of views by reference: copies of them would be on the stack of the C library.
+    #[doc(hidden)]
+    pub fn pattern_views(
+        &self,
+        queries: &HeadsRef<'_>,
+        keys: &HeadsRef<'_>,
+        out: &mut HeadsMut<'_>,
+    ) -> Result<(), Error> {
         let weights = |backend, head, out: MatrixMut<'_>| self.weights(backend, head, out);
-        self.grids(&queries.into(), &keys.into(), &mut out.into(), weights)
+        self.grids(queries, keys, out, weights)
     }
 
     /// Computes the mean [`pattern`](Self::pattern) of all query heads: keys × queries. The weights are added head
@@ -56,23 +67,34 @@ impl Attention<'_> {
         &self,
         queries: impl Into<HeadsRef<'b>>,
         keys: impl Into<HeadsRef<'b>>,
+        out: MatrixMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.mean_pattern_views(&queries.into(), &keys.into(), out, workspace)
+    }
+
+    /// [`mean_pattern`](Self::mean_pattern) of views by reference.
+    #[doc(hidden)]
+    pub fn mean_pattern_views(
+        &self,
+        queries: &HeadsRef<'_>,
+        keys: &HeadsRef<'_>,
         mut out: MatrixMut<'_>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let (queries, keys) = (queries.into(), keys.into());
         let (heads, rows, cols) = (queries.heads(), keys.rows(), queries.rows());
         let countable = heads > 0 && heads.checked_mul(cols).is_some();
         if !countable || out.shape() != (rows, cols) {
             return Err(Error::Shape);
         }
-        let backend = self.check_grids(&queries, &keys)?;
+        let backend = self.check_grids(queries, keys)?;
         let workspace = workspace.get_mut(..rows.saturating_mul(cols)).ok_or(Error::Workspace)?;
         if out.is_empty() {
             return Ok(()); // any number of heads
         }
         let mut of_head = MatrixMut::new(workspace, rows, cols)?;
         for head in 0..heads {
-            self.grid(backend, head, [&queries, &keys], of_head.view_mut())?;
+            self.grid(backend, head, [queries, keys], of_head.view_mut())?;
             self.weights(backend, head, of_head.view_mut());
             for (key, token) in (0..rows).flat_map(|key| (0..cols).map(move |token| (key, token))) {
                 if let (Some(sum), Some(weight)) =
