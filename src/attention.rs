@@ -197,6 +197,7 @@ impl<'a> Attention<'a> {
     /// A cache has its own number of them ([`KvCache::keep_first`](crate::KvCache::keep_first)): a call with another
     /// number than that or 0 is refused.
     #[must_use]
+    #[inline(always)]
     pub const fn keep_first(self, keys: usize) -> Self {
         Self { keep_first: keys, ..self }
     }

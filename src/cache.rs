@@ -17,7 +17,7 @@ mod any;
 mod format;
 mod storage;
 
-pub use any::{AnyCacheRef, AnySlice, AnySliceMut, append_any};
+pub use any::{AnyCacheRef, AnySlice, AnySliceMut, append_any, append_floats};
 pub use storage::shift;
 
 use storage::{Sizes, Slices, append, of_keys, of_values};
@@ -29,11 +29,11 @@ pub const KEY_BLOCK: usize = STORAGE_BLOCK;
 /// the number of keys dropped, which is the position of the oldest key held; with kept keys, of the oldest behind
 /// those.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct CachePositions {
     appended: u64,
-    /// 0, or greater than `kept`.
-    dropped: u64,
+    /// The number of keys from the oldest one on that is held and not kept, or of all as long as none is dropped. More
+    /// than a `usize` holds count as that: no cache has room for them.
+    newest: usize,
     kept: usize,
 }
 
@@ -45,7 +45,7 @@ impl CachePositions {
     ///
     /// [`Error::Shape`] if more keys were dropped than appended.
     pub const fn new(appended: u64, dropped: u64) -> Result<Self, Error> {
-        if dropped > appended { Err(Error::Shape) } else { Ok(Self { appended, dropped, kept: 0 }) }
+        Self::restored(appended, dropped, 0)
     }
 
     /// These positions in a cache that [keeps its first keys](KvCache::keep_first).
@@ -54,12 +54,22 @@ impl CachePositions {
     ///
     /// [`Error::Position`] if some of those were dropped, or positions exceed `isize::MAX`.
     pub const fn keeping(self, keys: usize) -> Result<Self, Error> {
-        let Self { appended, dropped, .. } = self;
-        let are_kept = dropped == 0 || dropped > keys as u64;
-        if keys > 0 && !(are_kept && appended <= LARGEST && keys as u64 <= LARGEST) {
+        Self::restored(self.appended, self.dropped(), keys)
+    }
+
+    /// [`new`](Self::new) and [`keeping`](Self::keeping) at once, for the C library. Not part of the API.
+    #[doc(hidden)]
+    pub const fn restored(appended: u64, dropped: u64, kept: usize) -> Result<Self, Error> {
+        if dropped > appended {
+            return Err(Error::Shape);
+        }
+        let are_kept = dropped == 0 || dropped > kept as u64;
+        if kept > 0 && !(are_kept && appended <= LARGEST && kept as u64 <= LARGEST) {
             return Err(Error::Position);
         }
-        Ok(Self { kept: keys, ..self })
+        let newest = appended - dropped;
+        let newest = if newest > usize::MAX as u64 { usize::MAX } else { newest as usize };
+        Ok(Self { appended, newest, kept })
     }
 
     // What the C library calls; not part of the API.
@@ -79,7 +89,7 @@ impl CachePositions {
 
     #[doc(hidden)]
     pub const fn dropped(&self) -> u64 {
-        self.dropped
+        self.appended - self.newest as u64 // 0, or greater than `kept`
     }
 
     #[doc(hidden)]
@@ -90,7 +100,7 @@ impl CachePositions {
     /// See [`KvCache::keep_first`].
     #[doc(hidden)]
     pub fn keep_first(&mut self, keys: usize, blocks: usize) -> Result<(), Error> {
-        if self.dropped > 0 && keys != self.kept {
+        if self.dropped() > 0 && keys != self.kept {
             return Err(Error::Position);
         }
         let keeping = self.keeping(keys)?;
@@ -114,13 +124,12 @@ impl CachePositions {
     /// See [`KvCache::truncate_to`].
     #[doc(hidden)]
     pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
-        if self.kept > 0 && position <= self.kept as u64 {
-            self.dropped = 0; // only kept keys are left
-        }
-        if !(self.dropped..=self.appended).contains(&position) {
+        let are_kept = self.kept > 0 && position <= self.kept as u64;
+        let dropped = if are_kept { 0 } else { self.dropped() };
+        if !(dropped..=self.appended).contains(&position) {
             return Err(Error::Position);
         }
-        self.appended = position;
+        (self.appended, self.newest) = (position, (position - dropped) as usize);
         Ok(())
     }
 
@@ -131,7 +140,7 @@ impl CachePositions {
         let first = self.first_stored();
         let oldest = self.appended.saturating_sub(len.saturating_sub(self.kept) as u64);
         if oldest > self.kept as u64 {
-            self.dropped = self.dropped.max(oldest);
+            self.newest = self.newest.min((self.appended - oldest) as usize);
         }
         let stored = self.first_stored();
         let moves = !IS_RING && stored > first;
@@ -144,7 +153,7 @@ impl CachePositions {
 
     /// The number of keys dropped.
     const fn dropped_keys(self) -> u64 {
-        self.dropped.saturating_sub(self.kept as u64)
+        self.dropped().saturating_sub(self.kept as u64)
     }
 
     /// The number of keys in the blocks of the kernel that hold kept ones; those blocks are never dropped.
@@ -159,7 +168,7 @@ impl CachePositions {
 
     /// The number of spans with keys held. The cast is exact like that of [`len`](Self::len).
     const fn spans(self) -> usize {
-        let Self { appended, dropped, kept } = self;
+        let (appended, dropped, kept) = (self.appended, self.dropped(), self.kept);
         let kept = if dropped == 0 { 0 } else { (kept as u64).div_ceil(SPAN) };
         let before = if dropped / SPAN > kept { dropped / SPAN } else { kept };
         let others = if appended == dropped { 0 } else { appended.div_ceil(SPAN) - before };
@@ -177,7 +186,7 @@ impl CachePositions {
             kept: self.kept,
             pinned: (self.pinned() / BLOCK) as usize,
             first: if IS_RING { slot(first_block, blocks) } else { 0 },
-            keys: [index(self.dropped), index(self.appended)],
+            keys: [index(self.dropped()), index(self.appended)],
             first_stored: index(self.first_stored()),
             blocks_before: (first_block % (SPAN / BLOCK)) as usize,
         }
@@ -185,13 +194,14 @@ impl CachePositions {
 
     /// The block of the oldest key held, counted from position 0.
     const fn first_block(self) -> u64 {
-        if self.kept > 0 { 0 } else { self.dropped / BLOCK }
+        if self.kept > 0 { 0 } else { self.dropped() / BLOCK }
     }
 
     /// The position of the first key that has storage, but for pinned ones.
     const fn first_stored(self) -> u64 {
         let pinned = self.pinned();
-        let first = if self.dropped > pinned { self.dropped } else { pinned };
+        let dropped = self.dropped();
+        let first = if dropped > pinned { dropped } else { pinned };
         first / STORED * STORED
     }
 }
@@ -247,7 +257,7 @@ macro_rules! position_getters {
         /// [kept](KvCache::keep_first) keys, the position of the oldest behind those once a key is dropped.
         #[inline]
         pub const fn dropped(&self) -> u64 {
-            self.$positions.dropped
+            self.$positions.dropped()
         }
 
         /// The number of first keys that are [kept](KvCache::keep_first).
@@ -343,7 +353,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     /// that holds a later part of the keys.
     pub const fn starting_at(position: u64) -> Self {
         let mut cache = Self::EMPTY;
-        cache.positions = CachePositions { appended: position, dropped: position, kept: 0 };
+        cache.positions = CachePositions { appended: position, newest: 0, kept: 0 };
         cache
     }
 }
@@ -359,7 +369,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
             values: [[[V::ZERO; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
             key_scales: [[K::NO_SCALE; KEY_BLOCK]; BLOCKS],
             value_scales: [[V::NO_SCALE; KEY_BLOCK]; BLOCKS],
-            positions: CachePositions { appended: 0, dropped: 0, kept: 0 },
+            positions: CachePositions { appended: 0, newest: 0, kept: 0 },
         }
     };
 
@@ -663,7 +673,20 @@ pub struct KvCacheRef<'a, K: Element = f32, V: Element = K> {
 }
 
 /// What the C library calls: compiled in this crate, as it has floats only.
-impl KvCacheRef<'_> {
+impl<'a> KvCacheRef<'a> {
+    /// A cache of these columns of keys and of values and blocks, which has room for the keys.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn of_checked(
+        keys: &'a [f32],
+        values: &'a [f32],
+        [dim, value_dim, blocks]: [usize; 3],
+        positions: CachePositions,
+    ) -> Self {
+        let sizes = Sizes { dim, value_dim, blocks };
+        Self { keys, values, key_scales: &[], value_scales: &[], sizes, positions }
+    }
+
     /// See [`Attention::run_views`].
     #[doc(hidden)]
     pub fn attend_views(

@@ -90,7 +90,7 @@ mod weighted_sum;
 
 pub use attention::{Attention, SPAN};
 #[doc(hidden)]
-pub use cache::{AnyCacheRef, AnySlice, AnySliceMut, append_any, shift};
+pub use cache::{AnyCacheRef, AnySlice, AnySliceMut, append_any, append_floats, shift};
 pub use cache::{CachePositions, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef};
 pub use dispatch::{Backend, Family};
 pub use dot::dot;

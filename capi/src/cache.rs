@@ -4,7 +4,7 @@ use core::ptr;
 
 use sdpa::{
     AnyCacheRef, AnySlice, AnySliceMut, Attention, Backend, CachePositions, Error, HeadsMut,
-    HeadsRef, KEY_BLOCK, KvCacheMut, KvCacheRef, append_any, shift,
+    HeadsRef, KEY_BLOCK, KvCacheRef, append_any, append_floats, shift,
 };
 
 use crate::{
@@ -222,10 +222,9 @@ pub unsafe extern "C" fn sdpa_cache_append(
                 // The values follow the keys, so the slices are disjoint.
                 let (to_keys, to_values) =
                     (slice_mut(cache.storage, first), slice_mut(to_values, second));
-                let &sdpa_cache { dim, value_dim, .. } = cache;
-                let view = KvCacheMut::new(to_keys, to_values, dim, value_dim, positions);
-                let mut view = view.map_err(cache_failure)?;
-                view.append(keys.view(), values.view())
+                let &sdpa_cache { dim, value_dim, blocks, .. } = cache;
+                let floats = [keys.view(), values.view()];
+                append_floats(to_keys, to_values, [dim, value_dim, blocks], positions, floats)
                     .map_err(|error| append_failure(error, &keys, dim))
             })
         }
@@ -556,15 +555,15 @@ impl sdpa_cache {
 
     /// Returns the number of keys in the cache. Its positions have been checked; a number above `usize::MAX`
     /// saturates, and no storage has room for so many.
+    #[inline(never)]
     fn len(&self) -> usize {
-        let dropped = self.dropped.saturating_sub(self.kept as u64);
-        usize::try_from(self.appended.wrapping_sub(dropped)).unwrap_or(usize::MAX)
+        let newest = self.appended.wrapping_sub(self.dropped);
+        let kept = if self.dropped == 0 { 0 } else { self.kept };
+        usize::try_from(newest).map_or(usize::MAX, |newest| newest.saturating_add(kept))
     }
 
     fn positions(&self) -> Checked<CachePositions> {
-        CachePositions::new(self.appended, self.dropped)
-            .and_then(|positions| positions.keeping(self.kept))
-            .map_err(cache_failure)
+        CachePositions::restored(self.appended, self.dropped, self.kept).map_err(cache_failure)
     }
 
     /// Fails if the fields are none of a cache, whose positions these are.
@@ -655,13 +654,15 @@ impl View for KvCacheRef<'_> {
 
     #[inline(always)]
     unsafe fn of(cache: &sdpa_cache) -> Checked<Self> {
+        let positions = cache.positions()?;
+        cache.check_fields(positions)?;
         let [keys, values] = cache.lens();
         // SAFETY: as the caller promises.
         let (keys, values) = unsafe {
             (slice(cache.storage, keys), slice(cache.storage.wrapping_add(keys), values))
         };
-        Self::new(keys, values, cache.dim, cache.value_dim, cache.positions()?)
-            .map_err(cache_failure)
+        let sizes = [cache.dim, cache.value_dim, cache.blocks];
+        Ok(Self::of_checked(keys, values, sizes, positions))
     }
 
     calls! {}
@@ -786,7 +787,6 @@ unsafe fn run<V: View>(
     cache: &sdpa_cache,
     call: &mut CommonArguments<'_>,
 ) -> Checked<()> {
-    let &sdpa_cache { dim, value_dim, .. } = cache;
     // SAFETY: as the caller promises.
     let result = unsafe {
         let view = V::of(cache)?;
@@ -798,8 +798,8 @@ unsafe fn run<V: View>(
     };
     // SAFETY: as the caller promises.
     let shape_status = || unsafe {
-        if call.queries.view().cols() == dim {
-            call.shape_status(cache.len(), value_dim)
+        if call.queries.view().cols() == cache.dim {
+            call.shape_status(cache.len(), cache.value_dim)
         } else {
             SDPA_ERROR_SHAPE_QUERIES
         }

@@ -152,10 +152,8 @@ impl sdpa_options {
         let (left, right) = (self.window_left, self.window_right);
         let [left, right] = if has(SDPA_WINDOW) { [left, right] } else { [usize::MAX; 2] };
         let right = if has(SDPA_CAUSAL) { 0 } else { right };
-        *attention = attention
-            .window(left, right)
-            .keep_first(self.keep_first)
-            .query_offset(self.query_offset);
+        *attention = attention.keep_first(self.keep_first);
+        *attention = attention.window(left, right).query_offset(self.query_offset);
         if self.scale != 0.0 {
             *attention = attention.scale(self.scale);
         }

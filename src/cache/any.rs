@@ -70,6 +70,24 @@ impl Storage for AnySliceMut<'_> {
     }
 }
 
+/// [`append_any`] to a cache of floats.
+///
+/// # Errors
+///
+/// Those of [`KvCache::append`](crate::KvCache::append).
+#[doc(hidden)]
+pub fn append_floats(
+    to_keys: &mut [f32],
+    to_values: &mut [f32],
+    [dim, value_dim, blocks]: [usize; 3],
+    positions: &mut CachePositions,
+    floats: [MatrixRef<'_>; 2],
+) -> Result<(), Error> {
+    let to_keys = Slices { elements: to_keys, scales: &mut [] };
+    let to_values = Slices { elements: to_values, scales: &mut [] };
+    append(to_keys, to_values, Sizes { dim, value_dim, blocks }, positions, floats)
+}
+
 /// Appends keys and values to a cache of these widths and blocks: see [`KvCache::append`](crate::KvCache::append).
 ///
 /// # Errors

@@ -135,7 +135,10 @@ pub(super) fn append(
     let CachePositions { appended, kept, .. } = *positions;
     let largest = if kept > 0 { LARGEST } else { u64::MAX };
     let end = appended.saturating_add(keys.rows() as u64).min(largest);
-    let fits = CachePositions { appended: end, ..*positions }.fits(blocks);
+    // Not more than `rows`.
+    let newest = positions.newest.saturating_add((end - appended) as usize);
+    let after = CachePositions { appended: end, newest, ..*positions };
+    let fits = after.fits(blocks);
     // One branch: after several in turn the compiler takes what follows for rare.
     if !(shaped & fits & (end - appended == keys.rows() as u64)) {
         return Err(match () {
@@ -171,7 +174,7 @@ pub(super) fn append(
             key = 0;
         }
     }
-    positions.appended = end;
+    *positions = after;
     Ok(())
 }
 

@@ -98,7 +98,7 @@ impl<'a> Ring {
         } else if block.first_key < pinned {
             block.first_key
         } else {
-            block.first_key.wrapping_sub(self.first_stored).wrapping_add(pinned)
+            block.first_key.checked_sub(self.first_stored)? + pinned
         };
         of.rows_from(row, block.count)
     }
