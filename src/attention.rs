@@ -60,6 +60,7 @@ pub struct Attention<'a> {
     scale: Option<f32>,
     causal: bool,
     window: [usize; 2],
+    #[cfg(not(microcontroller))]
     keep_first: usize,
     query_offset: isize,
     sink: f32,
@@ -78,6 +79,8 @@ const SCALE: u8 = 1;
 const SOFTCAP: u8 = 2;
 const SINK: u8 = 4;
 const SLOPE: u8 = 8;
+#[cfg(microcontroller)]
+const KEEP_FIRST: u8 = 16;
 
 // An option that needs code of its own carries function pointers, so that an image that never sets the
 // option does not link the code.
@@ -128,6 +131,7 @@ impl<'a> Attention<'a> {
             scale: None,
             causal: false,
             window: [usize::MAX; 2],
+            #[cfg(not(microcontroller))]
             keep_first: 0,
             query_offset: 0,
             sink: f32::NEG_INFINITY,
@@ -195,11 +199,22 @@ impl<'a> Attention<'a> {
     /// causal mask hide them as others.
     ///
     /// A cache has its own number of them ([`KvCache::keep_first`](crate::KvCache::keep_first)): a call with another
-    /// number than that or 0 is refused.
+    /// number than that or 0 is refused. Microcontrollers keep none: another number than 0 is out of range there.
     #[must_use]
     #[inline(always)]
     pub const fn keep_first(self, keys: usize) -> Self {
-        Self { keep_first: keys, ..self }
+        #[cfg(not(microcontroller))]
+        return Self { keep_first: keys, ..self };
+        #[cfg(microcontroller)]
+        Self { invalid: self.invalid_after(KEEP_FIRST, keys == 0), ..self }
+    }
+
+    /// The number of first keys that stay visible.
+    const fn first_kept(&self) -> usize {
+        #[cfg(not(microcontroller))]
+        return self.keep_first;
+        #[cfg(microcontroller)]
+        0
     }
 
     /// Sets a boolean mask: keys × queries, 0 where a key is masked. A [`MatrixRef`] is one mask for all heads, a
@@ -511,7 +526,7 @@ impl<'a> Attention<'a> {
             return Err(Error::Shape);
         }
         let backend = self.check(blocks.count(), queries.rows(), heads)?;
-        let is_other = |ring: &Ring| self.keep_first > 0 && self.keep_first != ring.kept;
+        let is_other = |ring: &Ring| self.first_kept() > 0 && self.first_kept() != ring.kept();
         if blocks.ring.is_some_and(is_other) {
             return Err(Error::Option);
         }
@@ -566,7 +581,7 @@ impl<'a> Attention<'a> {
     /// The number of first keys that stay visible.
     #[inline(always)]
     fn kept<E: Elements>(&self, blocks: &Blocks<'_, E>) -> usize {
-        blocks.ring.map_or(self.keep_first, |ring| ring.kept)
+        blocks.ring.map_or(self.first_kept(), Ring::kept)
     }
 
     fn score_mods(&self, backend: Backend, first: usize, origin: [usize; 2]) -> WithSlopes<'_> {
@@ -677,7 +692,7 @@ impl OfHeld<'_> {
     #[inline(always)]
     fn as_score_mod(&self) -> Option<&dyn ScoreMod> {
         let score_mod = self.others.as_score_mod()?;
-        Some(if self.dropped.start > 0 { self } else { score_mod })
+        Some(if !cfg!(microcontroller) && self.dropped.start > 0 { self } else { score_mod })
     }
 }
 

@@ -29,15 +29,23 @@ pub const KEY_BLOCK: usize = STORAGE_BLOCK;
 /// the number of keys dropped, which is the position of the oldest key held; with kept keys, of the oldest behind
 /// those.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct CachePositions {
     appended: u64,
-    /// The number of keys from the oldest one on that is held and not kept, or of all as long as none is dropped. More
-    /// than a `usize` holds count as that: no cache has room for them.
-    newest: usize,
+    /// 0, or greater than `kept`.
+    dropped: u64,
+    #[cfg(not(microcontroller))]
     kept: usize,
 }
 
 impl CachePositions {
+    const EMPTY: Self = Self {
+        appended: 0,
+        dropped: 0,
+        #[cfg(not(microcontroller))]
+        kept: 0,
+    };
+
     /// Restores positions that [`appended`](KvCache::appended) and [`dropped`](KvCache::dropped) returned,
     /// for callers that store the state of a cache themselves.
     ///
@@ -45,7 +53,10 @@ impl CachePositions {
     ///
     /// [`Error::Shape`] if more keys were dropped than appended.
     pub const fn new(appended: u64, dropped: u64) -> Result<Self, Error> {
-        Self::restored(appended, dropped, 0)
+        if dropped > appended {
+            return Err(Error::Shape);
+        }
+        Ok(Self { appended, dropped, ..Self::EMPTY })
     }
 
     /// These positions in a cache that [keeps its first keys](KvCache::keep_first).
@@ -54,7 +65,7 @@ impl CachePositions {
     ///
     /// [`Error::Position`] if some of those were dropped, or positions exceed `isize::MAX`.
     pub const fn keeping(self, keys: usize) -> Result<Self, Error> {
-        Self::restored(self.appended, self.dropped(), keys)
+        Self::restored(self.appended, self.dropped, keys)
     }
 
     /// [`new`](Self::new) and [`keeping`](Self::keeping) at once, for the C library. Not part of the API.
@@ -67,9 +78,15 @@ impl CachePositions {
         if kept > 0 && !(are_kept && appended <= LARGEST && kept as u64 <= LARGEST) {
             return Err(Error::Position);
         }
-        let newest = appended - dropped;
-        let newest = if newest > usize::MAX as u64 { usize::MAX } else { newest as usize };
-        Ok(Self { appended, newest, kept })
+        if cfg!(microcontroller) && kept > 0 {
+            return Err(Error::Option);
+        }
+        Ok(Self {
+            appended,
+            dropped,
+            #[cfg(not(microcontroller))]
+            kept,
+        })
     }
 
     // What the C library calls; not part of the API.
@@ -89,18 +106,22 @@ impl CachePositions {
 
     #[doc(hidden)]
     pub const fn dropped(&self) -> u64 {
-        self.appended - self.newest as u64 // 0, or greater than `kept`
+        self.dropped
     }
 
     #[doc(hidden)]
+    #[inline(always)]
     pub const fn kept(&self) -> usize {
-        self.kept
+        #[cfg(not(microcontroller))]
+        return self.kept;
+        #[cfg(microcontroller)]
+        0
     }
 
     /// See [`KvCache::keep_first`].
     #[doc(hidden)]
     pub fn keep_first(&mut self, keys: usize, blocks: usize) -> Result<(), Error> {
-        if self.dropped() > 0 && keys != self.kept {
+        if self.dropped > 0 && keys != self.kept() {
             return Err(Error::Position);
         }
         let keeping = self.keeping(keys)?;
@@ -117,19 +138,20 @@ impl CachePositions {
         if len > self.len() {
             return Err(Error::Position);
         }
-        let between = if len < self.kept { 0 } else { self.dropped_keys() };
+        let between = if len < self.kept() { 0 } else { self.dropped_keys() };
         self.truncate_to(between + len as u64)
     }
 
     /// See [`KvCache::truncate_to`].
     #[doc(hidden)]
     pub fn truncate_to(&mut self, position: u64) -> Result<(), Error> {
-        let are_kept = self.kept > 0 && position <= self.kept as u64;
-        let dropped = if are_kept { 0 } else { self.dropped() };
-        if !(dropped..=self.appended).contains(&position) {
+        if self.kept() > 0 && position <= self.kept() as u64 {
+            self.dropped = 0; // only kept keys are left
+        }
+        if !(self.dropped..=self.appended).contains(&position) {
             return Err(Error::Position);
         }
-        (self.appended, self.newest) = (position, (position - dropped) as usize);
+        self.appended = position;
         Ok(())
     }
 
@@ -138,27 +160,31 @@ impl CachePositions {
     #[doc(hidden)]
     pub fn slide(&mut self, len: usize) -> Option<[usize; 3]> {
         let first = self.first_stored();
-        let oldest = self.appended.saturating_sub(len.saturating_sub(self.kept) as u64);
-        if oldest > self.kept as u64 {
-            self.newest = self.newest.min((self.appended - oldest) as usize);
+        let oldest = self.appended.saturating_sub(len.saturating_sub(self.kept()) as u64);
+        if self.kept() == 0 || oldest > self.kept() as u64 {
+            self.dropped = self.dropped.max(oldest);
         }
         let stored = self.first_stored();
         let moves = !IS_RING && stored > first;
         moves.then(|| {
             // Only pinned keys may be left.
-            let count = self.appended.saturating_sub(stored);
-            [self.pinned(), stored - first, count].map(|keys| keys as usize)
+            let count = if self.kept() > 0 {
+                self.appended.saturating_sub(stored)
+            } else {
+                self.appended - stored
+            };
+            [self.pinned() as usize, (stored - first) as usize, count as usize]
         })
     }
 
     /// The number of keys dropped.
     const fn dropped_keys(self) -> u64 {
-        self.dropped().saturating_sub(self.kept as u64)
+        self.dropped.saturating_sub(self.kept() as u64)
     }
 
     /// The number of keys in the blocks of the kernel that hold kept ones; those blocks are never dropped.
     const fn pinned(self) -> u64 {
-        (self.kept as u64).div_ceil(BLOCK) * BLOCK
+        (self.kept() as u64).div_ceil(BLOCK) * BLOCK
     }
 
     /// The number of keys held. The cast is exact if they [fit](Self::fits) into a cache.
@@ -168,7 +194,7 @@ impl CachePositions {
 
     /// The number of spans with keys held. The cast is exact like that of [`len`](Self::len).
     const fn spans(self) -> usize {
-        let (appended, dropped, kept) = (self.appended, self.dropped(), self.kept);
+        let (appended, dropped, kept) = (self.appended, self.dropped, self.kept());
         let kept = if dropped == 0 { 0 } else { (kept as u64).div_ceil(SPAN) };
         let before = if dropped / SPAN > kept { dropped / SPAN } else { kept };
         let others = if appended == dropped { 0 } else { appended.div_ceil(SPAN) - before };
@@ -183,10 +209,10 @@ impl CachePositions {
         let index = |position: u64| (position - first_block * BLOCK) as usize;
         Ring {
             blocks,
+            #[cfg(not(microcontroller))]
             kept: self.kept,
-            pinned: (self.pinned() / BLOCK) as usize,
             first: if IS_RING { slot(first_block, blocks) } else { 0 },
-            keys: [index(self.dropped()), index(self.appended)],
+            keys: [index(self.dropped), index(self.appended)],
             first_stored: index(self.first_stored()),
             blocks_before: (first_block % (SPAN / BLOCK)) as usize,
         }
@@ -194,14 +220,13 @@ impl CachePositions {
 
     /// The block of the oldest key held, counted from position 0.
     const fn first_block(self) -> u64 {
-        if self.kept > 0 { 0 } else { self.dropped() / BLOCK }
+        if self.kept() > 0 { 0 } else { self.dropped / BLOCK }
     }
 
     /// The position of the first key that has storage, but for pinned ones.
     const fn first_stored(self) -> u64 {
         let pinned = self.pinned();
-        let dropped = self.dropped();
-        let first = if dropped > pinned { dropped } else { pinned };
+        let first = if self.dropped > pinned { self.dropped } else { pinned };
         first / STORED * STORED
     }
 }
@@ -257,13 +282,13 @@ macro_rules! position_getters {
         /// [kept](KvCache::keep_first) keys, the position of the oldest behind those once a key is dropped.
         #[inline]
         pub const fn dropped(&self) -> u64 {
-            self.$positions.dropped()
+            self.$positions.dropped
         }
 
         /// The number of first keys that are [kept](KvCache::keep_first).
         #[inline]
         pub const fn kept(&self) -> usize {
-            self.$positions.kept
+            self.$positions.kept()
         }
 
         /// The number of spans in which this cache holds keys: see [`run_spans`](KvCache::run_spans).
@@ -353,7 +378,8 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize>
     /// that holds a later part of the keys.
     pub const fn starting_at(position: u64) -> Self {
         let mut cache = Self::EMPTY;
-        cache.positions = CachePositions { appended: position, newest: 0, kept: 0 };
+        cache.positions = CachePositions::EMPTY;
+        (cache.positions.appended, cache.positions.dropped) = (position, position);
         cache
     }
 }
@@ -369,7 +395,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
             values: [[[V::ZERO; VALUE_DIM]; KEY_BLOCK]; BLOCKS],
             key_scales: [[K::NO_SCALE; KEY_BLOCK]; BLOCKS],
             value_scales: [[V::NO_SCALE; KEY_BLOCK]; BLOCKS],
-            positions: CachePositions { appended: 0, newest: 0, kept: 0 },
+            positions: CachePositions::EMPTY,
         }
     };
 
@@ -425,8 +451,8 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
     /// # Errors
     ///
     /// [`Error::Position`] if keys were dropped already, or the cache began at another position than 0;
-    /// [`Error::Capacity`] if the blocks of these keys are more than the cache has. Nothing is changed then. Positions
-    /// of such a cache end at `isize::MAX`.
+    /// [`Error::Capacity`] if the blocks of these keys are more than the cache has; [`Error::Option`] on microcontrollers,
+    /// which keep none. Nothing is changed then. Positions of such a cache end at `isize::MAX`.
     pub fn keep_first(&mut self, keys: usize) -> Result<(), Error> {
         self.view_mut().keep_first(keys)
     }
@@ -439,7 +465,7 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
 
     /// Removes all keys: the next key has position 0.
     pub fn clear(&mut self) {
-        self.positions = CachePositions { kept: self.positions.kept, ..CachePositions::default() };
+        (self.positions.appended, self.positions.dropped) = (0, 0);
     }
 
     /// Copies `other` into this cache. There is no `Clone`, because its result would pass through the stack.
@@ -641,8 +667,8 @@ impl<'a, K: Element, V: Element> KvCacheMut<'a, K, V> {
             for column in self.keys.chunks_mut(self.sizes.row().max(1)).take(dim) {
                 shift::<KEY_BLOCK, _>(column, from, by, count);
             }
-            let [values_from, values_by, values] = [from, by, count].map(|keys| keys * value_dim);
-            shift::<KEY_BLOCK, _>(self.values, values_from, values_by, values);
+            let values = |keys: usize| keys * value_dim;
+            shift::<KEY_BLOCK, _>(self.values, values(from), values(by), values(count));
             shift::<KEY_BLOCK, _>(self.key_scales, from, by, count);
             shift::<KEY_BLOCK, _>(self.value_scales, from, by, count);
         }

@@ -290,7 +290,7 @@ typedef struct {
     /**
      * Kept keys (attention sinks): keys at positions less than keep_first are visible before the window
      * too. 0: none. Over a cache 0, or as many as sdpa_cache_keep_first has set: else
-     * SDPA_ERROR_OPTION.
+     * SDPA_ERROR_OPTION. Microcontrollers keep none: 0 there.
      */
     size_t keep_first;
 } sdpa_options;
@@ -1372,7 +1372,7 @@ sdpa_status sdpa_cache_truncate_to(sdpa_cache *cache, uint64_t position);
  * first ones, and every query sees them, whatever its window. They take whole blocks of 64 keys.
  * SDPA_ERROR_POSITION if keys were dropped already or the cache began at another position than 0, and
  * beyond PTRDIFF_MAX, where positions of such a cache end; SDPA_ERROR_CAPACITY if the cache has fewer
- * blocks.
+ * blocks; SDPA_ERROR_OPTION on microcontrollers, which keep none.
  *
  * On failure the cache is unchanged.
  */

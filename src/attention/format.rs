@@ -29,8 +29,8 @@ impl Format for Attention<'_> {
             let [left, right] = self.window;
             write!(f, ".window({=usize}, {=usize})", left, right);
         }
-        if self.keep_first > 0 {
-            write!(f, ".keep_first({=usize})", self.keep_first);
+        if self.first_kept() > 0 {
+            write!(f, ".keep_first({=usize})", self.first_kept());
         }
         if self.query_offset != 0 {
             write!(f, ".query_offset({})", self.query_offset);

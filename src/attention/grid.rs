@@ -179,14 +179,14 @@ impl Attention<'_> {
             as_score_mod(&score_mods).apply(0, queries, fill, out.view_mut());
         }
         // The causal mask and the window: two runs in each column.
-        let visible = self.visible([0, keys], [0, self.keep_first], [0, 0]);
+        let visible = self.visible([0, keys], [0, self.first_kept()], [0, 0]);
         let fill = fill.unwrap_or(f32::NEG_INFINITY);
         if keys == 0 {
             return; // any number of tokens
         }
         for token in 0..tokens {
             let visible_keys = visible.range(token);
-            let [_, end_of_kept] = visible.kept;
+            let [_, end_of_kept] = visible.kept();
             for key in (end_of_kept..visible_keys.start).chain(visible_keys.end..keys) {
                 if let Some(score) = out.get_mut(key, token) {
                     *score = fill;

@@ -2,18 +2,7 @@
 
 use defmt::{Format, Formatter, write};
 
-use super::{CachePositions, Element, KvCache, KvCacheMut, KvCacheRef};
-
-impl Format for CachePositions {
-    fn format(&self, f: Formatter<'_>) {
-        let (appended, dropped, kept) = (self.appended(), self.dropped(), self.kept());
-        write!(
-            f,
-            "CachePositions {{ appended: {}, dropped: {}, kept: {} }}",
-            appended, dropped, kept
-        );
-    }
-}
+use super::{Element, KvCache, KvCacheMut, KvCacheRef};
 
 impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, V: Element> Format
     for KvCache<DIM, VALUE_DIM, BLOCKS, K, V>

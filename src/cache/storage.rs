@@ -45,8 +45,8 @@ impl Sizes {
 /// multiples. A block of floats takes a few instructions, and `memmove` would take 1.5 KB of flash.
 #[doc(hidden)]
 pub fn shift<const BLOCK: usize, T: Copy>(of: &mut [T], from: usize, by: usize, count: usize) {
-    let (blocks, _) = of.get_mut(from..).unwrap_or_default().as_chunks_mut::<BLOCK>();
-    for i in 0..count.div_ceil(BLOCK) {
+    let (blocks, _) = of.as_chunks_mut::<BLOCK>();
+    for i in from / BLOCK..from / BLOCK + count.div_ceil(BLOCK) {
         let Some((to, [from, ..])) = blocks.split_at_mut_checked(i + by / BLOCK) else {
             return;
         };
@@ -132,13 +132,10 @@ pub(super) fn append(
 ) -> Result<(), Error> {
     let Sizes { dim, value_dim, blocks } = sizes;
     let shaped = keys.rows() == values.rows() && keys.cols() == dim && values.cols() == value_dim;
-    let CachePositions { appended, kept, .. } = *positions;
-    let largest = if kept > 0 { LARGEST } else { u64::MAX };
+    let appended = positions.appended;
+    let largest = if positions.kept() > 0 { LARGEST } else { u64::MAX };
     let end = appended.saturating_add(keys.rows() as u64).min(largest);
-    // Not more than `rows`.
-    let newest = positions.newest.saturating_add((end - appended) as usize);
-    let after = CachePositions { appended: end, newest, ..*positions };
-    let fits = after.fits(blocks);
+    let fits = CachePositions { appended: end, ..*positions }.fits(blocks);
     // One branch: after several in turn the compiler takes what follows for rare.
     if !(shaped & fits & (end - appended == keys.rows() as u64)) {
         return Err(match () {
@@ -174,7 +171,7 @@ pub(super) fn append(
             key = 0;
         }
     }
-    *positions = after;
+    positions.appended = end;
     Ok(())
 }
 

@@ -596,7 +596,7 @@ impl FlashAttention<'_, '_> {
         );
         let head = first.checked_div(self.queries_per_kv_head).unwrap_or(0);
         let (start, end) = (start / KEY_BLOCK, end.div_ceil(KEY_BLOCK));
-        let [kept, end_of_kept] = self.visible.kept;
+        let [kept, end_of_kept] = self.visible.kept();
         let mut from = if kept < end_of_kept { start.min(kept / KEY_BLOCK) } else { start };
         // The sink is a state of its own, without blocks.
         let mut to = if self.has_sinks() { from } else { blocks.end_of_span(from) };
@@ -611,7 +611,8 @@ impl FlashAttention<'_, '_> {
                 return;
             }
             // Spans between the kept keys and the window are left out.
-            from = if to * KEY_BLOCK >= end_of_kept { start.max(to) } else { to };
+            let skips = kept < end_of_kept && to * KEY_BLOCK >= end_of_kept;
+            from = if skips { start.max(to) } else { to };
             to = blocks.end_of_span(from);
         }
     }
@@ -630,7 +631,7 @@ impl FlashAttention<'_, '_> {
             // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
             let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK - first % KEY_BLOCK);
             let keys = first..first + count;
-            let [_, end_of_kept] = self.visible.kept;
+            let [_, end_of_kept] = self.visible.kept();
             let mut is_visible = false;
             tiles.for_each(
                 #[inline(always)]
@@ -703,7 +704,7 @@ impl FlashAttention<'_, '_> {
     /// What the queries of a tile see of these keys.
     #[inline(always)]
     fn sees(&self, tile: &Tile<'_>, keys: &Range<usize>) -> Sees {
-        let [_, end_of_kept] = self.visible.kept;
+        let [_, end_of_kept] = self.visible.kept();
         let overlaps = |visible: &Range<usize>| {
             (visible.start < keys.end || keys.start < end_of_kept) && keys.start < visible.end
         };

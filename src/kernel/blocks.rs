@@ -47,9 +47,8 @@ pub(crate) const IS_RING: bool = cfg!(not(shifting_cache));
 pub(crate) struct Ring {
     pub(crate) blocks: usize,
     /// The number of first keys that are never dropped.
+    #[cfg(not(microcontroller))]
     pub(crate) kept: usize,
-    /// The number of blocks that hold those, in the first slots.
-    pub(crate) pinned: usize,
     /// The slot of block 0, counted from the end of the pinned ones.
     pub(crate) first: usize,
     /// The first key that the cache holds, but for kept ones, and the end.
@@ -68,6 +67,23 @@ pub(crate) struct Block {
     /// The number of keys, and their width.
     pub(crate) count: usize,
     pub(crate) dim: usize,
+}
+
+impl Ring {
+    /// The number of first keys that are never dropped: none on microcontrollers.
+    #[inline(always)]
+    pub(crate) fn kept(&self) -> usize {
+        #[cfg(not(microcontroller))]
+        return self.kept;
+        #[cfg(microcontroller)]
+        0
+    }
+
+    /// The number of blocks that hold those, in the first slots.
+    #[inline(always)]
+    fn pinned(&self) -> usize {
+        self.kept().div_ceil(KEY_BLOCK)
+    }
 }
 
 impl<'a> Ring {
@@ -92,13 +108,16 @@ impl<'a> Ring {
         of: MatrixRef<'a, T>,
         block: Block,
     ) -> Option<MatrixRef<'a, T>> {
-        let pinned = self.pinned * KEY_BLOCK;
+        let pinned = self.pinned() * KEY_BLOCK;
         let row = if IS_RING {
             self.slot(block)? * KEY_BLOCK
         } else if block.first_key < pinned {
             block.first_key
         } else {
-            block.first_key.checked_sub(self.first_stored)? + pinned
+            if pinned > 0 && block.first_key < self.first_stored {
+                return None; // dropped
+            }
+            block.first_key.wrapping_sub(self.first_stored).wrapping_add(pinned)
         };
         of.rows_from(row, block.count)
     }
@@ -106,8 +125,8 @@ impl<'a> Ring {
     #[inline(always)]
     fn slot(&self, block: Block) -> Option<usize> {
         let block = block.first_key / KEY_BLOCK;
-        let Some(block) = block.checked_sub(self.pinned) else { return Some(block) };
-        Some(self.pinned + (self.first + block).checked_rem(self.blocks - self.pinned)?)
+        let Some(block) = block.checked_sub(self.pinned()) else { return Some(block) };
+        Some(self.pinned() + (self.first + block).checked_rem(self.blocks - self.pinned())?)
     }
 }
 
@@ -169,7 +188,7 @@ impl<'a, E: Elements> Blocks<'a, E> {
     /// The keys before the end that are not held.
     #[inline(always)]
     pub(crate) fn dropped(&self) -> Range<usize> {
-        self.ring.map_or(0..0, |ring| ring.kept.min(ring.keys[0])..ring.keys[0])
+        self.ring.map_or(0..0, |ring| ring.kept().min(ring.keys[0])..ring.keys[0])
     }
 
     /// The number of keys held.
@@ -201,7 +220,12 @@ impl<'a, E: Elements> Blocks<'a, E> {
     pub(crate) fn first_key(&self, number: usize) -> usize {
         let first = number * KEY_BLOCK;
         match self.ring {
-            Some(ring) if !IS_RING && number == ring.first_stored / KEY_BLOCK => ring.first_stored,
+            // A block between kept keys and those is not visible.
+            Some(ring)
+                if !IS_RING && (ring.kept() == 0 || number >= ring.first_stored / KEY_BLOCK) =>
+            {
+                first.max(ring.first_stored)
+            }
             _ => first,
         }
     }

@@ -29,8 +29,8 @@ pub(crate) struct VisibleKeys {
     minus: usize,
     /// The first key and the end of all keys but the kept ones.
     pub(crate) keys: [usize; 2],
-    /// The start and the end of the keys that are kept: the window hides none of them. They may lie before `keys`.
-    pub(crate) kept: [usize; 2],
+    #[cfg(not(microcontroller))]
+    kept: [usize; 2],
 }
 
 impl VisibleKeys {
@@ -39,7 +39,7 @@ impl VisibleKeys {
     #[inline(always)]
     pub(crate) fn new(
         keys: [usize; 2],
-        kept: [usize; 2],
+        #[cfg_attr(microcontroller, expect(unused))] kept: [usize; 2],
         [mut plus, mut minus]: [usize; 2],
         offset: isize,
         [left, right]: [usize; 2],
@@ -50,7 +50,25 @@ impl VisibleKeys {
             usize::MAX => (right, 0),
             right => (right.saturating_sub(minus) + 1, minus.saturating_sub(right)),
         };
-        Self { plus, left, right, minus, keys, kept }
+        Self {
+            plus,
+            left,
+            right,
+            minus,
+            keys,
+            #[cfg(not(microcontroller))]
+            kept,
+        }
+    }
+
+    /// The start and the end of the keys that are kept: the window hides none of them. They may lie before `keys`. None on
+    /// microcontrollers.
+    #[inline(always)]
+    pub(crate) fn kept(&self) -> [usize; 2] {
+        #[cfg(not(microcontroller))]
+        return self.kept;
+        #[cfg(microcontroller)]
+        [0; 2]
     }
 
     /// The visible keys of `token`, and besides those kept keys that lie before the end of this range. The end may lie
@@ -60,7 +78,7 @@ impl VisibleKeys {
         let [first, end] = self.keys;
         let shifted = token + self.plus;
         let to = shifted.saturating_add(self.right).saturating_sub(self.minus);
-        shifted.saturating_sub(self.left).min(end).max(first)..to.min(end).max(self.kept[0])
+        shifted.saturating_sub(self.left).min(end).max(first)..to.min(end)
     }
 }
 
