@@ -599,7 +599,11 @@ impl<'a> Attention<'a> {
         origin: [usize; 2],
     ) -> OfHeld<'_> {
         let dropped = blocks.dropped();
-        OfHeld { others: self.score_mods(backend, dropped.len(), origin), dropped }
+        OfHeld {
+            others: self.score_mods(backend, dropped.len(), origin),
+            #[cfg(not(microcontroller))]
+            dropped,
+        }
     }
 
     /// The visible keys among `keys` and those that are `kept`, if query 0 has position `plus - minus` before the offset
@@ -684,6 +688,7 @@ fn with_slopes<'a>(score_mods: &'a WithSlopes<'a>) -> &'a dyn ScoreMod {
 struct OfHeld<'a> {
     /// Those of the keys after the dropped ones.
     others: WithSlopes<'a>,
+    #[cfg(not(microcontroller))]
     dropped: Range<usize>,
 }
 
@@ -692,7 +697,11 @@ impl OfHeld<'_> {
     #[inline(always)]
     fn as_score_mod(&self) -> Option<&dyn ScoreMod> {
         let score_mod = self.others.as_score_mod()?;
-        Some(if !cfg!(microcontroller) && self.dropped.start > 0 { self } else { score_mod })
+        #[cfg(not(microcontroller))]
+        if self.dropped.start > 0 {
+            return Some(self);
+        }
+        Some(score_mod)
     }
 }
 
@@ -703,6 +712,7 @@ impl WithSlopes<'_> {
     }
 }
 
+#[cfg(not(microcontroller))]
 impl ScoreMod for OfHeld<'_> {
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
         // A block of kept keys is never skipped.
