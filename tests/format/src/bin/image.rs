@@ -56,8 +56,8 @@ mod image {
 
         log! {
             Attention: Attention::new() => "Attention::new()",
-            Attention: Attention::new().causal().window(4, 0).keep_first(2).query_offset(-3).sink(1.5)
-                => "Attention::new().causal().window(4, 0).keep_first(2).query_offset(-3).sink(1.5)",
+            Attention: Attention::new().causal().window(4, 0).query_offset(-3).sink(1.5)
+                => "Attention::new().causal().window(4, 0).query_offset(-3).sink(1.5)",
             Attention: Attention::new().on(Backend::SCALAR).scale(0.25).softcap(30.0).sinks(&sinks)
                 => "Attention::new().on(Backend(scalar)).scale(0.25).softcap(30.0).sinks([-1.0, -inf])",
             Attention: Attention::new().bias(matrix.t()).keep(keep)
@@ -70,7 +70,7 @@ mod image {
                 => "Attention::new().slopes([0.5, 0.25])",
             Backend: Backend::PORTABLE => "Backend(scalar)",
             Bf16: Bf16::from_f32(1.0) => "Bf16(16256)",
-            CachePositions: CachePositions::new(70, 64)? => "CachePositions { appended: 70, dropped: 64, kept: 0 }",
+            CachePositions: CachePositions::new(70, 64)? => "CachePositions { appended: 70, dropped: 64 }",
             ElementsRef<f32>: matrix.into()
                 => "ElementsRef { elements: HeadsRef { first: MatrixRef(Layout { rows: 6, cols: 4, \
                     row_stride: 4, col_stride: 1 }), heads: 1, stride: 0 }, scales: MatrixRef(Layout { \
@@ -86,13 +86,13 @@ mod image {
             I8: I8::new(-3) => "I8(-3)",
             KvCache<2, 1, 2>: cache
                 => "KvCache(Sizes { dim: 2, value_dim: 1, blocks: 2 }, \
-                    CachePositions { appended: 22, dropped: 16, kept: 0 })",
+                    CachePositions { appended: 22, dropped: 16 })",
             KvCacheMut: KvCacheMut::new(&mut keys, &mut values, 1, 3, &mut span)?
                 => "KvCacheMut(Sizes { dim: 1, value_dim: 3, blocks: 1 }, \
-                    CachePositions { appended: 1099511627776, dropped: 1099511627767, kept: 0 })",
+                    CachePositions { appended: 1099511627776, dropped: 1099511627767 })",
             KvCacheRef: cache.view()
                 => "KvCacheRef(Sizes { dim: 2, value_dim: 1, blocks: 2 }, \
-                    CachePositions { appended: 22, dropped: 16, kept: 0 })",
+                    CachePositions { appended: 22, dropped: 16 })",
             Matrix<1, 2>: Matrix([[1.0, -0.5]]) => "Matrix([[1.0, -0.5]])",
             MatrixMut: MatrixMut::new(&mut others, 2, 3)?
                 => "MatrixMut(Layout { rows: 2, cols: 3, row_stride: 3, col_stride: 1 })",
