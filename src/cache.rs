@@ -211,6 +211,8 @@ impl CachePositions {
             blocks,
             #[cfg(not(microcontroller))]
             kept: self.kept,
+            #[cfg(not(microcontroller))]
+            pinned: (self.pinned() / BLOCK) as usize,
             first: if IS_RING { slot(first_block, blocks) } else { 0 },
             keys: [index(self.dropped), index(self.appended)],
             first_stored: index(self.first_stored()),

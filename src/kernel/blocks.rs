@@ -49,6 +49,9 @@ pub(crate) struct Ring {
     /// The number of first keys that are never dropped.
     #[cfg(not(microcontroller))]
     pub(crate) kept: usize,
+    /// The number of blocks that hold those, in the first slots.
+    #[cfg(not(microcontroller))]
+    pub(crate) pinned: usize,
     /// The slot of block 0, counted from the end of the pinned ones.
     pub(crate) first: usize,
     /// The first key that the cache holds, but for kept ones, and the end.
@@ -82,7 +85,10 @@ impl Ring {
     /// The number of blocks that hold those, in the first slots.
     #[inline(always)]
     fn pinned(&self) -> usize {
-        self.kept().div_ceil(KEY_BLOCK)
+        #[cfg(not(microcontroller))]
+        return self.pinned;
+        #[cfg(microcontroller)]
+        0
     }
 }
 
