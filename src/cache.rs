@@ -208,7 +208,7 @@ impl CachePositions {
         let first_block = self.first_block();
         let index = |position: u64| (position - first_block * BLOCK) as usize;
         Ring {
-            blocks,
+            blocks: blocks.saturating_sub((self.pinned() / BLOCK) as usize),
             #[cfg(not(microcontroller))]
             kept: self.kept,
             #[cfg(not(microcontroller))]

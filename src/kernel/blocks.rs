@@ -45,6 +45,7 @@ pub(crate) const IS_RING: bool = cfg!(not(shifting_cache));
 /// last blocks if those hold no key.
 #[derive(Debug)]
 pub(crate) struct Ring {
+    /// Without the pinned ones.
     pub(crate) blocks: usize,
     /// The number of first keys that are never dropped.
     #[cfg(not(microcontroller))]
@@ -132,7 +133,7 @@ impl<'a> Ring {
     fn slot(&self, block: Block) -> Option<usize> {
         let block = block.first_key / KEY_BLOCK;
         let Some(block) = block.checked_sub(self.pinned()) else { return Some(block) };
-        Some(self.pinned() + (self.first + block).checked_rem(self.blocks - self.pinned())?)
+        Some(self.pinned() + (self.first + block).checked_rem(self.blocks)?)
     }
 }
 
