@@ -84,7 +84,7 @@ counts! {
     WEIGHTED_SUM     weighted_sum     | scalar 2222 16082 447269 1253477 | portable 1445 9782 299075 811379 | avx2 672 4069 93745 257809;
     ROTATE           rotate           | scalar 2040 3264 23144 363944 | portable 1403 2467 16859 263579 | avx2 3021 1677 10637 164237;
     ATTENTION        attention        | scalar 23166 73408 944282 103655 | portable 16905 51882 649016 60694 | avx2 6885 16165 175593 27285;
-    ATTENTION_CACHED attention_cached | scalar 23630 74695 960944 74112 | portable 17137 52163 649559 43414 | avx2 7106 16394 175936 16130;
+    ATTENTION_CACHED attention_cached | scalar 23630 74695 960944 74112 | portable 17137 52163 649559 43414 | avx2 7106 16394 175936 15805;
     // end
 }
 

@@ -207,13 +207,17 @@ impl CachePositions {
         // Attention counts keys in `usize`: index 0 is the first key of the first block in use.
         let first_block = self.first_block();
         let index = |position: u64| (position - first_block * BLOCK) as usize;
+        let pinned = (self.pinned() / BLOCK) as usize;
+        let blocks = blocks.saturating_sub(pinned);
+        // Block `pinned` is the first of the ring.
+        let before = blocks - pinned.checked_rem(blocks).unwrap_or(0);
         Ring {
-            blocks: blocks.saturating_sub((self.pinned() / BLOCK) as usize),
+            blocks,
             #[cfg(not(microcontroller))]
             kept: self.kept,
             #[cfg(not(microcontroller))]
-            pinned: (self.pinned() / BLOCK) as usize,
-            first: if IS_RING { slot(first_block, blocks) } else { 0 },
+            pinned,
+            first: if IS_RING { slot(first_block, blocks) + before } else { 0 },
             keys: [index(self.dropped), index(self.appended)],
             first_stored: index(self.first_stored()),
             blocks_before: (first_block % (SPAN / BLOCK)) as usize,

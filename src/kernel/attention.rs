@@ -647,11 +647,11 @@ impl FlashAttention<'_, '_> {
             let next = self.visible.keys[1].saturating_sub(first + count).min(KEY_BLOCK);
             let next = Block { first_key: first + count, count: next, ..block };
             let mut operands = match &blocks.data {
-                Data::Floats(floats) => {
-                    let Some([keys, values]) = blocks.floats(*floats, block) else { continue };
-                    let next = blocks.floats(*floats, next);
-                    let next = next.map_or(MatrixRef::EMPTY, |[keys, _]| keys);
-                    Operands::Floats { keys, values, next }
+                Data::Floats([keys, values]) => {
+                    let Some(of_block) = blocks.keys(keys, block) else { continue };
+                    let Some(values) = blocks.values(values, block) else { continue };
+                    let next = blocks.keys(keys, next).unwrap_or(MatrixRef::EMPTY);
+                    Operands::Floats { keys: of_block, values, next }
                 }
                 Data::Elements(elements) => {
                     let rows = if T::LOADS_ELEMENTS { elements.any(block) } else { None };

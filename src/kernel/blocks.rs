@@ -53,7 +53,7 @@ pub(crate) struct Ring {
     /// The number of blocks that hold those, in the first slots.
     #[cfg(not(microcontroller))]
     pub(crate) pinned: usize,
-    /// The slot of block 0, counted from the end of the pinned ones.
+    /// The slot of block 0 in a ring that begins behind the pinned slots, or a number with that remainder.
     pub(crate) first: usize,
     /// The first key that the cache holds, but for kept ones, and the end.
     pub(crate) keys: [usize; 2],
@@ -132,7 +132,9 @@ impl<'a> Ring {
     #[inline(always)]
     fn slot(&self, block: Block) -> Option<usize> {
         let block = block.first_key / KEY_BLOCK;
-        let Some(block) = block.checked_sub(self.pinned()) else { return Some(block) };
+        if block < self.pinned() {
+            return Some(block);
+        }
         Some(self.pinned() + (self.first + block).checked_rem(self.blocks)?)
     }
 }
@@ -244,18 +246,18 @@ impl<'a, E: Elements> Blocks<'a, E> {
         ((block + before) / SPAN_BLOCKS + 1) * SPAN_BLOCKS - before
     }
 
-    /// The keys (keys × dim) and values of a block of floats.
+    /// The keys (keys × dim) of a block of floats.
     #[inline(always)]
-    pub(crate) fn floats(
-        &self,
-        [keys, values]: [&HeadsRef<'a>; 2],
-        block: Block,
-    ) -> Option<[MatrixRef<'a>; 2]> {
-        let (keys, values) = (keys.head(block.head)?, values.head(block.head)?);
-        Some(match self.ring {
-            None => [of_block(keys, block)?, of_block(values, block)?],
-            Some(ring) => [ring.keys(keys, block)?, ring.values(values, block)?],
-        })
+    pub(crate) fn keys(&self, of: &HeadsRef<'a>, block: Block) -> Option<MatrixRef<'a>> {
+        let of = of.head(block.head)?;
+        self.ring.map_or_else(|| of_block(of, block), |ring| ring.keys(of, block))
+    }
+
+    /// The values of a block of floats.
+    #[inline(always)]
+    pub(crate) fn values(&self, of: &HeadsRef<'a>, block: Block) -> Option<MatrixRef<'a>> {
+        let of = of.head(block.head)?;
+        self.ring.map_or_else(|| of_block(of, block), |ring| ring.values(of, block))
     }
 }
 
