@@ -209,7 +209,7 @@ impl<'a> Attention<'a> {
         Self { invalid: self.invalid_after(KEEP_FIRST, keys == 0), ..self }
     }
 
-    /// The number of first keys that stay visible.
+    /// The number of first keys that these options keep visible.
     const fn first_kept(&self) -> usize {
         #[cfg(not(microcontroller))]
         return self.keep_first;
@@ -578,7 +578,7 @@ impl<'a> Attention<'a> {
             || first > 0
     }
 
-    /// The number of first keys that stay visible.
+    /// The number of first keys that stay visible in a call: over a cache, that of the cache.
     #[inline(always)]
     fn kept<E: Elements>(&self, blocks: &Blocks<'_, E>) -> usize {
         blocks.ring.map_or(self.first_kept(), Ring::kept)
@@ -591,6 +591,7 @@ impl<'a> Attention<'a> {
         WithSlopes { others: ScoreMods { options: self, backend, first }, origin }
     }
 
+    /// The score modifications of a call over these blocks.
     #[inline(always)]
     fn score_mods_of_held<E: Elements>(
         &self,
@@ -684,7 +685,7 @@ fn with_slopes<'a>(score_mods: &'a WithSlopes<'a>) -> &'a dyn ScoreMod {
     score_mods
 }
 
-/// Score modifications of a cache, whose masks have no rows for the keys that were dropped.
+/// Score modifications of a call, whose masks have no rows for the keys that a cache has dropped.
 struct OfHeld<'a> {
     /// Those of the keys after the dropped ones.
     others: WithSlopes<'a>,

@@ -62,7 +62,7 @@ impl VisibleKeys {
     }
 
     /// The start and the end of the keys that are kept: the window hides none of them. They may lie before `keys`. None on
-    /// microcontrollers.
+    /// microcontrollers, where every call would pay flash and stack for them.
     #[inline(always)]
     pub(crate) fn kept(&self) -> [usize; 2] {
         #[cfg(not(microcontroller))]
