@@ -462,6 +462,8 @@ impl Arena<'_> {
         let (bias, bias_head_stride) =
             if has_bias { self.bias(heads, keys, queries) } else { (NO_MATRIX, 0) };
         let has_slopes = self.input.below(3) == 2;
+        let keeps = self.input.below(8) == 7;
+        let keep_first = if keeps { self.input.byte() } else { 0 };
         let slopes = if has_slopes { self.array(heads, false) } else { ptr::null_mut() };
         let sink = if self.input.below(3) == 2 { self.array(1, false) } else { ptr::null_mut() };
         // The mask is the bytes of the first floats.
@@ -505,7 +507,7 @@ impl Arena<'_> {
             bias_head_stride,
             keep_head_stride,
             slopes,
-            keep_first: 0,
+            keep_first,
         }
     }
 }
@@ -942,6 +944,18 @@ fn cache(
         let &sdpa_cache { dim, value_dim, blocks, key_format, value_format, .. } = cache;
         sdpa_cache_floats_of(dim, value_dim, blocks, key_format, value_format)
     };
+    let keys_of = |cache: &sdpa_cache| {
+        let between = cache.dropped.saturating_sub(cache.kept as u64);
+        cache.appended.saturating_sub(between) as usize
+    };
+    let spans_of = |cache: &sdpa_cache| {
+        let kept = if cache.dropped == 0 { 0 } else { (cache.kept as u64).div_ceil(SPAN) };
+        let others = match cache.appended.saturating_sub(cache.dropped) {
+            0 => 0,
+            _ => cache.appended.div_ceil(SPAN).saturating_sub(kept.max(cache.dropped / SPAN)),
+        };
+        (kept + others) as usize
+    };
     let workspace = |cache: &sdpa_cache| {
         let need = if elements { sdpa_elements_workspace } else { sdpa_attention_workspace };
         need(cache.dim, cache.value_dim)
@@ -949,11 +963,12 @@ fn cache(
     for _ in 0..12 {
         if a.input.below(16) == 15 {
             let odd = a.input.any(70);
-            match a.input.below(if elements { 5 } else { 3 }) {
+            match a.input.below(if elements { 6 } else { 4 }) {
                 0 => cache.appended = odd as u64,
                 1 => cache.dropped = odd as u64,
                 2 => cache.blocks = odd,
-                3 => cache.key_format = odd as sdpa_format,
+                3 => cache.kept = odd,
+                4 => cache.key_format = odd as sdpa_format,
                 _ => cache.value_format = odd as sdpa_format,
             }
             let floats = floats_of(&cache);
@@ -983,8 +998,15 @@ fn cache(
             }
             2 => {
                 let n = a.input.any(100);
+                let keeps = a.input.below(4) == 3;
                 // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
-                run(a, || unsafe { sdpa_cache_slide(&mut cache, n) })
+                run(a, || unsafe {
+                    if keeps {
+                        sdpa_cache_keep_first(&mut cache, n)
+                    } else {
+                        sdpa_cache_slide(&mut cache, n)
+                    }
+                })
             }
             3 => {
                 let n = a.input.any(100);
@@ -1000,12 +1022,9 @@ fn cache(
                 a.roles[held.clone()].fill(INPUT);
                 let (axes, [_, heads]) = a.head_counts();
                 let queries = a.heads(axes, [heads, rows, depth]);
-                let keys = cache.appended.saturating_sub(cache.dropped) as usize;
+                let keys = keys_of(&cache);
                 let options = a.options(queries.heads, keys, queries.rows);
-                let spans = match keys {
-                    0 => 0,
-                    _ => (cache.appended.div_ceil(SPAN) - cache.dropped / SPAN) as usize,
-                };
+                let spans = spans_of(&cache);
                 let (states, states_len) = a.output_states(spans, queries, cache.value_dim);
                 let (space, len) = a.workspace_of(workspace(&cache));
                 let options = a.write_options(&options);
@@ -1043,7 +1062,7 @@ fn cache(
             _ => {
                 a.roles[held.clone()].fill(INPUT);
                 let queries = a.heads(2, [1, rows, depth]);
-                let keys = cache.appended.saturating_sub(cache.dropped) as usize;
+                let keys = keys_of(&cache);
                 let options = a.options(queries.heads, keys, queries.rows);
                 let out = a.output_heads(2, [1, rows, width]);
                 let lse = a.array(queries.rows, true);
@@ -1076,16 +1095,16 @@ fn cache(
         let words = |cache: &sdpa_cache| {
             let [dim, value_dim, blocks] =
                 [cache.dim, cache.value_dim, cache.blocks].map(|size| size as u64);
-            [dim, value_dim, blocks, cache.appended, cache.dropped]
+            [dim, value_dim, blocks, cache.appended, cache.dropped, cache.kept as u64]
         };
         if status != SDPA_OK || what == 5 {
             assert_eq!(words(&cache), words(&was), "the cache has changed");
         } else {
-            let keys = cache.appended - cache.dropped;
-            assert!(keys <= 64 * cache.blocks as u64 && words(&cache)[..3] == words(&was)[..3]);
+            assert!(keys_of(&cache) <= 64 * cache.blocks && words(&cache)[..3] == words(&was)[..3]);
         }
     }
-    assert!(size_of::<sdpa_cache>() == 4 * size_of::<usize>() + 24);
+    let fields = 5 * size_of::<usize>() + 24;
+    assert!(size_of::<sdpa_cache>() == fields.next_multiple_of(align_of::<sdpa_cache>()));
 }
 
 /// One call, and the same keys in parts, each now and then in a cache: their states, joined, have the bits of the
