@@ -1219,9 +1219,13 @@ fn split(a: &mut Arena<'_>, tokens: usize, dim: usize, width: usize) {
         // In a cache the offset is that from the newest key.
         let newest = to as isize - tokens as isize;
         let status = match options.query_offset.checked_sub(newest) {
-            Some(query_offset) if is_cached && key_heads == 1 => {
+            // A cache knows the kept keys that it holds itself, and only one from position 0 has them.
+            Some(query_offset)
+                if is_cached && key_heads == 1 && (options.keep_first == 0 || from == 0) =>
+            {
                 options.query_offset = query_offset;
-                let blocks = rows.div_ceil(SDPA_KEY_BLOCK);
+                let kept = options.keep_first;
+                let blocks = rows.max(kept).div_ceil(SDPA_KEY_BLOCK);
                 let mut storage = vec![0.0; sdpa_cache_floats(dim, width, blocks)];
                 let (data, floats) = (storage.as_mut_ptr(), storage.len());
                 let (first_key, k, v) = (from as u64, matrix_of(k), matrix_of(v));
@@ -1230,6 +1234,9 @@ fn split(a: &mut Arena<'_>, tokens: usize, dim: usize, width: usize) {
                 unsafe {
                     let init = sdpa_cache_init_at(&mut cache, dim, width, data, floats, first_key);
                     assert_eq!(init, SDPA_OK, "the cache of a part");
+                    let keeps =
+                        if kept > 0 { sdpa_cache_keep_first(&mut cache, kept) } else { SDPA_OK };
+                    assert_eq!(keeps, SDPA_OK, "the kept keys of a part");
                     assert_eq!(sdpa_cache_append(&mut cache, k, v), SDPA_OK, "the keys of a part");
                 }
                 // SAFETY: as above.
