@@ -81,7 +81,9 @@ def in_keras(q: Any, k: Any, v: Any, **options: Any) -> Any:
 TYPES = {np.float32: onnx.TensorProto.FLOAT, np.bool_: onnx.TensorProto.BOOL, np.int32: onnx.TensorProto.INT32}
 
 
-def node(operator: str, inputs: list[Any], domain: str = "", outputs: int = 1, **attributes: Any) -> Any:
+def node(
+    operator: str, inputs: list[Any], domain: str = "", outputs: int = 1, opset: int = 24, **attributes: Any
+) -> Any:
     """The first output of an operator of ONNX, as ONNX Runtime computes it."""
     feed = {f"input{i}": x for i, x in enumerate(inputs) if x is not None}
     names = ["" if x is None else f"input{i}" for i, x in enumerate(inputs)]
@@ -93,7 +95,7 @@ def node(operator: str, inputs: list[Any], domain: str = "", outputs: int = 1, *
         [helper.make_tensor_value_info(name, TYPES[x.dtype.type], x.shape) for name, x in feed.items()],
         [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in results],
     )
-    opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
@@ -102,6 +104,11 @@ def node(operator: str, inputs: list[Any], domain: str = "", outputs: int = 1, *
 
 def attention_of_onnx(q: Any, k: Any, v: Any, attn_mask: Any = None, **attributes: Any) -> Any:
     return node("Attention", [q[None], k[None], v[None], attn_mask], **attributes)[0]
+
+
+def attention_25(*of: Any, **options: Any) -> Any:
+    """Of opset 25, which has windows."""
+    return attention_of_onnx(*of, opset=25, **options)
 
 
 def packed(x: Any) -> Any:
@@ -252,6 +259,11 @@ def meanings() -> dict[str, list[str]]:
             scale(attention_of_onnx), sharing(attention_of_onnx),
             softcap(attention_of_onnx, plain("attn_mask"), softcap=1.0),
         ],
+        "ONNX Attention, opset 25": [
+            corner(attention_25, is_causal=1), window(attention_25, is_causal=1, left_window_size=2),
+            *masks(attention_25, plain("attn_mask")), scale(attention_25), sharing(attention_25),
+            softcap(attention_25, plain("attn_mask"), softcap=1.0),
+        ],
         "ORT MultiHeadAttention": [
             corner(multihead_of_ort, unidirectional=1), NONE, NONE, NONE,
             of_all_masked(multihead_of_ort, batched("attention_bias"), -np.inf),
@@ -331,6 +343,14 @@ PAIRS: dict[str, list[tuple[str, str]]] = {
     "ONNX and ONNX Runtime: `[heads, tokens, dim]`, here without the batch": [
         ("Attention(q, k, v, is_causal=1)", "sdpa.attention(q, k, v, causal=True)"),
         ("Attention(q, k, v, attn_mask=bias, softcap=2.0)", "sdpa.attention(q, k, v, bias=bias.T, softcap=2)"),
+        (
+            "Attention(q, k, v, is_causal=1, left_window_size=2, opset=25)",
+            "sdpa.attention(q, k, v, causal=True, window=(2, None))",
+        ),
+        (
+            "Attention(q, k, v, left_window_size=1, right_window_size=2, opset=25)",
+            "sdpa.attention(q, k, v, window=(1, 2))",
+        ),
         (
             "GroupQueryAttention(q, k, v, past=2)",
             "sdpa.attention(q, k, v, causal=True, query_offset=2)",
