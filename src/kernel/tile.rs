@@ -75,7 +75,7 @@ impl Kernel for &mut Product<'_> {
 
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {
-        (if self.is_transposed() { self.out.rows() } else { self.out.cols() }) <= 8
+        (if self.is_transposed::<16>() { self.out.rows() } else { self.out.cols() }) <= 8
     }
 
     #[inline(always)]
@@ -83,11 +83,24 @@ impl Kernel for &mut Product<'_> {
         self,
         token: V::Token,
     ) {
-        if self.is_transposed() {
+        if self.is_transposed::<L>() {
             self.transpose();
         }
         let cols = if self.out.is_empty() { 0 } else { self.out.cols() };
         let mut col = 0;
+        if const { L > 1 } && self.is_row_of_rows() {
+            while col < cols {
+                // Each vector is one chain of multiply-adds: four of them hide their latency.
+                col += if cols - col >= 4 * L {
+                    self.row_vectors::<L, 4, V>(token, col)
+                } else if cols - col >= 2 * L {
+                    self.row_vectors::<L, 2, V>(token, col)
+                } else {
+                    self.row_vectors::<L, 1, V>(token, col)
+                };
+            }
+            return;
+        }
         if cols > L {
             let mut panel = Panel::new();
             while cols > col + L {
@@ -107,10 +120,11 @@ impl Kernel for &mut Product<'_> {
 pub(super) type Panel<const L: usize, const C: usize> = Vec<[[f32; L]; C], PANEL>;
 
 impl Product<'_> {
-    /// Whether the lanes of a tile are rows of `out`, because those are contiguous.
+    /// Whether the lanes of a tile are rows of `out`, because those are contiguous, and columns are not or are a single one.
     #[inline(always)]
-    fn is_transposed(&self) -> bool {
-        self.out.row_stride() == 1 && self.out.col_stride() != 1
+    fn is_transposed<const L: usize>(&self) -> bool {
+        let Self { out, .. } = self;
+        out.row_stride() == 1 && (out.col_stride() != 1 || const { L > 1 } && out.cols() == 1)
     }
 
     /// Transposes the product and exchanges its operands. Every sum keeps its bits.
@@ -120,6 +134,46 @@ impl Product<'_> {
         (self.left_scale, self.right_scale) = (self.right_scale, self.left_scale);
         self.bias = self.bias.map(MatrixRef::t);
         self.out.transpose();
+    }
+
+    /// Whether `out` is one row, and each of its elements the product of two contiguous rows.
+    #[inline(always)]
+    fn is_row_of_rows(&self) -> bool {
+        self.out.rows() == 1
+            && self.left.col_stride() == 1
+            && self.right.row_stride() == 1
+            && self.right.col_stride() != 1
+            && self.right_scale == 1.0
+            && !self.blocked
+    }
+
+    /// Computes `N` vectors of columns of the only row from `col` on. Returns the number of columns.
+    #[cfg_attr(not(unoptimised), inline(always))]
+    fn row_vectors<const L: usize, const N: usize, V: Vector<L>>(
+        &mut self,
+        token: V::Token,
+        col: usize,
+    ) -> usize {
+        let (left, scale) = (self.left.row(0).unwrap_or_default(), self.left_scale);
+        let sums = accumulate_rows::<L, N, V>(
+            token,
+            left,
+            #[inline(always)]
+            |x| V::splat(token, scale * x),
+            self.right.t(),
+            col,
+            #[inline(always)]
+            || (),
+        );
+        let sums: [V; N] = match self.bias {
+            None => sums,
+            Some(bias) => {
+                let bias: [V; N] = strip::read(token, bias, 0, col);
+                array!(|n| sums[n] + bias[n])
+            }
+        };
+        strip::write(&mut self.out, 0, col, [sums]);
+        N * L
     }
 
     /// Computes `C` vectors of columns from `col` on.
@@ -303,6 +357,48 @@ impl Product<'_> {
             }
         }
     }
+}
+
+/// Returns the products of one row and `N * L` contiguous rows from `first` on, each one chain of multiply-adds. `lanes`
+/// makes a vector of an element of `left`; `per_four` is called for every four columns of `L` rows, to interleave other
+/// work.
+#[cfg_attr(not(unoptimised), inline(always))]
+pub(super) fn accumulate_rows<const L: usize, const N: usize, V: Vector<L>>(
+    token: V::Token,
+    left: &[f32],
+    lanes: impl Fn(f32) -> V + Copy,
+    rows: MatrixRef<'_>,
+    first: usize,
+    mut per_four: impl FnMut(),
+) -> [V; N] {
+    let (fours, rest) = left.as_chunks::<4>();
+    let mut sums = [V::splat(token, 0.0); N];
+    strip::for_each_four_columns::<L, N, V, _>(
+        token,
+        rows,
+        first,
+        #[inline(always)]
+        |i| {
+            let left = fours.get(i).copied().unwrap_or_default();
+            array!(|i| lanes(left[i]))
+        },
+        #[inline(always)]
+        |left: [V; 4], n, columns: [V; 4]| {
+            per_four();
+            each::<4>(
+                #[inline(always)]
+                |i| sums[n] = left[i].mul_add(columns[i], sums[n]),
+            );
+        },
+    );
+    for (col, left) in (4 * fours.len()..).zip(rest) {
+        let columns: [V; N] = strip::read(token, rows.t(), col, first);
+        each::<N>(
+            #[inline(always)]
+            |n| sums[n] = lanes(*left).mul_add(columns[n], sums[n]),
+        );
+    }
+    sums
 }
 
 /// The micro-kernel: returns the tile `sums[r][c] + Σ left[k][r] · right[k][c]` over all `k`.

@@ -21,7 +21,7 @@ use crate::{
     kernel::{
         blocks::{AnyRows, Block, Elements, Widened},
         softmax::share_at_infinity,
-        tile::accumulate_with,
+        tile::{accumulate_rows, accumulate_with},
     },
     matrix::{MatrixMut, MatrixRef},
     simd::{
@@ -176,33 +176,16 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         prefetcher: &mut Prefetcher<'_, L1>,
     ) -> usize {
         let token = self.token;
-        let (fours, rest) = self.queries.row(0).unwrap_or_default().as_chunks::<4>();
-        let mut sums = [V::splat(token, 0.0); N];
-        strip::for_each_four_columns::<L, N, V, _>(
+        let sums = accumulate_rows::<L, N, V>(
             token,
+            self.queries.row(0).unwrap_or_default(),
+            #[inline(always)]
+            |query| V::splat(token, query),
             keys,
             first,
             #[inline(always)]
-            |i| {
-                let query = fours.get(i).copied().unwrap_or_default();
-                array!(|i| V::splat(token, query[i]))
-            },
-            #[inline(always)]
-            |query: [V; 4], n, columns: [V; 4]| {
-                prefetcher.fetch(4 * L);
-                each::<4>(
-                    #[inline(always)]
-                    |i| sums[n] = query[i].mul_add(columns[i], sums[n]),
-                );
-            },
+            || prefetcher.fetch(4 * L),
         );
-        for (col, query) in (4 * fours.len()..).zip(rest) {
-            let columns: [V; N] = strip::read(token, keys.t(), col, first);
-            each::<N>(
-                #[inline(always)]
-                |n| [sums[n]] = multiply_add(token, [*query], columns[n], [sums[n]]),
-            );
-        }
         self.write_scores(first, [sums; R]);
         N * L
     }
