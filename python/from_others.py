@@ -1,6 +1,7 @@
 """What the options of other libraries mean in this one: the tables of docs/from-others.md, each cell from a call.
 
-    pip install ./python torch jax keras onnx onnxruntime openvino numpy    (docs/from-others.md has the versions)
+    pip install ./python torch jax keras onnx onnxruntime openvino ggml-python numpy    (docs/from-others.md has the
+                                                                    versions; ggml-python compiles ggml)
     python -P python/from_others.py [--write-docs]
 
 * A line "theirs, ours" is two expressions. Both are evaluated on the same arrays, and their results agree within 1e-5.
@@ -13,6 +14,7 @@ Fails if two results differ, or if the page has other tables.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib.metadata
 import os
 import sys
@@ -23,6 +25,7 @@ from typing import Any, Callable
 os.environ["KERAS_BACKEND"] = "jax"
 warnings.filterwarnings("ignore")
 
+import ggml  # noqa: E402
 import jax  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
@@ -32,6 +35,7 @@ import openvino  # noqa: E402
 import sdpa  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.attention.bias  # noqa: E402
+import torch.nn.attention.flex_attention  # noqa: E402
 from openvino import opset13  # noqa: E402
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/from-others.md"
@@ -81,7 +85,9 @@ def in_keras(q: Any, k: Any, v: Any, **options: Any) -> Any:
 TYPES = {np.float32: onnx.TensorProto.FLOAT, np.bool_: onnx.TensorProto.BOOL, np.int32: onnx.TensorProto.INT32}
 
 
-def node(operator: str, inputs: list[Any], domain: str = "", outputs: int = 1, **attributes: Any) -> Any:
+def node(
+    operator: str, inputs: list[Any], domain: str = "", outputs: int = 1, opset: int = 24, **attributes: Any
+) -> Any:
     """The first output of an operator of ONNX, as ONNX Runtime computes it."""
     feed = {f"input{i}": x for i, x in enumerate(inputs) if x is not None}
     names = ["" if x is None else f"input{i}" for i, x in enumerate(inputs)]
@@ -93,7 +99,7 @@ def node(operator: str, inputs: list[Any], domain: str = "", outputs: int = 1, *
         [helper.make_tensor_value_info(name, TYPES[x.dtype.type], x.shape) for name, x in feed.items()],
         [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in results],
     )
-    opsets = [helper.make_opsetid("", 24), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
@@ -102,6 +108,11 @@ def node(operator: str, inputs: list[Any], domain: str = "", outputs: int = 1, *
 
 def attention_of_onnx(q: Any, k: Any, v: Any, attn_mask: Any = None, **attributes: Any) -> Any:
     return node("Attention", [q[None], k[None], v[None], attn_mask], **attributes)[0]
+
+
+def attention_25(*of: Any, **options: Any) -> Any:
+    """Of opset 25, which has windows."""
+    return attention_of_onnx(*of, opset=25, **options)
 
 
 def packed(x: Any) -> Any:
@@ -142,6 +153,40 @@ def in_openvino(q: Any, k: Any, v: Any, mask: Any = None, scale: Any = None, cau
     result = opset13.scaled_dot_product_attention(*inputs, causal=causal, **scales)
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     return openvino.Core().compile_model(openvino.Model([result], inputs), "CPU", exact)(arrays)[0][0]
+
+
+def in_ggml(
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any = None,
+    scale: Any = None,
+    max_bias: float = 0.0,
+    softcap: float = 0.0,
+    sinks: Any = None,
+) -> Any:
+    """`ggml_flash_attn_ext`, whose mask is added and is of float16."""
+    memory = ggml.ggml_init(ggml.ggml_init_params(mem_size=1 << 24, mem_buffer=None))
+
+    def tensor(array: Any) -> Any:
+        kind = ggml.GGML_TYPE_F16 if array.dtype == np.float16 else ggml.GGML_TYPE_F32
+        lengths = (ctypes.c_int64 * array.ndim)(*reversed(array.shape))
+        made = ggml.ggml_new_tensor(memory, kind, array.ndim, lengths)
+        ctypes.memmove(ggml.ggml_get_data(made), np.ascontiguousarray(array).ctypes.data, array.nbytes)
+        return made
+
+    scale = q.shape[2] ** -0.5 if scale is None else scale
+    halves = None if mask is None else tensor(mask.astype(np.float16))
+    out = ggml.ggml_flash_attn_ext(memory, tensor(q), tensor(k), tensor(v), halves, scale, max_bias, softcap)
+    if sinks is not None:
+        ggml.ggml_flash_attn_ext_add_sinks(out, tensor(sinks))
+    graph = ggml.ggml_new_graph(memory)
+    ggml.ggml_build_forward_expand(graph, out)
+    ggml.ggml_graph_compute_with_ctx(memory, graph, 1)
+    got = np.empty((q.shape[1], q.shape[0], v.shape[2]), np.float32)
+    ctypes.memmove(got.ctypes.data, ggml.ggml_get_data(out), got.nbytes)
+    ggml.ggml_free(memory)
+    return got.swapaxes(0, 1)
 
 
 # The table of meaning.
@@ -252,6 +297,11 @@ def meanings() -> dict[str, list[str]]:
             scale(attention_of_onnx), sharing(attention_of_onnx),
             softcap(attention_of_onnx, plain("attn_mask"), softcap=1.0),
         ],
+        "ONNX Attention, opset 25": [
+            corner(attention_25, is_causal=1), window(attention_25, is_causal=1, left_window_size=2),
+            *masks(attention_25, plain("attn_mask")), scale(attention_25), sharing(attention_25),
+            softcap(attention_25, plain("attn_mask"), softcap=1.0),
+        ],
         "ORT MultiHeadAttention": [
             corner(multihead_of_ort, unidirectional=1), NONE, NONE, NONE,
             of_all_masked(multihead_of_ort, batched("attention_bias"), -np.inf),
@@ -281,6 +331,11 @@ def meanings() -> dict[str, list[str]]:
             corner(in_openvino, causal=True), NONE, *masks(in_openvino, plain("mask")),
             scale(in_openvino), sharing(in_openvino), NONE,
         ],
+        "ggml": [
+            NONE, NONE, NONE, NONE, of_all_masked(in_ggml, plain("mask"), -np.inf),
+            of_all_masked(in_ggml, plain("mask"), LOWEST), scale(in_ggml), sharing(in_ggml),
+            softcap(in_ggml, plain("mask"), softcap=1.0),
+        ],
     }  # fmt: skip
     return tables
 
@@ -299,6 +354,10 @@ PAIRS: dict[str, list[tuple[str, str]]] = {
         ("F.scaled_dot_product_attention(q, k, v, mask)", "sdpa.attention(q, k, v, attn_mask=mask)"),
         ("F.scaled_dot_product_attention(q, k, v, bias)", "sdpa.attention(q, k, v, bias=bias.T)"),
         ("F.scaled_dot_product_attention(q, k[:1], v[:1], enable_gqa=True)", "sdpa.attention(q, k[:1], v[:1])"),
+        (
+            "flex_attention(q[None], k[None], v[None], return_lse=True)[1][0]",
+            "sdpa.attention(q, k, v, log_sum_exp=True)[1]",
+        ),
         ("MultiheadAttention(q, k, v, need_weights=True)[1]", "sdpa.pattern(q, k, mean=True).T"),
         (
             "MultiheadAttention(q, k, v, need_weights=True, average_attn_weights=False)[1]",
@@ -332,6 +391,14 @@ PAIRS: dict[str, list[tuple[str, str]]] = {
         ("Attention(q, k, v, is_causal=1)", "sdpa.attention(q, k, v, causal=True)"),
         ("Attention(q, k, v, attn_mask=bias, softcap=2.0)", "sdpa.attention(q, k, v, bias=bias.T, softcap=2)"),
         (
+            "Attention(q, k, v, is_causal=1, left_window_size=2, opset=25)",
+            "sdpa.attention(q, k, v, causal=True, window=(2, None))",
+        ),
+        (
+            "Attention(q, k, v, left_window_size=1, right_window_size=2, opset=25)",
+            "sdpa.attention(q, k, v, window=(1, 2))",
+        ),
+        (
             "GroupQueryAttention(q, k, v, past=2)",
             "sdpa.attention(q, k, v, causal=True, query_offset=2)",
         ),
@@ -353,6 +420,11 @@ PAIRS: dict[str, list[tuple[str, str]]] = {
         ("ScaledDotProductAttention(q, k, v, causal=True)", "sdpa.attention(q, k, v, causal=True)"),
         ("ScaledDotProductAttention(q, k, v, mask, scale=0.5)", "sdpa.attention(q, k, v, attn_mask=mask, scale=0.5)"),
     ],
+    "ggml: `[heads, tokens, dim]`, its `ne` from the other end; the mask is of float16": [
+        ("flash_attn_ext(q, k, v, mask=halves, softcap=2.0)", "sdpa.attention(q, k, v, bias=halves.T, softcap=2)"),
+        ("flash_attn_ext(q, k, v, sinks=sinks)", "sdpa.attention(q, k, v, sink=sinks)"),
+        ("flash_attn_ext(q, k, v, mask=-distances, max_bias=8.0)", "sdpa.attention(q, k, v, slopes=slopes)"),
+    ],
 }
 
 
@@ -365,8 +437,12 @@ def pairs() -> list[str]:
         "sdpa": sdpa, "mask": mask, "bias": bias, "sinks": np.array([0.5, -1], np.float32),
         "padding": np.array([[1, 1, 0, 1, 0]], np.int32), "jax": jax, "keras": keras, "F": torch.nn.functional,
         "causal_lower_right": torch.nn.attention.bias.causal_lower_right, "Attention": attention_of_onnx,
+        "flex_attention": torch.nn.attention.flex_attention.flex_attention,
         "MultiHeadAttention": multihead_of_ort, "GroupQueryAttention": grouped_of_ort,
-        "ScaledDotProductAttention": in_openvino, "MultiheadAttention": layer_of_pytorch,
+        "ScaledDotProductAttention": in_openvino, "MultiheadAttention": layer_of_pytorch, "flash_attn_ext": in_ggml,
+        "halves": bias.astype(np.float16).astype(np.float32),
+        # A `max_bias` of 8 is 2^-8 to the powers 1/2 and 1 as slopes of two heads.
+        "distances": np.abs(np.arange(3)[:, None] - np.arange(5)), "slopes": np.array([2**-4, 2**-8], np.float32),
     }  # fmt: skip
     lines = []
     for title, of_library in PAIRS.items():
@@ -392,10 +468,11 @@ def table() -> list[str]:
     lines += [f"| {library} | " + " | ".join(cells) + " |" for library, cells in columns.items()]
     modules = {
         "PyTorch": "torch", "JAX": "jax", "Keras": "keras", "ONNX": "onnx", "ONNX Runtime (ORT)": "onnxruntime",
-        "OpenVINO": "openvino",
+        "OpenVINO": "openvino", "ggml-python": "ggml-python",
     }  # fmt: skip
     versions = [f"{name} {importlib.metadata.version(module).split('+')[0]}" for name, module in modules.items()]
-    return [*lines, "", f"Of {', '.join(versions)}, on a CPU.", ""]
+    ggml_itself = f"ggml {ggml.ggml_version().decode()}"
+    return [*lines, "", f"Of {', '.join(versions)} ({ggml_itself}), on a CPU.", ""]
 
 
 def main() -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
-from ctypes import c_void_p
-from typing import Any, Callable, Optional, Protocol, Union, cast
+import sys
+from typing import Any, Protocol, Union, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,35 +30,29 @@ class HasDLPack(Protocol):
 ArrayLike = Union[Array, HasArrayInterface, HasDLPack]
 
 
-# The index of the first element of an array of any number of axes: the second argument of `address`.
-FIRST = (ctypes.c_ssize_t * 64)()
+# All memory, as words: what an extension module in C reads of an object, in a tenth of the time of `ndarray.ctypes.data`.
+WORD = ctypes.sizeof(ctypes.c_size_t)
+MEMORY = (ctypes.c_size_t * (sys.maxsize // WORD)).from_address(0)
+#: Behind the head of every Python object an array of NumPy has the address of its first element. The macro `PyArray_DATA`
+#: compiles this place into every extension module: it cannot change but for those that are compiled anew.
+BEHIND_HEAD = object.__basicsize__
 
 
-def fast_address() -> Callable[[Array, Any], Optional[int]]:
-    """`PyArray_GetPtr` of NumPy's C API, which takes a third of the time of `ndarray.ctypes.data`.
-
-    Every extension module finds it so: `import_array()` takes the table from this capsule, and a function keeps its
-    place in the table from version to version.
-    """
-    try:
-        module = importlib.import_module("numpy._core._multiarray_umath")
-    except ImportError:  # NumPy 1
-        module = importlib.import_module("numpy.core._multiarray_umath")
-    get_pointer = ctypes.PYFUNCTYPE(c_void_p, ctypes.py_object, c_void_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
-    table = ctypes.cast(get_pointer(getattr(module, "_ARRAY_API"), None), ctypes.POINTER(c_void_p))
-    # The second argument needs no type: an array is passed by its address.
-    return ctypes.PYFUNCTYPE(c_void_p, ctypes.py_object)(table[160] or 0)
+def address(array: Array) -> int:
+    """The address of the first element."""
+    return MEMORY[(id(array) + BEHIND_HEAD) // WORD]
 
 
-def slow_address(array: Array, _: Any) -> Optional[int]:
+def slow_address(array: Array) -> int:
     return array.ctypes.data
 
 
-try:
-    address = fast_address()
-    if address(TRIED := np.zeros((2, 3), F32)[1:, 1:], FIRST) != TRIED.ctypes.data:
-        address = slow_address
-except (AttributeError, ImportError):  # no CPython
+# An `id` is an address in CPython alone, and may be too large for an index where words have 32 bits.
+if (
+    sys.implementation.name != "cpython"
+    or WORD != 8
+    or address(TRIED := np.zeros((2, 3), F32)[1:, 1:]) != TRIED.ctypes.data
+):
     address = slow_address
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy import empty, ndarray
 
 from . import _arrays as arrays
-from ._arrays import F32, FIRST, Array, ArrayLike, Floats, address, array_of, target
+from ._arrays import F32, Array, ArrayLike, Floats, address, array_of, target
 from ._calls import FREE, Call, fill, refuse, register, run, shape_of
 from ._library import CAUSAL, NO_LIMIT, SPAN, WINDOW, Options
 from ._operations import scale_of
@@ -113,10 +113,10 @@ def attention(
     to: Array = empty(call.shapes[0], F32) if given is None else given
     cells = call.cells
     if masks is NO_MASKS and logs is None:
-        cells[0].value = address(q, FIRST)  # type: ignore[union-attr]
-        cells[1].value = address(k, FIRST)  # type: ignore[union-attr]
-        cells[2].value = address(v, FIRST)  # type: ignore[union-attr]
-        cells[7].value = address(to, FIRST)  # type: ignore[union-attr]
+        cells[0].value = address(q)  # type: ignore[union-attr]
+        cells[1].value = address(k)  # type: ignore[union-attr]
+        cells[2].value = address(v)  # type: ignore[union-attr]
+        cells[7].value = address(to)  # type: ignore[union-attr]
     else:
         fill(call, (q, k, v, *masks, to, logs))
     status = call.function(*call.arguments)

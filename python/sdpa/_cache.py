@@ -10,7 +10,7 @@ from typing import Optional, Tuple, Union
 import numpy as np
 
 from . import _arrays as arrays
-from ._arrays import F32, FIRST, Array, ArrayLike, Floats, address, array_of, target
+from ._arrays import F32, Array, ArrayLike, Floats, address, array_of, target
 from ._attention import (
     Masks, Outputs, Scalars, Sink, Window, log_shape, logs_of, masks_of, not_negative, out_shape, put_options, tokens,
 )  # fmt: skip
@@ -55,7 +55,7 @@ class Cache:
         self._has_elements = any(formats)
         # Held from the look at the number of keys, which masks must have, to the end of a call.
         self._lock = threading.RLock()
-        storage = ctypes.c_void_p(address(self._storage, FIRST))
+        storage = ctypes.c_void_p(address(self._storage))
         self._change("sdpa_cache_init_elements", dim, value_dim, *formats, storage, length, position)
 
     def _change(self, name: str, *arguments: object) -> None:
@@ -93,7 +93,7 @@ class Cache:
         for name, array in zip(("keys", "values"), given):
             array = array[None] if array.ndim == 1 else array
             view = arrays.matrix(array, name)
-            view.data = address(array, FIRST)
+            view.data = address(array)
             views.append(view)
         self._change("sdpa_cache_append_elements", *views)
 

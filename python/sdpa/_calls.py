@@ -9,7 +9,7 @@ from typing import Any, Callable, Hashable, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ._arrays import F32, FIRST, Array, Floats, address
+from ._arrays import F32, Array, Floats, address
 from ._library import Error, handle, library
 
 
@@ -19,7 +19,7 @@ class Call:
     __slots__ = ("arguments", "cells", "function", "kept", "pool", "shapes")
 
     def __init__(self, name: str, backend: Optional[str]) -> None:
-        self.function: Callable[..., int] = getattr(library, name)
+        self.function: Any = getattr(library, name)
         self.arguments: list[Any] = [handle(backend)]
         self.cells: list[Optional[c_void_p]] = []
         self.kept: list[Any] = []
@@ -65,6 +65,11 @@ MOST = 64
 
 
 def register(key: Hashable, call: Call) -> None:
+    # Arguments get their types here, once: a function that declares them checks them in each call.
+    types = call.function.argtypes
+    assert len(types) == len(call.arguments)
+    call.arguments = [kind(x) if isinstance(x, (int, float)) else x for kind, x in zip(types, call.arguments)]
+    call.function = library[call.function.__name__]
     if len(FREE) > MOST:
         FREE.clear()
     call.pool = FREE.setdefault(key, [])
@@ -73,7 +78,7 @@ def register(key: Hashable, call: Call) -> None:
 def fill(call: Call, arrays: Sequence[Optional[Array]]) -> None:
     for cell, array in zip(call.cells, arrays):
         if array is not None:
-            cell.value = address(array, FIRST)  # type: ignore[union-attr]
+            cell.value = address(array)  # type: ignore[union-attr]
 
 
 def refuse(status: int, names: Sequence[str], arrays: Sequence[Optional[Array]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Optional
 import numpy as np
 
 from . import _arrays as arrays
-from ._arrays import F32, FIRST, Array, ArrayLike, Floats, address, array_of
+from ._arrays import F32, Array, ArrayLike, Floats, address, array_of
 from ._library import FORMATS, Elements as View, Error, library
 
 # NumPy has no bfloat16: its bits.
@@ -49,10 +49,10 @@ def narrow(floats: ArrayLike, format: str) -> Elements:
     check_format(format)
     given = array_of(floats, "floats")
     view = arrays.matrix(given, "floats")
-    view.data = address(given, FIRST)
+    view.data = address(given)
     data = np.empty(given.shape, DTYPES[format])
     scales = np.empty(given.shape[0], F32) if format == "i8" else None
-    pointers = [ctypes.c_void_p(None if array is None else address(array, FIRST)) for array in (data, scales)]
+    pointers = [ctypes.c_void_p(None if array is None else address(array)) for array in (data, scales)]
     status = library.sdpa_narrow(view, FORMATS[format], *pointers)
     if status:
         raise Error(status, f"floats {given.shape} as {format}")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sdpa
+from sdpa import _arrays as arrays
 
 
 class Tensor:
@@ -166,3 +167,12 @@ def test_a_refused_call_writes_nothing(floats: Any) -> None:
 
 def test_back_ends() -> None:
     assert {"portable", "scalar"} <= set(sdpa.backends())
+
+
+def test_addresses(floats: Any) -> None:
+    class Sub(np.ndarray):
+        pass
+
+    x = floats(5, 7)
+    for array in x, x[1:, 2:], x.T, x[::2, ::3], x.view(Sub)[2:], np.float32([[1]]), np.empty((0, 3), np.float32):
+        assert arrays.address(array) == array.ctypes.data == arrays.slow_address(array)

@@ -356,8 +356,8 @@ impl Case {
         State { out: by_token.interleaved(), log_sum_exp: log_sum_exp.checked("log-sum-exp") }
     }
 
-    /// Over a cache after appends, slides and truncations: the bits of a call over all keys with the dropped
-    /// ones masked.
+    /// Over a cache after appends, slides and truncations, which may keep its first keys: the bits of a call over all
+    /// keys with the dropped ones masked.
     fn check_cache(&self, backend: Backend, kind: u8) {
         let (keys, tokens) = (self.keys.tokens, self.queries.tokens);
         let (dim, width, group) = (self.keys.dim, self.values.dim, self.group());
@@ -375,10 +375,18 @@ impl Case {
             let mut cache =
                 KvCacheMut::new(key_floats.inner(), value_floats.inner(), dim, width, &mut span)
                     .expect("room for a block");
+            let mut keeps = Rng::new(256 + u64::from(kind));
+            let mut kept = if base == 0 { keeps.below(2) * keeps.below(80) } else { 0 };
+            // Kept keys take whole blocks of 64; one block is left for others.
+            let mut pinned = kept.div_ceil(64) * (64 / KEY_BLOCK);
+            if pinned >= blocks {
+                (kept, pinned) = (0, 0);
+            }
+            cache.keep_first(kept).expect("room for them");
             let (all_keys, all_values) = (self.keys.head(head), self.values.head(head));
             let mut at = 0;
             while at < keys {
-                let room = 1 + rng.below(((blocks - 1) * KEY_BLOCK + 1).min(100));
+                let room = 1 + rng.below(((blocks - pinned - 1) * KEY_BLOCK + 1).min(100));
                 let end = keys.min(at + room);
                 let chunk = [&all_keys, &all_values].map(|grid| rows(grid, at, end));
                 match cache.append(chunk[0].view(), chunk[1].view()) {
@@ -391,22 +399,25 @@ impl Case {
                 if rng.one_in(6) {
                     let back = rng.below(1 + cache.len().min(3));
                     cache.truncate(cache.len() - back).expect("that many are held");
-                    at -= back;
+                    at = (cache.appended() - base) as usize;
                 }
             }
             if rng.one_in(3) {
                 cache.slide(rng.below(cache.len() + 1));
             }
             let dropped = (cache.dropped() - base) as usize;
+            let dropped = kept.min(dropped)..dropped;
             let cache = cache.view();
-            assert_eq!((cache.appended(), cache.len()), (base + keys as u64, keys - dropped));
+            assert_eq!((cache.appended(), cache.len()), (base + keys as u64, keys - dropped.len()));
 
             let own = self.options.of_heads(head * group..(head + 1) * group);
-            let own = Options { keep_first: 0, ..own }; // what the cache keeps
-            let held = Options { offset, ..own.part(dropped, keys) };
+            let own = Options { keep_first: kept, ..own }; // what the cache keeps
+            let keep_first = keeps.below(2) * kept;
+            let held = Options { offset, keep_first, ..own.without(dropped.clone()) };
             let all = || Grid::from_fn(keys, tokens, |_, _| 1).into();
             let keep = own.keep.clone().unwrap_or_else(all).map(|keep| {
-                let seen = |key, token| if key < dropped { 0 } else { keep.at(key, token) };
+                let seen =
+                    |key, token| if dropped.contains(&key) { 0 } else { keep.at(key, token) };
                 Grid::from_fn(keys, tokens, seen)
             });
             let masked = Options { keep: Some(keep), ..own };

@@ -309,6 +309,10 @@ fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
     if rng.one_in(3) {
         options = options.bias(MatrixRef::new(bias, keys, queries)?);
     }
+    let slope = [rng.between(-2.0, 2.0)];
+    if rng.one_in(3) {
+        options = options.slopes(&slope);
+    }
     let (to, behind) = output.split_at_mut(out.len + queries);
     let (to, log_sum_exp) = to.split_at_mut(out.len);
     let (queries, keys, values) = (view(qs, q)?, view(ks, k)?, view(vs, v)?);
@@ -360,7 +364,11 @@ fn attend_from<E: Element>(
     let begin = rng.pick(&[0, (1 << 31) - 100, (1 << 32) - 100]) + rng.below(200) as u64;
     let mut span = CachePositions::new(begin, begin)?;
     let mut cache = KvCacheMut::with_scales(keys, values, scales, [dim, width], &mut span)?;
-    let options = Attention::new().on(backend).causal().window(left, 0);
+    let mut options = Attention::new().on(backend).causal().window(left, 0);
+    let slope = [rng.between(-2.0, 2.0)];
+    if rng.one_in(3) {
+        options = options.slopes(&slope);
+    }
     let (to, workspace) = output.split_at_mut(BEHIND);
     let (mut first, mut written) = (0, 0);
     while first < tokens {

@@ -193,10 +193,12 @@ fn with_cache<K: Format, V: Format>(
     then: impl FnOnce(&KvCacheMut<'_, K, V>, Result<(), Error>),
 ) {
     let (dim, width) = (case.keys.dim, case.values.dim);
-    let rows = KEY_BLOCK * case.keys.tokens.div_ceil(KEY_BLOCK).max(1);
+    let kept = case.options.keep_first;
+    let rows =
+        case.keys.tokens.next_multiple_of(KEY_BLOCK).max(kept.next_multiple_of(64)).max(KEY_BLOCK);
     let (mut keys, mut values) = (vec![K::ZERO; rows * dim], vec![V::ZERO; rows * width]);
     let (mut key_scales, mut value_scales) = (vec![K::NO_SCALE; rows], vec![V::NO_SCALE; rows]);
-    let mut positions = CachePositions::default();
+    let mut positions = CachePositions::default().keeping(kept).expect("none dropped");
     let scales = (&mut key_scales[..], &mut value_scales[..]);
     let sizes = [dim, width];
     let mut cache =

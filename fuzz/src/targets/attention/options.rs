@@ -163,4 +163,18 @@ impl Options {
             ..self.clone()
         }
     }
+
+    /// Returns the options for the keys besides these: masks have no rows for them.
+    pub(crate) fn without(&self, dropped: Range<usize>) -> Self {
+        fn left<T: Copy>(of: &Grid<T>, dropped: &Range<usize>) -> Grid<T> {
+            Grid::from_fn(of.rows - dropped.len(), of.cols, |row, col| {
+                of.at(if row < dropped.start { row } else { row + dropped.len() }, col)
+            })
+        }
+        Self {
+            keep: self.keep.as_ref().map(|keep| keep.map(|of| left(&of, &dropped))),
+            bias: self.bias.as_ref().map(|bias| bias.map(|of| left(&of, &dropped))),
+            ..self.clone()
+        }
+    }
 }
