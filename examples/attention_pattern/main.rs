@@ -15,19 +15,14 @@
 //! stderr, the exit status is 2, and no file has changed.
 
 mod data;
-mod heat_map;
-mod labels;
+mod drawing;
 mod npy;
-mod paper;
-mod picture;
-mod save;
-mod terminal;
 
-use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
+use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use data::{Array, Head, Linear};
-use labels::Labels;
+use data::{Head, Linear};
+use drawing::{Array, Shown, labels, picture, save, terminal};
 
 /// Shows the attention weight of each key for each query in one attention head.
 #[derive(Parser)]
@@ -79,7 +74,9 @@ float64 (rounded to float32), in C or Fortran order and either byte order:
   [batch][heads][tokens][dim]      pick with both
 
 An axis of length 1 needs no pick. --head counts query heads. Where keys and values have
-fewer heads, consecutive query heads share them in groups of the same size.";
+fewer heads, consecutive query heads share them in groups of the same size.
+
+`draw` of examples/models draws the heads of a whole encoder, for any text.";
 
 /// Queries, keys and values.
 struct Input {
@@ -88,20 +85,6 @@ struct Input {
     /// The names of the three, for messages.
     names: [String; 3],
     arrays: [Array; 3],
-}
-
-/// The results that the terminal and the picture show.
-struct Shown {
-    title: String,
-    subtitle: String,
-    key_labels: Labels,
-    query_labels: Labels,
-    /// A row per key, a column per query.
-    scores: Array,
-    /// A row per key, a column per query.
-    pattern: Array,
-    /// A row per query.
-    output: Array,
 }
 
 fn main() -> ExitCode {
@@ -157,15 +140,11 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         files.push((path.as_path(), picture::draw(&shown)?.into_bytes()));
     }
     if let Some(path) = &args.out {
-        files.push((path.as_path(), shown.output.to_npy()?));
+        files.push((path.as_path(), npy::write(&shown.output)?));
     }
     save::all(&files)?;
 
-    match std::io::stdout().write_all(terminal::draw(&shown).as_bytes()) {
-        // The reader, such as `| head`, has closed the pipe.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(terminal::print(&terminal::draw(&shown))?)
 }
 
 /// Reads the user's files, or applies the built-in head to its sentence.

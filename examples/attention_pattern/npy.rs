@@ -3,9 +3,11 @@
 use std::{fmt, fs, io, path::Path};
 
 use half::{bf16, f16};
-use npyz::{DType, Deserialize, Endianness, FixedSizeBytes, NpyHeader, TypeChar, TypeRead};
+use npyz::{
+    DType, Deserialize, Endianness, FixedSizeBytes, NpyHeader, TypeChar, TypeRead, WriterBuilder,
+};
 
-use crate::data::Array;
+use crate::drawing::Array;
 
 /// The selected matrix of an array that contains several.
 #[derive(clap::Args)]
@@ -247,4 +249,15 @@ impl<'a> Npy<'a> {
 fn unknown(dtype: &DType) -> String {
     let found = dtype.descr().replace('\'', "");
     format!("holds {found:?}, not float16 (<f2), bfloat16 (<V2), float32 (<f4) or float64 (<f8)")
+}
+
+/// Encodes a file of float32.
+pub(crate) fn write(array: &Array) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let shape = [array.rows as u64, array.cols as u64];
+    let options = npyz::WriteOptions::new().default_dtype().shape(&shape);
+    let mut writer = options.writer(&mut bytes).begin_nd()?;
+    writer.extend(array.iter())?;
+    writer.finish()?;
+    Ok(bytes)
 }

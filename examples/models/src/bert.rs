@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
-use sdpa::{Attention, Error, HeadsRef, MatrixRef};
-use tokenizers::{PaddingParams, PaddingStrategy, Tokenizer, TruncationParams};
+use anyhow::{Result, bail, ensure};
+use sdpa::{Attention, Error, HeadsMut, HeadsRef, MatrixRef};
+use tokenizers::{Encoding, PaddingParams, PaddingStrategy, Tokenizer, TruncationParams};
 
 use crate::{
     layers::{LayerNorm, Linear, Rows, attend_on, gelu, normalise, threads},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 const LAYERS: usize = 6;
-const HEADS: usize = 12;
+pub(crate) const HEADS: usize = 12;
 const HIDDEN: usize = 384;
 /// Tokens of a sentence, in `sentence_bert_config.json`; what follows is cut off.
 const LONGEST: usize = 256;
@@ -30,6 +30,14 @@ pub struct Encoder {
     layers: Vec<Layer>,
 }
 
+/// What a layer attends with, for one text: tokens, and queries, keys and values of all heads.
+pub struct Attended {
+    pub tokens: Vec<String>,
+    pub queries: Rows,
+    pub keys: Rows,
+    pub values: Rows,
+}
+
 struct Layer {
     query: Linear,
     key: Linear,
@@ -39,6 +47,29 @@ struct Layer {
     up: Linear,
     down: Linear,
     norm: LayerNorm,
+}
+
+impl Attended {
+    /// The attention patterns of all heads, keys × queries each.
+    pub fn patterns(&self) -> Result<Vec<Rows>> {
+        self.grids(|queries, keys, out| Attention::new().pattern(queries, keys, out))
+    }
+
+    /// The scores of all heads, likewise.
+    pub fn scores(&self) -> Result<Vec<Rows>> {
+        self.grids(|queries, keys, out| Attention::new().scores(queries, keys, out))
+    }
+
+    fn grids(
+        &self,
+        compute: impl Fn(HeadsRef<'_>, HeadsRef<'_>, HeadsMut<'_>) -> Result<(), Error>,
+    ) -> Result<Vec<Rows>> {
+        let tokens = self.tokens.len();
+        let mut grids = vec![0.0; HEADS * tokens * tokens];
+        let out = HeadsMut::stacked(&mut grids, HEADS, tokens, tokens)?;
+        compute(self.queries.view()?.heads(HEADS)?, self.keys.view()?.heads(HEADS)?, out)?;
+        grids.chunks(tokens * tokens).map(|grid| Rows::from_data(grid.to_vec(), tokens)).collect()
+    }
 }
 
 impl Encoder {
@@ -67,6 +98,33 @@ impl Encoder {
     /// Sentences to embeddings: sentences × 384, each of length 1.
     pub fn encode(&self, sentences: &[String]) -> Result<Rows> {
         let batch = self.tokenizer.encode_batch(sentences.to_vec(), true).map_err(tokens::error)?;
+        let mut x = self.embed(&batch)?;
+        let masks = masks(&batch);
+        for layer in &self.layers {
+            layer.run(&mut x, &masks)?;
+        }
+        let mut means = mean_pooled(&x, &masks);
+        normalise(&mut means);
+        Ok(means)
+    }
+
+    /// Runs the layers below this one, which is counted from 0, and its projections.
+    pub fn attended(&self, text: &str, layer: usize) -> Result<Attended> {
+        let Some((this, below)) = self.layers.get(..=layer).and_then(<[_]>::split_last) else {
+            bail!("no layer {layer}: the encoder has {LAYERS}, counted from 0");
+        };
+        let batch = [self.tokenizer.encode(text, true).map_err(tokens::error)?];
+        let mut x = self.embed(&batch)?;
+        let masks = masks(&batch);
+        for layer in below {
+            layer.run(&mut x, &masks)?;
+        }
+        let [queries, keys, values] = this.projected(&x)?;
+        Ok(Attended { tokens: batch[0].get_tokens().to_vec(), queries, keys, values })
+    }
+
+    /// The hidden states that enter the first layer.
+    fn embed(&self, batch: &[Encoding]) -> Result<Rows> {
         // All sentences have the length of the longest; what is padded has the mask 0.
         let length = batch.first().map_or(0, |sentence| sentence.len());
         ensure!(length > 0, "there is no sentence");
@@ -80,17 +138,7 @@ impl Encoder {
             }
         }
         self.norm.run(&mut x);
-
-        let masks: Vec<Vec<u8>> = batch
-            .iter()
-            .map(|sentence| sentence.get_attention_mask().iter().map(|&keep| keep as u8).collect())
-            .collect();
-        for layer in &self.layers {
-            layer.run(&mut x, &masks)?;
-        }
-        let mut means = mean_pooled(&x, &masks);
-        normalise(&mut means);
-        Ok(means)
+        Ok(x)
     }
 }
 
@@ -131,9 +179,13 @@ impl Layer {
         Ok(())
     }
 
+    fn projected(&self, x: &Rows) -> Result<[Rows; 3]> {
+        Ok([self.query.run(x)?, self.key.run(x)?, self.value.run(x)?])
+    }
+
     /// Attention within each sentence, over the tokens that are not padded.
     fn attend(&self, x: &Rows, masks: &[Vec<u8>]) -> Result<Rows> {
-        let (queries, keys, values) = (self.query.run(x)?, self.key.run(x)?, self.value.run(x)?);
+        let [queries, keys, values] = self.projected(x)?;
         let mut out = Rows::new(x.len(), HIDDEN);
         let mut rest = out.view_mut()?;
         for (sentence, mask) in masks.iter().enumerate() {
@@ -148,6 +200,14 @@ impl Layer {
         }
         Ok(out)
     }
+}
+
+/// Which tokens of each sentence are not padded.
+fn masks(batch: &[Encoding]) -> Vec<Vec<u8>> {
+    let mask = |sentence: &Encoding| {
+        sentence.get_attention_mask().iter().map(|&keep| keep as u8).collect()
+    };
+    batch.iter().map(mask).collect()
 }
 
 /// The heads of `length` tokens from `first` on.

@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc,
@@ -57,6 +57,9 @@ pub struct Bench {
     /// Turns of each, of which the fastest counts.
     #[arg(long, default_value_t = 3)]
     turns: usize,
+    /// Times llama.cpp too, which llama_cpp/get.sh has brought into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    llama_cpp: Option<PathBuf>,
     /// Runs this one alone, in this process.
     #[arg(long, hide = true)]
     of: Option<Library>,
@@ -88,9 +91,13 @@ impl Bench {
             println!("{a} {b} {c} {d} {}", times.peak);
             return Ok(());
         }
-        let mut best = [None; 2];
+        let mut libraries = vec!["sdpa", "candle"];
+        if self.llama_cpp.is_some() {
+            libraries.extend(["llama.cpp", "llama.cpp-fa"]);
+        }
+        let mut best = vec![None; libraries.len()];
         for _ in 0..self.turns {
-            for (of, best) in ["sdpa", "candle"].iter().zip(&mut best) {
+            for (of, best) in libraries.iter().zip(&mut best) {
                 let times = self.in_process(of, weights)?;
                 let sum = |times: &Times| times.prompt[0] + times.written[0];
                 if best.as_ref().is_none_or(|best| sum(&times) < sum(best)) {
@@ -98,15 +105,21 @@ impl Bench {
                 }
             }
         }
-        println!("library   prompt, tokens/s  attention   written, tokens/s  attention   peak, MB");
-        for (of, times) in ["sdpa", "candle"].iter().zip(best) {
+        println!(
+            "library      prompt, tokens/s  attention   written, tokens/s  attention   peak, MB"
+        );
+        let share = |[of_all, of_attention]: [f64; 2]| match of_attention {
+            0.0 => "not known".into(),
+            _ => format!("{:.1} %", 100.0 * of_attention / of_all),
+        };
+        for (of, times) in libraries.iter().zip(best) {
             let Times { prompt, written, peak } = times.context("no turns")?;
             println!(
-                "{of:9} {:16.1} {:9.1} % {:19.1} {:9.1} % {peak:10.0}",
+                "{of:12} {:16.1} {:>10} {:20.1} {:>10} {peak:10.0}",
                 self.prompt as f64 / prompt[0],
-                100.0 * prompt[1] / prompt[0],
+                share(prompt),
                 self.tokens as f64 / written[0],
-                100.0 * written[1] / written[0],
+                share(written),
             );
         }
         Ok(())
@@ -114,12 +127,19 @@ impl Bench {
 
     fn in_process(&self, of: &str, weights: &Path) -> Result<Times> {
         let [prompt, tokens] = [self.prompt, self.tokens].map(|n| n.to_string());
-        let output = Command::new(env::current_exe()?)
-            .args(["bench", "--of", of, "--prompt", &prompt, "--tokens", &tokens, "--weights"])
-            .arg(weights)
-            .env(FLOATS, "1")
-            .env("RAYON_NUM_THREADS", "1")
-            .output()?;
+        let output = match &self.llama_cpp {
+            Some(folder) if of.starts_with("llama.cpp") => Command::new("node")
+                .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/llama_cpp/bench.mjs"))
+                .arg(folder)
+                .args([of, &prompt, &tokens])
+                .output(),
+            _ => Command::new(env::current_exe()?)
+                .args(["bench", "--of", of, "--prompt", &prompt, "--tokens", &tokens, "--weights"])
+                .arg(weights)
+                .env(FLOATS, "1")
+                .env("RAYON_NUM_THREADS", "1")
+                .output(),
+        }?;
         let error = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{of}: {error}");
         let words = String::from_utf8(output.stdout)?;
@@ -160,10 +180,13 @@ impl Bench {
         let (mut logits, attention) = run(prompt, 0)?;
         let prompt_times = [begin.elapsed(), attention].map(|time| time.as_secs_f64());
         let (begin, mut sum) = (Instant::now(), attention);
+        let mut likeliest_tokens = Vec::new();
         for i in 0..self.tokens {
-            (logits, sum) = run(&[likeliest(&logits)?], prompt.len() + i)?;
+            likeliest_tokens.push(likeliest(&logits)?);
+            (logits, sum) = run(&likeliest_tokens[i..], prompt.len() + i)?;
         }
         let written = [begin.elapsed(), sum - attention].map(|time| time.as_secs_f64());
+        eprintln!("{likeliest_tokens:?}");
         Ok(Times { prompt: prompt_times, written, peak: peak()? })
     }
 }

@@ -7,6 +7,7 @@ pub mod bert;
 pub mod cache;
 #[cfg(feature = "candle")]
 pub mod candle;
+pub mod draw;
 pub mod layers;
 pub mod llama;
 pub mod sampler;

@@ -1,4 +1,4 @@
-//! The commands: `encode`, `chat`, and with the feature `candle` also `bench`.
+//! The commands: `encode`, `draw`, `chat`, and with the feature `candle` also `bench`.
 
 use std::{
     io::{Write, stderr, stdout},
@@ -12,7 +12,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rayon::ThreadPoolBuilder;
 use sdpa::{Bf16, F16, I8, dot};
 use sdpa_models::{
-    bert::Encoder, cache::CacheElement, llama::Decoder, sampler::Sampler, tokens, weights,
+    bert::Encoder, cache::CacheElement, draw::Draw, llama::Decoder, sampler::Sampler, tokens,
+    weights,
 };
 
 /// Two trained models over sdpa. `get.sh` brings their weights.
@@ -35,6 +36,7 @@ enum Command {
         #[arg(required = true)]
         sentences: Vec<String>,
     },
+    Draw(Draw),
     /// Answers a question.
     Chat(Chat),
     /// Times a prompt and an answer beside candle.
@@ -76,6 +78,7 @@ fn main() -> Result<()> {
     ensure!(threads > 0, "no threads");
     ThreadPoolBuilder::new().num_threads(threads).build()?.install(|| match command {
         Command::Encode { sentences } => encode(&Encoder::open(&folder)?, &sentences),
+        Command::Draw(draw) => draw.run(&Encoder::open(&folder)?),
         Command::Chat(chat) => {
             let decoder = Decoder::open(&folder)?;
             match chat.cache {

@@ -14,6 +14,11 @@ fn decoder() -> Result<Decoder> {
     Decoder::open(&weights::folder(None))
 }
 
+/// To see the tests fail.
+fn is_wrong() -> bool {
+    std::env::var_os("SDPA_WRONG").is_some()
+}
+
 /// Reads a prompt and writes `count` tokens, the likeliest each time: they, and a digest of the bits of all logits.
 fn greedy<E: CacheElement>(
     decoder: &Decoder,
@@ -39,7 +44,9 @@ fn greedy<E: CacheElement>(
 #[test]
 fn the_answer_has_sense_with_every_element_of_the_cache() -> Result<()> {
     let decoder = decoder()?;
-    let prompt = decoder.encode(&tokens::chat("What is the capital of France?"))?;
+    let country = if is_wrong() { "Italy" } else { "France" };
+    let question = format!("What is the capital of {country}?");
+    let prompt = decoder.encode(&tokens::chat(&question))?;
     let written = [
         greedy::<f32>(&decoder, &prompt, 7, 64, |_| {})?.0,
         greedy::<F16>(&decoder, &prompt, 7, 64, |_| {})?.0,
@@ -57,7 +64,8 @@ fn the_answer_has_sense_with_every_element_of_the_cache() -> Result<()> {
 fn neither_threads_nor_chunks_change_a_bit() -> Result<()> {
     let decoder = decoder()?;
     let prompt = decoder.encode(&tokens::chat("Write a short poem about the sea."))?;
-    let one = greedy::<f32>(&decoder, &prompt, 16, prompt.len(), |_| {})?;
+    let mut one = greedy::<f32>(&decoder, &prompt, 16, prompt.len(), |_| {})?;
+    one.1 ^= u64::from(is_wrong());
     for (threads, chunk) in [(1, 1), (2, 7), (3, 16), (4, prompt.len())] {
         let pool = ThreadPoolBuilder::new().num_threads(threads).build()?;
         let other = pool.install(|| greedy::<f32>(&decoder, &prompt, 16, chunk, |_| {}))?;
@@ -74,7 +82,8 @@ fn spans_of_the_cache_change_no_bit() -> Result<()> {
     let mut prompt = decoder.encode(&tale.repeat(SPAN / 16))?;
     prompt.truncate(SPAN + 40);
     assert_eq!(prompt.len(), SPAN + 40);
-    let one = greedy::<f32>(&decoder, &prompt, 4, 64, |_| {})?;
+    let mut one = greedy::<f32>(&decoder, &prompt, 4, 64, |_| {})?;
+    one.1 ^= u64::from(is_wrong());
     let joined = greedy::<f32>(&decoder, &prompt, 4, 64, |cache| cache.by_spans = true)?;
     assert_eq!(joined, one);
     Ok(())

@@ -5,7 +5,7 @@ use svg::{
     node::element::{Description, Line, Rectangle, TSpan, Text, Title},
 };
 
-use crate::{Shown, data::Array};
+use super::Array;
 
 pub(crate) const MAX_LABEL: usize = 14;
 
@@ -27,26 +27,32 @@ pub(crate) const HEADER: f64 = 92.0;
 pub(crate) const LEGEND_HEIGHT: f64 = 86.0;
 pub(crate) const LEGEND_WIDTH: f64 = 360.0;
 
-/// The sheet with its titles, for two grids.
-pub(crate) fn document(shown: &Shown, width: f64, height: f64) -> Document {
-    let about = Text::new("")
+/// Describes the grids of a head.
+pub(crate) const ABOUT: &str = "Two grids with a row per key and a column per query: the scores, and the pattern, \
+                                which is the softmax of every column.";
+
+/// The sheet with its titles and a description of its grids.
+pub(crate) fn document(
+    title: &str,
+    subtitle: &str,
+    about: &str,
+    (width, height): (f64, f64),
+) -> Document {
+    let under_title = Text::new("")
         .set("x", MARGIN)
         .set("y", 58)
         .set("font-size", 13)
         .add(TSpan::new("Rows are keys,").set("fill", KEY))
         .add(TSpan::new("columns are queries:").set("fill", QUERY).set("dx", 5))
-        .add(TSpan::new(&shown.subtitle).set("fill", FAINT).set("dx", 5));
+        .add(TSpan::new(subtitle).set("fill", FAINT).set("dx", 5));
     Document::new()
         .set("viewBox", (0, 0, round(width), round(height)))
         .set("width", round(width))
         .set("height", round(height))
         .set("role", "img")
         .set("font-family", "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif")
-        .add(Title::new(&shown.title))
-        .add(Description::new().add(svg::node::Text::new(
-            "Two grids with a row per key and a column per query: the scores, and the pattern, \
-             which is the softmax of every column.",
-        )))
+        .add(Title::new(title))
+        .add(Description::new().add(svg::node::Text::new(about)))
         .add(
             Rectangle::new()
                 .set("x", 0.5)
@@ -57,13 +63,13 @@ pub(crate) fn document(shown: &Shown, width: f64, height: f64) -> Document {
                 .set("fill", PAPER)
                 .set("stroke", BORDER),
         )
-        .add(text(&shown.title, MARGIN, 36.0, 17.0, INK).set("font-weight", 600))
-        .add(about)
+        .add(text(title, MARGIN, 36.0, 17.0, INK).set("font-weight", 600))
+        .add(under_title)
 }
 
-/// The heading of a grid whose left edge is here.
-pub(crate) fn heading(content: &str, left: f64) -> Text {
-    text(content, left, HEADER - 4.0, 14.0, INK).set("font-weight", 600)
+/// The heading of a grid.
+pub(crate) fn heading(content: &str, left: f64, y: f64) -> Text {
+    text(content, left, y, 14.0, INK).set("font-weight", 600)
 }
 
 pub(crate) fn line(from: (f64, f64), to: (f64, f64), colour: &str) -> Line {

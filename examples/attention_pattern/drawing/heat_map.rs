@@ -10,13 +10,13 @@ use std::iter;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use svg::node::element::{Group, Image, LinearGradient, Rectangle, Stop};
 
-use crate::{
-    Shown,
-    data::Array,
+use super::{
+    Array, Shown,
     labels::{Labels, shortened},
     paper::{
-        FAINT, GRID, HEADER, HIDDEN, HIDDEN_COLOUR, KEY, LEGEND_HEIGHT, LEGEND_WIDTH, MARGIN,
-        MAX_LABEL, QUERY, document, heading, line, longest, number, rising, round, strongest, text,
+        ABOUT, FAINT, GRID, HEADER, HIDDEN, HIDDEN_COLOUR, KEY, LEGEND_HEIGHT, LEGEND_WIDTH,
+        MARGIN, MAX_LABEL, QUERY, document, heading, line, longest, number, rising, round,
+        strongest, text,
     },
 };
 
@@ -26,6 +26,13 @@ const MAX_PIXELS: usize = 2048;
 /// The longer side takes from half of this to all of it on the sheet, the shorter at least that.
 const LONG: f64 = 1024.0;
 const SHORT: f64 = 160.0;
+
+/// Of many heads: [`LONG`], the grids in a row and their distance, [`TICKS_APART`] and [`LABEL_ANGLE`].
+const LONG_OF_MANY: f64 = 480.0;
+const GRIDS: usize = 4;
+const APART: f64 = 20.0;
+const TICKS_OF_MANY: f64 = 18.0;
+const ANGLE_OF_MANY: f64 = 60.0;
 
 /// The minimum distance of ticks.
 const TICKS_APART: f64 = 28.0;
@@ -66,31 +73,84 @@ const WEIGHTS: [Colour; 5] = [
 
 pub(crate) fn draw(shown: &Shown) -> Result<String, png::EncodingError> {
     let Shown { key_labels, query_labels, .. } = shown;
-    let cell = cell(key_labels.len().max(query_labels.len()));
-    let (keys, queries) = (Axis::new(key_labels, cell), Axis::new(query_labels, cell));
+    let cell = cell(key_labels.len().max(query_labels.len()), LONG);
+    let [keys, queries] =
+        [key_labels, query_labels].map(|labels| Axis::new(labels, cell, TICKS_APART));
     let [height, width] = [key_labels, query_labels].map(|side| side.len().div_ceil(MAX_PIXELS));
     let blocks = match (height, width) {
         (1, 1) => None,
         _ => Some(format!("a pixel is the largest of {height} × {width} cells")),
     };
 
-    let names = longest(keys.labels(), LABEL_SIZE) + TICK + 11.0;
-    let (sine, cosine) = LABEL_ANGLE.to_radians().sin_cos();
-    let rise = longest(queries.labels(), LABEL_SIZE) * sine + TICK + 21.0;
-    let overhang = longest(queries.labels(), LABEL_SIZE) * cosine;
+    let (names, rise, overhang) = around(&keys, &queries, LABEL_ANGLE);
     let panel = names + (queries.length + overhang).max(LEGEND_WIDTH);
-    let first =
-        Panel { keys: &keys, queries: &queries, left: MARGIN + names, top: HEADER + rise, blocks };
+    let first = Panel {
+        keys: &keys,
+        queries: &queries,
+        left: MARGIN + names,
+        top: HEADER + rise,
+        angle: LABEL_ANGLE,
+        blocks,
+    };
     let legend = LEGEND_HEIGHT + if first.blocks.is_some() { LINE } else { 0.0 };
     let total = (2.0 * panel + 3.0 * MARGIN, first.top + keys.length + legend);
     let second = Panel { left: first.left + panel + MARGIN, blocks: first.blocks.clone(), ..first };
 
     let scores = shown.scores.block_maxima(height, width);
     let weights = shown.pattern.block_maxima(height, width);
-    let document = document(shown, total.0, total.1)
+    let document = document(&shown.title, &shown.subtitle, ABOUT, total)
         .add(first.draw(&Map::of_scores(&scores))?)
         .add(second.draw(&Map::of_weights(&weights, &scores, key_labels.len()))?);
     Ok(format!("{document}\n"))
+}
+
+/// Draws the patterns of many heads over the same tokens, each under its title, with the labels of the first row and
+/// column.
+pub(crate) fn draw_heads(title: &str, heads: &[Shown]) -> Result<String, png::EncodingError> {
+    let Some(Shown { subtitle, key_labels, query_labels, .. }) = heads.first() else {
+        return Ok(String::new());
+    };
+    let cell = cell(key_labels.len().max(query_labels.len()), LONG_OF_MANY);
+    let [keys, queries] =
+        [key_labels, query_labels].map(|labels| Axis::new(labels, cell, TICKS_OF_MANY));
+    let (names, rise, overhang) = around(&keys, &queries, ANGLE_OF_MANY);
+    let (across, down) = (queries.length + APART, keys.length + APART + LINE);
+    let rows = heads.len().div_ceil(GRIDS);
+    let (left, top) = (MARGIN + names, HEADER + rise);
+    let width = left + GRIDS as f64 * across + overhang + MARGIN - APART;
+    let bottom = top + rows as f64 * down - APART - LINE;
+    let about = "A grid per head with a row per key and a column per query: the pattern, which is the softmax of \
+                 every column.";
+    let mut document = document(title, subtitle, about, (width, bottom + LEGEND_HEIGHT));
+
+    let (unlabelled_keys, unlabelled_queries) = (keys.unlabelled(), queries.unlabelled());
+    for (i, head) in heads.iter().enumerate() {
+        let (row, col) = (i / GRIDS, i % GRIDS);
+        let panel = Panel {
+            keys: if col == 0 { &keys } else { &unlabelled_keys },
+            queries: if row == 0 { &queries } else { &unlabelled_queries },
+            left: left + col as f64 * across,
+            top: top + row as f64 * down,
+            angle: ANGLE_OF_MANY,
+            blocks: None,
+        };
+        let map = Map::of_weights(&head.pattern, &head.scores, key_labels.len());
+        let above = if row == 0 { HEADER - 4.0 } else { panel.top - 8.0 };
+        let heading = heading(&head.title, panel.left, above);
+        document = document.add(heading).add(panel.axes()).add(panel.image(&map)?);
+        if row + 1 == rows && col == 0 {
+            document = document.add(panel.scale(&map));
+        }
+    }
+    Ok(format!("{document}\n"))
+}
+
+/// Returns the widths of the key labels, the height of the query labels, and what these need to the right.
+fn around(keys: &Axis, queries: &Axis, angle: f64) -> (f64, f64, f64) {
+    let (sine, cosine) = angle.to_radians().sin_cos();
+    let names = longest(keys.labels(), LABEL_SIZE) + TICK + 11.0;
+    let rising = longest(queries.labels(), LABEL_SIZE);
+    (names, rising * sine + TICK + 21.0, rising * cosine)
 }
 
 /// The content of a panel.
@@ -195,9 +255,9 @@ fn end_of_scale(scores: &Array) -> f64 {
 }
 
 /// Returns the size of a cell on the sheet: an integer, so that all cells are equal, or less than 1.
-fn cell(cells: usize) -> f64 {
-    let whole = (LONG / 2.0 / cells as f64).ceil();
-    whole.min(LONG / cells as f64)
+fn cell(cells: usize, long: f64) -> f64 {
+    let whole = (long / 2.0 / cells as f64).ceil();
+    whole.min(long / cells as f64)
 }
 
 /// The axis of the keys or of the queries.
@@ -210,17 +270,25 @@ struct Axis {
 }
 
 impl Axis {
-    fn new(labels: &Labels, cell: f64) -> Self {
+    fn new(labels: &Labels, cell: f64, apart: f64) -> Self {
         let count = labels.len() as f64;
         let cell = if count * cell < SHORT { (SHORT / count).ceil() } else { cell };
         let mut steps = (0..).flat_map(|power| [1, 2, 5].map(|digit| digit * 10usize.pow(power)));
-        let step = steps.find(|&step| step as f64 * cell >= TICKS_APART).unwrap_or(1);
-        let tick = |i| ((i as f64 + 0.5) * cell, shortened(&labels.with_position(i), MAX_LABEL));
+        let step = steps.find(|&step| step as f64 * cell >= apart).unwrap_or(1);
+        let label = |i: usize| match step {
+            1 => labels.texts()[i].clone(),
+            _ => labels.with_position(i),
+        };
+        let tick = |i| ((i as f64 + 0.5) * cell, shortened(&label(i), MAX_LABEL));
         Self {
             cell,
             length: count * cell,
             ticks: (0..labels.len()).step_by(step).map(tick).collect(),
         }
+    }
+
+    fn unlabelled(&self) -> Self {
+        Self { ticks: Vec::new(), ..*self }
     }
 
     /// Returns the pixels of the sheet per cell, at least 1.
@@ -239,28 +307,33 @@ struct Panel<'a> {
     queries: &'a Axis,
     left: f64,
     top: f64,
+    /// Of the query labels.
+    angle: f64,
     /// Describes the block of cells of a pixel, if it has more than one.
     blocks: Option<String>,
 }
 
 impl Panel<'_> {
     fn draw(&self, map: &Map) -> Result<Group, png::EncodingError> {
+        Ok(Group::new()
+            .add(heading(map.title, self.left, HEADER - 4.0))
+            .add(self.axes())
+            .add(self.image(map)?)
+            .add(self.scale(map)))
+    }
+
+    fn image(&self, map: &Map) -> Result<Image, png::EncodingError> {
         // Some programs blur enlarged pixels, so that they are enlarged here.
         let file = map.png(self.keys.pixels(), self.queries.pixels())?;
         let crisp = self.keys.cell >= 1.0 && self.queries.cell >= 1.0;
-        let image = Image::new()
+        Ok(Image::new()
             .set("x", round(self.left))
             .set("y", round(self.top))
             .set("width", round(self.queries.length))
             .set("height", round(self.keys.length))
             .set("preserveAspectRatio", "none")
             .set("image-rendering", if crisp { "pixelated" } else { "auto" })
-            .set("href", format!("data:image/png;base64,{}", STANDARD.encode(file)));
-        Ok(Group::new()
-            .add(heading(map.title, self.left))
-            .add(self.axes())
-            .add(image)
-            .add(self.scale(map)))
+            .set("href", format!("data:image/png;base64,{}", STANDARD.encode(file))))
     }
 
     fn axes(&self) -> Group {
@@ -282,7 +355,7 @@ impl Panel<'_> {
                 (x, top - TICK - 4.0),
                 LABEL_SIZE,
                 QUERY,
-                LABEL_ANGLE,
+                self.angle,
             ));
         }
         group

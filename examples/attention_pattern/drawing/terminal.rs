@@ -1,8 +1,11 @@
 //! Prints the scores, the pattern and the output as text.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write as _,
+    io::{self, ErrorKind, Write as _},
+};
 
-use crate::{Shown, data::Array, labels::shortened};
+use super::{Array, Shown, labels::shortened};
 
 /// The largest table that is readable in a terminal.
 const MAX_ROWS: usize = 40;
@@ -15,6 +18,9 @@ const OUTPUT_COLS: usize = 6;
 
 /// The fraction of the largest value from which a dot is drawn.
 const DOTS: [(f32, &str); 4] = [(0.75, "⬤"), (0.35, "●"), (0.1, "•"), (0.02, "·")];
+
+const OF_PATTERN: &str =
+    "Pattern, the softmax of every column: how much each key matters to the query";
 
 /// Above the labels.
 const CORNER: &str = "key\\query";
@@ -38,7 +44,6 @@ pub(crate) fn draw(shown: &Shown) -> String {
     };
 
     let of_scores = "Scores, scale · key · query: a row per key, a column per query";
-    let of_pattern = "Pattern, the softmax of every column: how much each key matters to the query";
     let share = shares(scores);
     if let Some(numbers) = grid(Draw::Numbers, &numbers(scores)) {
         section(of_scores, numbers);
@@ -51,18 +56,10 @@ pub(crate) fn draw(shown: &Shown) -> String {
         }
     }
     if let Some(numbers) = grid(Draw::Numbers, &numbers(pattern)) {
-        section(of_pattern, numbers);
+        section(OF_PATTERN, numbers);
     }
-    match grid(Draw::Dots, &|key, query| dot(pattern.get(key, query))) {
-        Some(dots) => {
-            let legend = DOTS.map(|(from, dot)| format!("{dot} from {from}")).join("   ");
-            section(&format!("Pattern as dots: {legend}"), dots);
-        }
-        None => {
-            let (about, squares) = shades(shown, pattern, |_| weight_steps(key_labels.len()));
-            section(&format!("{of_pattern}\n{about}"), squares);
-        }
-    }
+    let (about, body) = drawn_pattern(shown);
+    section(&about, body);
 
     let (rows, cols) = (output.rows, output.cols);
     let mut about = "Output, the weighted sum of the values: a row per query".to_string();
@@ -80,6 +77,42 @@ pub(crate) fn draw(shown: &Shown) -> String {
         section(&about, table);
     }
     text
+}
+
+/// Draws the patterns of many heads over the same tokens, each under its title.
+pub(crate) fn draw_heads(title: &str, heads: &[Shown]) -> String {
+    let Some(first) = heads.first() else { return String::new() };
+    let (about, _) = drawn_pattern(first);
+    let mut text = format!("{title}\n{}\n\n{about}\n", first.subtitle);
+    for head in heads {
+        text += &format!("\n{}\n\n{}", head.title, drawn_pattern(head).1);
+    }
+    text
+}
+
+/// Returns the pattern as dots, or as shades if it is too large for a table, after their legend.
+fn drawn_pattern(shown: &Shown) -> (String, String) {
+    let Shown { key_labels, query_labels, pattern, .. } = shown;
+    let cell = |key, query| dot(pattern.get(key, query));
+    match table(CORNER, key_labels.texts(), query_labels.texts(), Draw::Dots, &cell) {
+        Some(dots) => {
+            let legend = DOTS.map(|(from, dot)| format!("{dot} from {from}")).join("   ");
+            (format!("Pattern as dots: {legend}"), dots)
+        }
+        None => {
+            let (about, squares) = shades(shown, pattern, |_| weight_steps(key_labels.len()));
+            (format!("{OF_PATTERN}\n{about}"), squares)
+        }
+    }
+}
+
+/// Writes to stdout.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // The reader, such as `| head`, has closed the pipe.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The content of the cells of a table.

@@ -2,13 +2,11 @@
 
 use svg::node::element::{Circle, Group, Rectangle, Title};
 
-use crate::{
-    Shown,
-    data::Array,
-    heat_map,
+use super::{
+    Array, Shown, heat_map,
     labels::shortened,
     paper::{
-        ADVANCE, FAINT, GRID, HEADER, HIDDEN, INK, KEY, LEGEND_HEIGHT, LEGEND_WIDTH, MARGIN,
+        ABOUT, ADVANCE, FAINT, GRID, HEADER, HIDDEN, INK, KEY, LEGEND_HEIGHT, LEGEND_WIDTH, MARGIN,
         MAX_LABEL, QUERY, document, heading, line, longest, number, rising, round, strongest, text,
     },
 };
@@ -48,7 +46,8 @@ pub(crate) fn draw(shown: &Shown) -> Result<String, png::EncodingError> {
     let bottom = top + keys as f64 * cell;
     let scores = Panel { shown, left: MARGIN + names, top, cell };
     let pattern = Panel { left: scores.left + panel + MARGIN, ..scores };
-    let document = document(shown, 2.0 * panel + 3.0 * MARGIN, bottom + LEGEND_HEIGHT)
+    let total = (2.0 * panel + 3.0 * MARGIN, bottom + LEGEND_HEIGHT);
+    let document = document(&shown.title, &shown.subtitle, ABOUT, total)
         .add(scores.frame("Scores"))
         .add(scores.scores())
         .add(scores.scores_legend(bottom))
@@ -64,7 +63,7 @@ impl Panel<'_> {
         let Self { shown, left, top, cell } = *self;
         let (rows, cols) = (shown.key_labels.len() as f64, shown.query_labels.len() as f64);
         let size = label_size(cell);
-        let mut group = Group::new().add(heading(title, left));
+        let mut group = Group::new().add(heading(title, left, HEADER - 4.0));
         for i in 0..=shown.key_labels.len() {
             let y = top + i as f64 * cell;
             group = group.add(line((left, y), (left + cols * cell, y), GRID));

@@ -71,7 +71,7 @@ pub(crate) fn labels(
 }
 
 /// Replaces control characters, as in terminal codes, and characters that XML forbids by U+FFFD.
-fn printable(label: &str) -> String {
+pub(crate) fn printable(label: &str) -> String {
     let forbidden = |c: char| c.is_control() || matches!(c, '\u{FFFE}' | '\u{FFFF}');
     label.chars().map(|c| if forbidden(c) { '\u{FFFD}' } else { c }).collect()
 }
