@@ -21,7 +21,7 @@ use crate::{
 
 #[cfg(feature = "defmt")]
 mod format;
-mod grid;
+pub(crate) mod grid;
 mod packed;
 mod spans;
 
@@ -526,10 +526,7 @@ impl<'a> Attention<'a> {
             return Err(Error::Shape);
         }
         let backend = self.check(blocks.count(), queries.rows(), heads)?;
-        let is_other = |ring: &Ring| self.first_kept() > 0 && self.first_kept() != ring.kept();
-        if blocks.ring.is_some_and(is_other) {
-            return Err(Error::Option);
-        }
+        self.check_kept(blocks.ring)?;
         let needed = match blocks.data {
             Data::Floats(_) => Self::workspace(dim, value_dim),
             Data::Elements(_) => Self::elements_workspace(dim, value_dim),
@@ -538,6 +535,13 @@ impl<'a> Attention<'a> {
             return Err(Error::Workspace);
         }
         Ok(backend)
+    }
+
+    /// Checks the number of kept keys, of which a cache has its own.
+    #[inline(always)]
+    fn check_kept(&self, ring: Option<&Ring>) -> Result<(), Error> {
+        let is_other = |ring: &Ring| self.first_kept() > 0 && self.first_kept() != ring.kept();
+        if ring.is_some_and(is_other) { Err(Error::Option) } else { Ok(()) }
     }
 
     /// [`Self::score_mod`] after softcap, bias or keep is set.

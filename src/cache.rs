@@ -1,14 +1,14 @@
 //! The KV cache: keys and values of past tokens in blocks. Public API.
 
 use crate::{
-    attention::{Attention, LOGARITHM, Logarithm},
+    attention::{Attention, LOGARITHM, Logarithm, grid::BlockKeys},
     elements::{ElementsRef, KeysAndValues},
     error::Error,
     kernel::{
         blocks::{IS_RING, Ring, STORAGE_BLOCK},
         mask,
     },
-    matrix::{HeadsMut, HeadsRef, MatrixRef},
+    matrix::{HeadsMut, HeadsRef, MatrixMut, MatrixRef},
     narrow::Element,
 };
 
@@ -544,6 +544,42 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
         self.view().run_spans(attention, queries, states, workspace)
     }
 
+    /// Computes the attention weights of every head over the keys of this cache: [`Attention::pattern`] with query
+    /// positions and masks as in [`attend`](Self::attend), and with a row for each key that the cache holds, the oldest
+    /// first.
+    ///
+    /// `workspace`: [`KEY_BLOCK`] · `DIM` floats of any content; of keys that are floats none.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Attention::pattern_elements`].
+    pub fn pattern<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        out: impl Into<HeadsMut<'b>>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.view().pattern(attention, queries, out, workspace)
+    }
+
+    /// Computes the mean [`pattern`](Self::pattern) of all query heads, as [`Attention::mean_pattern`] does.
+    ///
+    /// `workspace`: keys · queries floats, and those of [`pattern`](Self::pattern).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Attention::mean_pattern`].
+    pub fn mean_pattern<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        out: MatrixMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.view().mean_pattern(attention, queries, out, workspace)
+    }
+
     /// A read-only view of the cache.
     pub fn view(&self) -> KvCacheRef<'_, K, V> {
         KvCacheRef {
@@ -833,6 +869,44 @@ impl<'a, K: Element, V: Element> KvCacheRef<'a, K, V> {
         workspace: &mut [f32],
     ) -> Result<(), Error> {
         self.run_states(attention, &queries.into(), states, workspace)
+    }
+
+    /// See [`KvCache::pattern`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KvCache::pattern`].
+    pub fn pattern<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        out: impl Into<HeadsMut<'b>>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let (queries, mut out) = (queries.into(), out.into());
+        self.with_elements(attention, &queries, |&KeysAndValues { keys, ring, .. }| {
+            let keys = BlockKeys { keys, dim: self.sizes.dim, ring };
+            attention.pattern_of(&queries, &keys, &mut out, workspace)
+        })
+    }
+
+    /// See [`KvCache::mean_pattern`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KvCache::mean_pattern`].
+    pub fn mean_pattern<'b>(
+        &self,
+        attention: &Attention<'_>,
+        queries: impl Into<HeadsRef<'b>>,
+        out: MatrixMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let queries = queries.into();
+        self.with_elements(attention, &queries, |&KeysAndValues { keys, ring, .. }| {
+            let keys = BlockKeys { keys, dim: self.sizes.dim, ring };
+            attention.mean_pattern_of(&queries, &keys, out, workspace)
+        })
     }
 
     fn run_states(

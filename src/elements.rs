@@ -85,6 +85,11 @@ pub(crate) trait Side {
     /// Heads, rows and columns.
     fn shape(&self) -> [usize; 3];
 
+    /// The rows of a range, in every head.
+    fn part(&self, rows: Range<usize>) -> Result<Self, Error>
+    where
+        Self: Sized;
+
     /// The same view, if elements are floats.
     fn as_floats(&self) -> Option<HeadsRef<'_>>;
 
@@ -108,11 +113,23 @@ pub(crate) trait Side {
         to: &'t mut Widened<'_>,
     ) -> Option<MatrixRef<'t>>;
 
+    /// Whether elements are floats, which are not widened.
+    fn are_floats(&self) -> bool;
+
     /// Whether no value of a block is NaN or infinite.
     fn are_finite(&self, ring: Option<&Ring>, block: Block) -> bool;
 
     /// Multiplies `to` (keys × queries) by the scales of a block.
     fn scale(&self, on: (Backend, Option<&Ring>), block: Block, to: MatrixMut<'_>);
+
+    /// [`scale`](Self::scale) where `to` has no rows for the first keys of the block.
+    fn scale_from(
+        &self,
+        on: (Backend, Option<&Ring>),
+        block: Block,
+        first: usize,
+        to: MatrixMut<'_>,
+    );
 }
 
 impl<'a, E: Element> ElementsRef<'a, E> {
@@ -148,6 +165,10 @@ impl<E: Element> Side for ElementsRef<'_, E> {
         [self.elements.heads(), self.elements.rows(), self.elements.cols()]
     }
 
+    fn part(&self, rows: Range<usize>) -> Result<Self, Error> {
+        self.rows(rows)
+    }
+
     #[inline(always)]
     fn as_floats(&self) -> Option<HeadsRef<'_>> {
         E::as_floats(self.elements)
@@ -181,6 +202,10 @@ impl<E: Element> Side for ElementsRef<'_, E> {
         widened(backend, self.value_rows(ring, block)?, to)
     }
 
+    fn are_floats(&self) -> bool {
+        self.as_floats().is_some()
+    }
+
     fn are_finite(&self, ring: Option<&Ring>, block: Block) -> bool {
         let Some(of) = self.value_rows(ring, block) else { return true };
         (0..of.rows())
@@ -190,6 +215,21 @@ impl<E: Element> Side for ElementsRef<'_, E> {
     fn scale(&self, (backend, ring): (Backend, Option<&Ring>), block: Block, to: MatrixMut<'_>) {
         if let Some(of_head) = self.scales.rows_from(block.head, 1)
             && let Some(scales) = of_rows(of_head.t(), ring, block)
+        {
+            E::scale_rows(backend, scales, to);
+        }
+    }
+
+    fn scale_from(
+        &self,
+        (backend, ring): (Backend, Option<&Ring>),
+        block: Block,
+        first: usize,
+        to: MatrixMut<'_>,
+    ) {
+        if let Some(of_head) = self.scales.rows_from(block.head, 1)
+            && let Some(scales) = of_rows(of_head.t(), ring, block)
+            && let Some(scales) = scales.rows_from(first, to.rows())
         {
             E::scale_rows(backend, scales, to);
         }

@@ -7,11 +7,11 @@ use crate::common::{
     grid::{CANARY, Grid, GuardedMatrix},
     heads::{GuardedHeads, guarded},
     mask::Mask,
-    options::Options,
+    options::{Options, part},
 };
 use sdpa::{
-    Attention, Backend, CachePositions, Error, KEY_BLOCK, KvCache, KvCacheMut, KvCacheRef,
-    MatrixRef,
+    Attention, Backend, CachePositions, Error, HeadsMut, HeadsRef, KEY_BLOCK, KvCache, KvCacheMut,
+    KvCacheRef, MatrixRef,
 };
 
 suite! {
@@ -162,6 +162,71 @@ impl History {
             assert_same_bits(&what, &got.0.data, &want.0.data);
             assert_same_bits(&what, &output.0.data, &want.0.data);
             assert_same_bits(&format!("log-sum-exp: {what}"), &got.1, &want.1);
+        }
+
+        let mut got = Patterns::new([heads, self.len(), tokens]);
+        let of_cache = options.attention(backend);
+        cache.pattern(&of_cache, queries.view(), got.heads(), &mut []).unwrap();
+        let mut workspace = vec![CANARY; self.len() * tokens];
+        cache.mean_pattern(&of_cache, queries.view(), got.mean.view_mut(), &mut workspace).unwrap();
+        let mut want = Patterns::new([heads, self.keys.rows, tokens]);
+        want.compute(attention, queries.view(), &self.keys);
+        let held: Vec<_> = (0..self.keys.rows).filter(|&key| self.holds(key)).collect();
+        got.assert_are(&format!("over all keys: {what}"), &want, &held);
+        // Over the keys held alone, whose positions are less by the number of dropped ones.
+        let dropped = self.keys.rows - self.len();
+        let offset = options.offset.checked_add(self.len() as isize - tokens as isize);
+        if let (Some(offset), true) = (offset, self.kept == 0 || dropped == 0) {
+            let keys = part(&self.keys, [dropped, self.keys.rows], [0, self.keys.cols]);
+            let options = Options { offset, keep_first: self.kept, ..options };
+            let mut want = Patterns::new([heads, self.len(), tokens]);
+            want.compute(options.attention(backend), queries.view(), &keys);
+            let all: Vec<_> = (0..self.len()).collect();
+            got.assert_are(&format!("over the keys held: {what}"), &want, &all);
+        }
+    }
+}
+
+/// The patterns of all heads, head after head, and their mean.
+struct Patterns {
+    sizes: [usize; 3],
+    data: Vec<f32>,
+    mean: Grid,
+}
+
+impl Patterns {
+    fn new(sizes: [usize; 3]) -> Self {
+        let [heads, keys, tokens] = sizes;
+        let data = vec![CANARY; heads * keys * tokens];
+        Self { sizes, data, mean: Grid::from_fn(keys, tokens, |_, _| CANARY) }
+    }
+
+    fn heads(&mut self) -> HeadsMut<'_> {
+        let [heads, keys, tokens] = self.sizes;
+        HeadsMut::stacked(&mut self.data, heads, keys, tokens).unwrap()
+    }
+
+    /// By plain calls.
+    fn compute(&mut self, attention: Attention<'_>, queries: HeadsRef<'_>, keys: &Grid) {
+        attention.pattern(queries, keys.view(), self.heads()).unwrap();
+        let workspace = &mut vec![CANARY; self.mean.data.len()];
+        attention.mean_pattern(queries, keys.view(), self.mean.view_mut(), workspace).unwrap();
+    }
+
+    /// Each row has the bits of a row of the others, whose further rows are 0.
+    #[track_caller]
+    fn assert_are(&self, what: &str, others: &Self, rows: &[usize]) {
+        let [heads, keys, tokens] = others.sizes;
+        let row = |of: &[f32], row: usize| of[row * tokens..][..tokens].to_vec();
+        let of_rows = |of: &[f32], head: usize| -> Vec<f32> {
+            rows.iter().flat_map(|&key| row(of, head * keys + key)).collect()
+        };
+        let want: Vec<f32> = (0..heads).flat_map(|head| of_rows(&others.data, head)).collect();
+        assert_same_bits(&format!("pattern {what}"), &self.data, &want);
+        assert_same_bits(&format!("mean {what}"), &self.mean.data, &of_rows(&others.mean.data, 0));
+        let absent = (0..keys).filter(|key| !rows.contains(key));
+        for key in absent {
+            assert!(row(&others.mean.data, key).iter().all(|weight| *weight == 0.0), "{what}");
         }
     }
 }
@@ -345,6 +410,15 @@ fn by_its_own_methods<const DIM: usize, const WIDTH: usize, const BLOCKS: usize>
         cache.attend(&attention, query.view(), out, workspace)
     });
     assert_same_bits("owner", &got[0].0.data, &want[0].0.data);
+    let (keys, query) = (cache.len(), query.view());
+    let [mut got, mut want] = [0; 2].map(|_| Patterns::new([1, keys, 1]));
+    let workspace = &mut vec![CANARY; keys];
+    let view = cache.view();
+    view.pattern(&attention, query, want.heads(), workspace).unwrap();
+    view.mean_pattern(&attention, query, want.mean.view_mut(), workspace).unwrap();
+    cache.pattern(&attention, query, got.heads(), workspace).unwrap();
+    cache.mean_pattern(&attention, query, got.mean.view_mut(), workspace).unwrap();
+    got.assert_are("owner", &want, &(0..keys).collect::<Vec<_>>());
 }
 
 /// Dropping all but the newest keys equals a window over a cache that drops none.

@@ -22,6 +22,7 @@ suite! {
     projections_have_the_bits_of_widened_weights,
     attention_has_the_bits_of_widened_elements,
     groups_of_tiles_have_the_bits_of_widened_elements,
+    patterns_have_the_bits_of_widened_keys,
     caches_have_the_bits_of_arrays,
     spans_join_to_the_bits_of_one_call,
     masked_elements_change_no_bit,
@@ -323,6 +324,63 @@ fn groups_of_tiles_have_the_bits_of_widened_elements(backend: Backend) {
     for_each_pair!(check(backend, &mut rng));
 }
 
+/// The patterns of heads and their mean. Scales are powers of two: a score that is multiplied by one has the bits of that of
+/// the floats.
+fn patterns_have_the_bits_of_widened_keys(backend: Backend) {
+    fn check<E: Tested>(backend: Backend, rng: &mut Rng) {
+        let [kv_heads, group, tokens, dim] =
+            [1 + rng.below(2), 1 + rng.below(3), rng.below(20), 1 + rng.below(40)];
+        let any = 64 * rng.below(3) + rng.pick(&[0, 1, 63]);
+        let (heads, keys) = (kv_heads * group, rng.pick(&[0, 1, 16, 17, any, any]));
+        let floats = Grid::random(rng, Kind::Ordinary, kv_heads * keys, dim);
+        let floats = E::near(&floats).unwrap();
+        let elements = Elements::<E>::of(&floats);
+        let options = Options { scale: None, ..Options::random(rng, heads, keys, tokens) };
+        let what = format!("{heads} of {kv_heads}, {keys} × {tokens}, {dim}, {options:?}");
+        let attention = options.attention(backend);
+        let queries = Grid::random(rng, Kind::Ordinary, heads * tokens, dim);
+        let q = HeadsRef::stacked(&queries.data, heads, tokens, dim).unwrap();
+        let floats = HeadsRef::stacked(&floats.data, kv_heads, keys, dim).unwrap();
+        let elements = elements.heads(kv_heads);
+        let [mut got, mut want] = [0; 2].map(|_| vec![f32::NAN; heads * keys * tokens]);
+        let [mut mean, mut want_mean] = [0; 2].map(|_| Grid::zeros(keys, tokens));
+
+        let to = HeadsMut::stacked(&mut want, heads, keys, tokens).unwrap();
+        attention.pattern(q, floats, to).unwrap();
+        let cells = keys * tokens;
+        let workspace = &mut vec![f32::NAN; cells];
+        attention.mean_pattern(q, floats, want_mean.view_mut(), workspace).unwrap();
+
+        let is_widened = size_of::<E>() < size_of::<f32>();
+        let floats = if is_widened { KEY_BLOCK * dim } else { 0 };
+        let workspace = &mut vec![f32::NAN; cells + floats];
+        if is_widened {
+            let to = HeadsMut::stacked(&mut got, heads, keys, tokens).unwrap();
+            let result = attention.pattern_elements(q, elements, to, &mut workspace[..floats - 1]);
+            assert_eq!(result, Err(Error::Workspace));
+            assert!(got.iter().all(|weight| weight.is_nan()), "an error wrote");
+        }
+        if cells + floats > 0 {
+            let (to, short) = (mean.view_mut(), cells + floats - 1);
+            let result = attention.mean_pattern_elements(q, elements, to, &mut workspace[..short]);
+            assert_eq!(result, Err(Error::Workspace));
+            assert!(mean.data.iter().all(|weight| *weight == 0.0), "an error wrote");
+        }
+        let to = HeadsMut::stacked(&mut got, heads, keys, tokens).unwrap();
+        attention.pattern_elements(q, elements, to, &mut workspace[..floats]).unwrap();
+        attention.mean_pattern_elements(q, elements, mean.view_mut(), workspace).unwrap();
+        assert_same_bits(&what, &got, &want);
+        assert_same_bits(&format!("mean: {what}"), &mean.data, &want_mean.data);
+    }
+    let mut rng = Rng::new(12);
+    for _ in 0..60 {
+        check::<F16>(backend, &mut rng);
+        check::<Bf16>(backend, &mut rng);
+        check::<I8>(backend, &mut rng);
+        check::<f32>(backend, &mut rng);
+    }
+}
+
 /// Tokens one by one and in chunks, with sliding and truncating: the same bits as arrays of all that was appended.
 fn caches_have_the_bits_of_arrays(backend: Backend) {
     const DIM: usize = 6;
@@ -393,6 +451,19 @@ fn caches_have_the_bits_of_arrays(backend: Backend) {
                 .unwrap();
                 assert_same_bits(&case.what, &out.data, &want);
                 assert_same_bits(&case.what, &logarithms, &want_logarithms);
+
+                let (rows, all) = (view.len(), history[0].rows);
+                let [mut got, mut want] = [rows, all].map(|rows| Grid::zeros(rows, tokens));
+                let workspace = &mut case.workspace();
+                view.pattern(&attention, queries, got.view_mut(), workspace).unwrap();
+                let over_all = case.options.attention(backend);
+                let keys = case.keys.heads(1);
+                over_all.pattern_elements(queries, keys, want.view_mut(), workspace).unwrap();
+                assert_same_bits(&case.what, &got.data, &want.data[dropped * tokens..]);
+                let mut mean = Grid::zeros(rows, tokens);
+                let workspace = &mut vec![f32::NAN; rows * tokens + KEY_BLOCK * DIM];
+                view.mean_pattern(&attention, queries, mean.view_mut(), workspace).unwrap();
+                assert_same_bits(&case.what, &mean.data, &got.data);
             }
             let mut copy = KvCache::<DIM, WIDTH, BLOCKS, K, V>::EMPTY;
             copy.copy_from(&cache);

@@ -130,6 +130,13 @@ impl Calls {
         self.note_status(result);
         self.note_floats(&out);
         self.note_floats(&lse);
+        let lengths = [[1, n / 2], [tokens - 1, n - n / 2]];
+        let to = MatrixMut::new(&mut out, tokens, width).unwrap();
+        let logs = Some(&mut lse[..]);
+        let result = attention.run_elements_packed(q, keys, values, &lengths, to, logs, workspace);
+        self.note_status(result);
+        self.note_floats(&out);
+        self.note_floats(&lse);
         let result = attention.run_elements_spans(q, keys, values, 0, &mut states, workspace);
         self.note_status(result);
         self.note_floats(&states);
@@ -350,6 +357,20 @@ impl Calls {
             HeadsRef::stacked(&v, key_heads, keys, width).unwrap(),
             HeadsMut::interleaved(&mut out, count, tokens, width).unwrap(),
             &mut lse,
+            workspace,
+        );
+        self.note_status(result);
+        self.note_floats(&out);
+        self.note_floats(&lse);
+        let [first_queries, first_keys] = [tokens, keys].map(|n| self.below(n + 1));
+        let lengths = [[first_queries, first_keys], [tokens - first_queries, keys - first_keys]];
+        let result = attention.run_packed(
+            HeadsRef::interleaved(&q, count, tokens, dim).unwrap(),
+            HeadsRef::stacked(&k, key_heads, keys, dim).unwrap(),
+            HeadsRef::stacked(&v, key_heads, keys, width).unwrap(),
+            &lengths,
+            HeadsMut::interleaved(&mut out, count, tokens, width).unwrap(),
+            Some(&mut lse),
             workspace,
         );
         self.note_status(result);

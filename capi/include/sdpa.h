@@ -582,6 +582,11 @@ typedef struct {
 #define SDPA_ERROR_SHAPE_TABLE 1302
 
 /**
+ * The cumulative lengths of sequences: see sdpa_attention_packed.
+ */
+#define SDPA_ERROR_SHAPE_CU_SEQLENS 1402
+
+/**
  * IEEE binary32: float.
  */
 #define SDPA_F32 0
@@ -932,6 +937,54 @@ sdpa_status sdpa_attention_heads_on(sdpa_backend_t backend,
                                     size_t workspace_len);
 
 /**
+ * Computes sdpa_attention_heads for each of several sequences that lie one after another (packed, of
+ * variable length): a query sees the keys of its own sequence only, and the bits are those of a call
+ * with this sequence alone. Nothing is padded or copied.
+ *
+ * cu_seqlens_q and cu_seqlens_k are cumulative lengths in int32_t, as FlashAttention and vLLM have
+ * them at hand: sequences + 1 numbers each, from 0 to queries.rows and keys.rows, none less than the
+ * one before (else SDPA_ERROR_SHAPE_CU_SEQLENS). Sequence s has the queries cu_seqlens_q[s] to
+ * cu_seqlens_q[s + 1] - 1, and the keys likewise; both may be one array.
+ *
+ * Positions are counted in each sequence: its query i is at position query_offset + i, its key j at
+ * position j. bias and keep have a row for each key and a column for each query of all sequences; only
+ * those of one sequence are read. log_sum_exp: NULL, or receives queries.heads * queries.rows floats,
+ * sequence after sequence, and in each head after head. workspace: as for one sequence.
+ *
+ * Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
+ * all three are unchanged.
+ */
+sdpa_status sdpa_attention_packed(sdpa_heads queries,
+                                  sdpa_heads keys,
+                                  sdpa_heads values,
+                                  const int32_t *cu_seqlens_q,
+                                  const int32_t *cu_seqlens_k,
+                                  size_t sequences,
+                                  const sdpa_options *options,
+                                  const float *sinks,
+                                  sdpa_heads_mut out,
+                                  float *log_sum_exp,
+                                  float *workspace,
+                                  size_t workspace_len);
+
+/**
+ * sdpa_attention_packed on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_attention_packed_on(sdpa_backend_t backend,
+                                     sdpa_heads queries,
+                                     sdpa_heads keys,
+                                     sdpa_heads values,
+                                     const int32_t *cu_seqlens_q,
+                                     const int32_t *cu_seqlens_k,
+                                     size_t sequences,
+                                     const sdpa_options *options,
+                                     const float *sinks,
+                                     sdpa_heads_mut out,
+                                     float *log_sum_exp,
+                                     float *workspace,
+                                     size_t workspace_len);
+
+/**
  * sdpa_attention of matrices whose strides are all 0 (else SDPA_ERROR_STRIDE), without softcap, bias,
  * slopes, keep and sink (else SDPA_ERROR_OPTION) and without log_sum_exp: the same bits from half the
  * flash. On microcontrollers gcc and clang, when they optimise, call it for sdpa_attention if they see
@@ -1237,6 +1290,96 @@ sdpa_status sdpa_attention_elements_on(sdpa_backend_t backend,
                                        float *log_sum_exp,
                                        float *workspace,
                                        size_t workspace_len);
+
+/**
+ * Computes sdpa_pattern_heads over keys of any format, as in sdpa_attention_elements. workspace: at least
+ * SDPA_KEY_BLOCK * dim floats of any content.
+ *
+ * Overlap: out and workspace must not overlap any input or each other. On failure both are
+ * unchanged.
+ */
+sdpa_status sdpa_pattern_elements(sdpa_heads queries,
+                                  sdpa_array keys,
+                                  const sdpa_options *options,
+                                  const float *sinks,
+                                  sdpa_heads_mut out,
+                                  float *workspace,
+                                  size_t workspace_len);
+
+/**
+ * sdpa_pattern_elements on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_pattern_elements_on(sdpa_backend_t backend,
+                                     sdpa_heads queries,
+                                     sdpa_array keys,
+                                     const sdpa_options *options,
+                                     const float *sinks,
+                                     sdpa_heads_mut out,
+                                     float *workspace,
+                                     size_t workspace_len);
+
+/**
+ * Computes sdpa_pattern_mean over keys of any format, as in sdpa_attention_elements. workspace: at least
+ * keys.rows * queries.rows + SDPA_KEY_BLOCK * dim floats of any content.
+ *
+ * Overlap: out and workspace must not overlap any input or each other. On failure both are
+ * unchanged.
+ */
+sdpa_status sdpa_pattern_mean_elements(sdpa_heads queries,
+                                       sdpa_array keys,
+                                       const sdpa_options *options,
+                                       const float *sinks,
+                                       sdpa_matrix_mut out,
+                                       float *workspace,
+                                       size_t workspace_len);
+
+/**
+ * sdpa_pattern_mean_elements on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_pattern_mean_elements_on(sdpa_backend_t backend,
+                                          sdpa_heads queries,
+                                          sdpa_array keys,
+                                          const sdpa_options *options,
+                                          const float *sinks,
+                                          sdpa_matrix_mut out,
+                                          float *workspace,
+                                          size_t workspace_len);
+
+/**
+ * Computes sdpa_attention_packed over keys and values of any format, as in sdpa_attention_elements.
+ *
+ * Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
+ * all three are unchanged.
+ */
+sdpa_status sdpa_attention_packed_elements(sdpa_heads queries,
+                                           sdpa_array keys,
+                                           sdpa_array values,
+                                           const int32_t *cu_seqlens_q,
+                                           const int32_t *cu_seqlens_k,
+                                           size_t sequences,
+                                           const sdpa_options *options,
+                                           const float *sinks,
+                                           sdpa_heads_mut out,
+                                           float *log_sum_exp,
+                                           float *workspace,
+                                           size_t workspace_len);
+
+/**
+ * sdpa_attention_packed_elements on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_attention_packed_elements_on(sdpa_backend_t backend,
+                                              sdpa_heads queries,
+                                              sdpa_array keys,
+                                              sdpa_array values,
+                                              const int32_t *cu_seqlens_q,
+                                              const int32_t *cu_seqlens_k,
+                                              size_t sequences,
+                                              const sdpa_options *options,
+                                              const float *sinks,
+                                              sdpa_heads_mut out,
+                                              float *log_sum_exp,
+                                              float *workspace,
+                                              size_t workspace_len);
 
 /**
  * Computes sdpa_attention_states_heads over keys and values of any format, as in
@@ -1560,6 +1703,62 @@ sdpa_status sdpa_cache_states_elements_on(sdpa_backend_t backend,
                                           size_t states_len,
                                           float *workspace,
                                           size_t workspace_len);
+
+/**
+ * Computes sdpa_pattern_heads over the keys in a cache of any formats: out is query heads x keys in the
+ * cache x queries, the oldest key first. Query positions, bias and keep are as in sdpa_cache_attend.
+ * workspace: at least SDPA_KEY_BLOCK * dim floats of any content; none if the keys are SDPA_F32.
+ *
+ * Overlap: out and workspace must not overlap any input, the cache, its storage or each other. On
+ * failure both are unchanged. The cache is never changed.
+ */
+sdpa_status sdpa_cache_pattern_heads(const sdpa_cache *cache,
+                                     sdpa_heads queries,
+                                     const sdpa_options *options,
+                                     const float *sinks,
+                                     sdpa_heads_mut out,
+                                     float *workspace,
+                                     size_t workspace_len);
+
+/**
+ * sdpa_cache_pattern_heads on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_cache_pattern_heads_on(sdpa_backend_t backend,
+                                        const sdpa_cache *cache,
+                                        sdpa_heads queries,
+                                        const sdpa_options *options,
+                                        const float *sinks,
+                                        sdpa_heads_mut out,
+                                        float *workspace,
+                                        size_t workspace_len);
+
+/**
+ * Computes the mean over all query heads of what sdpa_cache_pattern_heads gives, as sdpa_pattern_mean
+ * does. out: keys in the cache x queries. workspace: keys in the cache * queries.rows floats, and those of
+ * sdpa_cache_pattern_heads.
+ *
+ * Overlap: out and workspace must not overlap any input, the cache, its storage or each other. On
+ * failure both are unchanged. The cache is never changed.
+ */
+sdpa_status sdpa_cache_pattern_mean(const sdpa_cache *cache,
+                                    sdpa_heads queries,
+                                    const sdpa_options *options,
+                                    const float *sinks,
+                                    sdpa_matrix_mut out,
+                                    float *workspace,
+                                    size_t workspace_len);
+
+/**
+ * sdpa_cache_pattern_mean on a given back end: see sdpa_backend_by_name.
+ */
+sdpa_status sdpa_cache_pattern_mean_on(sdpa_backend_t backend,
+                                       const sdpa_cache *cache,
+                                       sdpa_heads queries,
+                                       const sdpa_options *options,
+                                       const float *sinks,
+                                       sdpa_matrix_mut out,
+                                       float *workspace,
+                                       size_t workspace_len);
 
 /*
  * On microcontrollers sdpa_attention is sdpa_attention_plain in calls of which the compiler sees that it is enough:

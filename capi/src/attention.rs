@@ -9,9 +9,9 @@ use crate::{
     options::{ALL_ARE_PLAIN, Options, sdpa_options},
     region::{Region, Span, Strided, array, check_disjoint},
     status::{
-        Checked, Failure, SDPA_ERROR_SHAPE, SDPA_ERROR_SHAPE_KEYS, SDPA_ERROR_SHAPE_OTHER_OUT,
-        SDPA_ERROR_SHAPE_OUT, SDPA_ERROR_SHAPE_QUERIES, SDPA_ERROR_SHAPE_VALUES, general,
-        sdpa_status, status,
+        Checked, Failure, SDPA_ERROR_SHAPE, SDPA_ERROR_SHAPE_CU_SEQLENS, SDPA_ERROR_SHAPE_KEYS,
+        SDPA_ERROR_SHAPE_OTHER_OUT, SDPA_ERROR_SHAPE_OUT, SDPA_ERROR_SHAPE_QUERIES,
+        SDPA_ERROR_SHAPE_VALUES, SDPA_ERROR_STRIDE, general, sdpa_status, status,
     },
     views::{
         In, Operand, Out, Output, Slot, sdpa_heads, sdpa_heads_mut, sdpa_matrix, sdpa_matrix_mut,
@@ -91,15 +91,8 @@ impl PatternCall<'_> {
         sinks: *const f32,
         out: sdpa_heads_mut,
     ) -> Self {
-        let call = CommonArguments {
-            queries: Slot::new(queries),
-            options,
-            sinks,
-            out: Slot::new(out),
-            log_sum_exp: ptr::null_mut(),
-            workspace: ptr::null_mut(),
-            workspace_len: 0,
-        };
+        let call =
+            CommonArguments::of_pattern(queries, (options, sinks), out, (ptr::null_mut(), 0));
         Self { call, keys: Slot::new(keys) }
     }
 
@@ -142,27 +135,11 @@ impl PatternCall<'_> {
         };
         result.map_err(|error| {
             // SAFETY: as the caller promises.
-            Failure::of(error, || unsafe { self.shape_status::<MEAN>() })
+            Failure::of(error, || unsafe {
+                let keys = self.keys.view();
+                self.call.pattern_status::<MEAN>([keys.heads(), keys.rows(), keys.cols()])
+            })
         })
-    }
-
-    /// # Safety
-    ///
-    /// As [`compute`](Self::compute).
-    unsafe fn shape_status<const MEAN: bool>(&self) -> sdpa_status {
-        // SAFETY: as the caller promises.
-        let (queries, keys, out, options) = unsafe {
-            let keys = self.keys.view();
-            (self.call.queries.view(), keys, self.call.out.view(), self.call.options(keys.rows()))
-        };
-        let of = |of: &HeadsRef<'_>| [of.heads(), of.rows(), of.cols()];
-        let heads = if MEAN { 1 } else { queries.heads() };
-        let want = [heads, keys.rows(), queries.rows()];
-        if MEAN && queries.heads() == 0 {
-            return SDPA_ERROR_SHAPE_QUERIES;
-        }
-        operand_status(of(queries), of(keys), of(keys))
-            .unwrap_or_else(|| options.shape_status(want, [out.heads(), out.rows(), out.cols()]))
     }
 }
 
@@ -270,6 +247,38 @@ operation! {
         };
         // SAFETY: as the caller promises.
         unsafe { AttentionCall { call, keys: Slot::new(keys), values: Slot::new(values) }.attend(on) }
+    }
+}
+
+operation! {
+    /// Computes sdpa_attention_heads for each of several sequences that lie one after another (packed, of
+    /// variable length): a query sees the keys of its own sequence only, and the bits are those of a call
+    /// with this sequence alone. Nothing is padded or copied.
+    ///
+    /// cu_seqlens_q and cu_seqlens_k are cumulative lengths in int32_t, as FlashAttention and vLLM have
+    /// them at hand: sequences + 1 numbers each, from 0 to queries.rows and keys.rows, none less than the
+    /// one before (else SDPA_ERROR_SHAPE_CU_SEQLENS). Sequence s has the queries cu_seqlens_q[s] to
+    /// cu_seqlens_q[s + 1] - 1, and the keys likewise; both may be one array.
+    ///
+    /// Positions are counted in each sequence: its query i is at position query_offset + i, its key j at
+    /// position j. bias and keep have a row for each key and a column for each query of all sequences; only
+    /// those of one sequence are read. log_sum_exp: NULL, or receives queries.heads * queries.rows floats,
+    /// sequence after sequence, and in each head after head. workspace: as for one sequence.
+    ///
+    /// Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
+    /// all three are unchanged.
+    fn sdpa_attention_packed, sdpa_attention_packed_on(
+        on, queries: sdpa_heads, keys: sdpa_heads, values: sdpa_heads, cu_seqlens_q: *const i32,
+        cu_seqlens_k: *const i32, sequences: usize, options: *const sdpa_options, sinks: *const f32,
+        out: sdpa_heads_mut, log_sum_exp: *mut f32, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let out = Slot::new(out);
+        let call = CommonArguments {
+            queries: Slot::new(queries), options, sinks, out, log_sum_exp, workspace, workspace_len,
+        };
+        let call = AttentionCall { call, keys: Slot::new(keys), values: Slot::new(values) };
+        // SAFETY: as the caller promises.
+        unsafe { call.attend_packed(on, cu_seqlens_q, cu_seqlens_k, sequences) }
     }
 }
 
@@ -392,12 +401,83 @@ impl AttentionCall<'_> {
         };
         result.map_err(|error| {
             // SAFETY: as the caller promises.
-            Failure::of(error, || unsafe {
-                let (rows, width) = (self.keys.view().rows(), self.values.view().cols());
-                let status = self.operand_status();
-                status.unwrap_or_else(|| self.call.shape_status(rows, width))
-            })
+            Failure::of(error, || unsafe { self.shape_status() })
         })
+    }
+
+    /// [`attend`](Self::attend) for each of several sequences.
+    ///
+    /// # Safety
+    ///
+    /// The arguments meet the requirements of the header.
+    #[inline(always)]
+    unsafe fn attend_packed(
+        mut self,
+        on: Backend,
+        of_queries: *const i32,
+        of_keys: *const i32,
+        sequences: usize,
+    ) -> Checked<()> {
+        // SAFETY: as the caller promises; the checks come before the views are made, and these before `run_packed`.
+        unsafe {
+            self.check()?;
+            check_cu_seqlens(&self.call, of_queries, of_keys, sequences)?;
+            self.call.queries.make_view();
+            self.call.out.make_view();
+            self.keys.make_view();
+            self.values.make_view();
+            self.run_packed(on, of_queries, of_keys, sequences)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`run`](Self::run), with checked lengths.
+    #[inline(never)]
+    unsafe fn run_packed(
+        &mut self,
+        on: Backend,
+        of_queries: *const i32,
+        of_keys: *const i32,
+        sequences: usize,
+    ) -> Checked<()> {
+        let Self { call, keys, values } = self;
+        // SAFETY: as the caller promises.
+        let result = unsafe {
+            let mut attention = Attention::new();
+            call.read_options(on, keys.view().rows(), &mut attention);
+            let (log_sum_exp, workspace) = call.slices();
+            let (queries, out) = (call.queries.view(), call.out.view_mut());
+            let operands = [keys.view(), values.view()];
+            let (of_queries, of_keys) =
+                (cu_seqlens(of_queries, sequences), cu_seqlens(of_keys, sequences));
+            attention.run_cu_seqlens_views(
+                queries,
+                operands,
+                of_queries,
+                of_keys,
+                out,
+                log_sum_exp,
+                workspace,
+            )
+        };
+        result.map_err(|error| {
+            // SAFETY: as the caller promises.
+            Failure::of(error, || unsafe { sequences_status(self.shape_status()) })
+        })
+    }
+
+    /// Returns the status that names the argument of wrong shape.
+    ///
+    /// # Safety
+    ///
+    /// The call has been checked and its views made.
+    unsafe fn shape_status(&self) -> sdpa_status {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let (rows, width) = (self.keys.view().rows(), self.values.view().cols());
+            self.operand_status().unwrap_or_else(|| self.call.shape_status(rows, width))
+        }
     }
 
     /// Returns the status that names the queries, keys or values as the argument of wrong shape.
@@ -432,7 +512,74 @@ pub(crate) fn operand_status(
     }
 }
 
+// The cumulative lengths of sequences are passed as two pointers and a number: a structure of them would be on the stack.
+
+/// Fails if a pointer to cumulative lengths is invalid, or if an output of the call overlaps the lengths.
+///
+/// # Safety
+///
+/// As [`CommonArguments::check`].
+#[inline(never)]
+pub(crate) unsafe fn check_cu_seqlens(
+    call: &CommonArguments<'_>,
+    of_queries: *const i32,
+    of_keys: *const i32,
+    sequences: usize,
+) -> Checked<()> {
+    let mut outputs = [Region::EMPTY; 3];
+    // SAFETY: as the caller promises.
+    unsafe { call.output_regions(&mut outputs)? };
+    let len = sequences.checked_add(1).ok_or(Failure(SDPA_ERROR_STRIDE))?;
+    check_disjoint(&outputs, array(of_queries, len)?)?;
+    check_disjoint(&outputs, array(of_keys, len)?)
+}
+
+/// Returns the cumulative lengths of so many sequences.
+///
+/// # Safety
+///
+/// [`check_cu_seqlens`] has returned `Ok`; for `'a` the numbers may be read and nobody writes them.
+#[inline(always)]
+pub(crate) unsafe fn cu_seqlens<'a>(first: *const i32, sequences: usize) -> &'a [i32] {
+    // SAFETY: as the caller promises.
+    unsafe { slice(first, sequences.wrapping_add(1)) }
+}
+
+/// Returns the status for a call of sequences whose other arguments have this one: their shapes agree if it names none.
+pub(crate) fn sequences_status(of_others: sdpa_status) -> sdpa_status {
+    if of_others == SDPA_ERROR_SHAPE { SDPA_ERROR_SHAPE_CU_SEQLENS } else { of_others }
+}
+
 impl CommonArguments<'_> {
+    /// Those of a pattern.
+    #[inline(always)]
+    pub(crate) fn of_pattern(
+        queries: sdpa_heads,
+        (options, sinks): (*const sdpa_options, *const f32),
+        out: sdpa_heads_mut,
+        (workspace, workspace_len): (*mut f32, usize),
+    ) -> Self {
+        Self {
+            queries: Slot::new(queries),
+            options,
+            sinks,
+            out: Slot::new(out),
+            log_sum_exp: ptr::null_mut(),
+            workspace,
+            workspace_len,
+        }
+    }
+
+    /// The number of cells of a grid with so many keys; saturates.
+    ///
+    /// # Safety
+    ///
+    /// As [`check`](Self::check).
+    pub(crate) unsafe fn cells(&self, keys: usize) -> usize {
+        // SAFETY: as the caller promises.
+        keys.saturating_mul(unsafe { self.queries.raw() }.rows)
+    }
+
     /// Lowers `workspace_len` to what the call needs.
     pub(crate) fn trim_workspace(&mut self, needed: usize) {
         self.workspace_len = self.workspace_len.min(needed);
@@ -551,6 +698,24 @@ impl CommonArguments<'_> {
             let log_sum_exp = is_wanted.then(|| slice_mut(self.log_sum_exp, count));
             (log_sum_exp, slice_mut(self.workspace, self.workspace_len))
         }
+    }
+
+    /// Returns the status that names the argument of wrong shape of a pattern over keys of these sizes.
+    ///
+    /// # Safety
+    ///
+    /// The call has been checked and its views made.
+    pub(crate) unsafe fn pattern_status<const MEAN: bool>(&self, keys: [usize; 3]) -> sdpa_status {
+        // SAFETY: as the caller promises.
+        let (queries, out, options) =
+            unsafe { (self.queries.view(), self.out.view(), self.options(keys[1])) };
+        let heads = if MEAN { 1 } else { queries.heads() };
+        let want = [heads, keys[1], queries.rows()];
+        if MEAN && queries.heads() == 0 {
+            return SDPA_ERROR_SHAPE_QUERIES;
+        }
+        operand_status([queries.heads(), queries.rows(), queries.cols()], keys, keys)
+            .unwrap_or_else(|| options.shape_status(want, [out.heads(), out.rows(), out.cols()]))
     }
 
     /// Returns the status that names the bias or the output as the argument of wrong shape, once queries,

@@ -445,6 +445,42 @@ operation! {
     }
 }
 
+operation! {
+    /// Computes sdpa_pattern_heads over the keys in a cache of any formats: out is query heads x keys in the
+    /// cache x queries, the oldest key first. Query positions, bias and keep are as in sdpa_cache_attend.
+    /// workspace: at least SDPA_KEY_BLOCK * dim floats of any content; none if the keys are SDPA_F32.
+    ///
+    /// Overlap: out and workspace must not overlap any input, the cache, its storage or each other. On
+    /// failure both are unchanged. The cache is never changed.
+    fn sdpa_cache_pattern_heads, sdpa_cache_pattern_heads_on(
+        on, cache: *const sdpa_cache, queries: sdpa_heads, options: *const sdpa_options,
+        sinks: *const f32, out: sdpa_heads_mut, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let call = CommonArguments::of_pattern(queries, (options, sinks), out, (workspace, workspace_len));
+        // SAFETY: as the caller promises.
+        unsafe { compute_pattern::<false>(on, cache, call) }
+    }
+}
+
+operation! {
+    /// Computes the mean over all query heads of what sdpa_cache_pattern_heads gives, as sdpa_pattern_mean
+    /// does. out: keys in the cache x queries. workspace: keys in the cache * queries.rows floats, and those of
+    /// sdpa_cache_pattern_heads.
+    ///
+    /// Overlap: out and workspace must not overlap any input, the cache, its storage or each other. On
+    /// failure both are unchanged. The cache is never changed.
+    fn sdpa_cache_pattern_mean, sdpa_cache_pattern_mean_on(
+        on, cache: *const sdpa_cache, queries: sdpa_heads, options: *const sdpa_options,
+        sinks: *const f32, out: sdpa_matrix_mut, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let call = CommonArguments::of_pattern(
+            queries, (options, sinks), out.into(), (workspace, workspace_len),
+        );
+        // SAFETY: as the caller promises.
+        unsafe { compute_pattern::<true>(on, cache, call) }
+    }
+}
+
 /// The first float of keys or values, their width and format.
 type Side = (*mut f32, usize, sdpa_format);
 
@@ -729,6 +765,83 @@ unsafe fn compute_states<V: View>(
         call.queries.make_view();
         run_states::<V>(on, &*cache, &mut call)
     }
+}
+
+/// The pattern of each head over the keys in a cache, or the mean of all.
+///
+/// # Safety
+///
+/// The arguments meet the requirements of the header.
+#[inline(always)]
+unsafe fn compute_pattern<const MEAN: bool>(
+    on: Backend,
+    cache: *const sdpa_cache,
+    mut call: CommonArguments<'_>,
+) -> Checked<()> {
+    // SAFETY: as the caller promises; the check comes before the views are made, and these before `run_pattern`.
+    unsafe {
+        check_pattern::<MEAN>(cache, &mut call)?;
+        call.queries.make_view();
+        call.out.make_view();
+        run_pattern::<MEAN>(on, &*cache, &mut call)
+    }
+}
+
+/// Fails if an argument is invalid, or if an output overlaps another argument.
+///
+/// # Safety
+///
+/// As [`compute_pattern`], before the views are made.
+#[inline(never)]
+unsafe fn check_pattern<const MEAN: bool>(
+    cache: *const sdpa_cache,
+    call: &mut CommonArguments<'_>,
+) -> Checked<()> {
+    let structure = array(cache, 1)?;
+    // SAFETY: aligned, not NULL, and as the caller promises.
+    let cache = unsafe { &*cache };
+    cache.positions()?;
+    // SAFETY: as the caller promises.
+    unsafe {
+        let cells = if MEAN { call.cells(cache.len()) } else { 0 };
+        let are_floats = cache.key_format == SDPA_F32;
+        let widened = if are_floats { 0 } else { cache.dim.saturating_mul(SDPA_KEY_BLOCK) };
+        call.trim_workspace(cells.saturating_add(widened));
+        call.check(&[], &[structure, cache.span()?])?;
+        call.check_options(cache.len())
+    }
+}
+
+/// # Safety
+///
+/// As [`compute_pattern`], after [`check_pattern`], with the views made.
+#[inline(never)]
+unsafe fn run_pattern<const MEAN: bool>(
+    on: Backend,
+    cache: &sdpa_cache,
+    call: &mut CommonArguments<'_>,
+) -> Checked<()> {
+    // SAFETY: as the caller promises.
+    let result = unsafe {
+        let view = <AnyCacheRef<'_> as View>::of(cache)?;
+        let mut attention = Attention::new();
+        call.read_options(on, cache.len(), &mut attention);
+        let (_, workspace) = call.slices();
+        let (queries, out) = (call.queries.view(), call.out.view_mut());
+        match out.head_mut(0) {
+            Some(out) if MEAN => view.mean_pattern_views(&attention, queries, out, workspace),
+            _ => view.pattern_views(&attention, queries, out, workspace),
+        }
+    };
+    // SAFETY: as the caller promises.
+    let shape_status = || unsafe {
+        if call.queries.view().cols() == cache.dim {
+            call.pattern_status::<MEAN>([1, cache.len(), cache.dim])
+        } else {
+            SDPA_ERROR_SHAPE_QUERIES
+        }
+    };
+    result.map_err(|error| Failure::of(error, shape_status))
 }
 
 /// Fails if an argument is invalid, or if an output overlaps another argument.

@@ -3,11 +3,12 @@
 use core::ffi::c_void;
 
 use sdpa::{
-    AnyElementsRef, AnyRows, Attention, Backend, Bf16, Error, F16, HeadsRef, I8, MatrixRef, narrow,
+    AnyElementsRef, AnyRows, Attention, Backend, Bf16, Error, F16, HeadsRef, I8, KEY_BLOCK,
+    MatrixRef, narrow,
 };
 
 use crate::{
-    attention::{CommonArguments, operand_status},
+    attention::{CommonArguments, check_cu_seqlens, cu_seqlens, operand_status, sequences_status},
     library::{backend_of, operation, sdpa_backend_t},
     options::sdpa_options,
     region::{Region, Span, Strided, array, check_disjoint},
@@ -322,6 +323,60 @@ operation! {
 }
 
 operation! {
+    /// Computes sdpa_pattern_heads over keys of any format, as in sdpa_attention_elements. workspace: at least
+    /// SDPA_KEY_BLOCK * dim floats of any content.
+    ///
+    /// Overlap: out and workspace must not overlap any input or each other. On failure both are
+    /// unchanged.
+    fn sdpa_pattern_elements, sdpa_pattern_elements_on(
+        on, queries: sdpa_heads, keys: sdpa_array, options: *const sdpa_options, sinks: *const f32,
+        out: sdpa_heads_mut, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let call = CommonArguments::of_pattern(queries, (options, sinks), out, (workspace, workspace_len));
+        // SAFETY: as the caller promises.
+        unsafe { PatternCall { call, keys: Slot::new(keys) }.compute::<false>(on) }
+    }
+}
+
+operation! {
+    /// Computes sdpa_pattern_mean over keys of any format, as in sdpa_attention_elements. workspace: at least
+    /// keys.rows * queries.rows + SDPA_KEY_BLOCK * dim floats of any content.
+    ///
+    /// Overlap: out and workspace must not overlap any input or each other. On failure both are
+    /// unchanged.
+    fn sdpa_pattern_mean_elements, sdpa_pattern_mean_elements_on(
+        on, queries: sdpa_heads, keys: sdpa_array, options: *const sdpa_options, sinks: *const f32,
+        out: sdpa_matrix_mut, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let call = CommonArguments::of_pattern(
+            queries, (options, sinks), out.into(), (workspace, workspace_len),
+        );
+        // SAFETY: as the caller promises.
+        unsafe { PatternCall { call, keys: Slot::new(keys) }.compute::<true>(on) }
+    }
+}
+
+operation! {
+    /// Computes sdpa_attention_packed over keys and values of any format, as in sdpa_attention_elements.
+    ///
+    /// Overlap: out, log_sum_exp and workspace must not overlap any input or each other. On failure
+    /// all three are unchanged.
+    fn sdpa_attention_packed_elements, sdpa_attention_packed_elements_on(
+        on, queries: sdpa_heads, keys: sdpa_array, values: sdpa_array, cu_seqlens_q: *const i32,
+        cu_seqlens_k: *const i32, sequences: usize, options: *const sdpa_options, sinks: *const f32,
+        out: sdpa_heads_mut, log_sum_exp: *mut f32, workspace: *mut f32, workspace_len: usize,
+    ) {
+        let out = Slot::new(out);
+        let call = CommonArguments {
+            queries: Slot::new(queries), options, sinks, out, log_sum_exp, workspace, workspace_len,
+        };
+        let call = ElementsCall { call, keys: Slot::new(keys), values: Slot::new(values) };
+        // SAFETY: as the caller promises.
+        unsafe { call.attend_packed(on, cu_seqlens_q, cu_seqlens_k, sequences) }
+    }
+}
+
+operation! {
     /// Computes sdpa_attention_states_heads over keys and values of any format, as in
     /// sdpa_attention_elements.
     ///
@@ -412,6 +467,36 @@ impl ElementsCall<'_> {
         result.map_err(|error| unsafe { self.failure(error) })
     }
 
+    /// [`attend`](Self::attend) for each of several sequences.
+    ///
+    /// # Safety
+    ///
+    /// The arguments meet the requirements of the header.
+    #[inline(always)]
+    unsafe fn attend_packed(
+        mut self,
+        on: Backend,
+        of_queries: *const i32,
+        of_keys: *const i32,
+        sequences: usize,
+    ) -> Checked<()> {
+        // SAFETY: as the caller promises; the checks come before the views are made, and these before `run_packed`.
+        let result = unsafe {
+            self.check()?;
+            check_cu_seqlens(&self.call, of_queries, of_keys, sequences)?;
+            self.call.queries.make_view();
+            self.call.out.make_view();
+            self.keys.make_view()?;
+            self.values.make_view()?;
+            self.run_packed(on, of_queries, of_keys, sequences)
+        };
+        // SAFETY: as the caller promises.
+        result.map_err(|error| unsafe {
+            let Failure(status) = self.failure(error);
+            Failure(sequences_status(status))
+        })
+    }
+
     /// # Safety
     ///
     /// As [`attend`](Self::attend), with a call of [`arguments`].
@@ -460,6 +545,59 @@ impl ElementsCall<'_> {
             let (log_sum_exp, workspace) = call.slices();
             let (queries, out) = (call.queries.view(), call.out.view_mut());
             attention.run_any(queries, elements, out, log_sum_exp, workspace)
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`run`](Self::run), with checked lengths.
+    #[inline(never)]
+    unsafe fn run_packed(
+        &mut self,
+        on: Backend,
+        of_queries: *const i32,
+        of_keys: *const i32,
+        sequences: usize,
+    ) -> Result<(), Error> {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mut attention = Attention::new();
+            self.call.read_options(on, self.keys.view().rows(), &mut attention);
+            self.run_sequences(&attention, of_queries, of_keys, sequences)
+        }
+    }
+
+    /// [`run_packed`](Self::run_packed) with these options: the many arguments of the call are not on the stack while the
+    /// options are read.
+    ///
+    /// # Safety
+    ///
+    /// As [`run_packed`](Self::run_packed).
+    #[inline(never)]
+    unsafe fn run_sequences(
+        &mut self,
+        attention: &Attention<'_>,
+        of_queries: *const i32,
+        of_keys: *const i32,
+        sequences: usize,
+    ) -> Result<(), Error> {
+        let Self { call, keys, values } = self;
+        // SAFETY: as the caller promises.
+        unsafe {
+            let (log_sum_exp, workspace) = call.slices();
+            let (queries, out) = (call.queries.view(), call.out.view_mut());
+            let elements = [keys.view(), values.view()];
+            let (of_queries, of_keys) =
+                (cu_seqlens(of_queries, sequences), cu_seqlens(of_keys, sequences));
+            attention.run_cu_seqlens_any(
+                queries,
+                elements,
+                of_queries,
+                of_keys,
+                out,
+                log_sum_exp,
+                workspace,
+            )
         }
     }
 
@@ -517,6 +655,63 @@ impl ElementsCall<'_> {
             (self.call.queries.view(), self.keys.view().sizes(), self.values.view().sizes())
         };
         operand_status([queries.heads(), queries.rows(), queries.cols()], keys, values)
+    }
+}
+
+/// The arguments of a pattern over keys of any format.
+struct PatternCall<'a> {
+    call: CommonArguments<'a>,
+    keys: Array<'a>,
+}
+
+impl PatternCall<'_> {
+    /// Computes the pattern of each head, or the mean of all.
+    ///
+    /// # Safety
+    ///
+    /// The arguments meet the requirements of the header.
+    #[inline(always)]
+    unsafe fn compute<const MEAN: bool>(mut self, on: Backend) -> Checked<()> {
+        // SAFETY: as the caller promises; the checks come before the views are made, and these before `run`.
+        let result = unsafe {
+            let keys = self.keys.raw();
+            let cells = if MEAN { self.call.cells(keys.rows) } else { 0 };
+            let widened = keys.cols.saturating_mul(KEY_BLOCK);
+            self.call.trim_workspace(cells.saturating_add(widened));
+            self.call.check(&[], &[])?;
+            check_array(&self.call, keys)?;
+            self.call.check_options(keys.rows)?;
+            self.call.queries.make_view();
+            self.call.out.make_view();
+            self.keys.make_view()?;
+            self.run::<MEAN>(on)
+        };
+        result.map_err(|error| {
+            // SAFETY: as the caller promises.
+            Failure::of(error, || unsafe {
+                self.call.pattern_status::<MEAN>(self.keys.view().sizes())
+            })
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As [`compute`](Self::compute), checked and with the views made.
+    #[inline(never)]
+    unsafe fn run<const MEAN: bool>(&mut self, on: Backend) -> Result<(), Error> {
+        let Self { call, keys } = self;
+        // SAFETY: as the caller promises.
+        unsafe {
+            let keys = keys.view();
+            let mut attention = Attention::new();
+            call.read_options(on, keys.rows(), &mut attention);
+            let (_, workspace) = call.slices();
+            let (queries, out) = (call.queries.view(), call.out.view_mut());
+            match out.head_mut(0) {
+                Some(out) if MEAN => attention.mean_pattern_any(queries, keys, out, workspace),
+                _ => attention.pattern_any(queries, keys, out, workspace),
+            }
+        }
     }
 }
 

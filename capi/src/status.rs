@@ -81,6 +81,8 @@ statuses! {
     SDPA_ERROR_SHAPE_STATES = 1202, c"wrong shape: states";
     /// The shapes of the cosines and sines of a table, or the length of its storage.
     SDPA_ERROR_SHAPE_TABLE = 1302, c"wrong shape: table";
+    /// The cumulative lengths of sequences: see sdpa_attention_packed.
+    SDPA_ERROR_SHAPE_CU_SEQLENS = 1402, c"wrong shape: cu_seqlens";
 }
 
 /// Why a call fails.

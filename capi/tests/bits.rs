@@ -546,6 +546,59 @@ fn multi_head_attention() {
     }
 }
 
+/// Random sequences of so many queries and keys: cumulative lengths for C, lengths for Rust.
+fn sequences(rng: &mut Rng, tokens: usize, keys: usize) -> ([Vec<i32>; 2], Vec<[usize; 2]>) {
+    let count = 1 + rng.below(4);
+    let cu_seqlens = [tokens, keys].map(|rows| {
+        let mut ends: Vec<_> = (1..count).map(|_| rng.below(rows + 1) as i32).collect();
+        ends.extend([0, rows as i32]);
+        ends.sort_unstable();
+        ends
+    });
+    let length = |of: &[i32], i: usize| (of[i + 1] - of[i]) as usize;
+    let lengths = (0..count).map(|i| [0, 1].map(|side| length(&cu_seqlens[side], i))).collect();
+    (cu_seqlens, lengths)
+}
+
+#[test]
+fn packed_sequences() {
+    let mut rng = Rng::new(513);
+    for _ in 0..100 {
+        let on = On::any(&mut rng);
+        let (key_heads, group) = (1 + rng.below(2), 1 + rng.below(3));
+        let (heads, keys, tokens) = (key_heads * group, rng.below(80), rng.below(20));
+        let (dim, width) = (1 + rng.below(20), 1 + rng.below(20));
+        let q = Queries::random(&mut rng, heads, tokens, dim);
+        let k = Queries::random(&mut rng, key_heads, keys, dim);
+        let v = Queries::random(&mut rng, key_heads, keys, width);
+        let (cu_seqlens, lengths) = sequences(&mut rng, tokens, keys);
+        let options = Options::any(&mut rng, heads, keys, tokens);
+        let [mut got, mut want] = [0; 2].map(|_| vec![CANARY; heads * tokens * width]);
+        let [mut lse, mut want_lse] = [0; 2].map(|_| vec![CANARY; heads * tokens]);
+        let mut workspace = vec![0.0; Attention::workspace(dim, width)];
+        let (len, space) = (workspace.len(), workspace.as_mut_ptr());
+        // SAFETY: pointers and sizes are those of these buffers.
+        let status = unsafe {
+            let (c, to, sinks) = (options.c(), lse.as_mut_ptr(), ptr::null());
+            let [of_q, of_k] = cu_seqlens.each_ref().map(|of| of.as_ptr());
+            let (q, k, v, n) = (q.c(), k.c(), v.c(), lengths.len());
+            let out = heads_mut(&mut got, heads, tokens, width);
+            call!(
+                on,
+                sdpa_attention_packed,
+                sdpa_attention_packed_on(q, k, v, of_q, of_k, n, &c, sinks, out, to, space, len)
+            )
+        };
+        assert_eq!(status, SDPA_OK);
+        let to = HeadsMut::stacked(&mut want, heads, tokens, width).unwrap();
+        let (q, k, v) = (q.view(), k.view(), v.view());
+        let logs = Some(&mut want_lse[..]);
+        options.rust(on).run_packed(q, k, v, &lengths, to, logs, &mut workspace).unwrap();
+        assert_same_bits("sequences", &got, &want);
+        assert_same_bits("log-sum-exps of sequences", &lse, &want_lse);
+    }
+}
+
 /// One query head and two, chunk after chunk, with slides in between.
 #[test]
 fn caches() {
@@ -994,6 +1047,11 @@ impl Queries {
     }
 }
 
+/// Contiguous rows.
+fn matrix_mut(data: *mut f32, rows: usize, cols: usize) -> sdpa_matrix_mut {
+    sdpa_matrix_mut { data, rows, cols, row_stride: 0, col_stride: 0 }
+}
+
 /// Contiguous heads.
 fn heads_mut(to: &mut [f32], heads: usize, rows: usize, cols: usize) -> sdpa_heads_mut {
     let data = to.as_mut_ptr();
@@ -1055,6 +1113,58 @@ fn attention_of_elements() {
         attention.run_elements(queries.view(), k, v, to, Some(&mut want_lse), floats).unwrap();
         assert_same_bits("elements", &got, &want);
         assert_same_bits("log-sum-exps", &lse, &want_lse);
+
+        let cells = keys * tokens;
+        let [mut grids, mut want_grids] = [0; 2].map(|_| vec![CANARY; heads * cells]);
+        let [mut mean, mut want_mean] = [0; 2].map(|_| vec![CANARY; cells]);
+        let mut room = vec![f32::NAN; KEY_BLOCK * dim + cells];
+        let (at, n) = (room.as_mut_ptr(), room.len());
+        // SAFETY: pointers and sizes are those of these buffers.
+        let statuses = unsafe {
+            let (q, out) = (queries.c(), heads_mut(&mut grids, heads, keys, tokens));
+            let (c, sinks, mean) = (options.c(), sinks.as_ptr(), mean.as_mut_ptr());
+            let mean = matrix_mut(mean, keys, tokens);
+            [
+                call!(
+                    on,
+                    sdpa_pattern_elements,
+                    sdpa_pattern_elements_on(q, k_c, &c, sinks, out, at, n)
+                ),
+                call!(
+                    on,
+                    sdpa_pattern_mean_elements,
+                    sdpa_pattern_mean_elements_on(q, k_c, &c, sinks, mean, at, n)
+                ),
+            ]
+        };
+        assert_eq!(statuses, [SDPA_OK; 2]);
+        let to = HeadsMut::stacked(&mut want_grids, heads, keys, tokens).unwrap();
+        attention.pattern_elements(queries.view(), k, to, &mut room).unwrap();
+        let to = MatrixMut::new(&mut want_mean, keys, tokens).unwrap();
+        attention.mean_pattern_elements(queries.view(), k, to, &mut room).unwrap();
+        assert_same_bits("pattern of elements", &grids, &want_grids);
+        assert_same_bits("mean pattern of elements", &mean, &want_mean);
+
+        let (cu_seqlens, lengths) = sequences(rng, tokens, keys);
+        // SAFETY: pointers and sizes are those of these buffers.
+        let status = unsafe {
+            let (q, out) = (queries.c(), heads_mut(&mut got, heads, tokens, width));
+            let (c, at, to, n) = (options.c(), sinks.as_ptr(), lse.as_mut_ptr(), lengths.len());
+            let [of_q, of_k] = cu_seqlens.each_ref().map(|of| of.as_ptr());
+            call!(
+                on,
+                sdpa_attention_packed_elements,
+                sdpa_attention_packed_elements_on(
+                    q, k_c, v_c, of_q, of_k, n, &c, at, out, to, space, len
+                )
+            )
+        };
+        assert_eq!(status, SDPA_OK);
+        let to = HeadsMut::stacked(&mut want, heads, tokens, width).unwrap();
+        let logs = Some(&mut want_lse[..]);
+        attention.run_elements_packed(queries.view(), k, v, &lengths, to, logs, floats).unwrap();
+        assert_same_bits("sequences of elements", &got, &want);
+        assert_same_bits("log-sum-exps of sequences", &lse, &want_lse);
 
         let floats_of_states =
             keys.div_ceil(1024) * heads * tokens * Attention::state_floats(width);
@@ -1161,6 +1271,37 @@ fn caches_of_elements() {
                 .unwrap();
             assert_same_bits("from a cache of elements", &out, &want_out);
             assert_same_bits("log-sum-exps", &lse, &want_lse);
+
+            let cells = view.len() * tokens;
+            let [mut grids, mut want_grids] = [0; 2].map(|_| vec![CANARY; heads * cells]);
+            let [mut mean, mut want_mean] = [0; 2].map(|_| vec![CANARY; cells]);
+            let mut room = vec![f32::NAN; KEY_BLOCK * dim + cells];
+            let (at, n) = (room.as_mut_ptr(), room.len());
+            // SAFETY: pointers and sizes are those of this cache and these buffers.
+            let statuses = unsafe {
+                let (q, out) = (queries.c(), heads_mut(&mut grids, heads, view.len(), tokens));
+                let (c, sinks, mean) = (options.c(), sinks.as_ptr(), mean.as_mut_ptr());
+                let mean = matrix_mut(mean, view.len(), tokens);
+                [
+                    call!(
+                        on,
+                        sdpa_cache_pattern_heads,
+                        sdpa_cache_pattern_heads_on(&got, q, &c, sinks, out, at, n)
+                    ),
+                    call!(
+                        on,
+                        sdpa_cache_pattern_mean,
+                        sdpa_cache_pattern_mean_on(&got, q, &c, sinks, mean, at, n)
+                    ),
+                ]
+            };
+            assert_eq!(statuses, [SDPA_OK; 2]);
+            let to = HeadsMut::stacked(&mut want_grids, heads, view.len(), tokens).unwrap();
+            view.pattern(&attention, queries.view(), to, &mut room).unwrap();
+            let to = MatrixMut::new(&mut want_mean, view.len(), tokens).unwrap();
+            view.mean_pattern(&attention, queries.view(), to, &mut room).unwrap();
+            assert_same_bits("pattern from a cache", &grids, &want_grids);
+            assert_same_bits("mean pattern from a cache", &mean, &want_mean);
 
             let n = view.spans() * heads * tokens * Attention::state_floats(width);
             let [mut states, mut want_states] = [0; 2].map(|_| vec![CANARY; n]);

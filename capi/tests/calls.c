@@ -167,6 +167,16 @@ static void heads(void) {
     for (size_t i = 0; i < count * tokens; i++) {
         note_float(lse[i]);
     }
+    /* The same tokens as two sequences. */
+    const int32_t of_q[] = {0, (int32_t)below(tokens + 1), (int32_t)tokens};
+    const int32_t of_k[] = {0, (int32_t)below(keys + 1), (int32_t)keys};
+    note((uint64_t)ON(sdpa_attention_packed, q, k, v, of_q, of_k, 2, &o, sinks, out, lse, workspace, SDPA_COUNT(workspace)));
+    for (size_t i = 0; i < tokens * count * width; i++) {
+        note_float(out.data[i]);
+    }
+    for (size_t i = 0; i < count * tokens; i++) {
+        note_float(lse[i]);
+    }
 }
 
 /* Rows of random floats, rounded to a format. */
@@ -197,6 +207,10 @@ static void elements(void) {
     const size_t space = SDPA_COUNT(workspace), len = tokens * SDPA_STATE_FLOATS(width);
     float *lse = take(tokens), *states = take(len);
     note((uint64_t)ON(sdpa_attention_elements, q, k, v, &causal, NULL, out, lse, workspace, space));
+    note_out(out.data, tokens * width);
+    note_out(lse, tokens);
+    const int32_t of_q[] = {0, 1, (int32_t)tokens}, of_k[] = {0, (int32_t)n / 2, (int32_t)n};
+    note((uint64_t)ON(sdpa_attention_packed_elements, q, k, v, of_q, of_k, 2, &causal, NULL, out, lse, workspace, space));
     note_out(out.data, tokens * width);
     note_out(lse, tokens);
     note((uint64_t)ON(sdpa_attention_states_elements, q, k, v, &causal, 0, states, len, workspace, space));

@@ -138,6 +138,7 @@ static const float *sinks = weights;
 static sdpa_heads q = {floats, 1, N, N, 0, 0, 0}, k = {weights, 1, N, N, 0, 0, 0};
 static sdpa_heads values = {others, 1, N, N, 0, 0, 0};
 static sdpa_heads_mut ho = {result, 1, N, N, 0, 0, 0};
+static const int32_t starts[] = {0, 1, N}, *cu_q = starts, *cu_k = starts;
 
 /* The pointers that attention calls share, with these arguments. */
 #define BESIDE_OF_ATTENTION(queries, to, name, ...)                                 \
@@ -197,7 +198,6 @@ static void of_attention(void) {
     do {                                                                            \
         BOTH(SDPA_OK, name, __VA_ARGS__);                                           \
         BESIDE(q.data, name, __VA_ARGS__);                                          \
-        BESIDE(k.data, name, __VA_ARGS__);                                          \
         BESIDE(options, name, __VA_ARGS__);                                         \
         BESIDE(all.bias.data, name, __VA_ARGS__);                                   \
         BESIDE(all.slopes, name, __VA_ARGS__);                                      \
@@ -205,12 +205,32 @@ static void of_attention(void) {
         BESIDE(to.data, name, __VA_ARGS__);                                         \
     } while (0)
     BESIDE_OF_PATTERN(ho, sdpa_pattern_heads, q, k, options, sinks, ho);
+    BESIDE(k.data, sdpa_pattern_heads, q, k, options, sinks, ho);
     BESIDE_OF_PATTERN(o, sdpa_pattern_mean, q, k, options, sinks, o, workspace, len);
+    BESIDE(k.data, sdpa_pattern_mean, q, k, options, sinks, o, workspace, len);
     BESIDE(workspace, sdpa_pattern_mean, q, k, options, sinks, o, workspace, len);
     BESIDE_OF_ATTENTION(q, ho, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(k.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(values.data, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
     BESIDE(sinks, sdpa_attention_heads, q, k, values, options, sinks, ho, lse, workspace, len);
+    BESIDE_OF_PATTERN(ho, sdpa_pattern_elements, q, array, options, sinks, ho, workspace, len);
+    BESIDE(array.scales, sdpa_pattern_elements, q, array, options, sinks, ho, workspace, len);
+    BESIDE(workspace, sdpa_pattern_elements, q, array, options, sinks, ho, workspace, len);
+    BESIDE_OF_PATTERN(o, sdpa_pattern_mean_elements, q, array, options, sinks, o, workspace, len);
+    BESIDE(array.scales, sdpa_pattern_mean_elements, q, array, options, sinks, o, workspace, len);
+    BESIDE(workspace, sdpa_pattern_mean_elements, q, array, options, sinks, o, workspace, len);
+#define PACKED cu_q, cu_k, 2, options, sinks, ho, lse, workspace, len
+    BESIDE_OF_ATTENTION(q, ho, sdpa_attention_packed, q, k, values, PACKED);
+    BESIDE(k.data, sdpa_attention_packed, q, k, values, PACKED);
+    BESIDE(values.data, sdpa_attention_packed, q, k, values, PACKED);
+    BESIDE(cu_q, sdpa_attention_packed, q, k, values, PACKED);
+    BESIDE(cu_k, sdpa_attention_packed, q, k, values, PACKED);
+    BESIDE(sinks, sdpa_attention_packed, q, k, values, PACKED);
+    BESIDE_OF_ATTENTION(q, ho, sdpa_attention_packed_elements, q, array, more, PACKED);
+    BESIDE(array.scales, sdpa_attention_packed_elements, q, array, more, PACKED);
+    BESIDE(more.data, sdpa_attention_packed_elements, q, array, more, PACKED);
+    BESIDE(cu_q, sdpa_attention_packed_elements, q, array, more, PACKED);
+    BESIDE(cu_k, sdpa_attention_packed_elements, q, array, more, PACKED);
     BESIDE_OF_ATTENTION(q, ho, sdpa_attention_elements, q, array, more, options, sinks, ho, lse, workspace, len);
     BESIDE(array.scales, sdpa_attention_elements, q, array, more, options, sinks, ho, lse, workspace, len);
     BESIDE(more.data, sdpa_attention_elements, q, array, more, options, sinks, ho, lse, workspace, len);
@@ -327,6 +347,14 @@ static void of_caches_of_elements(void) {
     BESIDE(cache, sdpa_cache_attend_elements, cache, q, options, sinks, ho, lse, workspace, len);
     BESIDE(made.storage, sdpa_cache_attend_elements, cache, q, options, sinks, ho, lse, workspace, len);
     BESIDE(sinks, sdpa_cache_attend_elements, cache, q, options, sinks, ho, lse, workspace, len);
+    BESIDE_OF_PATTERN(ho, sdpa_cache_pattern_heads, cache, q, options, sinks, ho, workspace, len);
+    BESIDE(cache, sdpa_cache_pattern_heads, cache, q, options, sinks, ho, workspace, len);
+    BESIDE(made.storage, sdpa_cache_pattern_heads, cache, q, options, sinks, ho, workspace, len);
+    BESIDE(workspace, sdpa_cache_pattern_heads, cache, q, options, sinks, ho, workspace, len);
+    BESIDE_OF_PATTERN(o, sdpa_cache_pattern_mean, cache, q, options, sinks, o, workspace, len);
+    BESIDE(cache, sdpa_cache_pattern_mean, cache, q, options, sinks, o, workspace, len);
+    BESIDE(made.storage, sdpa_cache_pattern_mean, cache, q, options, sinks, o, workspace, len);
+    BESIDE(workspace, sdpa_cache_pattern_mean, cache, q, options, sinks, o, workspace, len);
     all.sink = &three;
     BESIDE_OF_STATES(q, sdpa_cache_states_elements, cache, q, options, STATES, workspace, len);
     BESIDE(cache, sdpa_cache_states_elements, cache, q, options, STATES, workspace, len);

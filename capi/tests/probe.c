@@ -9,6 +9,7 @@ volatile size_t zero = 0, two = 2, four = 4, wide = 7;
 volatile float quarter = 0.25f;
 volatile double base = 10000;
 volatile int differ;
+static const int32_t starts[] = {0, 1, 1, 4};
 
 /* Calls a function and its _on variant; with PLAIN, the function alone. */
 #ifdef PLAIN
@@ -50,11 +51,17 @@ int main(void) {
         status |= sdpa_narrow(m, format, elements, out);
         BOTH(sdpa_project_elements, m, a, floats, o);
         BOTH(sdpa_attention_elements, h, a, a, &options, floats, ho, lse, workspace, SDPA_COUNT(workspace));
+        BOTH(sdpa_attention_packed_elements, h, a, a, starts, starts, two + 1, &options, floats, ho, lse, workspace,
+                                             SDPA_COUNT(workspace));
+        BOTH(sdpa_pattern_elements, h, a, &options, floats, ho, workspace, SDPA_COUNT(workspace));
+        BOTH(sdpa_pattern_mean_elements, h, a, &options, floats, o, workspace, SDPA_COUNT(workspace));
         BOTH(sdpa_attention_states_elements, h, a, a, &options, zero, states, SDPA_COUNT(states), workspace,
                                              SDPA_COUNT(workspace));
         status |= sdpa_cache_init_elements(&cache, four, four, format, format, storage, SDPA_COUNT(storage), two);
         status |= sdpa_cache_append_elements(&cache, m, m);
         BOTH(sdpa_cache_attend_elements, &cache, h, NULL, floats, ho, lse, workspace, SDPA_COUNT(workspace));
+        BOTH(sdpa_cache_pattern_heads, &cache, h, NULL, floats, ho, workspace, SDPA_COUNT(workspace));
+        BOTH(sdpa_cache_pattern_mean, &cache, h, NULL, floats, o, workspace, SDPA_COUNT(workspace));
         BOTH(sdpa_cache_states_elements, &cache, h, NULL, states, SDPA_COUNT(states), workspace,
                                          SDPA_COUNT(workspace));
         for (size_t dim = 0; dim < 9; dim++) {
@@ -80,6 +87,8 @@ int main(void) {
     status |= sdpa_attention_plain(dense, dense, dense, NULL, dense_mut, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_attention_heads, h, h, h, &options, floats, ho, lse, workspace,
                                    SDPA_COUNT(workspace));
+    BOTH(sdpa_attention_packed, h, h, h, starts, starts, two + 1, &options, floats, ho, lse, workspace,
+                                SDPA_COUNT(workspace));
     status |= sdpa_attention_heads_plain(h, h, h, NULL, ho, workspace, SDPA_COUNT(workspace));
     BOTH(sdpa_attention_states, m, m, m, &options, zero, states, SDPA_COUNT(states) / 2, workspace,
                                 SDPA_COUNT(workspace));

@@ -277,6 +277,111 @@ static void patterns(void) {
     CHECK(!is_untouched(workspace + NEED - 1, 1) && is_untouched(workspace + NEED, SDPA_COUNT(workspace) - NEED));
 }
 
+/* Patterns over elements and from a cache, and their means. */
+static void other_patterns(void) {
+    enum { BLOCK = SDPA_KEY_BLOCK * DIM, CELLS = KEYS * QUERIES };
+    static float room[BLOCK + CELLS], held[SDPA_CACHE_FLOATS_OF(DIM, WIDTH, 64 / SDPA_KEY_BLOCK, SDPA_I8, SDPA_F32)];
+    static const int8_t of_keys[KEYS * DIM] = {0};
+    static const float scales[KEYS] = {1, 1, 1, 1, 1};
+    const sdpa_array k8 = {of_keys, SDPA_I8, 1, KEYS, DIM, 0, 0, 0, scales, 0, 0};
+    const sdpa_heads one = heads_of(q(), 1), narrow = heads_of(dense(queries, QUERIES, DIM - 1), 1);
+    const sdpa_heads_mut to = heads_mut_of(grid(), 1), turned = heads_mut_of(dense_mut(out, QUERIES, KEYS), 1);
+    const sdpa_matrix_mut mean = grid(), other = dense_mut(out, QUERIES, KEYS);
+    const sdpa_options unknown = {.flags = 4}, biased = {.bias = dense(keys, QUERIES, KEYS)};
+    sdpa_cache cache;
+    CHECK(sdpa_cache_init_elements(&cache, DIM, WIDTH, SDPA_I8, SDPA_F32, held, SDPA_COUNT(held), 0) == SDPA_OK);
+    CHECK(sdpa_cache_append_elements(&cache, k(), v()) == SDPA_OK);
+#define EACH(status, queries, options, to, mean, space, n, n_of_mean)                                             \
+    do {                                                                                                          \
+        REFUSED(status, sdpa_pattern_elements(queries, k8, options, NULL, to, space, n));                         \
+        REFUSED(status, sdpa_cache_pattern_heads(&cache, queries, options, NULL, to, space, n));                  \
+        REFUSED(status, sdpa_pattern_mean_elements(queries, k8, options, NULL, mean, space, n_of_mean));          \
+        REFUSED(status, sdpa_cache_pattern_mean(&cache, queries, options, NULL, mean, space, n_of_mean));         \
+    } while (0)
+    EACH(SDPA_ERROR_WORKSPACE, one, NULL, to, mean, room, BLOCK - 1, BLOCK + CELLS - 1);
+    EACH(SDPA_ERROR_WORKSPACE, one, NULL, to, mean, NULL, 0, 0);
+    EACH(SDPA_ERROR_NULL_POINTER, one, NULL, to, mean, NULL, BLOCK, BLOCK + CELLS);
+    EACH(SDPA_ERROR_ALIAS, one, NULL, to, mean, out + CELLS - 1, BLOCK, BLOCK + CELLS);
+    EACH(SDPA_ERROR_OPTION, one, &unknown, to, mean, room, BLOCK, BLOCK + CELLS);
+    EACH(SDPA_ERROR_SHAPE_BIAS, one, &biased, to, mean, room, BLOCK, BLOCK + CELLS);
+    EACH(SDPA_ERROR_SHAPE_OUT, one, NULL, turned, other, room, BLOCK, BLOCK + CELLS);
+#undef EACH
+    REFUSED(SDPA_ERROR_SHAPE_KEYS, sdpa_pattern_elements(narrow, k8, NULL, NULL, to, room, SDPA_COUNT(room)));
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES, sdpa_cache_pattern_heads(&cache, narrow, NULL, NULL, to, room, SDPA_COUNT(room)));
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES,
+            sdpa_pattern_mean_elements(heads_of(q(), 0), k8, NULL, NULL, mean, room, SDPA_COUNT(room)));
+    REFUSED(SDPA_ERROR_SHAPE_QUERIES,
+            sdpa_cache_pattern_mean(&cache, heads_of(q(), 0), NULL, NULL, mean, room, SDPA_COUNT(room)));
+    REFUSED(SDPA_ERROR_ALIAS, sdpa_cache_pattern_heads(&cache, one, NULL, NULL, to, held, BLOCK));
+    REFUSED(SDPA_ERROR_NULL_POINTER, sdpa_cache_pattern_heads(NULL, one, NULL, NULL, to, room, BLOCK));
+    reset();
+    CHECK(sdpa_cache_pattern_mean(&cache, one, NULL, NULL, mean, room, SIZE_MAX) == SDPA_OK);
+    CHECK(sdpa_pattern_elements(one, k8, NULL, NULL, to, room, BLOCK) == SDPA_OK);
+    CHECK(!is_untouched(out + CELLS - 1, 1) && is_untouched(out + CELLS, 1));
+    /* Floats need no workspace. */
+    CHECK(sdpa_cache_init(&cache, DIM, WIDTH, storage, SDPA_COUNT(storage)) == SDPA_OK);
+    CHECK(sdpa_cache_append(&cache, k(), v()) == SDPA_OK);
+    CHECK(sdpa_cache_pattern_heads(&cache, one, NULL, NULL, to, NULL, 0) == SDPA_OK);
+}
+
+/* Sequences that lie one after another, of floats and of elements. */
+static void packed(void) {
+    enum { SEQUENCES = 2 };
+    static float room[SDPA_ELEMENTS_WORKSPACE(DIM, WIDTH)];
+    const size_t n = SDPA_COUNT(room);
+    const sdpa_heads hq = heads_of(q(), 1), hk = heads_of(k(), 1), hv = heads_of(v(), 1);
+    const sdpa_array ak = {keys, SDPA_F32, 1, KEYS, DIM, 0, 0, 0, NULL, 0, 0};
+    const sdpa_array av = {values, SDPA_F32, 1, KEYS, WIDTH, 0, 0, 0, NULL, 0, 0};
+    const sdpa_array few = {values, SDPA_F32, 1, KEYS - 1, WIDTH, 0, 0, 0, NULL, 0, 0};
+    const sdpa_heads_mut to = heads_mut_of(o(), 1);
+    const int32_t of_q[] = {0, 1, QUERIES}, of_k[] = {0, 2, KEYS};
+#define PACKED(status, cu_q, cu_k, sequences, options, to, lse, room, n)                                    \
+    do {                                                                                                    \
+        REFUSED(status, sdpa_attention_packed(hq, hk, hv, cu_q, cu_k, sequences, options, NULL, to, lse,    \
+                                              room, n));                                                    \
+        REFUSED(status, sdpa_attention_packed_elements(hq, ak, av, cu_q, cu_k, sequences, options, NULL,    \
+                                                       to, lse, room, n));                                  \
+    } while (0)
+    const int32_t wrong[][SEQUENCES + 1] = {
+        {0, 1, QUERIES - 1}, {0, 1, QUERIES + 1}, {1, 1, QUERIES}, {-1, 1, QUERIES}, {0, QUERIES + 1, QUERIES},
+        {0, -1, QUERIES}, {0, INT32_MIN, QUERIES}, {0, INT32_MAX, INT32_MIN}, {1, 2, QUERIES + 1}, {0, 0, 0},
+    };
+    for (size_t i = 0; i < SDPA_COUNT(wrong); i++) {
+        PACKED(SDPA_ERROR_SHAPE_CU_SEQLENS, wrong[i], of_k, SEQUENCES, NULL, to, lse, room, n);
+        PACKED(SDPA_ERROR_SHAPE_CU_SEQLENS, of_q, wrong[i], SEQUENCES, NULL, to, lse, room, n);
+    }
+    PACKED(SDPA_ERROR_SHAPE_CU_SEQLENS, of_q, of_k, SEQUENCES - 1, NULL, to, lse, room, n);
+    PACKED(SDPA_ERROR_SHAPE_CU_SEQLENS, of_q, of_k, 0, NULL, to, lse, room, n);
+    PACKED(SDPA_ERROR_STRIDE, of_q, of_k, SIZE_MAX, NULL, to, lse, room, n);
+    PACKED(SDPA_ERROR_STRIDE, of_q, of_k, SIZE_MAX / 4, NULL, to, lse, room, n);
+    PACKED(SDPA_ERROR_NULL_POINTER, NULL, of_k, SEQUENCES, NULL, to, lse, room, n);
+    PACKED(SDPA_ERROR_NULL_POINTER, of_q, NULL, SEQUENCES, NULL, to, lse, room, n);
+    PACKED(SDPA_ERROR_NULL_POINTER, of_q, of_k, SEQUENCES, NULL, to, lse, NULL, n);
+    PACKED(SDPA_ERROR_WORKSPACE, of_q, of_k, SEQUENCES, NULL, to, lse, room, SDPA_COUNT(workspace) - 1);
+    PACKED(SDPA_ERROR_SHAPE_OUT, of_q, of_k, SEQUENCES, NULL, heads_mut_of(dense_mut(out, QUERIES, 1), 1), lse, room, n);
+    PACKED(SDPA_ERROR_ALIAS, (const int32_t *)(const void *)(out + 4), of_k, SEQUENCES, NULL, to, lse, room, n);
+    PACKED(SDPA_ERROR_ALIAS, of_q, (const int32_t *)(const void *)(lse + 2), SEQUENCES, NULL, to, lse, room, n);
+    PACKED(SDPA_ERROR_ALIAS, of_q, (const int32_t *)(const void *)(room + 1), SEQUENCES, NULL, to, lse, room, n);
+    PACKED(SDPA_ERROR_ALIAS, of_q, of_k, SEQUENCES, NULL, to, out + 5, room, n);
+    const sdpa_options biased = {.bias = dense(keys, QUERIES, KEYS)}, unknown = {.flags = 4};
+    PACKED(SDPA_ERROR_SHAPE_BIAS, of_q, of_k, SEQUENCES, &biased, to, lse, room, n);
+    PACKED(SDPA_ERROR_OPTION, of_q, of_k, SEQUENCES, &unknown, to, lse, room, n);
+#undef PACKED
+    REFUSED(SDPA_ERROR_SHAPE_KEYS, sdpa_attention_packed(hq, hv, hv, of_q, of_k, SEQUENCES, NULL, NULL, to, lse, room, n));
+    REFUSED(SDPA_ERROR_SHAPE_VALUES, sdpa_attention_packed_elements(hq, ak, few, of_q, of_k,
+                                                                    SEQUENCES, NULL, NULL, to, lse, room, n));
+    reset();
+    CHECK(sdpa_attention_packed(hq, hk, hv, of_q, of_k, SEQUENCES, NULL, NULL, to, NULL, workspace, SIZE_MAX) == SDPA_OK);
+    CHECK(sdpa_attention_packed_elements(hq, ak, av, of_q, of_k, SEQUENCES, NULL, NULL, to, lse, room, n) == SDPA_OK);
+    CHECK(!is_untouched(out + QUERIES * WIDTH - 1, 1) && is_untouched(out + QUERIES * WIDTH, 1));
+    CHECK(!is_untouched(lse + QUERIES - 1, 1) && is_untouched(lse + QUERIES, 1));
+    /* No sequence. */
+    const int32_t none[] = {0};
+    const sdpa_heads no_q = heads_of(dense(NULL, 0, DIM), 1), no_v = heads_of(dense(NULL, 0, WIDTH), 1);
+    CHECK(sdpa_attention_packed(no_q, no_q, no_v, none, none, 0, NULL, NULL, heads_mut_of(dense_mut(NULL, 0, WIDTH), 1), NULL,
+                                room, n) == SDPA_OK);
+}
+
 static void strides(void) {
     const size_t huge = SIZE_MAX / 2 + 1;
     const size_t pairs[][2] = {{SIZE_MAX, 1}, {1, SIZE_MAX}, {huge, 1}, {1, huge},
@@ -1137,6 +1242,8 @@ int main(void) {
     null_pointers();
     shapes();
     patterns();
+    other_patterns();
+    packed();
     strides();
     overlaps();
     workspaces();

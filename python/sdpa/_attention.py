@@ -24,6 +24,8 @@ Scalars = Tuple[Optional[float], Optional[float], bool, Optional[Window], int, i
 Masks = Tuple[Optional[Array], Optional[Array], Optional[Array], Optional[Array]]
 NO_MASKS: Masks = (None, None, None, None)
 DEFAULT: Scalars = (None, None, False, None, 0, 0)
+# Cumulative lengths of sequences.
+Lengths = Union[Sequence[int], ArrayLike]
 Outputs = Union[Floats, Tuple[Floats, Floats]]
 NAMES = ("queries", "keys", "values", "bias", "keep", "sink", "slopes", "out", "log_sum_exp")
 
@@ -124,6 +126,103 @@ def attention(
     if status:
         refuse(status, NAMES, (q, k, v, *masks, to, logs))
     return to if logs is None else (to, logs)
+
+
+@overload
+def attention_packed(
+    queries: ArrayLike, keys: ArrayLike, values: ArrayLike, cu_seqlens_q: Lengths, cu_seqlens_k: Optional[Lengths] = ...,
+    *, scale: Optional[float] = ..., softcap: Optional[float] = ..., causal: bool = ..., window: Optional[Window] = ...,
+    query_offset: int = ..., keep_first: int = ...,
+    bias: Optional[ArrayLike] = ..., keep: Optional[ArrayLike] = ..., attn_mask: Optional[ArrayLike] = ...,
+    sink: Optional[Sink] = ..., slopes: Optional[ArrayLike] = ..., heads_axis: int = ...,
+    out: Optional[ArrayLike] = ..., log_sum_exp: Literal[False] = ..., backend: Optional[str] = ...,
+) -> Floats: ...  # fmt: skip
+@overload
+def attention_packed(
+    queries: ArrayLike, keys: ArrayLike, values: ArrayLike, cu_seqlens_q: Lengths, cu_seqlens_k: Optional[Lengths] = ...,
+    *, scale: Optional[float] = ..., softcap: Optional[float] = ..., causal: bool = ..., window: Optional[Window] = ...,
+    query_offset: int = ..., keep_first: int = ...,
+    bias: Optional[ArrayLike] = ..., keep: Optional[ArrayLike] = ..., attn_mask: Optional[ArrayLike] = ...,
+    sink: Optional[Sink] = ..., slopes: Optional[ArrayLike] = ..., heads_axis: int = ...,
+    out: Optional[ArrayLike] = ..., log_sum_exp: Literal[True], backend: Optional[str] = ...,
+) -> Tuple[Floats, Floats]: ...  # fmt: skip
+def attention_packed(
+    queries: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike,
+    cu_seqlens_q: Lengths,
+    cu_seqlens_k: Optional[Lengths] = None,
+    *,
+    scale: Optional[float] = None,
+    softcap: Optional[float] = None,
+    causal: bool = False,
+    window: Optional[Window] = None,
+    query_offset: int = 0,
+    keep_first: int = 0,
+    bias: Optional[ArrayLike] = None,
+    keep: Optional[ArrayLike] = None,
+    attn_mask: Optional[ArrayLike] = None,
+    sink: Optional[Sink] = None,
+    slopes: Optional[ArrayLike] = None,
+    heads_axis: int = 0,
+    out: Optional[ArrayLike] = None,
+    log_sum_exp: bool = False,
+    backend: Optional[str] = None,
+) -> Outputs:
+    """`attention` of sequences that lie one after another along the tokens (packed, of variable length): a query sees the
+    keys of its own sequence only, with the bits of a call for each.
+
+    `cu_seqlens_q`, `cu_seqlens_k`: the cumulative lengths, from 0 to the number of tokens, as FlashAttention and vLLM have
+    them; int32 arrays are not copied. Without the second the keys have the lengths of the queries.
+
+    Positions are counted in each sequence, from `query_offset` and from 0. Masks have rows and columns for the tokens of
+    all sequences, of which those of one sequence are read. The other arguments are those of `attention`."""
+    qkv = (array_of(queries, "queries"), array_of(keys, "keys"), array_of(values, "values"))
+    q, k, _ = qkv
+    of_q = lengths_of(cu_seqlens_q, "cu_seqlens_q")
+    of_k = of_q if cu_seqlens_k is None else lengths_of(cu_seqlens_k, "cu_seqlens_k")
+    if of_q.size != of_k.size:
+        raise ValueError(f"cu_seqlens_q and cu_seqlens_k: {of_q.size} and {of_k.size} numbers")
+    masks = masks_of(bias, keep, attn_mask, sink, slopes, tokens(k, heads_axis), tokens(q, heads_axis))
+
+    call = Call("sdpa_attention_packed_on", backend)
+    view = functools.partial(arrays.heads, heads_axis=heads_axis)
+    viewed, _, v = views(call, qkv, view)
+    call.pointer(of_q)
+    call.pointer(of_k)
+    call.arguments.append(of_q.size - 1)
+    put_options(call, (scale, softcap, causal, window, query_offset, keep_first), masks, viewed.heads, viewed.heads)
+    to = np.empty(out_shape(q, v.cols), F32) if out is None else target(out, "out")
+    call.view(view(to, "out"))
+    logs = np.empty(viewed.heads * viewed.rows, F32) if log_sum_exp else None
+    call.pointer(logs)
+    call.workspace(viewed.cols, v.cols)
+    all_arrays = (*qkv, of_q, of_k, *masks, to, logs)
+    fill(call, all_arrays)
+    status = call.function(*call.arguments)
+    if status:
+        names = (*NAMES[:3], "cu_seqlens_q", "cu_seqlens_k", *NAMES[3:])
+        refuse(status, names, all_arrays)
+    if logs is None:
+        return to
+    # The library writes sequence after sequence.
+    whole = np.empty((viewed.heads, viewed.rows), F32)
+    for first, end in zip(of_q[:-1].tolist(), of_q[1:].tolist()):
+        own = logs[viewed.heads * first : viewed.heads * end]
+        whole[:, first:end] = own.reshape(viewed.heads, end - first)
+    return to, whole.reshape(log_shape(q, heads_axis))
+
+
+def lengths_of(given: Lengths, name: str) -> Array:
+    """Cumulative lengths as contiguous int32."""
+    array = np.array(given) if isinstance(given, (list, tuple)) else array_of(given, name)  # type: ignore[arg-type]
+    arrays.axes(array, name, 1)
+    if array.size == 0 or array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: {array.size} numbers of {array.dtype} for cumulative lengths, which begin with 0")
+    lengths = np.ascontiguousarray(array, np.int32)
+    if not np.array_equal(lengths, array):
+        raise ValueError(f"{name}: a number beyond int32")
+    return lengths
 
 
 def attention_call(

@@ -178,6 +178,47 @@ class Cache:
         call.pool.append(call)
         return to
 
+    def pattern(
+        self,
+        queries: ArrayLike,
+        *,
+        scale: Optional[float] = None,
+        softcap: Optional[float] = None,
+        causal: bool = False,
+        window: Optional[Window] = None,
+        query_offset: int = 0,
+        bias: Optional[ArrayLike] = None,
+        keep: Optional[ArrayLike] = None,
+        attn_mask: Optional[ArrayLike] = None,
+        sink: Optional[Sink] = None,
+        slopes: Optional[ArrayLike] = None,
+        heads_axis: int = 0,
+        mean: bool = False,
+        out: Optional[ArrayLike] = None,
+        backend: Optional[str] = None,
+    ) -> Floats:
+        """`sdpa.pattern` over the keys in the cache, a row for each, the oldest first, with query positions and masks as in
+        `attend`."""
+        q = array_of(queries, "queries")
+        scalars: Scalars = (scale, softcap, causal, window, query_offset, 0)
+        with self._lock:
+            keys, state = len(self), self._state
+            masks = masks_of(bias, keep, attn_mask, sink, slopes, keys, tokens(q, heads_axis))
+            call = Call("sdpa_cache_pattern_mean_on" if mean else "sdpa_cache_pattern_heads_on", backend)
+            call.arguments.append(None)  # the cache
+            view = arrays.heads(q, "queries", heads_axis)
+            call.view(view)
+            put_options(call, scalars, masks, view.heads, view.heads)
+            shape = (keys, view.rows) if mean or q.ndim == 2 else (view.heads, keys, view.rows)
+            to = np.empty(shape, F32) if out is None else target(out, "out")
+            call.view(arrays.matrix(to, "out") if mean else arrays.heads(to, "out", 0))
+            widened = KEY_BLOCK * state.dim if state.key_format else 0
+            space = np.empty(widened + (keys * view.rows if mean else 0), F32)
+            call.pointer(space)
+            call.arguments.append(space.size)
+            self._run(call, (q, *masks, to, space), ("queries", "bias", "keep", "sink", "slopes", "out", "workspace"))
+        return to
+
     def states(
         self,
         queries: ArrayLike,

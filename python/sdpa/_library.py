@@ -118,11 +118,27 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         STATUS,
         [BACKEND, Heads, Heads, Heads, OPTIONS, c_void_p, Heads, c_void_p, c_void_p, c_size_t],
     ),
+    "sdpa_attention_packed_on": (
+        STATUS,
+        [
+            BACKEND, Heads, Heads, Heads, c_void_p, c_void_p, c_size_t, OPTIONS, c_void_p, Heads, c_void_p, c_void_p,
+            c_size_t,
+        ],
+    ),
     "sdpa_elements_workspace": (c_size_t, [c_size_t, c_size_t]),
     "sdpa_attention_elements_on": (
         STATUS,
         [BACKEND, Heads, Elements, Elements, OPTIONS, c_void_p, Heads, c_void_p, c_void_p, c_size_t],
     ),
+    "sdpa_attention_packed_elements_on": (
+        STATUS,
+        [
+            BACKEND, Heads, Elements, Elements, c_void_p, c_void_p, c_size_t, OPTIONS, c_void_p, Heads, c_void_p, c_void_p,
+            c_size_t,
+        ],
+    ),
+    "sdpa_pattern_elements_on": (STATUS, [BACKEND, Heads, Elements, OPTIONS, c_void_p, Heads, c_void_p, c_size_t]),
+    "sdpa_pattern_mean_elements_on": (STATUS, [BACKEND, Heads, Elements, OPTIONS, c_void_p, Matrix, c_void_p, c_size_t]),
     "sdpa_attention_states_elements_on": (
         STATUS,
         [BACKEND, Heads, Elements, Elements, OPTIONS, c_uint64, c_void_p, c_size_t, c_void_p, c_size_t],
@@ -153,6 +169,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         STATUS,
         [BACKEND, CACHE, Heads, OPTIONS, c_void_p, Heads, c_void_p, c_void_p, c_size_t],
     ),
+    "sdpa_cache_pattern_heads_on": (STATUS, [BACKEND, CACHE, Heads, OPTIONS, c_void_p, Heads, c_void_p, c_size_t]),
+    "sdpa_cache_pattern_mean_on": (STATUS, [BACKEND, CACHE, Heads, OPTIONS, c_void_p, Matrix, c_void_p, c_size_t]),
     "sdpa_cache_attend_elements_on": (
         STATUS,
         [BACKEND, CACHE, Heads, OPTIONS, c_void_p, Heads, c_void_p, c_void_p, c_size_t],

@@ -161,6 +161,56 @@ def test_patterns_of_heads_and_their_mean(heads_axis: int, floats: Any, rng: np.
     equal(sdpa.pattern(q[:1], k[0], mean=True), sdpa.pattern(q[0], k[0]))
 
 
+@pytest.mark.parametrize("heads_axis", [0, 1])
+def test_packed_sequences(heads_axis: int, floats: Any, rng: np.random.Generator, backend: str) -> None:
+    q, k, v, bias, sinks = floats(4, 12, 16), floats(2, 15, 16), floats(2, 15, 5), floats(4, 15, 12), floats(4)
+    keep = rng.random((15, 12)) < 0.7
+    of_q, of_k = np.array([0, 5, 5, 12], np.int32), np.array([0, 7, 9, 15], np.int32)
+    layout = (lambda a: a) if heads_axis == 0 else (lambda a: np.ascontiguousarray(a.swapaxes(0, 1)))
+    same: dict[str, Any] = {"heads_axis": heads_axis, "backend": backend}
+    equal = np.testing.assert_array_equal
+    for options in {}, {"causal": True, "query_offset": 2, "sink": sinks}, {"bias": bias, "window": (3, 2)}, {"keep": keep}:
+        got, logs = sdpa.attention_packed(
+            layout(q), layout(k), layout(v), of_q, of_k, log_sum_exp=True, **same, **options
+        )
+        assert got.flags.c_contiguous and logs.shape == (4, 12)
+        got = layout(got) if heads_axis else got
+        for (a, b), (c, d) in zip(zip(of_q, of_q[1:]), zip(of_k, of_k[1:])):
+            own = {name: of[..., c:d, a:b] if name in ("bias", "keep") else of for name, of in options.items()}
+            want, want_logs = sdpa.attention(
+                q[:, a:b], k[:, c:d], v[:, c:d], log_sum_exp=True, backend=backend, **own
+            )
+            equal(got[:, a:b], want)
+            equal(logs[:, a:b], want_logs)
+    assert not np.array_equal(got, sdpa.attention(q, k, v, keep=keep, backend=backend))
+    # Lengths of other types, those of the queries for the keys, one head, a given output.
+    want = sdpa.attention_packed(q, q, q, of_q)
+    equal(sdpa.attention_packed(q, q, q, of_q, of_q), want)
+    for lengths in of_q.tolist(), tuple(of_q.tolist()), of_q.astype(np.int64), np.repeat(of_q, 2)[::2]:
+        equal(sdpa.attention_packed(q, q, q, lengths), want)
+    out = np.empty((12, 16), np.float32)
+    one, logs = sdpa.attention_packed(q[0], q[0], q[0], of_q, out=out, log_sum_exp=True)
+    assert one is out and logs.shape == (12,)
+    equal(one, want[0])
+
+
+def test_packed_lengths_that_do_not_fit(floats: Any) -> None:
+    x, out = floats(6, 4), np.zeros((6, 4), np.float32)
+    for lengths in [0, 5], [1, 6], [0, 7, 6], [0, -1, 6], [0, 2, 7], [0]:
+        with pytest.raises(sdpa.Error, match="wrong shape: cu_seqlens"):
+            sdpa.attention_packed(x, x, x, lengths, out=out)
+    with pytest.raises(ValueError, match="2 and 3 numbers"):
+        sdpa.attention_packed(x, x, x, [0, 6], [0, 1, 6], out=out)
+    with pytest.raises(ValueError, match="beyond int32"):
+        sdpa.attention_packed(x, x, x, [0, 6 + (1 << 32)], out=out)
+    for wrong in [], [0.0, 6.0]:
+        with pytest.raises(TypeError, match="cumulative lengths"):
+            sdpa.attention_packed(x, x, x, wrong, out=out)
+    with pytest.raises(ValueError, match="axes"):
+        sdpa.attention_packed(x, x, x, [[0, 6]], out=out)
+    assert not out.any()
+
+
 def test_one_kv_head_of_two_axes(floats: Any) -> None:
     q, k, v = floats(4, 7, 16), floats(9, 16), floats(9, 5)
     np.testing.assert_array_equal(sdpa.attention(q, k, v)[2], sdpa.attention(q[2], k, v))
@@ -273,6 +323,34 @@ def test_cache(floats: Any, backend: str) -> None:
     later = sdpa.Cache(1, 16, position=1 << 40)
     later.append(k[0], k[0])
     assert later.appended == (1 << 40) + 1
+
+
+@pytest.mark.parametrize("format", ["f32", "bf16", ("i8", "f32")])
+def test_patterns_of_a_cache(format: Any, floats: Any, backend: str) -> None:
+    q, k, v, bias, sinks = floats(4, 3, 16), floats(300, 16), floats(300, 5), floats(90, 3), floats(4)
+    cache = sdpa.Cache(200, 16, 5, format=format)
+    for at in range(0, 300, 50):
+        cache.append(k[at : at + 50], v[at : at + 50])
+        cache.slide(90)
+    equal = np.testing.assert_array_equal
+    for options in {}, {"causal": True, "window": (40, 0), "sink": sinks}, {"bias": bias, "softcap": 3.0}:
+        got = cache.pattern(q, backend=backend, **options)
+        mean = cache.pattern(q, mean=True, backend=backend, **options)
+        assert got.shape == (4, 90, 3) and mean.shape == (90, 3)
+        # The keys are rounded.
+        want = sdpa.pattern(q, k[210:], query_offset=87, backend=backend, **options)
+        if format == "f32":
+            equal(got, want)
+            equal(mean, sdpa.pattern(q, k[210:], query_offset=87, mean=True, backend=backend, **options))
+        np.testing.assert_allclose(got, want, atol=0.05)
+        np.testing.assert_allclose(mean, got.mean(0), atol=1e-6)
+    turned = np.ascontiguousarray(q.swapaxes(0, 1))
+    out = np.empty((4, 90, 3), np.float32)
+    assert cache.pattern(turned, heads_axis=1, out=out) is out
+    equal(out, cache.pattern(q))
+    equal(cache.pattern(q[0]), out[0])
+    with pytest.raises(sdpa.Error, match="wrong shape: queries"):
+        cache.pattern(floats(3, 15))
 
 
 def test_nothing_to_see(floats: Any, backend: str) -> None:

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::{Attention, LOGARITHM};
 use crate::{
-    elements::{ElementsRef, KeysAndValues},
+    elements::{AnyElementsRef, ElementsRef, Side},
     error::Error,
     kernel::blocks::{Blocks, Data},
     matrix::{HeadsMut, HeadsRef},
@@ -51,23 +51,10 @@ impl Attention<'_> {
         log_sum_exp: Option<&mut [f32]>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let (queries, keys, values) = (queries.into(), keys.into(), values.into());
-        let blocks = Blocks::<&KeysAndValues<'_, ElementsRef<'_, f32>, ElementsRef<'_, f32>>> {
-            data: Data::Floats([&keys, &values]),
-            ring: None,
-        };
-        let out = &mut out.into();
-        let agree =
-            self.agree(&queries, keys.rows(), lengths, (out, blocks.value_dim()), &log_sum_exp);
-        self.check_call(&queries, &blocks, agree, workspace)?;
-        self.for_each_sequence(
-            lengths,
-            (&queries, out, log_sum_exp),
-            |call, rows, queries, out, logs| {
-                let (keys, values) = (keys.rows_of(rows.clone())?, values.rows_of(rows)?);
-                call.run_views(queries, &keys, &values, out, logs, workspace)
-            },
-        )
+        let elements = (ElementsRef::from(keys.into()), ElementsRef::from(values.into()));
+        let lengths = lengths.iter().copied();
+        let (queries, mut out) = (queries.into(), out.into());
+        self.run_sequences(&queries, elements, lengths, &mut out, log_sum_exp, workspace)
     }
 
     /// [`run_packed`](Self::run_packed) with keys and values of any [`Element`]: see
@@ -87,17 +74,74 @@ impl Attention<'_> {
         log_sum_exp: Option<&mut [f32]>,
         workspace: &mut [f32],
     ) -> Result<(), Error> {
-        let (queries, out) = (queries.into(), &mut out.into());
+        let lengths = lengths.iter().copied();
+        let (queries, mut out) = (queries.into(), out.into());
+        self.run_sequences(&queries, (keys, values), lengths, &mut out, log_sum_exp, workspace)
+    }
+
+    /// [`run_packed`](Self::run_packed) with cumulative lengths (of queries, of keys) and views by reference, for the C
+    /// library. Not part of the API.
+    #[doc(hidden)]
+    #[expect(clippy::too_many_arguments)]
+    pub fn run_cu_seqlens_views(
+        &self,
+        queries: &HeadsRef<'_>,
+        [&keys, &values]: [&HeadsRef<'_>; 2],
+        cu_seqlens_q: &[i32],
+        cu_seqlens_k: &[i32],
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let elements = (ElementsRef::from(keys), ElementsRef::from(values));
+        let lengths = lengths([cu_seqlens_q, cu_seqlens_k])?;
+        self.run_sequences(queries, elements, lengths, out, log_sum_exp, workspace)
+    }
+
+    /// [`run_cu_seqlens_views`](Self::run_cu_seqlens_views) with elements that are known at run time.
+    #[doc(hidden)]
+    #[expect(clippy::too_many_arguments)]
+    pub fn run_cu_seqlens_any(
+        &self,
+        queries: &HeadsRef<'_>,
+        [&keys, &values]: [&AnyElementsRef<'_>; 2],
+        cu_seqlens_q: &[i32],
+        cu_seqlens_k: &[i32],
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        let lengths = lengths([cu_seqlens_q, cu_seqlens_k])?;
+        self.run_sequences(queries, (keys, values), lengths, out, log_sum_exp, workspace)
+    }
+
+    /// Checks all arguments, then runs each sequence.
+    fn run_sequences<K: Side, V: Side>(
+        &self,
+        queries: &HeadsRef<'_>,
+        (keys, values): (K, V),
+        lengths: impl Iterator<Item = [usize; 2]> + Clone,
+        out: &mut HeadsMut<'_>,
+        log_sum_exp: Option<&mut [f32]>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
         let elements = self.elements(keys, values, None);
-        let blocks = Blocks { data: Data::Elements(&elements), ring: None };
+        let floats = elements.as_floats();
+        let data = match &floats {
+            Some([keys, values]) => Data::Floats([keys, values]),
+            None => Data::Elements(&elements),
+        };
+        let blocks = Blocks { data, ring: None };
         let [_, end] = blocks.held();
-        let agree = self.agree(&queries, end, lengths, (out, blocks.value_dim()), &log_sum_exp);
-        self.check_call(&queries, &blocks, agree, workspace)?;
+        let outputs = (&*out, blocks.value_dim());
+        let agree = self.agree(queries, end, lengths.clone(), outputs, &log_sum_exp);
+        self.check_call(queries, &blocks, agree, workspace)?;
         self.for_each_sequence(
             lengths,
-            (&queries, out, log_sum_exp),
+            (queries, out, log_sum_exp),
             |call, rows, queries, out, logs| {
-                let elements = call.elements(keys.rows(rows.clone())?, values.rows(rows)?, None);
+                let (keys, values) = (&elements.keys, &elements.values);
+                let elements = call.elements(keys.part(rows.clone())?, values.part(rows)?, None);
                 let logs = logs.map(|out| (out, LOGARITHM));
                 call.run_elements_call(queries, &elements, out, logs, workspace)
             },
@@ -109,12 +153,12 @@ impl Attention<'_> {
         &self,
         queries: &HeadsRef<'_>,
         keys: usize,
-        lengths: &[[usize; 2]],
+        mut lengths: impl Iterator<Item = [usize; 2]>,
         (out, value_dim): (&HeadsMut<'_>, usize),
         log_sum_exp: &Option<&mut [f32]>,
     ) -> bool {
         let (heads, tokens) = (queries.heads(), queries.rows());
-        let sums = lengths.iter().try_fold([0_usize; 2], |[queries, keys], length| {
+        let sums = lengths.try_fold([0_usize; 2], |[queries, keys], length| {
             Some([queries.checked_add(length[0])?, keys.checked_add(length[1])?])
         });
         sums == Some([tokens, keys])
@@ -126,7 +170,7 @@ impl Attention<'_> {
     #[inline(always)]
     fn for_each_sequence(
         &self,
-        lengths: &[[usize; 2]],
+        lengths: impl Iterator<Item = [usize; 2]>,
         (queries, out, mut log_sum_exp): (&HeadsRef<'_>, &mut HeadsMut<'_>, Option<&mut [f32]>),
         mut run: impl FnMut(
             &Attention<'_>,
@@ -137,7 +181,7 @@ impl Attention<'_> {
         ) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let [mut query, mut key] = [0; 2];
-        for &[tokens, keys] in lengths {
+        for [tokens, keys] in lengths {
             let (columns, rows) = (query..query + tokens, key..key + keys);
             let mut call = *self;
             if let Some(bias) = &mut call.bias {
@@ -158,4 +202,15 @@ impl Attention<'_> {
         }
         Ok(())
     }
+}
+
+/// The lengths of sequences, of which the first begins at 0 and each where the one before ends: of queries and of keys.
+fn lengths(cu_seqlens: [&[i32]; 2]) -> Result<impl Iterator<Item = [usize; 2]> + Clone, Error> {
+    let ends = cu_seqlens.map(|of| of.iter().zip(of.iter().skip(1)));
+    let rise = ends.iter().all(|ends| ends.clone().all(|(from, to)| from <= to));
+    if !rise || cu_seqlens.iter().any(|of| of.first() != Some(&0)) {
+        return Err(Error::Shape);
+    }
+    let [queries, keys] = ends.map(|ends| ends.map(|(from, to)| to.abs_diff(*from) as usize));
+    Ok(queries.zip(keys).map(|(queries, keys)| [queries, keys]))
 }

@@ -5,10 +5,10 @@ use super::{
     storage::{Sizes, Slices, Storage, append, of_keys, of_values},
 };
 use crate::{
-    attention::{Attention, LOGARITHM},
+    attention::{Attention, LOGARITHM, grid::BlockKeys},
     elements::{AnyElementsRef, KeysAndValues},
     error::Error,
-    matrix::{HeadsMut, HeadsRef, MatrixRef},
+    matrix::{HeadsMut, HeadsRef, MatrixMut, MatrixRef},
     number::{Bf16, F16, I8},
 };
 
@@ -153,6 +153,42 @@ impl<'a> AnyCacheRef<'a> {
         let first_key = self.positions.first_block() * BLOCK;
         self.with_elements(attention, queries, |elements| {
             attention.run_elements_spans_call(queries, elements, first_key, states, workspace)
+        })
+    }
+
+    /// See [`Attention::pattern_any`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KvCache::pattern`](crate::KvCache::pattern).
+    pub fn pattern_views(
+        &self,
+        attention: &Attention<'_>,
+        queries: &HeadsRef<'_>,
+        out: &mut HeadsMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.with_elements(attention, queries, |&KeysAndValues { keys, ring, .. }| {
+            let [dim, ..] = self.sizes;
+            attention.pattern_of(queries, &BlockKeys { keys, dim, ring }, out, workspace)
+        })
+    }
+
+    /// See [`Attention::mean_pattern_any`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`KvCache::mean_pattern`](crate::KvCache::mean_pattern).
+    pub fn mean_pattern_views(
+        &self,
+        attention: &Attention<'_>,
+        queries: &HeadsRef<'_>,
+        out: MatrixMut<'_>,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.with_elements(attention, queries, |&KeysAndValues { keys, ring, .. }| {
+            let [dim, ..] = self.sizes;
+            attention.mean_pattern_of(queries, &BlockKeys { keys, dim, ring }, out, workspace)
         })
     }
 

@@ -1,5 +1,7 @@
 //! Keys or values whose elements are known at run time, for the C library. Not part of the API.
 
+use core::ops::Range;
+
 use super::{ElementsRef, Side};
 use crate::{
     dispatch::Backend,
@@ -62,6 +64,15 @@ impl Side for AnyElementsRef<'_> {
         self.sizes()
     }
 
+    fn part(&self, rows: Range<usize>) -> Result<Self, Error> {
+        Ok(match self {
+            Self::F32(side) => Self::F32(side.part(rows)?),
+            Self::F16(side) => Self::F16(side.part(rows)?),
+            Self::Bf16(side) => Self::Bf16(side.part(rows)?),
+            Self::I8(side) => Self::I8(side.part(rows)?),
+        })
+    }
+
     /// None on microcontrollers: one kernel has all elements there.
     fn as_floats(&self) -> Option<HeadsRef<'_>> {
         match self {
@@ -96,11 +107,25 @@ impl Side for AnyElementsRef<'_> {
         of_each!(self, side => side.values(on, block, to))
     }
 
+    fn are_floats(&self) -> bool {
+        of_each!(self, side => side.are_floats())
+    }
+
     fn are_finite(&self, ring: Option<&Ring>, block: Block) -> bool {
         of_each!(self, side => side.are_finite(ring, block))
     }
 
     fn scale(&self, on: (Backend, Option<&Ring>), block: Block, to: MatrixMut<'_>) {
         of_each!(self, side => side.scale(on, block, to));
+    }
+
+    fn scale_from(
+        &self,
+        on: (Backend, Option<&Ring>),
+        block: Block,
+        first: usize,
+        to: MatrixMut<'_>,
+    ) {
+        of_each!(self, side => side.scale_from(on, block, first, to));
     }
 }

@@ -83,6 +83,12 @@ impl Ring {
         0
     }
 
+    /// The keys before the end that are not held.
+    #[inline(always)]
+    pub(crate) fn dropped(&self) -> Range<usize> {
+        self.kept().min(self.keys[0])..self.keys[0]
+    }
+
     /// The number of blocks that hold those, in the first slots.
     #[inline(always)]
     fn pinned(&self) -> usize {
@@ -197,7 +203,7 @@ impl<'a, E: Elements> Blocks<'a, E> {
     /// The keys before the end that are not held.
     #[inline(always)]
     pub(crate) fn dropped(&self) -> Range<usize> {
-        self.ring.map_or(0..0, |ring| ring.kept().min(ring.keys[0])..ring.keys[0])
+        self.ring.map_or(0..0, Ring::dropped)
     }
 
     /// The number of keys held.

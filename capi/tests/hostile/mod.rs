@@ -439,6 +439,37 @@ impl Arena<'_> {
         }
     }
 
+    /// Cumulative lengths of `sequences` sequences of about `rows` rows: valid ones, or now and then with one number that is
+    /// any.
+    fn cu_seqlens(&mut self, sequences: usize, rows: usize) -> *mut i32 {
+        let at = 16 * self.input.byte() + self.input.below(16);
+        if self.input.below(16) == 15 {
+            self.wrong = Some("no lengths");
+            return ptr::null_mut();
+        }
+        let mut from = 0;
+        for i in 0..=sequences.min(9) {
+            self.note(at + i, false);
+            self.floats[at + i] = f32::from_bits(from as u32);
+            from = if i + 1 < sequences { from + self.input.below(rows - from + 1) } else { rows };
+        }
+        if self.input.below(16) == 15 {
+            let any = [-1, rows as i32 + 1, i32::MAX, i32::MIN][self.input.below(4)];
+            self.floats[at + self.input.below(sequences.min(9) + 1)] = f32::from_bits(any as u32);
+        }
+        self.at(at).cast()
+    }
+
+    /// Notes whether these are no cumulative lengths of that many rows.
+    fn check_cu_seqlens(&mut self, first: *const i32, sequences: usize, rows: usize) {
+        let start = (first.addr() - self.floats.as_ptr().addr()) / size_of::<f32>();
+        let of = &self.floats[start..][..sequences + 1];
+        let of: Vec<_> = of.iter().map(|float| float.to_bits() as i32).collect();
+        if of[0] != 0 || !of.is_sorted() || of.last().is_none_or(|&last| last as usize != rows) {
+            self.wrong = Some("lengths that do not fit");
+        }
+    }
+
     fn options(&mut self, heads: usize, keys: usize, queries: usize) -> sdpa_options {
         let flags = match self.input.byte() {
             byte @ 0..=250 => byte as u32 % 4,
@@ -512,6 +543,31 @@ impl Arena<'_> {
     }
 }
 
+/// Heads as an array of floats.
+fn array_of(heads: sdpa_heads) -> sdpa_array {
+    let sdpa_heads { data, heads, rows, cols, head_stride, row_stride, col_stride } = heads;
+    let [scale_head_stride, scale_row_stride] = [0; 2];
+    let (data, format, scales) = (data.cast(), SDPA_F32, ptr::null());
+    sdpa_array {
+        data,
+        format,
+        heads,
+        rows,
+        cols,
+        head_stride,
+        row_stride,
+        col_stride,
+        scales,
+        scale_head_stride,
+        scale_row_stride,
+    }
+}
+
+fn heads_of(array: sdpa_array) -> sdpa_heads {
+    let sdpa_array { data, heads, rows, cols, head_stride, row_stride, col_stride, .. } = array;
+    sdpa_heads { data: data.cast(), heads, rows, cols, head_stride, row_stride, col_stride }
+}
+
 fn matrix_of(heads: sdpa_heads) -> sdpa_matrix {
     let sdpa_heads { data, rows, cols, row_stride, col_stride, .. } = heads;
     sdpa_matrix { data, rows, cols, row_stride, col_stride }
@@ -547,6 +603,8 @@ pub(crate) fn check(bytes: &[u8]) {
         }
     }
     let kind = match arena.input.byte() {
+        0xfe.. => 23,
+        0xfc.. => 22,
         0xf8.. => 21,
         byte @ 0xe0.. => 16 + byte % 5,
         byte => byte % 16,
@@ -791,6 +849,40 @@ pub(crate) fn check(bytes: &[u8]) {
             // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
             run(a, || unsafe { sdpa_narrow(floats, format, to.cast(), scales) })
         }
+        23 => {
+            let (key_heads, group) = (1 + a.input.below(2), 1 + a.input.below(3));
+            let heads = key_heads * group;
+            let queries = a.heads(3, [heads, cols, depth]);
+            let keys = a.elements(3, [key_heads, rows, depth], false);
+            let options = a.options(queries.heads, keys.rows, queries.rows);
+            let is_given = a.input.below(3) == 2;
+            let sinks = if is_given { a.array(queries.heads, false) } else { ptr::null_mut() };
+            let is_mean = a.input.below(2) == 1;
+            let cells = if is_mean { keys.rows.saturating_mul(queries.rows) } else { 0 };
+            let out = a.output_heads(3, [if is_mean { 1 } else { heads }, rows, cols]);
+            let widened = keys.cols.saturating_mul(SDPA_KEY_BLOCK);
+            let (space, len) = a.workspace_of(cells.saturating_add(widened));
+            let options = a.write_options(&options);
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+            run(a, || unsafe {
+                if is_mean {
+                    let out = matrix_mut_of(out);
+                    call!(
+                        on,
+                        sdpa_pattern_mean_elements,
+                        sdpa_pattern_mean_elements_on(
+                            queries, keys, options, sinks, out, space, len,
+                        )
+                    )
+                } else {
+                    call!(
+                        on,
+                        sdpa_pattern_elements,
+                        sdpa_pattern_elements_on(queries, keys, options, sinks, out, space, len)
+                    )
+                }
+            })
+        }
         18 | 19 => {
             let (key_heads, group) = (1 + a.input.below(2), 1 + a.input.below(3));
             let heads = key_heads * group;
@@ -864,6 +956,57 @@ pub(crate) fn check(bytes: &[u8]) {
                 call!(on, sdpa_rotate, sdpa_rotate_on(x, table, position, layout, out))
             })
         }
+        22 => {
+            let elements = a.input.below(2) == 1;
+            let (key_heads, group) = (1 + a.input.below(2), 1 + a.input.below(3));
+            let heads = key_heads * group;
+            let sequences = a.input.any(4);
+            // The lengths first: those that are written over others are then no lengths.
+            let [of_q, of_k] = [cols, rows].map(|rows| a.cu_seqlens(sequences, rows));
+            let queries = a.heads(3, [heads, cols, depth]);
+            let [keys, values] = [depth, width].map(|cols| match elements {
+                true => a.elements(3, [key_heads, rows, cols], false),
+                false => array_of(a.heads(3, [key_heads, rows, cols])),
+            });
+            let options = a.options(queries.heads, keys.rows, queries.rows);
+            let is_given = a.input.below(3) == 2;
+            let sinks = if is_given { a.array(queries.heads, false) } else { ptr::null_mut() };
+            let out = a.output_heads(3, [heads, cols, width]);
+            let lse = a.array(queries.heads.saturating_mul(queries.rows), true);
+            let need = if elements { sdpa_elements_workspace } else { sdpa_attention_workspace };
+            let (space, len) = a.workspace_of(need(keys.cols, values.cols));
+            let options = a.write_options(&options);
+            if sequences > 9 {
+                a.wrong = Some("lengths beyond the address space");
+            } else if a.wrong.is_none() {
+                a.check_cu_seqlens(of_q, sequences, queries.rows);
+                a.check_cu_seqlens(of_k, sequences, keys.rows);
+            }
+            // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+            run(a, || unsafe {
+                if elements {
+                    let (k, v) = (keys, values);
+                    call!(
+                        on,
+                        sdpa_attention_packed_elements,
+                        sdpa_attention_packed_elements_on(
+                            queries, k, v, of_q, of_k, sequences, options, sinks, out, lse, space,
+                            len,
+                        )
+                    )
+                } else {
+                    let [k, v] = [keys, values].map(heads_of);
+                    call!(
+                        on,
+                        sdpa_attention_packed,
+                        sdpa_attention_packed_on(
+                            queries, k, v, of_q, of_k, sequences, options, sinks, out, lse, space,
+                            len,
+                        )
+                    )
+                }
+            })
+        }
         _ => {
             let elements = kind == 20;
             let position = match a.input.below(4) {
@@ -887,7 +1030,7 @@ fn run(arena: &Arena<'_>, call: impl FnOnce() -> sdpa_status) -> (sdpa_status, V
 /// Fails if the call changed memory that it must not change, or accepted invalid arguments.
 fn check_result(arena: &mut Arena<'_>, status: sdpa_status, before: &[f32], in_place: bool) {
     let is_known = (SDPA_OK..=SDPA_ERROR_FORMAT).contains(&status)
-        || (status % 100 == SDPA_ERROR_SHAPE && status <= SDPA_ERROR_SHAPE_TABLE);
+        || (status % 100 == SDPA_ERROR_SHAPE && status <= SDPA_ERROR_SHAPE_CU_SEQLENS);
     assert!(is_known, "status {status}");
     if std::env::var_os("SDPA_BREAK_BITS").is_some_and(|set| set == "1") {
         arena.floats[FLOATS - 1] = 0.0;
@@ -981,7 +1124,7 @@ fn cache(
         let floats = floats_of(&cache);
         let held = len..len + floats.min(len);
         let was = cache;
-        let what = a.input.below(6);
+        let what = a.input.below(7);
         let (status, before) = match what {
             0 | 1 => {
                 let n = rows + 8 * a.input.below(8);
@@ -1017,6 +1160,46 @@ fn cache(
                 let position = position.unwrap_or(0).wrapping_add(a.input.any(100) as u64);
                 // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
                 run(a, || unsafe { sdpa_cache_truncate_to(&mut cache, position) })
+            }
+            6 => {
+                a.roles[held.clone()].fill(INPUT);
+                let (axes, [_, heads]) = a.head_counts();
+                let queries = a.heads(axes, [heads, rows, depth]);
+                let keys = keys_of(&cache);
+                let options = a.options(queries.heads, keys, queries.rows);
+                let sinks = a.array(queries.heads, false);
+                let is_mean = a.input.below(2) == 1;
+                let cells = if is_mean { keys.saturating_mul(queries.rows) } else { 0 };
+                let out =
+                    a.output_heads(axes, [if is_mean { 1 } else { heads }, keys.min(99), rows]);
+                let widened = match cache.key_format {
+                    SDPA_F32 => 0,
+                    _ => cache.dim.saturating_mul(SDPA_KEY_BLOCK),
+                };
+                let (space, len) = a.workspace_of(cells.saturating_add(widened));
+                let options = a.write_options(&options);
+                a.wrong = a.wrong.or(backend_error);
+                // SAFETY: pointers are into the arena, NULL, or refused as beyond the address space.
+                run(a, || unsafe {
+                    if is_mean {
+                        let out = matrix_mut_of(out);
+                        call!(
+                            a.on,
+                            sdpa_cache_pattern_mean,
+                            sdpa_cache_pattern_mean_on(
+                                &cache, queries, options, sinks, out, space, len,
+                            )
+                        )
+                    } else {
+                        call!(
+                            a.on,
+                            sdpa_cache_pattern_heads,
+                            sdpa_cache_pattern_heads_on(
+                                &cache, queries, options, sinks, out, space, len,
+                            )
+                        )
+                    }
+                })
             }
             _ if position.is_some() && a.input.below(2) == 1 => {
                 a.roles[held.clone()].fill(INPUT);
@@ -1097,7 +1280,7 @@ fn cache(
                 [cache.dim, cache.value_dim, cache.blocks].map(|size| size as u64);
             [dim, value_dim, blocks, cache.appended, cache.dropped, cache.kept as u64]
         };
-        if status != SDPA_OK || what == 5 {
+        if status != SDPA_OK || what >= 5 {
             assert_eq!(words(&cache), words(&was), "the cache has changed");
         } else {
             assert!(keys_of(&cache) <= 64 * cache.blocks && words(&cache)[..3] == words(&was)[..3]);

@@ -451,6 +451,20 @@ impl Case {
                 log_sum_exp: log_sum_exp.checked("from a cache"),
             };
             got.assert_is("from a cache", &want);
+            let count = keys - dropped.len();
+            let [mut pattern, mut over_all] =
+                [count, keys].map(|keys| Guarded::new(group * keys * tokens));
+            let to = HeadsMut::stacked(pattern.inner(), group, count, tokens).expect("dense");
+            let attention = held.attention(backend);
+            cache.pattern(&attention, alone.queries.view(), to, &mut []).expect("sizes agree");
+            let to = HeadsMut::stacked(over_all.inner(), group, keys, tokens).expect("dense");
+            let masked = alone.options.attention(backend);
+            masked.pattern(alone.queries.view(), alone.keys.view(), to).expect("sizes agree");
+            let (pattern, over_all) = (pattern.checked("pattern"), over_all.checked("pattern"));
+            let rows = (0..group * keys).filter(|row| !dropped.contains(&(row % keys)));
+            let of_held: Vec<f32> =
+                rows.flat_map(|row| &over_all[row * tokens..][..tokens]).copied().collect();
+            assert_same_bits("pattern of a cache", &pattern, &of_held);
             // States have no room for later positions.
             if cache.appended() < 1 << 58 {
                 let attention = held.attention(backend);

@@ -164,6 +164,10 @@ where
         let attention = Attention::new().softcap(black_box(3.0));
         let out = MatrixMut::from_row(&mut out);
         report(cache.view().attend(&attention, view(), out, &mut workspace));
+        let out = MatrixMut::from_row(&mut out);
+        report(cache.view().pattern(&attention, view(), out, &mut workspace));
+        let out = MatrixMut::from_row(&mut out);
+        report(cache.view().mean_pattern(&attention, view(), out, &mut workspace));
         report(cache.view().run_spans(
             &attention,
             view(),
