@@ -24,11 +24,13 @@
 //! 2. Between panels a tile is stored in `out`. This loses nothing, because its elements are floats; so
 //!    `PANEL`, `R` and `C` do not change any bit, except where sums are [`blocked`](Product::blocked): there a
 //!    panel is at most a block.
-//! 3. If `out` is transposed (row stride 1), the operands are exchanged, so that lanes are contiguous in
+//! 3. If `out` is transposed (row stride 1) or one column, the operands are exchanged, so that lanes are contiguous in
 //!    `out`. A scale then applies to `left`: its scaled rows are written to a buffer before they are
 //!    broadcast.
 //! 4. The rows of a tile past the last row of the matrix are computed as copies of the last row and not
 //!    stored.
+//! 5. One row of `out` with contiguous columns of `right` (the scores of one query, the weights of PyTorch) needs neither
+//!    panel nor tile: `right` is read four `k` of `L` columns at a time and transposed in registers.
 
 use core::ops::Range;
 
