@@ -162,12 +162,12 @@ where
         cache.slide(sizes[2]);
         report(cache.truncate(sizes[0]));
         let attention = Attention::new().softcap(black_box(3.0));
-        let out = MatrixMut::from_row(&mut out);
-        report(cache.view().attend(&attention, view(), out, &mut workspace));
-        let out = MatrixMut::from_row(&mut out);
-        report(cache.view().pattern(&attention, view(), out, &mut workspace));
-        let out = MatrixMut::from_row(&mut out);
-        report(cache.view().mean_pattern(&attention, view(), out, &mut workspace));
+        let to = MatrixMut::from_row(&mut out);
+        report(cache.view().attend(&attention, view(), to, &mut workspace));
+        let to = MatrixMut::from_row(&mut out);
+        report(cache.view().pattern(&attention, view(), to, &mut workspace));
+        let to = MatrixMut::from_row(&mut out);
+        report(cache.view().mean_pattern(&attention, view(), to, &mut workspace));
         report(cache.view().run_spans(
             &attention,
             view(),
