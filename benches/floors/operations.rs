@@ -36,6 +36,11 @@ pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
             ratio: Box::new(move || scores_of_peak(backend)),
         },
         Floor {
+            what: "scores of one query 1024 x 64: times a dot for each key".into(),
+            limit: Limit::AtMost(1.5),
+            ratio: Box::new(move || one_query_of_dots(backend)),
+        },
+        Floor {
             what: "column softmax 64 x 64: times row softmax".into(),
             limit: Limit::AtMost(1.0),
             ratio: Box::new(move || columns_of_rows(backend)),
@@ -125,4 +130,21 @@ fn scores_of_peak(backend: Backend) -> f64 {
         backend.scores(keys, queries, None, view_mut(&mut out, 128, 128)).expect("shape");
     });
     (2.0 * 128.0 * 128.0 * 64.0 / scores) / (PEAK_FLOP / peak)
+}
+
+fn one_query_of_dots(backend: Backend) -> f64 {
+    let (keys, query) = (Aligned::new(1024 * 64, 1.0), Aligned::new(64, 1.0));
+    let mut out = Aligned::new(1024, 0.0);
+    let [dots, scores] = yardstick_and_call(
+        &mut || {
+            for key in keys.floats().as_chunks::<64>().0 {
+                _ = black_box(backend.dot(black_box(key), query.floats()));
+            }
+        },
+        &mut || {
+            let (keys, query) = (view(&keys, 1024, 64), view(&query, 1, 64));
+            backend.scores(keys, query, None, view_mut(&mut out, 1024, 1)).expect("shape");
+        },
+    );
+    scores / dots
 }

@@ -30,11 +30,11 @@ class HasDLPack(Protocol):
 ArrayLike = Union[Array, HasArrayInterface, HasDLPack]
 
 
-# All memory, as words: what an extension module in C reads of an object, in a tenth of the time of `ndarray.ctypes.data`.
+# All memory, as words: a foreign call for each address would take three times as long.
 WORD = ctypes.sizeof(ctypes.c_size_t)
 MEMORY = (ctypes.c_size_t * (sys.maxsize // WORD)).from_address(0)
-#: Behind the head of every Python object an array of NumPy has the address of its first element. The macro `PyArray_DATA`
-#: compiles this place into every extension module: it cannot change but for those that are compiled anew.
+# Where an array keeps the address of its first element: behind the head of every Python object. NumPy's macro `PyArray_DATA`
+# compiles this place into every extension module, so that it stays.
 BEHIND_HEAD = object.__basicsize__
 
 

@@ -77,6 +77,7 @@ impl Kernel for &mut Product<'_> {
 
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {
+        // A back end with more lanes than 8 asks.
         (if self.is_transposed::<16>() { self.out.rows() } else { self.out.cols() }) <= 8
     }
 
@@ -122,7 +123,8 @@ impl Kernel for &mut Product<'_> {
 pub(super) type Panel<const L: usize, const C: usize> = Vec<[[f32; L]; C], PANEL>;
 
 impl Product<'_> {
-    /// Whether the lanes of a tile are rows of `out`, because those are contiguous, and columns are not or are a single one.
+    /// Whether the lanes of a tile are rows of `out`: those are contiguous, and columns are not, or there is one column, which
+    /// would leave all lanes but one empty.
     #[inline(always)]
     fn is_transposed<const L: usize>(&self) -> bool {
         let Self { out, .. } = self;
