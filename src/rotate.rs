@@ -7,6 +7,7 @@ use crate::{
     error::Error,
     kernel::rotate::Rotate,
     matrix::{HeadsMut, HeadsRef, MatrixRef},
+    simd::double,
 };
 
 pub use crate::kernel::rotate::Pairs;
@@ -122,15 +123,17 @@ impl<'a> RotaryTable<'a> {
         let count = usize::try_from(count).map_err(|_| Error::Shape)?;
         let width = pairs.checked_mul(2).filter(|&width| width > 0).ok_or(Error::Shape)?;
         MatrixRef::new(&*memory, count, width)?;
-        for pair in 0..pairs {
-            let frequency = frequency(pair);
-            for (row, position) in memory.chunks_exact_mut(width).zip(first..end) {
-                let (sine, cosine) = libm::sincos(position as f64 * frequency);
-                let (cosines, sines) = row.split_at_mut_checked(pairs).unwrap_or_default();
-                cosines.get_mut(pair).into_iter().for_each(|to| *to = cosine as f32);
-                sines.get_mut(pair).into_iter().for_each(|to| *to = sine as f32);
+        double::rounded(|| {
+            for pair in 0..pairs {
+                let frequency = frequency(pair);
+                for (row, position) in memory.chunks_exact_mut(width).zip(first..end) {
+                    let (sine, cosine) = libm::sincos(position as f64 * frequency);
+                    let (cosines, sines) = row.split_at_mut_checked(pairs).unwrap_or_default();
+                    cosines.get_mut(pair).into_iter().for_each(|to| *to = cosine as f32);
+                    sines.get_mut(pair).into_iter().for_each(|to| *to = sine as f32);
+                }
             }
-        }
+        });
         let (cosines, sines) = MatrixRef::new(memory, count, width)?.split_columns(pairs)?;
         Ok(Self { cosines, sines, first })
     }

@@ -14,6 +14,7 @@ pub(crate) mod avx2;
 #[cfg(target_feature = "sse2")]
 pub(crate) mod avx512;
 pub(crate) mod broadcast;
+pub(crate) mod double;
 pub(crate) mod flags;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) mod neon;
