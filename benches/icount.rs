@@ -82,7 +82,7 @@ counts! {
     SCORES           scores           | scalar 2422 11942 460597 851775 | portable 1555 7967 304706 572471 | avx2 604 2606 93618 205862;
     PROJECT          project          | scalar 2205 10269 447288 850114 | portable 1428 7196 299094 571773 | avx2 681 1913 91381 206038;
     WEIGHTED_SUM     weighted_sum     | scalar 2222 16082 447269 1253477 | portable 1445 9782 299075 811379 | avx2 672 4069 93745 257809;
-    ROTATE           rotate           | scalar 2040 3264 23144 363944 | portable 1403 2467 16859 263579 | avx2 3021 1677 10637 164237;
+    ROTATE           rotate           | scalar 1708 6636 47964 756444 | portable 745 1641 10433 161153 | avx2 1064 1024 5448 81288;
     ATTENTION        attention        | scalar 23166 73408 944282 103655 | portable 16905 51882 649016 60694 | avx2 6885 16165 175593 27285;
     ATTENTION_CACHED attention_cached | scalar 23630 74695 960944 74112 | portable 17137 52163 649559 43414 | avx2 7106 16394 175936 15805;
     // end

@@ -11,10 +11,7 @@
 use super::{Kernel, Name};
 use crate::{
     matrix::{HeadsMut, HeadsRef, MatrixRef},
-    simd::{
-        Vector, pairs,
-        strip::{InOut, Row},
-    },
+    simd::{Vector, pairs, strip::InOut},
 };
 
 /// Which two columns of a row are a pair.
@@ -61,34 +58,34 @@ impl Kernel for Rotate<'_> {
                 None => Ok(InOut::in_place(to)),
             };
             let count = factors[0].cols();
-            let Ok((x, mut rest)) = x.and_then(|x| x.split_columns(2 * count)) else { continue };
+            let Ok((x, rest)) = x.and_then(|x| x.split_columns(2 * count)) else { continue };
             let ab = match pairs {
                 Pairs::Halves => x.split_columns(count),
                 Pairs::Interleaved => Ok(x.alternate_columns()),
             };
-            let Ok((mut a, mut b)) = ab else { continue };
-            for row in 0..factors[0].rows() {
-                let pair = [a.row(row), b.row(row)];
-                pairs::map(
-                    token,
-                    pair,
-                    factors,
-                    row,
-                    #[inline(always)]
-                    |[a, b]: [V; 2], [cosine, sine]| {
-                        [a.mul_add(cosine, b * (sine * minus)), b.mul_add(cosine, a * sine)]
-                    },
-                );
-                if from.is_some() {
-                    let mut rest: Row<'_, false> = rest.row(row);
-                    rest.strip(0, L).map(
-                        token,
-                        0.0,
-                        #[inline(always)]
-                        |x: [V; 1]| x,
-                    );
-                }
+            let Ok((a, b)) = ab else { continue };
+            pairs::map(
+                token,
+                [a, b],
+                factors,
+                #[inline(always)]
+                |[a, b]: [V; 2], [cosine, sine]| {
+                    [a.mul_add(cosine, b * (sine * minus)), b.mul_add(cosine, a * sine)]
+                },
+            );
+            if from.is_some() && rest.shape().1 > 0 {
+                copy(rest);
             }
         }
+    }
+}
+
+/// Copies the columns that do not turn. Inlined, it would take registers from the loop over pairs.
+#[inline(never)]
+fn copy(mut x: InOut<'_>) {
+    let dense = x.rows_are_dense();
+    for row in 0..x.shape().0 {
+        let mut row = x.scalar_row(row);
+        if dense { row.map::<true>(|_, x| x) } else { row.map_one_by_one::<false>(|x| x) }
     }
 }

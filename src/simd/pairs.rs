@@ -2,79 +2,95 @@
 
 use super::{
     Vector, array,
-    strip::{Row, gather, load, scatter, store},
+    strip::{InOut, Row, gather, load, scatter, store},
 };
 use crate::matrix::MatrixRef;
 
-/// Writes `f` of the columns of `pair`, of which those with one index belong together, and of the same columns of row
-/// `row` of both `factors`: as many as all of them have.
+/// Writes `f` of the columns of `pair`, of which those with one index belong together, and of the same elements of both
+/// `factors`: as many rows and columns as all of them have.
 ///
-/// Columns are read as vectors where they are contiguous, and where those of `pair` alternate. Tails, and other strides,
-/// are gathered.
+/// Columns are read as vectors where they are contiguous, and where those of `pair` alternate; one by one elsewhere.
 #[inline(always)]
 pub(crate) fn map<const L: usize, V: Vector<L>>(
     token: V::Token,
-    pair: [Row<'_, false>; 2],
+    pair: [InOut<'_>; 2],
     factors: [MatrixRef<'_>; 2],
-    row: usize,
     f: impl Fn([V; 2], [V; 2]) -> [V; 2],
 ) {
-    let [a, b] = pair;
+    let [mut a, mut b] = pair;
     let [cosines, sines] = factors;
-    let has_row = row < cosines.rows() && row < sines.rows();
-    let cols = if has_row { cosines.cols().min(sines.cols()) } else { 0 };
-    let len = a.cols.min(b.cols).min(cols);
-    let at = [cosines.at(row, 0), sines.at(row, 0)];
-    let strides = [a.from_stride, b.from_stride, a.to_stride, b.to_stride];
-    let alternate = b.from == a.from.wrapping_add(1) && b.to == a.to.wrapping_add(1);
-    let factor_strides = [cosines.col_stride(), sines.col_stride()];
-    let mut col = 0;
-    if factor_strides == [1; 2] && strides == [1; 4] {
-        while len - col >= L {
-            // SAFETY: each row has `L` contiguous lanes from `col` on; they are read before anything is written.
-            unsafe {
-                let [x] = load(token, a.from.wrapping_add(col));
-                let [y] = load(token, b.from.wrapping_add(col));
-                let [cosine] = load(token, at[0].wrapping_add(col));
-                let [sine] = load(token, at[1].wrapping_add(col));
-                let [x, y] = f([x, y], [cosine, sine]);
-                store(a.to.wrapping_add(col), [x]);
-                store(b.to.wrapping_add(col), [y]);
+    let shapes = [a.shape(), b.shape(), cosines.shape(), sines.shape()];
+    let [rows, cols] = shapes
+        .iter()
+        .fold([usize::MAX; 2], |[rows, cols], shape| [rows.min(shape.0), cols.min(shape.1)]);
+    let strides = [cosines.col_stride(), sines.col_stride()];
+    let (contiguous, alternating) = {
+        let [a, b]: [Row<'_, false>; 2] = [a.row(0), b.row(0)];
+        let are = |n| {
+            [a.from_stride, b.from_stride, a.to_stride, b.to_stride]
+                .iter()
+                .all(|&stride| stride == n)
+        };
+        let adjacent = b.from == a.from.wrapping_add(1) && b.to == a.to.wrapping_add(1);
+        (strides == [1; 2] && are(1), strides == [1; 2] && are(2) && adjacent)
+    };
+    for row in 0..rows {
+        let [a, b]: [Row<'_, false>; 2] = [a.row(row), b.row(row)];
+        let (cosine_at, sine_at) = (cosines.at(row, 0), sines.at(row, 0));
+        if contiguous {
+            for vector in 0..cols / L {
+                let col = vector * L;
+                // SAFETY: each row has `L` contiguous lanes from `col` on; they are read before anything is written.
+                unsafe {
+                    let [x] = load(token, a.from.wrapping_add(col));
+                    let [y] = load(token, b.from.wrapping_add(col));
+                    let [cosine] = load(token, cosine_at.wrapping_add(col));
+                    let [sine] = load(token, sine_at.wrapping_add(col));
+                    let [x, y] = f([x, y], [cosine, sine]);
+                    store(a.to.wrapping_add(col), [x]);
+                    store(b.to.wrapping_add(col), [y]);
+                }
             }
-            col += L;
-        }
-    } else if factor_strides == [1; 2] && strides == [2; 4] && alternate {
-        while len - col >= L {
-            // SAFETY: as above, where the lanes of both columns are `2 * L` contiguous ones.
-            unsafe {
-                let pair = take_apart(token, load(token, a.from.wrapping_add(2 * col)));
-                let [cosine] = load(token, at[0].wrapping_add(col));
-                let [sine] = load(token, at[1].wrapping_add(col));
-                let pair = f(pair, [cosine, sine]);
-                store(a.to.wrapping_add(2 * col), put_together(token, pair));
+            let (rows, lanes) = ([a.from, b.from, cosine_at, sine_at], cols % L);
+            if lanes > 0 {
+                let col = cols - lanes;
+                // SAFETY: as above, with the remaining `lanes`.
+                unsafe {
+                    let [[x], [y], [cosine], [sine]] =
+                        array!(|i| gather(token, rows[i].wrapping_add(col), 1, lanes, 0.0));
+                    let [x, y] = f([x, y], [cosine, sine]);
+                    scatter(a.to.wrapping_add(col), 1, lanes, [x]);
+                    scatter(b.to.wrapping_add(col), 1, lanes, [y]);
+                }
             }
-            col += L;
+            continue;
         }
-    }
-    while col < len {
-        let lanes = (len - col).min(L);
-        let offset = |stride: usize| stride.wrapping_mul(col);
-        // SAFETY: each row has `lanes` lanes from `col` on, as far apart as its stride; they are read before anything is
-        // written.
-        unsafe {
-            let from = a.from.wrapping_add(offset(a.from_stride));
-            let [x] = gather(token, from, a.from_stride, lanes, 0.0);
-            let from = b.from.wrapping_add(offset(b.from_stride));
-            let [y] = gather(token, from, b.from_stride, lanes, 0.0);
-            let from = at[0].wrapping_add(offset(factor_strides[0]));
-            let [cosine] = gather(token, from, factor_strides[0], lanes, 0.0);
-            let from = at[1].wrapping_add(offset(factor_strides[1]));
-            let [sine] = gather(token, from, factor_strides[1], lanes, 0.0);
-            let [x, y] = f([x, y], [cosine, sine]);
-            scatter(a.to.wrapping_add(offset(a.to_stride)), a.to_stride, lanes, [x]);
-            scatter(b.to.wrapping_add(offset(b.to_stride)), b.to_stride, lanes, [y]);
+        let mut col = 0;
+        if alternating {
+            while cols - col >= L {
+                // SAFETY: as above, where the lanes of both columns are `2 * L` contiguous ones.
+                unsafe {
+                    let pair = take_apart(token, load(token, a.from.wrapping_add(2 * col)));
+                    let [cosine] = load(token, cosine_at.wrapping_add(col));
+                    let [sine] = load(token, sine_at.wrapping_add(col));
+                    let pair = f(pair, [cosine, sine]);
+                    store(a.to.wrapping_add(2 * col), put_together(token, pair));
+                }
+                col += L;
+            }
         }
-        col += L;
+        for col in col..cols {
+            // SAFETY: each row has this column, which is read before it is written.
+            unsafe {
+                let of = |at: *const f32, stride: usize| {
+                    V::splat(token, *at.wrapping_add(stride.wrapping_mul(col)))
+                };
+                let factors = [of(cosine_at, strides[0]), of(sine_at, strides[1])];
+                let [x, y] = f([of(a.from, a.from_stride), of(b.from, b.from_stride)], factors);
+                *a.to.wrapping_add(a.to_stride.wrapping_mul(col)) = x.to_array()[0];
+                *b.to.wrapping_add(b.to_stride.wrapping_mul(col)) = y.to_array()[0];
+            }
+        }
     }
 }
 
