@@ -818,7 +818,16 @@ fn other_mistakes_are_refused() {
     refuse(&["--svg", "p.svg"], "the scores of \"q.npy\" and \"k.npy\" overflow float32");
 
     // Errors of the command-line parser have several lines.
-    for args in [vec!["--keys", "k.npy"], vec!["--labels", "a"], vec!["--nonsense"]] {
+    let model = ["--model", "m", "--layer", "2", "--text", "t"];
+    for args in [
+        vec!["--keys", "k.npy"],
+        vec!["--labels", "a"],
+        vec!["--nonsense"],
+        model[..4].to_vec(),
+        model[2..].to_vec(),
+        [&model[..], &["--causal"]].concat(),
+        own(&model),
+    ] {
         assert_eq!(folder.run(&args).status.code(), Some(2), "{args:?}");
     }
 }

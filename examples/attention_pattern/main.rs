@@ -5,6 +5,8 @@
 //! cargo run --release --example attention_pattern -- --causal --svg pattern.svg
 //! cargo run --release --example attention_pattern -- \
 //!     --queries Q.npy --keys K.npy --values V.npy --labels a,b,c --out output.npy
+//! cargo run --release --example attention_pattern -- \
+//!     --model DIR --layer 2 --head 1 --text "a fluffy blue creature"
 //! ```
 //!
 //! Without arguments it applies a built-in trained head to a sentence of eight words. Arrays of the
@@ -16,6 +18,7 @@
 
 mod data;
 mod drawing;
+mod model;
 mod npy;
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
@@ -41,7 +44,7 @@ struct Args {
     out: Option<PathBuf>,
 
     /// Your queries, queries × dim, instead of the built-in sentence
-    #[arg(long, value_name = "Q.npy", requires_all = ["keys", "values"])]
+    #[arg(long, value_name = "Q.npy", group = "drawn", requires_all = ["keys", "values"])]
     queries: Option<PathBuf>,
 
     /// Your keys, keys × dim
@@ -54,6 +57,9 @@ struct Args {
 
     #[command(flatten)]
     pick: npy::Pick,
+
+    #[command(flatten)]
+    model: model::Model,
 
     /// Names of your keys; when there are as many queries, also theirs
     #[arg(long, value_name = "A,B,C", value_delimiter = ',', requires = "keys")]
@@ -74,9 +80,7 @@ float64 (rounded to float32), in C or Fortran order and either byte order:
   [batch][heads][tokens][dim]      pick with both
 
 An axis of length 1 needs no pick. --head counts query heads. Where keys and values have
-fewer heads, consecutive query heads share them in groups of the same size.
-
-`draw` of examples/models draws the heads of a whole encoder, for any text.";
+fewer heads, consecutive query heads share them in groups of the same size.";
 
 /// Queries, keys and values.
 struct Input {
@@ -98,6 +102,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    if args.model.draw(args.pick.head, args.svg.as_deref())? {
+        return Ok(());
+    }
     let Input { title, labels, names: [q, k, v], arrays: [queries, keys, values] } = input(args)?;
     let (key_labels, query_labels) =
         labels::labels(labels, keys.rows, queries.rows).map_err(|error| {

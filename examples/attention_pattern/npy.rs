@@ -16,9 +16,9 @@ pub(crate) struct Pick {
     #[arg(long, value_name = "N", requires = "queries")]
     batch: Option<u64>,
 
-    /// The query head, counted from 0, of arrays of three or four dimensions
-    #[arg(long, value_name = "N", requires = "queries")]
-    head: Option<u64>,
+    /// The query head, counted from 0, of arrays of three or four dimensions, or of a model
+    #[arg(long, value_name = "N", requires = "drawn")]
+    pub(crate) head: Option<u64>,
 }
 
 /// Formats the selection for the end of a title.

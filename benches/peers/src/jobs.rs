@@ -64,8 +64,15 @@ pub(crate) enum Stored {
 
 pub(crate) fn jobs() -> Vec<Job> {
     let dots = [16, 64, 256, 1024, 4096].map(|n| Job::Dot { n });
-    let scores = [[8, 8, 64], [64, 64, 64], [128, 128, 64], [512, 512, 64], [1024, 1024, 128]]
-        .map(|[keys, queries, dim]| Job::Scores { keys, queries, dim });
+    let scores = [
+        [8, 8, 64],
+        [64, 64, 64],
+        [128, 128, 64],
+        [512, 512, 64],
+        [1024, 1024, 128],
+        [1024, 1, 64],
+    ]
+    .map(|[keys, queries, dim]| Job::Scores { keys, queries, dim });
     let softmax = |along| move |[rows, cols]: [usize; 2]| Job::Softmax { rows, cols, along };
     let rows =
         [[1, 8], [8, 8], [64, 64], [1, 1024], [16, 4096], [1024, 1024]].map(softmax(Along::Rows));
