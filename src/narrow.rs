@@ -12,6 +12,7 @@ use crate::{
     },
     matrix::{HeadsRef, MatrixMut, MatrixRef},
     number::{Bf16, F16, I8},
+    simd::{Vector, scalar::F32x1},
 };
 
 /// An element of keys, values or weights: [`f32`], [`F16`], [`Bf16`] or [`I8`].
@@ -213,11 +214,12 @@ impl Element for I8 {
         let mut largest = 0.0_f32;
         for col in 0..floats.cols() {
             match floats.get(row, col) {
-                Some(x) if x.is_finite() => largest = largest.max(x.abs()),
+                // Not `f32::max`, which calls a C library on wasm32.
+                Some(x) if x.is_finite() => largest = F32x1(x.abs()).max(F32x1(largest)).0,
                 _ => return None,
             }
         }
-        let scale = largest / 127.0;
+        let scale = (F32x1(largest) / F32x1(127.0)).0;
         // Below, a scale would have fewer bits, and some machines would set it to 0.
         Some(if scale < f32::MIN_POSITIVE { 0.0 } else { scale })
     }
@@ -228,8 +230,8 @@ impl Element for I8 {
         }
         // The sum with 1.5 · 2²³ rounds to a whole number, ties to even. The cast saturates and keeps 127 · scale,
         // which may be a little less than the largest element, at 127.
-        const WHOLE: f32 = 12_582_912.0;
-        Self::new((x / scale + WHOLE - WHOLE) as i8)
+        const WHOLE: F32x1 = F32x1(12_582_912.0);
+        Self::new((F32x1(x) / F32x1(scale) + WHOLE - WHOLE).0 as i8)
     }
 
     fn scales(scales: &[f32]) -> &[f32] {

@@ -277,7 +277,7 @@ impl Calls {
     fn options(&mut self, keys: usize, queries: usize) -> Options {
         let flags = self.below(4);
         let scale = if self.one_in(2) { 0.0 } else { self.value() };
-        let softcap = if self.one_in(4) { 0.5 + self.value() * self.value() } else { 0.0 };
+        let softcap = if self.one_in(4) { 2.5 + self.value() } else { 0.0 };
         let query_offset = self.below(80) as isize - 40;
         let window = if flags & 2 == 0 { [0; 2] } else { [self.below(50), self.below(50)] };
         let bias = self.one_in(3).then(|| self.matrix(keys, queries));

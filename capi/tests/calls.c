@@ -88,7 +88,7 @@ static sdpa_options options(size_t keys, size_t queries) {
     sdpa_options o = {0};
     o.flags = (uint32_t)below(4);
     o.scale = one_in(2) ? 0 : value();
-    o.softcap = one_in(4) ? 0.5f + value() * value() : 0;
+    o.softcap = one_in(4) ? 2.5f + value() : 0;
     o.query_offset = (ptrdiff_t)below(80) - 40;
     if (o.flags & SDPA_WINDOW) {
         o.window_left = below(50);
