@@ -25,14 +25,16 @@ pub(crate) fn map<const L: usize, V: Vector<L>>(
         .fold([usize::MAX; 2], |[rows, cols], shape| [rows.min(shape.0), cols.min(shape.1)]);
     let strides = [cosines.col_stride(), sines.col_stride()];
     let (contiguous, alternating) = {
-        let [a, b]: [Row<'_, false>; 2] = [a.row(0), b.row(0)];
-        let are = |n| {
-            [a.from_stride, b.from_stride, a.to_stride, b.to_stride]
-                .iter()
-                .all(|&stride| stride == n)
+        // Where they are adjacent in two rows, they are in all.
+        let mut adjacent = |row| {
+            let [a, b]: [Row<'_, false>; 2] = [a.row(row), b.row(row)];
+            b.from == a.from.wrapping_add(1) && b.to == a.to.wrapping_add(1)
         };
-        let adjacent = b.from == a.from.wrapping_add(1) && b.to == a.to.wrapping_add(1);
-        (strides == [1; 2] && are(1), strides == [1; 2] && are(2) && adjacent)
+        let adjacent = adjacent(0) && adjacent(1);
+        let [a, b]: [Row<'_, false>; 2] = [a.row(0), b.row(0)];
+        let pair_strides = [a.from_stride, b.from_stride, a.to_stride, b.to_stride];
+        let are = |n| strides == [1; 2] && pair_strides.iter().all(|&stride| stride == n);
+        (are(1), are(2) && adjacent)
     };
     for row in 0..rows {
         let [a, b]: [Row<'_, false>; 2] = [a.row(row), b.row(row)];
