@@ -10,6 +10,7 @@
 //!   instead of using its storage as a ring. Set on microcontrollers, and by tests in `RUSTFLAGS`.
 //! * `portable`: the target has the back end `portable`, made of `wide`'s vectors. Cargo.toml depends on `wide`
 //!   under the same condition; a lint in `src/lib.rs` checks that the two agree.
+//! * `x87`: floats are computed by an x87, which rounds to more bits than they have.
 
 use std::env;
 
@@ -28,6 +29,7 @@ fn main() {
     let is_x86 = ["x86", "x86_64"].contains(&arch.as_str());
     let has_sse2 = features.split(',').any(|feature| feature == "sse2");
     let is_portable = !is_microcontroller && (has_sse2 || !is_x86);
+    let has_x87 = arch == "x86" && !has_sse2;
 
     // Every FPU of these cores does; rustc does not tell the features of one.
     let (target, abi) = (variable("TARGET"), variable("CARGO_CFG_TARGET_ABI"));
@@ -41,6 +43,7 @@ fn main() {
         ("converts_f16", converts_f16),
         ("shifting_cache", is_microcontroller),
         ("portable", is_portable),
+        ("x87", has_x87),
     ] {
         println!("cargo::rustc-check-cfg=cfg({cfg})");
         if is_set {

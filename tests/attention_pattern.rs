@@ -54,6 +54,14 @@ impl Folder {
         assert!(self.contents() == before, "{args:?}: files changed");
     }
 
+    /// Runs the example, whose command-line parser must refuse the arguments, in several lines.
+    fn misuse(&self, args: &[&str]) {
+        let output = self.run(args);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {complaint}");
+        assert!(complaint.contains("try '--help'"), "{args:?}: {complaint}");
+    }
+
     fn contents(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files: Vec<_> = fs::read_dir(&self.0)
             .unwrap()
@@ -454,9 +462,8 @@ fn ambiguous_and_absent_heads_are_refused() {
     heads("k3.npy", 3, 4);
     refuse(THREE, &["--head", "5"], "\"k3.npy\" has 3 heads and \"v3.npy\" has 2");
 
-    // Errors of the command-line parser have several lines.
     for args in [vec!["--head", "0"], of_kind(FOUR, &["--head", "-1"])] {
-        assert_eq!(folder.run(&args).status.code(), Some(2), "{args:?}");
+        folder.misuse(&args);
     }
 }
 
@@ -817,7 +824,6 @@ fn other_mistakes_are_refused() {
     folder.write("k.npy", &npy(&[f32::MAX; 12], &[3, 4]));
     refuse(&["--svg", "p.svg"], "the scores of \"q.npy\" and \"k.npy\" overflow float32");
 
-    // Errors of the command-line parser have several lines.
     let model = ["--model", "m", "--layer", "2", "--text", "t"];
     for args in [
         vec!["--keys", "k.npy"],
@@ -828,7 +834,7 @@ fn other_mistakes_are_refused() {
         [&model[..], &["--causal"]].concat(),
         own(&model),
     ] {
-        assert_eq!(folder.run(&args).status.code(), Some(2), "{args:?}");
+        folder.misuse(&args);
     }
 }
 

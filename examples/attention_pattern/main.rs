@@ -14,7 +14,8 @@
 //! and how to select a head.
 //!
 //! Everything is computed before anything is written. After an error there is one line on
-//! stderr, the exit status is 2, and no file has changed.
+//! stderr, the exit status is 2, and no file has changed. With `--model` what the package of the models says of
+//! it comes before that line.
 
 mod data;
 mod drawing;

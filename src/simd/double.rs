@@ -1,15 +1,15 @@
-//! Arithmetic of `f64`, which rounds to 53 bits on every machine.
+//! Arithmetic of `f64` that rounds to 53 bits on every machine. An x87 rounds to 64, unless its control word asks for 53.
 
-/// Calls `f`. On an x87, which rounds doubles to 64 bits only, its control word asks for 53 meanwhile.
-#[cfg(all(target_arch = "x86", not(portable)))]
+/// Calls `f`, whose arithmetic rounds to 53 bits.
+#[cfg(x87)]
 pub(crate) fn rounded<T>(f: impl FnOnce() -> T) -> T {
     use core::arch::asm;
 
-    /// The precision of the control word, and its value for `f64`.
+    /// The field of the control word that says the precision, and its value for 53 bits.
     const PRECISION: u16 = 0x300;
     const DOUBLE: u16 = 0x200;
 
-    /// The compiler could move arithmetic out of code that is inlined.
+    /// Not inlined, as the compiler could move inlined arithmetic to where the control word is another.
     #[inline(never)]
     fn apart<T>(f: impl FnOnce() -> T) -> T {
         f()
@@ -30,8 +30,8 @@ pub(crate) fn rounded<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Calls `f`.
-#[cfg(not(all(target_arch = "x86", not(portable))))]
+/// Calls `f`, whose arithmetic rounds to 53 bits.
+#[cfg(not(x87))]
 #[inline(always)]
 pub(crate) fn rounded<T>(f: impl FnOnce() -> T) -> T {
     f()

@@ -22,7 +22,7 @@ pub(crate) struct F32x1(pub(crate) f32);
 /// the bits of rounding once, as 64 ≥ 2 · 24 + 2 (Figueroa, *When is double rounding innocuous?*, 1995).
 #[inline(always)]
 fn rounded(x: f32) -> f32 {
-    #[cfg(all(target_arch = "x86", not(portable)))]
+    #[cfg(x87)]
     let x = {
         let mut bits = x.to_bits();
         // SAFETY: the assembly is empty. The compiler must assume that it changes `bits`, and so stores `x`.
