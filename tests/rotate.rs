@@ -214,11 +214,15 @@ fn bits(backend: Backend) {
         let (first, before, behind) = (position(&mut rng, 1 << 24), rng.below(3), rng.below(3));
         let mut memory = Vec::new();
         let table = make((base, &frequencies), count, first, before + tokens + behind, &mut memory);
-        // Factors of other strides: those of the transposed copies.
+        // Factors of other strides: transposed copies of both, or of the cosines alone.
         let [cosines, sines] = [table.cosines(), table.sines()]
             .map(|x| Grid::from_fn(count, x.rows(), |pair, row| x.get(row, pair).unwrap()));
-        let strided = RotaryTable::from_parts(cosines.view().t(), sines.view().t(), first).unwrap();
-        let table = if rng.one_in(4) { strided } else { table };
+        let with = |sines| RotaryTable::from_parts(cosines.view().t(), sines, first).unwrap();
+        let table = match rng.below(8) {
+            0 => with(sines.view().t()),
+            1 => with(table.sines()),
+            _ => table,
+        };
         let pairs = random_pairs(&mut rng);
         let kind = Kind::any(&mut rng);
         let x: Vec<Grid> = (0..heads).map(|_| Grid::random(&mut rng, kind, tokens, dim)).collect();
