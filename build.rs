@@ -5,6 +5,8 @@
 //! * `small`: the crate is compiled for size. Code cannot see its own `opt-level`, and the shortest loops are slow
 //!   at `opt-level` 3.
 //! * `microcontroller`: flash, stack and workspace are scarce, and vectors have one lane.
+//! * `kept_keys`: calls and caches may keep their first keys: everywhere but on a microcontroller without the feature
+//!   `keep-first`.
 //! * `converts_f16`: a microcontroller's FPU widens floats of 16 bits.
 //! * `shifting_cache`: a KV cache takes blocks of 16 keys, and moves the keys that are left where it drops a block,
 //!   instead of using its storage as a ring. Set on microcontrollers, and by tests in `RUSTFLAGS`.
@@ -24,6 +26,7 @@ fn main() {
     let is_unoptimised = level == "0";
     let is_small = ["s", "z"].contains(&level.as_str());
     let is_microcontroller = ["arm", "riscv32", "xtensa"].contains(&arch.as_str());
+    let has_keep_first = env::var_os("CARGO_FEATURE_KEEP_FIRST").is_some();
     // Kernel and UEFI targets use soft floats, for which LLVM has no vectors, whatever the core has. x86 before
     // SSE2 has an x87.
     let is_x86 = ["x86", "x86_64"].contains(&arch.as_str());
@@ -40,6 +43,7 @@ fn main() {
         ("unoptimised", is_unoptimised),
         ("small", is_small),
         ("microcontroller", is_microcontroller),
+        ("kept_keys", !is_microcontroller || has_keep_first),
         ("converts_f16", converts_f16),
         ("shifting_cache", is_microcontroller),
         ("portable", is_portable),

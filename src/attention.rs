@@ -60,7 +60,7 @@ pub struct Attention<'a> {
     scale: Option<f32>,
     causal: bool,
     window: [usize; 2],
-    #[cfg(not(microcontroller))]
+    #[cfg(kept_keys)]
     keep_first: usize,
     query_offset: isize,
     sink: f32,
@@ -79,7 +79,7 @@ const SCALE: u8 = 1;
 const SOFTCAP: u8 = 2;
 const SINK: u8 = 4;
 const SLOPE: u8 = 8;
-#[cfg(microcontroller)]
+#[cfg(not(kept_keys))]
 const KEEP_FIRST: u8 = 16;
 
 // An option that needs code of its own carries function pointers, so that an image that never sets the
@@ -131,7 +131,7 @@ impl<'a> Attention<'a> {
             scale: None,
             causal: false,
             window: [usize::MAX; 2],
-            #[cfg(not(microcontroller))]
+            #[cfg(kept_keys)]
             keep_first: 0,
             query_offset: 0,
             sink: f32::NEG_INFINITY,
@@ -199,21 +199,22 @@ impl<'a> Attention<'a> {
     /// causal mask hide them as others.
     ///
     /// A cache has its own number of them ([`KvCache::keep_first`](crate::KvCache::keep_first)): a call with another
-    /// number than that or 0 is refused. Microcontrollers keep none: another number than 0 is out of range there.
+    /// number than that or 0 is refused. On microcontrollers it takes the feature `keep-first`, without which another number
+    /// than 0 is out of range: every call pays flash and stack for it.
     #[must_use]
     #[inline(always)]
     pub const fn keep_first(self, keys: usize) -> Self {
-        #[cfg(not(microcontroller))]
+        #[cfg(kept_keys)]
         return Self { keep_first: keys, ..self };
-        #[cfg(microcontroller)]
+        #[cfg(not(kept_keys))]
         Self { invalid: self.invalid_after(KEEP_FIRST, keys == 0), ..self }
     }
 
     /// The number of first keys that these options keep visible.
     const fn first_kept(&self) -> usize {
-        #[cfg(not(microcontroller))]
+        #[cfg(kept_keys)]
         return self.keep_first;
-        #[cfg(microcontroller)]
+        #[cfg(not(kept_keys))]
         0
     }
 
@@ -606,7 +607,7 @@ impl<'a> Attention<'a> {
         let dropped = blocks.dropped();
         OfHeld {
             others: self.score_mods(backend, dropped.len(), origin),
-            #[cfg(not(microcontroller))]
+            #[cfg(kept_keys)]
             dropped,
         }
     }
@@ -693,7 +694,7 @@ fn with_slopes<'a>(score_mods: &'a WithSlopes<'a>) -> &'a dyn ScoreMod {
 struct OfHeld<'a> {
     /// Those of the keys after the dropped ones.
     others: WithSlopes<'a>,
-    #[cfg(not(microcontroller))]
+    #[cfg(kept_keys)]
     dropped: Range<usize>,
 }
 
@@ -702,7 +703,7 @@ impl OfHeld<'_> {
     #[inline(always)]
     fn as_score_mod(&self) -> Option<&dyn ScoreMod> {
         let score_mod = self.others.as_score_mod()?;
-        #[cfg(not(microcontroller))]
+        #[cfg(kept_keys)]
         if self.dropped.start > 0 {
             return Some(self);
         }
@@ -717,7 +718,7 @@ impl WithSlopes<'_> {
     }
 }
 
-#[cfg(not(microcontroller))]
+#[cfg(kept_keys)]
 impl ScoreMod for OfHeld<'_> {
     fn masks_all(&self, keys: Range<usize>, queries: Queries) -> bool {
         // A block of kept keys is never skipped.

@@ -34,7 +34,7 @@ pub struct CachePositions {
     appended: u64,
     /// 0, or greater than `kept`.
     dropped: u64,
-    #[cfg(not(microcontroller))]
+    #[cfg(kept_keys)]
     kept: usize,
 }
 
@@ -42,7 +42,7 @@ impl CachePositions {
     const EMPTY: Self = Self {
         appended: 0,
         dropped: 0,
-        #[cfg(not(microcontroller))]
+        #[cfg(kept_keys)]
         kept: 0,
     };
 
@@ -78,13 +78,13 @@ impl CachePositions {
         if kept > 0 && !(are_kept && appended <= LARGEST && kept as u64 <= LARGEST) {
             return Err(Error::Position);
         }
-        if cfg!(microcontroller) && kept > 0 {
+        if !cfg!(kept_keys) && kept > 0 {
             return Err(Error::Option);
         }
         Ok(Self {
             appended,
             dropped,
-            #[cfg(not(microcontroller))]
+            #[cfg(kept_keys)]
             kept,
         })
     }
@@ -112,9 +112,9 @@ impl CachePositions {
     #[doc(hidden)]
     #[inline(always)]
     pub const fn kept(&self) -> usize {
-        #[cfg(not(microcontroller))]
+        #[cfg(kept_keys)]
         return self.kept;
-        #[cfg(microcontroller)]
+        #[cfg(not(kept_keys))]
         0
     }
 
@@ -213,9 +213,9 @@ impl CachePositions {
         let before = blocks - pinned.checked_rem(blocks).unwrap_or(0);
         Ring {
             blocks,
-            #[cfg(not(microcontroller))]
+            #[cfg(kept_keys)]
             kept: self.kept,
-            #[cfg(not(microcontroller))]
+            #[cfg(kept_keys)]
             pinned,
             first: if IS_RING { slot(first_block, blocks) + before } else { 0 },
             keys: [index(self.dropped), index(self.appended)],
@@ -457,8 +457,8 @@ impl<const DIM: usize, const VALUE_DIM: usize, const BLOCKS: usize, K: Element, 
     /// # Errors
     ///
     /// [`Error::Position`] if keys were dropped already, or the cache began at another position than 0;
-    /// [`Error::Capacity`] if the blocks of these keys are more than the cache has; [`Error::Option`] on microcontrollers,
-    /// which keep none. Nothing is changed then. Positions of such a cache end at `isize::MAX`.
+    /// [`Error::Capacity`] if the blocks of these keys are more than the cache has; [`Error::Option`] on microcontrollers
+    /// without the feature `keep-first`. Nothing is changed then. Positions of such a cache end at `isize::MAX`.
     pub fn keep_first(&mut self, keys: usize) -> Result<(), Error> {
         self.view_mut().keep_first(keys)
     }

@@ -64,7 +64,7 @@ pub struct sdpa_options {
     pub slopes: *const f32,
     /// Kept keys (attention sinks): keys at positions less than keep_first are visible before the window
     /// too. 0: none. Over a cache 0, or as many as sdpa_cache_keep_first has set: else
-    /// SDPA_ERROR_OPTION. Microcontrollers keep none: 0 there.
+    /// SDPA_ERROR_OPTION. 0 on microcontrollers, but for a library that was made with FEATURES=keep-first.
     pub keep_first: usize,
 }
 
@@ -136,13 +136,16 @@ impl<T: Copy> Mask<T> {
     }
 }
 
+/// Whether calls may keep their first keys.
+const KEEPS_FIRST: bool = cfg!(any(not(microcontroller), feature = "keep-first"));
+
 impl sdpa_options {
     #[inline(always)]
     pub(crate) fn has_valid_flags(&self) -> bool {
         let has_window = self.window_left != 0 || self.window_right != 0;
         self.flags & !(SDPA_CAUSAL | SDPA_WINDOW) == 0
             && (!has_window || self.flags & SDPA_WINDOW != 0)
-            && (!cfg!(microcontroller) || self.keep_first == 0)
+            && (KEEPS_FIRST || self.keep_first == 0)
     }
 
     /// Sets the options that are numbers and need no code of their own.
@@ -153,7 +156,7 @@ impl sdpa_options {
         let (left, right) = (self.window_left, self.window_right);
         let [left, right] = if has(SDPA_WINDOW) { [left, right] } else { [usize::MAX; 2] };
         let right = if has(SDPA_CAUSAL) { 0 } else { right };
-        if !cfg!(microcontroller) {
+        if KEEPS_FIRST {
             *attention = attention.keep_first(self.keep_first);
         }
         *attention = attention.window(left, right).query_offset(self.query_offset);

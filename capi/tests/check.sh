@@ -134,6 +134,7 @@ must_fail "panics above are reachable" make -s gate FEATURES=deliberate-panic
 if has arm-none-eabi-gcc; then
     make -s gate TARGET=thumbv6m-none-eabi
     make -s gate TARGET=thumbv7em-none-eabihf
+    make -s gate TARGET=thumbv7em-none-eabihf FEATURES=keep-first
     must_fail "panics above are reachable" \
         make -s gate TARGET=thumbv7em-none-eabihf FEATURES=deliberate-panic
 fi

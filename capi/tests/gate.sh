@@ -40,6 +40,7 @@ functions=$(sed -n 's/^\(sdpa_status\|sdpa_backend_t\|size_t\|const char\) [*]*\
 link() {
     source=$1 to=$2
     shift 2
+    case ${FEATURES:-} in *keep-first*) set -- "$@" -DKEEP_FIRST ;; esac
     # shellcheck disable=SC2086 # options
     $cc -std=c99 -O1 -ffunction-sections -ffreestanding -nostdlib -static -no-pie -I../include "$@" "$source" \
         "$library" $options -Wl,--gc-sections -Wl,-Map="$to.map" -Wl,--unresolved-symbols=ignore-all \

@@ -18,6 +18,13 @@ static const int32_t starts[] = {0, 1, 1, 4};
 #define BOTH(name, ...) (status |= name(__VA_ARGS__), status |= name##_on(sdpa_backend_at(zero), __VA_ARGS__))
 #endif
 
+/* Whether calls keep first keys: not on a microcontroller whose library was made without that. */
+#if defined KEEP_FIRST
+static const sdpa_status kept = SDPA_OK;
+#else
+static const sdpa_status kept = SDPA_KEY_BLOCK < 64 ? SDPA_ERROR_OPTION : SDPA_OK;
+#endif
+
 int main(void) {
     const sdpa_matrix m = {floats, four, four, two * two, 1};
     const sdpa_matrix_mut o = {out, four, four, two, wide};
@@ -111,6 +118,14 @@ int main(void) {
                             SDPA_COUNT(workspace));
     BOTH(sdpa_cache_states_heads, &cache, h, NULL, states, SDPA_COUNT(states), workspace,
                                   SDPA_COUNT(workspace));
+
+    options.keep_first = two;
+    differ |= sdpa_attention(m, m, m, &options, o, lse, workspace, SDPA_COUNT(workspace)) != kept;
+    {
+        static float longer[SDPA_CACHE_FLOATS(4, 4, 128 / SDPA_KEY_BLOCK)];
+        status |= sdpa_cache_init(&cache, four, four, longer, SDPA_COUNT(longer));
+        differ |= sdpa_cache_keep_first(&cache, two) != kept;
+    }
 
     /* The macros agree with the functions on this target. */
     for (size_t dim = 0; dim < 99; dim++) {

@@ -48,10 +48,10 @@ pub(crate) struct Ring {
     /// Without the pinned ones.
     pub(crate) blocks: usize,
     /// The number of first keys that are never dropped.
-    #[cfg(not(microcontroller))]
+    #[cfg(kept_keys)]
     pub(crate) kept: usize,
     /// The number of blocks that hold those, in the first slots.
-    #[cfg(not(microcontroller))]
+    #[cfg(kept_keys)]
     pub(crate) pinned: usize,
     /// The slot of block 0 in a ring that begins behind the pinned slots, or a number with that remainder.
     pub(crate) first: usize,
@@ -74,12 +74,12 @@ pub(crate) struct Block {
 }
 
 impl Ring {
-    /// The number of first keys that are never dropped: none on microcontrollers.
+    /// The number of first keys that are never dropped: none where the code for them is left out.
     #[inline(always)]
     pub(crate) fn kept(&self) -> usize {
-        #[cfg(not(microcontroller))]
+        #[cfg(kept_keys)]
         return self.kept;
-        #[cfg(microcontroller)]
+        #[cfg(not(kept_keys))]
         0
     }
 
@@ -92,9 +92,9 @@ impl Ring {
     /// The number of blocks that hold those, in the first slots.
     #[inline(always)]
     fn pinned(&self) -> usize {
-        #[cfg(not(microcontroller))]
+        #[cfg(kept_keys)]
         return self.pinned;
-        #[cfg(microcontroller)]
+        #[cfg(not(kept_keys))]
         0
     }
 }

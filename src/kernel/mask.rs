@@ -29,7 +29,7 @@ pub(crate) struct VisibleKeys {
     minus: usize,
     /// The first key and the end of all keys but the kept ones.
     pub(crate) keys: [usize; 2],
-    #[cfg(not(microcontroller))]
+    #[cfg(kept_keys)]
     kept: [usize; 2],
 }
 
@@ -39,7 +39,7 @@ impl VisibleKeys {
     #[inline(always)]
     pub(crate) fn new(
         keys: [usize; 2],
-        #[cfg_attr(microcontroller, expect(unused))] kept: [usize; 2],
+        #[cfg_attr(not(kept_keys), expect(unused))] kept: [usize; 2],
         [mut plus, mut minus]: [usize; 2],
         offset: isize,
         [left, right]: [usize; 2],
@@ -56,18 +56,18 @@ impl VisibleKeys {
             right,
             minus,
             keys,
-            #[cfg(not(microcontroller))]
+            #[cfg(kept_keys)]
             kept,
         }
     }
 
-    /// The start and the end of the keys that are kept: the window hides none of them. They may lie before `keys`. None on
-    /// microcontrollers, where every call would pay flash and stack for them.
+    /// The start and the end of the keys that are kept: the window hides none of them. They may lie before `keys`. None
+    /// without `cfg(kept_keys)`: every call pays flash and stack for them.
     #[inline(always)]
     pub(crate) fn kept(&self) -> [usize; 2] {
-        #[cfg(not(microcontroller))]
+        #[cfg(kept_keys)]
         return self.kept;
-        #[cfg(microcontroller)]
+        #[cfg(not(kept_keys))]
         [0; 2]
     }
 

@@ -20,6 +20,7 @@ boards=(
     "cortex-m4f-lto thumbv7em-none-eabihf mps2-an386 lto - mps2"
     "cortex-m4f-s-lto thumbv7em-none-eabihf mps2-an386 lto-small - mps2"
     "cortex-m4f-cpu thumbv7em-none-eabihf mps2-an386 release cortex-m4 mps2"
+    "cortex-m4f-kept thumbv7em-none-eabihf mps2-an386 release - mps2"
     "cortex-m7 thumbv7em-none-eabihf mps2-an500 release - mps2"
     "cortex-m7-cpu thumbv7em-none-eabihf mps2-an500 release cortex-m7 mps2"
     "cortex-m33 thumbv8m.main-none-eabihf mps2-an505 release - cortex-m33"
@@ -87,10 +88,11 @@ emulate() {
 }
 
 run_board() {
-    local board triple machine profile cpu memory flags=""
+    local board triple machine profile cpu memory flags="" features=("${features[@]}")
     board=$(find_board "$1")
     read -r _ triple machine profile cpu memory <<<"$board"
     [ "$cpu" = - ] || flags="-C target-cpu=$cpu"
+    [[ $1 != *-kept ]] || features+=(--features kept)
     need_target "$triple"
     FIRMWARE_BOARD=$memory RUSTFLAGS=$flags cargo build --quiet --locked --bin board \
         --target "$triple" --profile "$profile" "${features[@]}"

@@ -99,6 +99,15 @@ pub const OPERATIONS: [(&str, Run); 15] = [
     ("attention_cached_i8", attention_cached_of::<I8>),
 ];
 
+/// Those with kept keys, for boards whose library has the feature `keep-first`.
+pub const KEPT: [(&str, Run); 2] = [
+    ("attention_kept", |case| attention_of(case, true)),
+    ("attention_cached_kept", |case| {
+        let kept = 1 + case.rng.below(80);
+        attention_cached_after(case, kept)
+    }),
+];
+
 /// Returns the digest of one operation's outputs.
 pub fn digest(run: Run, backend: Backend, values: Values, arena: &mut Arena) -> u64 {
     let mut digest = Digest::NEW;
@@ -271,6 +280,11 @@ const BEHIND: usize = FLOATS / 2;
 
 /// One head under any options, and its log-sum-exps.
 fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
+    attention_of(case, false)
+}
+
+/// [`attention`] that may keep its first keys.
+fn attention_of(case: &mut Case<'_>, keeps: bool) -> Result<usize, Error> {
     let (keys, queries) = (case.rng.below(KEYS), case.rng.below(QUERIES));
     let (dim, width) = (1 + case.rng.below(COLUMNS), 1 + case.rng.below(COLUMNS));
     let q = case.input(0, queries, dim);
@@ -296,6 +310,9 @@ fn attention(case: &mut Case<'_>) -> Result<usize, Error> {
     if rng.one_in(3) {
         let reach = far.unsigned_abs();
         options = options.window(reach + rng.below(KEYS), reach + rng.below(KEYS));
+    }
+    if keeps {
+        options = options.keep_first(rng.below(KEYS));
     }
     if rng.one_in(3) {
         options = options.softcap(rng.between(0.5, 30.0));
@@ -325,9 +342,14 @@ const STORED: usize = 128;
 
 /// Appends a few tokens at a time to a cache that slides, and attends with their queries.
 fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
+    attention_cached_after(case, 0)
+}
+
+/// [`attention_cached`] with so many kept keys.
+fn attention_cached_after(case: &mut Case<'_>, kept: usize) -> Result<usize, Error> {
     let Arena { inputs: [rows, keys, values], output, .. } = &mut *case.arena;
-    let (rng, kinds) = (&mut case.rng, case.values);
-    attend_from::<f32>(rng, kinds, case.backend, rows, (keys, values), Default::default(), output)
+    let (kinds, storage, scales) = (case.values, (&mut keys[..], &mut values[..]), Default::default());
+    attend_from::<f32>(&mut case.rng, (kinds, kept), case.backend, rows, storage, scales, output)
 }
 
 /// [`attention_cached`] with keys and values of these elements.
@@ -338,12 +360,12 @@ fn attention_cached_of<E: Element>(case: &mut Case<'_>) -> Result<usize, Error> 
     let (rng, kinds) = (&mut case.rng, case.values);
     let (storage, scales) =
         ((&mut keys[..], &mut values[..]), (&mut of_keys[..], &mut of_values[..]));
-    attend_from::<E>(rng, kinds, case.backend, rows, storage, scales, output)
+    attend_from::<E>(rng, (kinds, 0), case.backend, rows, storage, scales, output)
 }
 
 fn attend_from<E: Element>(
     rng: &mut Rng,
-    kinds: Values,
+    (kinds, kept): (Values, usize),
     backend: Backend,
     rows: &mut [f32],
     (keys, values): (&mut [E], &mut [E]),
@@ -357,13 +379,18 @@ fn attend_from<E: Element>(
     let row = |first: usize, count: usize, cols| {
         MatrixRef::with_strides(&rows[first * COLUMNS..], count, cols, COLUMNS, 1)
     };
-    // No block more than the window needs.
-    let stored = ((left + QUERIES).div_ceil(KEY_BLOCK) + 1) * KEY_BLOCK;
+    // No block more than the window and the kept keys need, which take blocks of the kernel.
+    let pinned = kept.div_ceil(64) * 64;
+    let stored = pinned + ((left + QUERIES).div_ceil(KEY_BLOCK) + 1) * KEY_BLOCK;
     let (keys, values) = (&mut keys[..stored * dim], &mut values[..stored * width]);
     // After a long run time positions exceed 32 bits.
     let begin = rng.pick(&[0, (1 << 31) - 100, (1 << 32) - 100]) + rng.below(200) as u64;
+    let begin = if kept > 0 { 0 } else { begin };
     let mut span = CachePositions::new(begin, begin)?;
     let mut cache = KvCacheMut::with_scales(keys, values, scales, [dim, width], &mut span)?;
+    if kept > 0 {
+        cache.keep_first(kept)?;
+    }
     let mut options = Attention::new().on(backend).causal().window(left, 0);
     let slope = [rng.between(-2.0, 2.0)];
     if rng.one_in(3) {
@@ -377,7 +404,7 @@ fn attend_from<E: Element>(
         let out = MatrixMut::new(&mut to[written..], chunk, width)?;
         cache.view().attend(&options, row(first, chunk, dim)?, out, workspace)?;
         written += chunk * width;
-        cache.slide(left);
+        cache.slide(kept + left);
         first += chunk;
     }
     Ok(written)

@@ -67,8 +67,9 @@ mod board {
             }
             println!("digest {} answers {:016x}", backend.name(), bits.finish());
             for values in [Values::Normal, Values::Subnormal] {
-                for (name, run) in digest::OPERATIONS {
-                    let digest = digest::digest(run, backend, values, arena);
+                let kept = if cfg!(feature = "kept") { &digest::KEPT[..] } else { &[] };
+                for (name, run) in digest::OPERATIONS.iter().chain(kept) {
+                    let digest = digest::digest(*run, backend, values, arena);
                     println!("digest {} {name}/{values:?} {digest:016x}", backend.name());
                 }
             }
