@@ -348,7 +348,8 @@ fn attention_cached(case: &mut Case<'_>) -> Result<usize, Error> {
 /// [`attention_cached`] with so many kept keys.
 fn attention_cached_after(case: &mut Case<'_>, kept: usize) -> Result<usize, Error> {
     let Arena { inputs: [rows, keys, values], output, .. } = &mut *case.arena;
-    let (kinds, storage, scales) = (case.values, (&mut keys[..], &mut values[..]), Default::default());
+    let (kinds, storage, scales) =
+        (case.values, (&mut keys[..], &mut values[..]), Default::default());
     attend_from::<f32>(&mut case.rng, (kinds, kept), case.backend, rows, storage, scales, output)
 }
 
