@@ -79,7 +79,7 @@ def array_of(given: ArrayLike, name: str) -> Array:
             raise TypeError(f"{name}: NumPy cannot view this {type(tensor).__name__}: {error}") from error
     if hasattr(given, "__array_interface__"):
         return np.asarray(given)
-    raise TypeError(f"{name}: a {type(given).__name__} is no array; np.asarray(…, np.float32) makes one")
+    raise TypeError(f"{name}: a {type(given).__name__} is no array; np.asarray(…) makes one")
 
 
 def check_floats(array: Array, name: str) -> None:
@@ -107,7 +107,8 @@ def element_strides(array: Array, name: str) -> list[int]:
             raise ValueError(f"{name}: a negative stride; np.ascontiguousarray makes a copy")
         if strides[axis] % size:
             raise ValueError(f"{name}: a stride of {strides[axis]} bytes is no whole number of elements")
-    if len(many) > 1 and not any(strides[axis] for axis in many):
+    # An axis of one element has a stride below; without one the library takes 0 for contiguous.
+    if len(many) == array.ndim > 1 and not any(strides):
         raise ValueError(f"{name}: repeats one element; np.ascontiguousarray makes a copy")
     span = 1 + sum((array.shape[axis] - 1) * (strides[axis] // size) for axis in many)
     return [strides[axis] // size if axis in many else span for axis in range(array.ndim)]

@@ -14,16 +14,16 @@ from . import _arrays as arrays
 from ._arrays import F32, Array, ArrayLike, Floats, address, array_of, target
 from ._calls import FREE, Call, fill, refuse, register, run, shape_of
 from ._library import CAUSAL, NO_LIMIT, SPAN, WINDOW, Options
-from ._operations import scale_of
+from ._operations import number_of, scale_of
 
 Window = Tuple[Optional[int], Optional[int]]
 Sink = Union[float, ArrayLike]
-# Scale, softcap, causal, window, query_offset, keep_first.
-Scalars = Tuple[Optional[float], Optional[float], bool, Optional[Window], int, int]
+# Scale and softcap, 0 without one; causal, window, query_offset, keep_first.
+Scalars = Tuple[float, float, bool, Optional[Tuple[int, int]], int, int]
 # bias and keep, keys x queries or heads x keys x queries; the sinks and the slopes.
 Masks = Tuple[Optional[Array], Optional[Array], Optional[Array], Optional[Array]]
 NO_MASKS: Masks = (None, None, None, None)
-DEFAULT: Scalars = (None, None, False, None, 0, 0)
+DEFAULT: Scalars = (0.0, 0.0, False, None, 0, 0)
 # Cumulative lengths of sequences.
 Lengths = Union[Sequence[int], ArrayLike]
 Outputs = Union[Floats, Tuple[Floats, Floats]]
@@ -100,15 +100,19 @@ def attention(
     logs = None
     if log_sum_exp is not False:
         logs = logs_of(log_sum_exp, log_shape(q, heads_axis))
+    are_default = scale is None and softcap is None and window is None
+    if are_default and query_offset.__class__ is keep_first.__class__ is int:
+        scalars: Scalars = (0.0, 0.0, bool(causal), None, query_offset, keep_first)
+    else:
+        scalars = scalars_of(scale, softcap, causal, window, query_offset, keep_first)
     key = (
         q.shape, q.strides, q.dtype, k.shape, k.strides, k.dtype, v.shape, v.strides, v.dtype,
-        scale, softcap, causal, window, query_offset, keep_first, heads_axis, backend,
+        scalars, heads_axis, backend,
         mask_key, given is None or (given.shape, given.strides, given.dtype), logs is None,
     )  # fmt: skip
     try:
         call = FREE[key].pop()
     except (KeyError, IndexError):
-        scalars = (scale, softcap, causal, window, query_offset, keep_first)
         checked = masks_of(bias, keep, attn_mask, sink, slopes, tokens(k, heads_axis), tokens(q, heads_axis))
         call = attention_call((q, k, v), scalars, checked, heads_axis, given, logs, backend)
         register(key, call)
@@ -144,7 +148,7 @@ def attention_packed(
     query_offset: int = ..., keep_first: int = ...,
     bias: Optional[ArrayLike] = ..., keep: Optional[ArrayLike] = ..., attn_mask: Optional[ArrayLike] = ...,
     sink: Optional[Sink] = ..., slopes: Optional[ArrayLike] = ..., heads_axis: int = ...,
-    out: Optional[ArrayLike] = ..., log_sum_exp: Literal[True], backend: Optional[str] = ...,
+    out: Optional[ArrayLike] = ..., log_sum_exp: Union[Literal[True], ArrayLike], backend: Optional[str] = ...,
 ) -> Tuple[Floats, Floats]: ...  # fmt: skip
 def attention_packed(
     queries: ArrayLike,
@@ -166,7 +170,7 @@ def attention_packed(
     slopes: Optional[ArrayLike] = None,
     heads_axis: int = 0,
     out: Optional[ArrayLike] = None,
-    log_sum_exp: bool = False,
+    log_sum_exp: Union[bool, ArrayLike] = False,
     backend: Optional[str] = None,
 ) -> Outputs:
     """`attention` of sequences that lie one after another along the tokens (packed, of variable length): a query sees the
@@ -191,10 +195,13 @@ def attention_packed(
     call.pointer(of_q)
     call.pointer(of_k)
     call.arguments.append(of_q.size - 1)
-    put_options(call, (scale, softcap, causal, window, query_offset, keep_first), masks, viewed.heads, viewed.heads)
+    scalars = scalars_of(scale, softcap, causal, window, query_offset, keep_first)
+    put_options(call, scalars, masks, viewed.heads, viewed.heads)
     to = np.empty(out_shape(q, v.cols), F32) if out is None else target(out, "out")
     call.view(view(to, "out"))
-    logs = np.empty(viewed.heads * viewed.rows, F32) if log_sum_exp else None
+    whole = None if log_sum_exp is False else logs_of(log_sum_exp, log_shape(q, heads_axis))
+    # The library writes sequence after sequence.
+    logs = None if whole is None else np.empty(whole.size, F32)
     call.pointer(logs)
     call.workspace(viewed.cols, v.cols)
     all_arrays = (*qkv, of_q, of_k, *masks, to, logs)
@@ -203,26 +210,26 @@ def attention_packed(
     if status:
         names = (*NAMES[:3], "cu_seqlens_q", "cu_seqlens_k", *NAMES[3:])
         refuse(status, names, all_arrays)
-    if logs is None:
+    if whole is None or logs is None:
         return to
-    # The library writes sequence after sequence.
-    whole = np.empty((viewed.heads, viewed.rows), F32)
+    by_head = whole.reshape(viewed.heads, viewed.rows)
     for first, end in zip(of_q[:-1].tolist(), of_q[1:].tolist()):
         own = logs[viewed.heads * first : viewed.heads * end]
-        whole[:, first:end] = own.reshape(viewed.heads, end - first)
-    return to, whole.reshape(log_shape(q, heads_axis))
+        by_head[:, first:end] = own.reshape(viewed.heads, end - first)
+    return to, whole
 
 
 def lengths_of(given: Lengths, name: str) -> Array:
     """Cumulative lengths as contiguous int32."""
     array = np.array(given) if isinstance(given, (list, tuple)) else array_of(given, name)  # type: ignore[arg-type]
     arrays.axes(array, name, 1)
-    if array.size == 0 or array.dtype.kind not in "iu":
+    if array.size == 0:
+        raise TypeError(f"{name}: no number; cumulative lengths begin with 0")
+    if array.dtype.kind not in "iuO":
         raise TypeError(f"{name}: {array.size} numbers of {array.dtype} for cumulative lengths, which begin with 0")
-    lengths = np.ascontiguousarray(array, np.int32)
-    if not np.array_equal(lengths, array):
+    if not all(-1 << 31 <= operator.index(length) < 1 << 31 for length in (array.min(), array.max())):
         raise ValueError(f"{name}: a number beyond int32")
-    return lengths
+    return np.ascontiguousarray(array, np.int32)
 
 
 def attention_call(
@@ -267,16 +274,12 @@ def put_options(call: Call, scalars: Scalars, masks: Masks, sinks: Optional[int]
         call.arguments.append(None)
         call.cells += [None, None, None, None]
         return
-    options = Options(scale=scale_of(scale), softcap=softcap or 0, query_offset=operator.index(query_offset))
+    options = Options(scale=scale, softcap=softcap, query_offset=query_offset)
     options.flags = CAUSAL if causal else 0
-    options.keep_first = not_negative(keep_first)
+    options.keep_first = count_of(keep_first, "keep_first")
     if window is not None:
-        try:
-            left, right = window
-        except (TypeError, ValueError):
-            raise TypeError(f"window: {window!r} for (left, right)") from None
         options.flags |= WINDOW
-        options.window_left, options.window_right = limit(left), limit(right)
+        options.window_left, options.window_right = window
     call.reference(options)
     if bias is None:
         call.cells.append(None)
@@ -308,10 +311,42 @@ def put_options(call: Call, scalars: Scalars, masks: Masks, sinks: Optional[int]
         call.field(options, "slopes")
 
 
-def not_negative(number: int) -> int:
-    if operator.index(number) < 0:
-        raise ValueError(f"{number} keys")
-    return number
+def scalars_of(
+    scale: Optional[float],
+    softcap: Optional[float],
+    causal: bool,
+    window: Optional[Window],
+    query_offset: int,
+    keep_first: int,
+) -> Scalars:
+    """Each of its own type: a call is found again by them, and 1.0 and True equal 1."""
+    cap = 0.0 if softcap is None else number_of(softcap, "softcap")
+    if cap == 0 and softcap:
+        raise ValueError(f"softcap: {softcap!r} is 0 as a float32, which is none")
+    limits = None
+    if window is not None:
+        try:
+            left, right = window
+        except (TypeError, ValueError):
+            raise TypeError(f"window: {window!r} for (left, right)") from None
+        limits = limit(left), limit(right)
+    at, first = index_of(query_offset, "query_offset"), index_of(keep_first, "keep_first")
+    return scale_of(scale), cap, bool(causal), limits, at, first
+
+
+def index_of(number: int, name: str) -> int:
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"{name}: {number!r} is no whole number") from None
+
+
+def count_of(keys: int, name: str) -> int:
+    """A number of keys. More than fit into memory are as many as the largest number that the library takes."""
+    number = index_of(keys, name)
+    if number < 0:
+        raise ValueError(f"{name}: {number} keys")
+    return min(number, NO_LIMIT)
 
 
 def of_one_head(mask: Array, name: str, heads: int) -> Tuple[Array, int]:
@@ -325,11 +360,7 @@ def of_one_head(mask: Array, name: str, heads: int) -> Tuple[Array, int]:
 
 
 def limit(keys: Optional[int]) -> int:
-    if keys is None:
-        return NO_LIMIT
-    if operator.index(keys) < 0:
-        raise ValueError(f"window: {keys} keys")
-    return keys
+    return NO_LIMIT if keys is None else count_of(keys, "window")
 
 
 def tokens(array: Array, heads_axis: int) -> int:
@@ -387,7 +418,7 @@ def masks_of(
         if kept.dtype != np.bool_ and kept.dtype != np.uint8:
             raise TypeError(f"keep: {kept.dtype} for bool or uint8")
     if sink is not None:
-        sinks = np.array([sink], F32) if isinstance(sink, (int, float)) else array_of(sink, "sink")
+        sinks = np.array([number_of(sink, "sink")], F32) if isinstance(sink, (int, float)) else array_of(sink, "sink")
     return added, kept, sinks, None if slopes is None else array_of(slopes, "slopes")
 
 
@@ -405,7 +436,7 @@ def masks_as_given(
     turned = None if attn_mask is None else array_of(attn_mask, "attn_mask")
     sinks = None
     if sink is not None:
-        sinks = np.array([sink], F32) if isinstance(sink, (int, float)) else array_of(sink, "sink")
+        sinks = np.array([number_of(sink, "sink")], F32) if isinstance(sink, (int, float)) else array_of(sink, "sink")
     slope = None if slopes is None else array_of(slopes, "slopes")
     key = (shape_of(added), shape_of(kept), shape_of(turned), shape_of(sinks), shape_of(slope))
     if turned is not None:
@@ -460,7 +491,7 @@ def pattern(
     given = None if out is None else target(out, "out")
     key_count, query_count = tokens(k, heads_axis), tokens(q, heads_axis)
     masks = masks_of(bias, keep, attn_mask, sink, slopes, key_count, query_count)
-    scalars = (scale, softcap, causal, window, query_offset, keep_first)
+    scalars = scalars_of(scale, softcap, causal, window, query_offset, keep_first)
     names = ("queries", "keys", "bias", "keep", "sink", "slopes")
     if q.ndim == 2:
         # Of one head, which is its own mean.
@@ -576,13 +607,15 @@ def states(
     The result is [spans, queries, width + 4], or [spans, heads, queries, width + 4]; it can be sent and stored."""
     qkv = (array_of(queries, "queries"), array_of(keys, "keys"), array_of(values, "values"))
     masks = masks_of(bias, keep, attn_mask, None, slopes, tokens(qkv[1], heads_axis), tokens(qkv[0], heads_axis))
-    scalars = (scale, softcap, causal, window, query_offset, keep_first)
+    scalars = scalars_of(scale, softcap, causal, window, query_offset, keep_first)
+
+    first_key = index_of(first_key, "first_key")
 
     def make() -> Call:
         call = Call("sdpa_attention_states_heads_on", backend)
         q, k, v = views(call, qkv, functools.partial(arrays.heads, heads_axis=heads_axis))
         put_options(call, scalars, masks, None, q.heads)
-        if not 0 <= operator.index(first_key) < 1 << 64:
+        if not 0 <= first_key < 1 << 64:
             raise ValueError(f"first_key: {first_key}")
         spans = -(-k.rows // SPAN)
         own = () if qkv[0].ndim == 2 else (q.heads,)
@@ -601,12 +634,13 @@ def join(
     parts: Union[ArrayLike, Sequence[ArrayLike]],
     *,
     sink: Optional[Sink] = None,
-    log_sum_exp: bool = False,
+    log_sum_exp: Union[bool, ArrayLike] = False,
     out: Optional[ArrayLike] = None,
     backend: Optional[str] = None,
 ) -> Outputs:
     """Joins states of spans, in any order, into the output, with the bits of one `attention` over all the keys. `parts`:
-    the result of `states`, or several of them. The output is [queries, width] or [heads, queries, width]."""
+    the result of `states`, or several of them. The output is [queries, width] or [heads, queries, width]; `log_sum_exp` is
+    as in `attention`."""
     several: Sequence[ArrayLike] = parts if isinstance(parts, (list, tuple)) else [parts]  # type: ignore[list-item]
     pieces = [array_of(part, "states") for part in several]
     if not pieces:
@@ -624,7 +658,7 @@ def join(
     to = np.empty(shape, F32) if out is None else target(out, "out")
     if to.shape != shape:
         raise ValueError(f"out: shape {to.shape} for {shape}")
-    logs = np.empty(shape[:-1], F32) if log_sum_exp else None
+    logs = None if log_sum_exp is False else logs_of(log_sum_exp, shape[:-1])
     masks = masks_of(None, None, None, sink, None, 0, 0)
 
     call = Call("sdpa_join_heads_on", backend)

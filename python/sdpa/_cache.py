@@ -12,7 +12,7 @@ import numpy as np
 from . import _arrays as arrays
 from ._arrays import F32, Array, ArrayLike, Floats, address, array_of, target
 from ._attention import (
-    Masks, Outputs, Scalars, Sink, Window, log_shape, logs_of, masks_of, not_negative, out_shape, put_options, tokens,
+    Masks, Outputs, Scalars, Sink, Window, count_of, log_shape, logs_of, masks_of, out_shape, put_options, scalars_of, tokens,
 )  # fmt: skip
 from ._calls import FREE, Call, fill, refuse, register, shape_of
 from ._elements import check_format
@@ -22,7 +22,8 @@ from ._library import FORMATS, KEY_BLOCK, SPAN, CacheState, Error, Heads, Matrix
 class Cache:
     """The keys and values of one KV head, of which the oldest may be dropped (sliding window).
 
-    `capacity`: the number of keys that it surely holds, whatever has been dropped. `position`: that of the first key.
+    `capacity`: the number of keys that it surely holds, whatever has been dropped; `keep_first(n)` takes n of it, rounded up to
+    a multiple of 64. `position`: that of the first key.
     `format`: what keys and values are rounded to, "f32", "f16", "bf16" or "i8" (a scale for each of them), or a pair, of
     keys and of values. A model with several KV heads has one cache per KV head. Threads may share a cache; their calls of it wait for each
     other.
@@ -44,6 +45,8 @@ class Cache:
         # The oldest block may hold a single key.
         blocks = (capacity + KEY_BLOCK - 2) // KEY_BLOCK + 1
         pair = (format, format) if isinstance(format, str) else format
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(f"format: {format!r} for one, or a pair of keys and values")
         for side in pair:
             check_format(side)
         formats = [FORMATS[side] for side in pair]
@@ -58,11 +61,11 @@ class Cache:
         storage = ctypes.c_void_p(address(self._storage))
         self._change("sdpa_cache_init_elements", dim, value_dim, *formats, storage, length, position)
 
-    def _change(self, name: str, *arguments: object) -> None:
+    def _change(self, name: str, *arguments: object, about: str = "") -> None:
         with self._lock:
             status = getattr(library, name)(ctypes.byref(self._state), *arguments)
         if status:
-            raise Error(status, f"cache of {self!r}")
+            raise Error(status, f"{about}cache of {self!r}")
 
     def __repr__(self) -> str:
         state = self._state
@@ -95,24 +98,25 @@ class Cache:
             view = arrays.matrix(array, name)
             view.data = address(array)
             views.append(view)
-        self._change("sdpa_cache_append_elements", *views)
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(("keys", "values"), given))
+        self._change("sdpa_cache_append_elements", *views, about=f"{shapes}, ")
 
     def truncate(self, length: int) -> None:
         """Removes the newest keys, so that the oldest `length` remain."""
-        self._change("sdpa_cache_truncate", not_negative(length))
+        self._change("sdpa_cache_truncate", count_of(length, "length"))
 
     def truncate_to(self, position: int) -> None:
         """Removes the keys at `position` and after it; the next key has that position."""
-        self._change("sdpa_cache_truncate_to", not_negative(position))
+        self._change("sdpa_cache_truncate_to", count_of(position, "position"))
 
     def keep_first(self, keys: int) -> None:
         """Keeps the first keys (attention sinks): `slide` drops none of them, and every query sees them, whatever its
-        window. They take whole blocks of 64 keys. Before any key is dropped."""
-        self._change("sdpa_cache_keep_first", not_negative(keys))
+        window. Before any key is dropped. They take whole blocks of 64 keys of the capacity."""
+        self._change("sdpa_cache_keep_first", count_of(keys, "keys"))
 
     def slide(self, length: int) -> None:
         """Drops the oldest keys until at most `length` remain, which keep their positions."""
-        self._change("sdpa_cache_slide", not_negative(length))
+        self._change("sdpa_cache_slide", count_of(length, "length"))
 
     def attend(
         self,
@@ -139,7 +143,7 @@ class Cache:
         q = array_of(queries, "queries")
         given = None if out is None else target(out, "out")
         logs = None if log_sum_exp is False else logs_of(log_sum_exp, log_shape(q, heads_axis))
-        scalars = (scale, softcap, causal, window, query_offset, 0)
+        scalars = scalars_of(scale, softcap, causal, window, query_offset, 0)
         with self._lock:
             masks = masks_of(bias, keep, attn_mask, sink, slopes, len(self), tokens(q, heads_axis))
             to = self._attend(q, scalars, masks, heads_axis, given, logs, backend)
@@ -200,7 +204,7 @@ class Cache:
         """`sdpa.pattern` over the keys in the cache, a row for each, the oldest first, with query positions and masks as in
         `attend`."""
         q = array_of(queries, "queries")
-        scalars: Scalars = (scale, softcap, causal, window, query_offset, 0)
+        scalars = scalars_of(scale, softcap, causal, window, query_offset, 0)
         with self._lock:
             keys, state = len(self), self._state
             masks = masks_of(bias, keep, attn_mask, sink, slopes, keys, tokens(q, heads_axis))
@@ -237,7 +241,7 @@ class Cache:
     ) -> Floats:
         """`sdpa.states` of the spans in which the cache holds keys, with query positions as in `attend`."""
         q = array_of(queries, "queries")
-        scalars: Scalars = (scale, softcap, causal, window, query_offset, 0)
+        scalars = scalars_of(scale, softcap, causal, window, query_offset, 0)
         with self._lock:
             masks = masks_of(bias, keep, attn_mask, None, slopes, len(self), tokens(q, heads_axis))
             return self._states(q, scalars, masks, heads_axis, backend)

@@ -25,6 +25,17 @@ RUST_ELEMENTS = {
 
 Constants = Mapping[str, Tuple[str, Array]]
 
+# The keywords of C23 and C++23.
+C_WORDS = frozenset(
+    """alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class co_await
+    co_return co_yield compl concept const const_cast consteval constexpr constinit continue decltype default delete do
+    double dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable namespace
+    new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast requires restrict
+    return short signed sizeof static static_assert static_cast struct switch template this thread_local throw true try
+    typedef typeid typename typeof typeof_unqual union unsigned using virtual void volatile wchar_t while xor
+    xor_eq""".split()
+)
+
 HEAD = "Made by sdpa.export; do not edit."
 C_ALIGNED = """\
 #if defined(__cplusplus)
@@ -67,7 +78,7 @@ def export(
     Each constant is row-major and has its shape as its type. The digest is the SHA-256 of all names, shapes and bits,
     and stands in the file too, as DIGEST (Rust) or SDPA_DIGEST (C)."""
     to = Path(path)
-    writers: dict[str, Callable[[Constants, str], str]] = {".rs": rust, ".h": header}
+    writers: dict[str, Callable[[Constants, str, str], str]] = {".rs": rust, ".h": header}
     if to.suffix not in writers:
         raise ValueError(f"path: {to.name} is neither .rs nor .h")
     check_format(format)
@@ -80,7 +91,8 @@ def export(
         for name, given in group.items():
             for part, kind, array in parts(name, given, "f32" if prefix else format):
                 identifier = prefix + re.sub(r"\W", "_", part, flags=re.ASCII).lower()
-                if not re.fullmatch(r"[a-z]\w*", identifier, re.ASCII):
+                taken = C_WORDS if to.suffix == ".h" else {"digest"}
+                if not re.fullmatch(r"[a-z]\w*", identifier, re.ASCII) or identifier in taken:
                     raise ValueError(f"{part!r}: no name for a constant")
                 if identifier in named:
                     raise ValueError(f"{part!r}: two constants would have the name {identifier}")
@@ -88,7 +100,7 @@ def export(
     if not named:
         raise ValueError("arrays: there are none")
     digest = digest_of(named)
-    to.write_text(writers[to.suffix](named, digest), encoding="utf-8")
+    to.write_text(writers[to.suffix](named, digest, to.stem), encoding="utf-8")
     return digest
 
 
@@ -144,7 +156,7 @@ def digest_of(named: Constants) -> str:
     return digest.hexdigest()
 
 
-def rust(named: Constants, digest: str) -> str:
+def rust(named: Constants, digest: str, _: str) -> str:
     text = [f"// {HEAD}", "", RUST_ALIGNED, "", "/// Of all names, shapes and bits: SHA-256.", "#[rustfmt::skip]"]
     text += [f'pub const DIGEST: &str = "{digest}";']
     kinds = {kind for kind, _ in named.values()}
@@ -161,8 +173,11 @@ def rust(named: Constants, digest: str) -> str:
     return "\n".join(text) + "\n"
 
 
-def header(named: Constants, digest: str) -> str:
-    text = [f"/* {HEAD} */", "", "#ifndef SDPA_EXPORTED", "#define SDPA_EXPORTED", ""]
+def header(named: Constants, digest: str, stem: str) -> str:
+    guard = "SDPA_EXPORTED_" + re.sub(r"\W", "_", stem, flags=re.ASCII).upper()
+    text = [f"/* {HEAD} */", "", f"#ifndef {guard}", f"#define {guard}", ""]
+    # Two have the digest, and perhaps names, in common.
+    text += ["#ifdef SDPA_DIGEST", '#error "two files of sdpa.export: make one of all arrays"', "#endif", ""]
     if any(kind != "f32" for kind, _ in named.values()):
         text += ["#include <stdint.h>", ""]
     text += [C_ALIGNED, "", "/* Of all names, shapes and bits: SHA-256. */", f'#define SDPA_DIGEST "{digest}"']

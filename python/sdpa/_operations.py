@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Optional, Tuple, Union
 
 import numpy as np
@@ -91,11 +92,12 @@ def scores(
     """The score grid, keys × queries: scale · keys · queriesᵀ. Without a scale it is 1/√dim."""
     k, q = array_of(keys, "keys"), array_of(queries, "queries")
     given = None if out is None else target(out, "out")
+    factor = scale_of(scale)
 
     def make() -> Call:
-        return product("sdpa_scores_on", {"keys": k, "queries": q}, given, k.shape[:1] + q.shape[:1], backend, scale)
+        return product("sdpa_scores_on", {"keys": k, "queries": q}, given, k.shape[:1] + q.shape[:1], backend, factor)
 
-    return run(("keys", "queries", "out"), (k, q), given, ("scores", scale, backend), make)
+    return run(("keys", "queries", "out"), (k, q), given, ("scores", factor, backend), make)
 
 
 def weighted_sum(
@@ -117,13 +119,13 @@ def product(
     out: Optional[Array],
     shape: Tuple[int, ...],
     backend: Optional[str],
-    scale: Optional[float] = None,
+    scale: float = 0.0,
 ) -> Call:
     call = Call(name, backend)
     for factor, array in factors.items():
         call.view(arrays.matrix(array, factor))
     if name == "sdpa_scores_on":
-        call.arguments.append(scale_of(scale))
+        call.arguments.append(scale)
     call.view(arrays.matrix(np.empty(shape, arrays.F32) if out is None else out, "out"))
     call.shapes = [shape]
     return call
@@ -188,8 +190,17 @@ def project_elements(
     return run(names, (x, w.data, w.scales, added), given, ("project", w.format, backend), make)
 
 
-def scale_of(scale: Union[float, None]) -> float:
+def number_of(given: float, name: str) -> float:
+    """Rounded to a float32."""
+    try:
+        return ctypes.c_float(given).value
+    except (TypeError, OverflowError):
+        raise TypeError(f"{name}: {given!r} is no number") from None
+
+
+def scale_of(scale: Optional[float]) -> float:
     """The scale as the library takes it, for which 0 is the default."""
-    if scale == 0:
-        raise ValueError("scale: 0; without one it is 1/√dim")
-    return 0.0 if scale is None else scale
+    number = 0.0 if scale is None else number_of(scale, "scale")
+    if number == 0 and scale is not None:
+        raise ValueError(f"scale: {scale!r} is 0 as a float32; without one it is 1/√dim")
+    return number

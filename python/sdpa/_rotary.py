@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from ctypes import addressof, c_void_p
 from typing import Optional
 
@@ -35,6 +36,7 @@ class RotaryTable:
     ) -> None:
         given = None if frequencies is None else array_of(frequencies, "frequencies")
         if given is not None:
+            arrays.axes(given, "frequencies", 1)
             arrays.floats(given, "frequencies", given.size)
             pairs = given.size if pairs is None else pairs
         if pairs is None or given is not None and pairs != given.size:
@@ -58,12 +60,12 @@ class RotaryTable:
 
     @property
     def cosines(self) -> Floats:
-        """Positions × pairs."""
+        """Positions × pairs. `rotate` takes what stands here: a checkpoint's own cosines may be written into it."""
         return self._factors[:, 0]
 
     @property
     def sines(self) -> Floats:
-        """Positions × pairs."""
+        """As `cosines`."""
         return self._factors[:, 1]
 
     @property
@@ -88,9 +90,11 @@ def rotate(
     `pairs`: "halves" (column i of the first and of the second half: GPT-NeoX, `rotate_half`) or "interleaved" (columns 2i and
     2i + 1: GPT-J). Where the table has fewer than dim / 2 pairs, the first columns turn and the rest is copied.
     """
+    if not isinstance(table, RotaryTable):
+        raise TypeError(f"table: a {type(table).__name__} is no RotaryTable")
     if pairs not in PAIRS:
         raise ValueError(f"pairs: {pairs!r} is none of {', '.join(PAIRS)}")
-    if not 0 <= position < 1 << 64:
+    if not 0 <= operator.index(position) < 1 << 64:
         raise ValueError(f"position: {position}")
     source = array_of(x, "x")
     to = np.empty(source.shape, arrays.F32) if out is None else target(out, "out")

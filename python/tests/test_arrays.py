@@ -150,12 +150,90 @@ def test_refused_inputs(floats: Any) -> None:
         (ValueError, "wrong shape: keys", lambda: sdpa.Cache(4, 6).append(k, v)),
         (ValueError, "capacity: -1", lambda: sdpa.Cache(-1, 6)),
         (ValueError, "wrong shape: dim", lambda: sdpa.Cache(4, 0)),
+        (ValueError, "scale: 1e-50 is 0 as a float32", lambda: sdpa.attention(q, k, v, scale=1e-50)),
+        (ValueError, "scale: 1e-50 is 0 as a float32", lambda: sdpa.scores(k, q, scale=1e-50)),
+        (ValueError, "softcap: 1e-50 is 0 as a float32", lambda: sdpa.pattern(q, k, softcap=1e-50)),
+        (TypeError, "scale: 'a' is no number", lambda: sdpa.attention(q, k, v, scale="a")),  # type: ignore[call-overload]
+        (TypeError, "query_offset: 1.0 is no whole number", lambda: sdpa.attention(q, k, v, query_offset=1.0)),  # type: ignore[call-overload]
+        (TypeError, "window: 1.0 is no whole number", lambda: sdpa.attention(q, k, v, window=(1.0, 0))),  # type: ignore[call-overload]
+        (TypeError, "keep_first: None is no whole number", lambda: sdpa.pattern(q, k, keep_first=None)),  # type: ignore[arg-type]
+        (ValueError, "keep_first: -1 keys", lambda: sdpa.attention(q, k, v, keep_first=-1)),
+        (ValueError, "length: -1 keys", lambda: sdpa.Cache(4, 6).slide(-1)),
+        (ValueError, "not held", lambda: sdpa.Cache(4, 6).truncate(1 << 64)),
+        (ValueError, "not held", lambda: sdpa.Cache(4, 6).truncate_to(1 << 64)),
+        (ValueError, "not held", lambda: sdpa.Cache(4, 6).keep_first(1 << 64)),
+        (ValueError, r"keys: keys \(5, 8\), values \(5, 4\), cache", lambda: sdpa.Cache(4, 6).append(k, v)),
+        (TypeError, "format: None for one", lambda: sdpa.Cache(4, 6, format=None)),  # type: ignore[arg-type]
+        (TypeError, "cu_seqlens_q: no number", lambda: sdpa.attention_packed(q, k, v, [])),
+        (ValueError, "cu_seqlens_q: a number beyond int32", lambda: sdpa.attention_packed(q, k, v, [0, 1 << 80])),
+        (TypeError, "table: a NoneType", lambda: sdpa.rotate(q, None)),  # type: ignore[arg-type]
+        (ValueError, "frequencies: 2 axes", lambda: sdpa.RotaryTable(4, frequencies=np.ones((2, 2), np.float32))),
     ]  # fmt: skip
     for kind, words, call in cases:
         with pytest.raises(kind, match=words):
             call()
         with pytest.raises(kind, match=words):  # the second time is not another
             call()
+
+
+def test_numbers_of_any_size_and_kind(floats: Any) -> None:
+    q, k, v = floats(3, 8), floats(5, 8), floats(5, 4)
+    largest = (1 << 64) - 1
+    # Equal numbers of other types are told apart, whatever was called before.
+    sdpa.attention(q, k, v, query_offset=1, window=(1, 0), keep_first=1)
+    with pytest.raises(TypeError):
+        sdpa.attention(q, k, v, query_offset=1.0, window=(1, 0), keep_first=1)  # type: ignore[call-overload]
+    for number in 1 << 64, (1 << 64) + 2, 10**30:
+        for window in (number, 0), (0, number):
+            known = sdpa.attention(q, k, v, window=tuple(min(side, largest) for side in window), query_offset=2)  # type: ignore[call-overload]
+            np.testing.assert_array_equal(sdpa.attention(q, k, v, window=window, query_offset=2), known)
+        kept = sdpa.attention(q, k, v, window=(0, 0), keep_first=number)
+        np.testing.assert_array_equal(kept, sdpa.attention(q, k, v, window=(0, 0), keep_first=5))
+        cache = sdpa.Cache(9, 8, 4)
+        cache.append(k, v)
+        cache.slide(number)
+        assert len(cache) == 5
+        with pytest.raises(sdpa.Error):
+            cache.truncate(number)
+        assert len(cache) == 5
+    given = sdpa.attention(q, k, v, window=(1, 0), scale=0.5)
+    for options in {"window": [1, 0], "scale": np.float32(0.5)}, {"window": np.array([1, 0]), "scale": np.array(0.5)}:
+        np.testing.assert_array_equal(sdpa.attention(q, k, v, **options), given)
+    # Beyond a float32: no sink at all, without a warning.
+    np.testing.assert_array_equal(sdpa.attention(q, k, v, sink=-1e300), sdpa.attention(q, k, v))
+
+
+def test_a_cache_has_its_capacity_beside_kept_keys(floats: Any) -> None:
+    rows = floats(1, 1)
+    for kept in 1, 9, 64, 65:
+        for capacity in 1, 10, 64, 100:
+            cache = sdpa.Cache(capacity + -(-kept // 64) * 64, 1)
+            cache.keep_first(kept)
+            for _ in range(300):
+                cache.slide(kept + capacity - 1)
+                cache.append(rows, rows)
+            assert len(cache) == kept + capacity
+
+
+def test_masks_that_repeat_one_element(floats: Any) -> None:
+    for keys in 1, 5:
+        q, k, v = floats(2, 3, 8), floats(2, keys, 8), floats(2, keys, 4)
+        mask = np.broadcast_to(np.zeros((1, keys, 1), np.float32), (2, keys, 3))
+        np.testing.assert_array_equal(sdpa.attention(q, k, v, bias=mask), sdpa.attention(q, k, v))
+
+
+def test_log_sum_exps_into_an_array(floats: Any) -> None:
+    q, k, v = floats(2, 3, 8), floats(2, 5, 8), floats(2, 5, 4)
+    known = sdpa.attention_packed(q, k, v, [0, 1, 3], [0, 2, 5], log_sum_exp=True)
+    to = np.empty((2, 3), np.float32)
+    for got in sdpa.attention_packed(q, k, v, [0, 1, 3], [0, 2, 5], log_sum_exp=to), sdpa.attention(q, k, v, log_sum_exp=to):
+        assert got[1] is to
+    packed = sdpa.attention_packed(q, k, v, [0, 1, 3], [0, 2, 5], log_sum_exp=to)
+    np.testing.assert_array_equal(packed[1], known[1])
+    parts = sdpa.states(q, k, v)
+    joined = sdpa.join(parts, log_sum_exp=to)
+    assert joined[1] is to
+    np.testing.assert_array_equal(to, sdpa.attention(q, k, v, log_sum_exp=True)[1])
 
 
 def test_a_refused_call_writes_nothing(floats: Any) -> None:

@@ -101,6 +101,18 @@ def test_safetensors(floats: Any, tmp_path: Path) -> None:
     assert "encoder_layer_0_weight[3][4]" in (tmp_path / "weights.h").read_text(encoding="utf-8")
 
 
+def test_names_that_are_taken_and_two_headers(floats: Any, tmp_path: Path) -> None:
+    for name, file in ("int", "a.h"), ("while", "a.h"), ("requires", "a.h"), ("digest", "a.rs"):
+        with pytest.raises(ValueError, match="no name for a constant"):
+            sdpa.export({name: floats(2)}, tmp_path / file)
+    sdpa.export({"int": floats(2), "while": floats(2)}, tmp_path / "a.rs")
+    for name in "first", "second":
+        sdpa.export({name: floats(2)}, tmp_path / f"{name}.h")
+    (tmp_path / "both.c").write_text('#include "first.h"\n#include "first.h"\n#include "second.h"\n')
+    compiled = subprocess.run(["cc", "-fsyntax-only", "both.c"], cwd=tmp_path, capture_output=True, text=True)
+    assert "two files of sdpa.export" in compiled.stderr
+
+
 def test_a_digest_is_of_names_shapes_and_bits(floats: Any, tmp_path: Path) -> None:
     a, to = floats(2, 6), tmp_path / "w.rs"
     other = a.copy()
