@@ -45,11 +45,13 @@ class Cache:
         # The oldest block may hold a single key.
         blocks = (capacity + KEY_BLOCK - 2) // KEY_BLOCK + 1
         pair = (format, format) if isinstance(format, str) else format
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(f"format: {format!r} for one, or a pair of keys and values")
-        for side in pair:
+        try:
+            of_keys, of_values = pair
+        except (TypeError, ValueError):
+            raise TypeError(f"format: {format!r} for one, or a pair of keys and values") from None
+        for side in of_keys, of_values:
             check_format(side)
-        formats = [FORMATS[side] for side in pair]
+        formats = [FORMATS[of_keys], FORMATS[of_values]]
         length = library.sdpa_cache_floats_of(dim, value_dim, blocks, *formats)
         if length > 1 << 48:
             raise MemoryError(f"a cache of {capacity} keys")

@@ -90,8 +90,6 @@ def rotate(
     `pairs`: "halves" (column i of the first and of the second half: GPT-NeoX, `rotate_half`) or "interleaved" (columns 2i and
     2i + 1: GPT-J). Where the table has fewer than dim / 2 pairs, the first columns turn and the rest is copied.
     """
-    if not isinstance(table, RotaryTable):
-        raise TypeError(f"table: a {type(table).__name__} is no RotaryTable")
     if pairs not in PAIRS:
         raise ValueError(f"pairs: {pairs!r} is none of {', '.join(PAIRS)}")
     if not 0 <= operator.index(position) < 1 << 64:
@@ -101,7 +99,10 @@ def rotate(
     views = [arrays.heads(source, "x", heads_axis), arrays.heads(to, "out", heads_axis)]
     for view, array in zip(views, (source, to)):
         view.data = array.ctypes.data
-    of_table = c_void_p(addressof(table.state))
+    try:
+        of_table = c_void_p(addressof(table.state))
+    except AttributeError:
+        raise TypeError(f"table: a {type(table).__name__} is no RotaryTable") from None
     status = library.sdpa_rotate_on(handle(backend), views[0], of_table, position, PAIRS[pairs], views[1])
     if status:
         raise Error(status, f"x {source.shape}, out {to.shape}, position {position} of {table.positions}")
