@@ -311,9 +311,6 @@ fn attention_of(case: &mut Case<'_>, keeps: bool) -> Result<usize, Error> {
         let reach = far.unsigned_abs();
         options = options.window(reach + rng.below(KEYS), reach + rng.below(KEYS));
     }
-    if keeps {
-        options = options.keep_first(rng.below(KEYS));
-    }
     if rng.one_in(3) {
         options = options.softcap(rng.between(0.5, 30.0));
     }
@@ -329,6 +326,12 @@ fn attention_of(case: &mut Case<'_>, keeps: bool) -> Result<usize, Error> {
     let slope = [rng.between(-2.0, 2.0)];
     if rng.one_in(3) {
         options = options.slopes(&slope);
+    }
+    if keeps {
+        // A window that hides keys between the kept ones and itself.
+        let position = keys as isize - rng.below(QUERIES) as isize;
+        options = options.query_offset(position).window(rng.below(60), rng.below(QUERIES));
+        options = options.keep_first(rng.below(70));
     }
     let (to, behind) = output.split_at_mut(out.len + queries);
     let (to, log_sum_exp) = to.split_at_mut(out.len);
