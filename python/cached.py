@@ -7,7 +7,7 @@ docs/performance.md.
 
 One head, one thread, pinned to one core, called from Python in turns; the least of forty turns. Each library decodes from
 its own cache: `Cache`, the tensors of flash_attn_ext, and the past of GroupQueryAttention, whose buffer it appends to in
-place. Every output is compared with float64 first.
+place. Every output is compared with float64 first. Fails if another library is ahead.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import sdpa
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "python"))
 from elements import Ggml, Parameters  # noqa: E402  ggml, as the table of exactness calls it
+
 BEGIN, END = "| one query, µs |", "<!-- cached.py -->"
 SIZES = [(8192, 128), (65536, 128)]
 TURNS = 40

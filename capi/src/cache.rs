@@ -296,8 +296,8 @@ pub unsafe extern "C" fn sdpa_cache_truncate_to(
 /// first ones, and every query sees them, whatever its window. They take whole blocks of 64 keys.
 /// SDPA_ERROR_POSITION if keys were dropped already or the cache began at another position than 0, and
 /// beyond PTRDIFF_MAX, where positions of such a cache end; SDPA_ERROR_CAPACITY if the cache has fewer
-/// blocks; SDPA_ERROR_OPTION on microcontrollers, but for a
-/// library that was made with FEATURES=keep-first.
+/// blocks; SDPA_ERROR_OPTION on microcontrollers, but for a library that was made with
+/// FEATURES=keep-first.
 ///
 /// On failure the cache is unchanged.
 #[unsafe(no_mangle)] // SAFETY: the prefix `sdpa_` is this library's alone

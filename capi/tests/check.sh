@@ -135,6 +135,7 @@ if has arm-none-eabi-gcc; then
     make -s gate TARGET=thumbv6m-none-eabi
     make -s gate TARGET=thumbv7em-none-eabihf
     make -s gate TARGET=thumbv7em-none-eabihf FEATURES=keep-first
+    must_fail "the probe fails" env FEATURES=keep-first tests/gate.sh build/thumbv7em-none-eabihf thumbv7em-none-eabihf
     must_fail "panics above are reachable" \
         make -s gate TARGET=thumbv7em-none-eabihf FEATURES=deliberate-panic
 fi

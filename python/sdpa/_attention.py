@@ -225,11 +225,12 @@ def lengths_of(given: Lengths, name: str) -> Array:
     arrays.axes(array, name, 1)
     if array.size == 0:
         raise TypeError(f"{name}: no number; cumulative lengths begin with 0")
-    if array.dtype.kind not in "iuO":
+    if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: {array.size} numbers of {array.dtype} for cumulative lengths, which begin with 0")
-    if not all(-1 << 31 <= operator.index(length) < 1 << 31 for length in (array.min(), array.max())):
+    lengths = np.ascontiguousarray(array, np.int32)
+    if not np.array_equal(lengths, array):
         raise ValueError(f"{name}: a number beyond int32")
-    return np.ascontiguousarray(array, np.int32)
+    return lengths
 
 
 def attention_call(
@@ -341,11 +342,11 @@ def index_of(number: int, name: str) -> int:
         raise TypeError(f"{name}: {number!r} is no whole number") from None
 
 
-def count_of(keys: int, name: str) -> int:
-    """A number of keys. More than fit into memory are as many as the largest number that the library takes."""
-    number = index_of(keys, name)
+def count_of(given: int, name: str) -> int:
+    """A number of keys, or a position. Beyond the largest number of the library's type it is that one."""
+    number = index_of(given, name)
     if number < 0:
-        raise ValueError(f"{name}: {number} keys")
+        raise ValueError(f"{name}: {number} for 0 or more")
     return min(number, NO_LIMIT)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import operator
 import threading
-from typing import Optional, Tuple, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from ._library import FORMATS, KEY_BLOCK, SPAN, CacheState, Error, Heads, Matrix
 class Cache:
     """The keys and values of one KV head, of which the oldest may be dropped (sliding window).
 
-    `capacity`: the number of keys that it surely holds, whatever has been dropped; `keep_first(n)` takes n of it, rounded up to
-    a multiple of 64. `position`: that of the first key.
+    `capacity`: the number of keys that it surely holds, whatever has been dropped; `keep_first(n)` takes n of it, rounded
+    up to a multiple of 64. `position`: that of the first key.
     `format`: what keys and values are rounded to, "f32", "f16", "bf16" or "i8" (a scale for each of them), or a pair, of
     keys and of values. A model with several KV heads has one cache per KV head. Threads may share a cache; their calls of it wait for each
     other.
@@ -63,11 +63,12 @@ class Cache:
         storage = ctypes.c_void_p(address(self._storage))
         self._change("sdpa_cache_init_elements", dim, value_dim, *formats, storage, length, position)
 
-    def _change(self, name: str, *arguments: object, about: str = "") -> None:
+    def _change(self, name: str, *arguments: object, given: Sequence[Tuple[str, Array]] = ()) -> None:
         with self._lock:
             status = getattr(library, name)(ctypes.byref(self._state), *arguments)
         if status:
-            raise Error(status, f"{about}cache of {self!r}")
+            shapes = [f"{array} {of.shape}" for array, of in given]
+            raise Error(status, ", ".join([*shapes, f"cache of {self!r}"]))
 
     def __repr__(self) -> str:
         state = self._state
@@ -94,14 +95,13 @@ class Cache:
     def append(self, keys: ArrayLike, values: ArrayLike) -> None:
         """Appends keys, [tokens, dim], and their values; [dim] is one token."""
         views: list[Matrix] = []
-        given = array_of(keys, "keys"), array_of(values, "values")
-        for name, array in zip(("keys", "values"), given):
+        given = ("keys", array_of(keys, "keys")), ("values", array_of(values, "values"))
+        for name, array in given:
             array = array[None] if array.ndim == 1 else array
             view = arrays.matrix(array, name)
             view.data = address(array)
             views.append(view)
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in zip(("keys", "values"), given))
-        self._change("sdpa_cache_append_elements", *views, about=f"{shapes}, ")
+        self._change("sdpa_cache_append_elements", *views, given=given)
 
     def truncate(self, length: int) -> None:
         """Removes the newest keys, so that the oldest `length` remain."""

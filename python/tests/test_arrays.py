@@ -157,15 +157,16 @@ def test_refused_inputs(floats: Any) -> None:
         (TypeError, "query_offset: 1.0 is no whole number", lambda: sdpa.attention(q, k, v, query_offset=1.0)),  # type: ignore[call-overload]
         (TypeError, "window: 1.0 is no whole number", lambda: sdpa.attention(q, k, v, window=(1.0, 0))),  # type: ignore[call-overload]
         (TypeError, "keep_first: None is no whole number", lambda: sdpa.pattern(q, k, keep_first=None)),  # type: ignore[arg-type]
-        (ValueError, "keep_first: -1 keys", lambda: sdpa.attention(q, k, v, keep_first=-1)),
-        (ValueError, "length: -1 keys", lambda: sdpa.Cache(4, 6).slide(-1)),
+        (ValueError, "keep_first: -1 for", lambda: sdpa.attention(q, k, v, keep_first=-1)),
+        (ValueError, "length: -1 for", lambda: sdpa.Cache(4, 6).slide(-1)),
         (ValueError, "not held", lambda: sdpa.Cache(4, 6).truncate(1 << 64)),
         (ValueError, "not held", lambda: sdpa.Cache(4, 6).truncate_to(1 << 64)),
         (ValueError, "not held", lambda: sdpa.Cache(4, 6).keep_first(1 << 64)),
         (ValueError, r"keys: keys \(5, 8\), values \(5, 4\), cache", lambda: sdpa.Cache(4, 6).append(k, v)),
         (TypeError, "format: None for one", lambda: sdpa.Cache(4, 6, format=None)),  # type: ignore[arg-type]
         (TypeError, "cu_seqlens_q: no number", lambda: sdpa.attention_packed(q, k, v, [])),
-        (ValueError, "cu_seqlens_q: a number beyond int32", lambda: sdpa.attention_packed(q, k, v, [0, 1 << 80])),
+        (ValueError, "cu_seqlens_q: a number beyond int32", lambda: sdpa.attention_packed(q, k, v, [0, 1 << 40])),
+        (TypeError, "cu_seqlens_q: 2 numbers of object", lambda: sdpa.attention_packed(q, k, v, [0, 1 << 80])),
         (TypeError, "table: a NoneType", lambda: sdpa.rotate(q, None)),  # type: ignore[arg-type]
         (ValueError, "frequencies: 2 axes", lambda: sdpa.RotaryTable(4, frequencies=np.ones((2, 2), np.float32))),
     ]  # fmt: skip
