@@ -77,14 +77,14 @@ counts! {
     // counted
     DOT              dot              | scalar 268 106 163 1303 | portable 164 89 146 1286 | avx2 104 135 104 389;
     SOFTMAX          softmax          | scalar 386 425 1072 15154 | portable 456 371 969 12969 | avx2 247 183 434 4259;
-    SOFTMAX_ROWS     softmax_rows     | scalar 3695 3748 68439 113039 | portable 3328 3328 57968 100816 | avx2 759 759 23796 33428;
-    SOFTMAX_COLUMNS  softmax_columns  | scalar 2573 2573 115315 220505 | portable 1465 1465 61077 116527 | avx2 753 760 20135 36447;
-    SCORES           scores           | scalar 2422 11942 460597 851775 | portable 1555 7967 304706 572471 | avx2 604 2606 93618 205862;
-    PROJECT          project          | scalar 2205 10269 447288 850114 | portable 1428 7196 299094 571773 | avx2 681 1913 91381 206038;
-    WEIGHTED_SUM     weighted_sum     | scalar 2222 16082 447269 1253477 | portable 1445 9782 299075 811379 | avx2 672 4069 93745 257809;
-    ROTATE           rotate           | scalar 1708 6636 47964 756444 | portable 745 1641 10433 161153 | avx2 1064 1024 5448 81288;
-    ATTENTION        attention        | scalar 23166 73408 944282 103655 | portable 16905 51882 649016 60694 | avx2 6885 16165 175593 27285;
-    ATTENTION_CACHED attention_cached | scalar 23630 74695 960944 74112 | portable 17137 52163 649559 43414 | avx2 7106 16394 175936 15805;
+    SOFTMAX_ROWS     softmax_rows     | scalar 3675 3675 68419 113039 | portable 3304 3304 57944 100792 | avx2 717 717 23796 33428;
+    SOFTMAX_COLUMNS  softmax_columns  | scalar 2505 2505 114113 218405 | portable 1435 1435 61077 116497 | avx2 725 725 20131 36412;
+    SCORES           scores           | scalar 2391 11911 460597 851775 | portable 1529 7941 304706 572471 | avx2 563 2551 93618 205862;
+    PROJECT          project          | scalar 2202 10266 447288 850114 | portable 1428 7196 299094 571773 | avx2 676 1908 91381 206038;
+    WEIGHTED_SUM     weighted_sum     | scalar 2215 16075 447269 1253477 | portable 1441 9782 299075 811379 | avx2 663 4030 93745 257809;
+    ROTATE           rotate           | scalar 1470 6398 47502 752142 | portable 745 1641 10433 161153 | avx2 972 948 4868 72068;
+    ATTENTION        attention        | scalar 23166 73408 944282 103655 | portable 16905 51839 648611 60448 | avx2 6885 16165 175324 27285;
+    ATTENTION_CACHED attention_cached | scalar 23630 74695 960944 74112 | portable 17137 52163 649379 43414 | avx2 7106 16394 175816 15805;
     // end
 }
 

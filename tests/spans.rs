@@ -20,6 +20,7 @@ suite! {
     caches_that_keep_their_first_keys,
     a_maximum_of_1e8_loses_nothing,
     a_state_without_keys_changes_no_bit,
+    a_maximum_of_zero_has_one_sign,
     many_spans_in_any_order,
     refused_states_write_nothing,
     refused_joins_write_nothing,
@@ -420,6 +421,31 @@ fn a_maximum_of_1e8_loses_nothing(backend: Backend) {
     let mut out = [0.0];
     attention.join(&states, MatrixMut::from_row(&mut out), None).unwrap();
     assert_eq!(out, [0.75]);
+}
+
+/// Scores that underflow are zeros of both signs, of which any may be the maximum; a state stores it.
+fn a_maximum_of_zero_has_one_sign(backend: Backend) {
+    let mut rng = Rng::new(66);
+    for _ in 0..50 {
+        let keys = 1 + rng.below(150);
+        let keys = Grid::from_fn(keys, 1, |_, _| rng.pick(&[1e-30, -1e-30, -1e-30]));
+        let values = Grid::from_fn(keys.rows, 1, |_, _| 1.0);
+        let mut workspace = vec![0.0; Attention::workspace(1, 1)];
+        let mut of = |queries: usize, backend| {
+            let queries = Grid::from_fn(queries, 1, |_, _| 1e-30);
+            let mut states = vec![0.0; queries.rows * Attention::state_floats(1)];
+            let [queries, keys, values] = [&queries, &keys, &values].map(Grid::view);
+            let attention = Attention::new().on(backend).scale(1.0);
+            attention.run_spans(queries, keys, values, 0, &mut states, &mut workspace).unwrap();
+            states
+        };
+        let want = of(1, backend);
+        for queries in [1, 2, 3, 4, 5, 8, 9, 16, 17, 33] {
+            for state in of(queries, kin(backend, &mut rng)).chunks(want.len()) {
+                assert_same_bits(&format!("{queries} queries"), state, &want);
+            }
+        }
+    }
 }
 
 fn a_state_without_keys_changes_no_bit(backend: Backend) {

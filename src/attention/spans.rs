@@ -317,7 +317,9 @@ fn write_headers(headers: &mut HeadsMut<'_>, at: usize, [high, low]: [f32; 2], s
         if let Some(mut header) = header
             && let Some(header) = header.row_mut(token.unwrap_or(0))
         {
-            header.iter_mut().zip([high, low, *max, *sum]).for_each(|(to, x)| *to = x);
+            // Which of two zeros the maximum is depends on the lanes of the kernel: in a state it is +0.
+            let max = max + 0.0;
+            header.iter_mut().zip([high, low, max, *sum]).for_each(|(to, x)| *to = x);
         }
     }
 }

@@ -43,6 +43,7 @@ use crate::{
         Load, Vector, array,
         broadcast::{BroadcastColumns, BroadcastRows},
         each,
+        prefetch::{Prefetcher, rows_ahead},
         strip::{self, Source},
     },
 };
@@ -78,7 +79,8 @@ impl Kernel for &mut Product<'_> {
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {
         // A back end with more lanes than 8 asks.
-        (if self.is_transposed::<16>() { self.out.rows() } else { self.out.cols() }) <= 8
+        let (rows, cols) = (self.out.rows(), self.out.cols());
+        rows.min(cols) == 1 || (if self.is_transposed::<16>() { rows } else { cols }) <= 8
     }
 
     #[inline(always)]
@@ -93,14 +95,7 @@ impl Kernel for &mut Product<'_> {
         let mut col = 0;
         if const { L > 1 } && self.is_row_of_rows() {
             while col < cols {
-                // Each vector is one chain of multiply-adds: four of them hide their latency.
-                col += if cols - col >= 4 * L {
-                    self.row_vectors::<L, 4, V>(token, col)
-                } else if cols - col >= 2 * L {
-                    self.row_vectors::<L, 2, V>(token, col)
-                } else {
-                    self.row_vectors::<L, 1, V>(token, col)
-                };
+                col += self.columns_of_row::<L, V>(token, col);
             }
             return;
         }
@@ -151,33 +146,44 @@ impl Product<'_> {
             && !self.blocked
     }
 
-    /// Computes `N` vectors of columns of the only row from `col` on. Returns the number of columns.
+    /// Computes up to [`KEY_BLOCK`] columns of the only row from `col` on. Returns the number of columns.
     #[cfg_attr(not(unoptimised), inline(always))]
-    fn row_vectors<const L: usize, const N: usize, V: Vector<L>>(
+    fn columns_of_row<const L: usize, V: Vector<L>>(
         &mut self,
         token: V::Token,
         col: usize,
     ) -> usize {
         let (left, scale) = (self.left.row(0).unwrap_or_default(), self.left_scale);
-        let sums = accumulate_rows::<L, N, V>(
+        let rows = self.right.t();
+        let rest = rows.rows().saturating_sub(col);
+        let block = rows.rows_from(col, KEY_BLOCK.min(rest)).unwrap_or(MatrixRef::EMPTY);
+        let count = rows_ahead(block).next_multiple_of(L);
+        let next = rows.rows_from(col + count, 1).unwrap_or(block);
+        let is_contiguous = rows.row_stride() == rows.cols();
+        let mut prefetcher = Prefetcher::<true>::new(if is_contiguous { next } else { block });
+        let mut products = [0.0; KEY_BLOCK];
+        let vectors = count.min(rest).div_ceil(L);
+        let products = products.as_chunks_mut::<L>().0.get_mut(..vectors).unwrap_or_default();
+        multiply_rows(
             token,
             left,
             #[inline(always)]
             |x| V::splat(token, scale * x),
-            self.right.t(),
+            rows,
             col,
+            products,
             #[inline(always)]
-            || (),
+            || prefetcher.fetch(4 * L),
         );
-        let sums: [V; N] = match self.bias {
-            None => sums,
-            Some(bias) => {
-                let bias: [V; N] = strip::read(token, bias, 0, col);
-                array!(|n| sums[n] + bias[n])
+        for (col, product) in (col..).step_by(L).zip(products) {
+            let mut product = V::load(token, product);
+            if let Some(bias) = self.bias {
+                let [bias]: [V; 1] = strip::read(token, bias, 0, col);
+                product = product + bias;
             }
-        };
-        strip::write(&mut self.out, 0, col, [sums]);
-        N * L
+            strip::write(&mut self.out, 0, col, [[product]]);
+        }
+        count
     }
 
     /// Computes `C` vectors of columns from `col` on.
@@ -363,24 +369,27 @@ impl Product<'_> {
     }
 }
 
-/// Returns the products of one row and `N * L` contiguous rows from `first` on, each one chain of multiply-adds. `lanes`
-/// makes a vector of an element of `left`; `per_four` is called for every four columns of `L` rows, to interleave other
-/// work.
+/// Adds the products of one row and contiguous rows from `first` on, each one chain of multiply-adds: a vector of
+/// `products` is `L` of them. `lanes` makes a vector of an element of `left`; `per_four` is called for every four columns of
+/// `L` rows, to interleave other work.
+///
+/// The sums are in memory: in registers, LLVM loads the rows of several vectors first, and stores those.
 #[cfg_attr(not(unoptimised), inline(always))]
-pub(super) fn accumulate_rows<const L: usize, const N: usize, V: Vector<L>>(
+pub(super) fn multiply_rows<const L: usize, V: Vector<L>>(
     token: V::Token,
     left: &[f32],
     lanes: impl Fn(f32) -> V + Copy,
     rows: MatrixRef<'_>,
     first: usize,
+    products: &mut [[f32; L]],
     mut per_four: impl FnMut(),
-) -> [V; N] {
+) {
     let (fours, rest) = left.as_chunks::<4>();
-    let mut sums = [V::splat(token, 0.0); N];
-    strip::for_each_four_columns::<L, N, V, _>(
+    strip::for_each_four_columns::<L, V, _>(
         token,
         rows,
         first,
+        products.len(),
         #[inline(always)]
         |i| {
             let left = fours.get(i).copied().unwrap_or_default();
@@ -389,20 +398,22 @@ pub(super) fn accumulate_rows<const L: usize, const N: usize, V: Vector<L>>(
         #[inline(always)]
         |left: [V; 4], n, columns: [V; 4]| {
             per_four();
-            each::<4>(
-                #[inline(always)]
-                |i| sums[n] = left[i].mul_add(columns[i], sums[n]),
-            );
+            if let Some(product) = products.get_mut(n) {
+                let mut sum = V::load(token, product);
+                each::<4>(
+                    #[inline(always)]
+                    |i| sum = left[i].mul_add(columns[i], sum),
+                );
+                sum.store(product);
+            }
         },
     );
     for (col, left) in (4 * fours.len()..).zip(rest) {
-        let columns: [V; N] = strip::read(token, rows.t(), col, first);
-        each::<N>(
-            #[inline(always)]
-            |n| sums[n] = lanes(*left).mul_add(columns[n], sums[n]),
-        );
+        for (n, product) in products.iter_mut().enumerate() {
+            let [column]: [V; 1] = strip::read(token, rows.t(), col, first + n * L);
+            lanes(*left).mul_add(column, V::load(token, product)).store(product);
+        }
     }
-    sums
 }
 
 /// The micro-kernel: returns the tile `sums[r][c] + Σ left[k][r] · right[k][c]` over all `k`.

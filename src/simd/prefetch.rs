@@ -10,7 +10,7 @@ use crate::matrix::MatrixRef;
 /// flight. Prefetching lines that are never read costs as much as prefetching saves.
 ///
 /// `L1` prefetches into the first-level cache, for rows that are contiguous and [`fit_in_l1`]; otherwise into
-/// the second-level cache.
+/// the second-level cache, unless it is [`ahead`](Self::ahead).
 pub(crate) struct Prefetcher<'a, const L1: bool> {
     at: *const u8,
     /// Cache lines per row.
@@ -19,6 +19,8 @@ pub(crate) struct Prefetcher<'a, const L1: bool> {
     lines_left: usize,
     /// The distance in bytes from the end of a row's lines to the next row.
     gap: usize,
+    /// What [`ahead`](Self::ahead) goes on with, and the bytes before it.
+    then: Option<(*const u8, usize)>,
     borrow: PhantomData<&'a [u8]>,
 }
 
@@ -62,7 +64,23 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
         let bytes = |elements: usize| elements.wrapping_mul(size_of::<E>());
         let lines = bytes(view.cols()).div_ceil(LINE);
         let gap = bytes(view.row_stride()).wrapping_sub(lines * LINE);
-        Self { at: view.at(0, 0).cast(), lines, lines_left: lines, gap, borrow: PhantomData }
+        let at = view.at(0, 0).cast();
+        Self { at, lines, lines_left: lines, gap, then: None, borrow: PhantomData }
+    }
+
+    /// Prefetches into the first-level cache what is read [`rows_ahead`] rows later: the rest of `now`, then `next`. If they
+    /// are not contiguous, only `next`, into the second-level cache.
+    #[inline(always)]
+    pub(crate) fn ahead(now: MatrixRef<'a>, next: MatrixRef<'a>) -> Self {
+        let mut prefetcher = Self::new(next);
+        let rows = by_rows(now);
+        if rows.row_stride() == rows.cols() && prefetcher.gap == 0 {
+            let ahead = rows_ahead(rows);
+            let rest = rows.rows_from(ahead, rows.rows() - ahead).unwrap_or(MatrixRef::EMPTY);
+            prefetcher.then = Some((prefetcher.at, bytes(rest)));
+            prefetcher.at = rows.at(ahead, 0).cast();
+        }
+        prefetcher
     }
 
     /// Prefetches as many bytes as `floats` floats have: see [`fetch_bytes`](Self::fetch_bytes).
@@ -74,11 +92,19 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
     /// Prefetches the next `bytes` bytes, which may be past the end of the matrix.
     #[inline(always)]
     pub(crate) fn fetch_bytes(&mut self, bytes: usize) {
-        if L1 || self.gap == 0 {
-            for line in 0..bytes.div_ceil(LINE) {
-                prefetch::<L1>(self.at.wrapping_add(line * LINE));
+        if L1 || self.then.is_some() {
+            self.fetch_contiguous::<true>(bytes);
+            if let Some((next, left)) = &mut self.then {
+                if *left > bytes {
+                    *left -= bytes;
+                } else {
+                    (self.at, *left) = (*next, usize::MAX);
+                }
             }
-            self.at = self.at.wrapping_add(bytes);
+            return;
+        }
+        if self.gap == 0 {
+            self.fetch_contiguous::<false>(bytes);
             return;
         }
         for _ in 0..bytes.div_ceil(LINE) {
@@ -91,6 +117,28 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
             }
         }
     }
+
+    #[inline(always)]
+    fn fetch_contiguous<const INTO_L1: bool>(&mut self, bytes: usize) {
+        for line in 0..bytes.div_ceil(LINE) {
+            prefetch::<INTO_L1>(self.at.wrapping_add(line * LINE));
+        }
+        self.at = self.at.wrapping_add(bytes);
+    }
+}
+
+/// How many rows before they are read the rows of a contiguous matrix are prefetched: as many as take half of the
+/// first-level cache, at least an eighth of them.
+#[inline(always)]
+pub(crate) fn rows_ahead(rows: MatrixRef<'_>) -> usize {
+    let mut ahead = rows.rows();
+    let mut bytes = bytes(rows);
+    for _ in 0..3 {
+        if bytes > L1_BYTES / 2 {
+            (ahead, bytes) = (ahead / 2, bytes / 2);
+        }
+    }
+    ahead
 }
 
 impl<'a> Prefetcher<'a, false> {

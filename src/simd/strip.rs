@@ -555,39 +555,37 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>, E: Load>(
     array!(|i| V::load(token, &square[i]))
 }
 
-/// Calls `f` with every four columns of `N` vectors of rows from `row` on: with what `prepare` returns for the index
-/// of the four, with the index of the vector, and with the columns. Rows past the last repeat it. A tail of up to
-/// three columns is left out, and so are all columns if rows are not contiguous.
-///
-/// Rows a multiple of 1 KiB apart share a few sets of the first-level cache: `N * L` of them evict each other
-/// before the next four columns are read. There, a vector of rows reads whole cache lines before the next one.
+/// Calls `f` with every four columns of the vectors `vectors` of rows, where vector `n` has the rows `row + n L ..`: with
+/// what `prepare` returns for the index of the four, with `n`, and with the columns. Rows past the last repeat it. A tail
+/// of up to three columns is left out, and so are all columns if rows are not contiguous.
 #[inline(always)]
 #[expect(
     clippy::redundant_closure,
     reason = "core calls `&mut f` by a function that may not be inlined"
 )]
-pub(crate) fn for_each_four_columns<const L: usize, const N: usize, V: Vector<L>, P: Copy>(
+pub(crate) fn for_each_four_columns<const L: usize, V: Vector<L>, P: Copy>(
     token: V::Token,
     view: MatrixRef<'_>,
     row: usize,
+    vectors: usize,
     prepare: impl Fn(usize) -> P + Copy,
     mut f: impl FnMut(P, usize, [V; 4]),
 ) {
     let fours = if view.col_stride() == 1 && view.rows() > 0 { view.cols() / 4 } else { 0 };
-    if view.rows().saturating_sub(row) < N * L {
-        // SAFETY: the view has rows, and these columns of contiguous rows.
-        unsafe { fours_in_turn::<L, N, 1, false, V, P>(token, view, row, 0..fours, prepare, f) };
-        return;
-    }
+    let full = vectors.min(view.rows().saturating_sub(row) / L);
     let mut in_turn = 0;
-    if N > 1 && view.row_stride().is_multiple_of(256) {
+    // Rows a multiple of 1 KiB apart share a few sets of the first-level cache: those of several vectors evict each other
+    // before the next four columns are read. There, a vector of rows reads whole cache lines before the next one. So
+    // it does where it has the next turn too soon: its sums are in memory between turns.
+    if full < 4 || view.row_stride().is_multiple_of(256) {
         in_turn = fours - fours % 4;
-        // SAFETY: `N * L` rows exist from `row` on, and these columns of contiguous rows.
+        // SAFETY: the vectors have rows, and these columns of contiguous rows.
         unsafe {
-            fours_in_turn::<L, N, 4, true, V, P>(
+            fours_in_turn::<L, 4, true, V, P>(
                 token,
                 view,
                 row,
+                0..full,
                 0..in_turn,
                 prepare,
                 #[inline(always)]
@@ -596,7 +594,33 @@ pub(crate) fn for_each_four_columns<const L: usize, const N: usize, V: Vector<L>
         }
     }
     // SAFETY: as above.
-    unsafe { fours_in_turn::<L, N, 1, true, V, P>(token, view, row, in_turn..fours, prepare, f) };
+    unsafe {
+        fours_in_turn::<L, 1, true, V, P>(
+            token,
+            view,
+            row,
+            0..full,
+            in_turn..fours,
+            prepare,
+            #[inline(always)]
+            |prepared, n, columns| f(prepared, n, columns),
+        );
+    }
+    if full < vectors {
+        // SAFETY: the view has rows, and these columns of contiguous rows.
+        unsafe {
+            fours_in_turn::<L, 1, false, V, P>(
+                token,
+                view,
+                row,
+                full..vectors,
+                0..fours,
+                prepare,
+                #[inline(always)]
+                |prepared, n, columns| f(prepared, n, columns),
+            );
+        }
+    }
 }
 
 /// [`for_each_four_columns`], where each vector of rows reads `T` fours in its turn.
@@ -604,19 +628,13 @@ pub(crate) fn for_each_four_columns<const L: usize, const N: usize, V: Vector<L>
 /// # Safety
 ///
 /// The rows of `view` are contiguous, and it has the columns of `fours`, whose number is a multiple of `T`. If
-/// `FULL`, it has `N * L` rows from `row` on; otherwise it has a row.
+/// `FULL`, it has the rows of all `vectors`; otherwise it has a row.
 #[inline(always)]
-unsafe fn fours_in_turn<
-    const L: usize,
-    const N: usize,
-    const T: usize,
-    const FULL: bool,
-    V: Vector<L>,
-    P: Copy,
->(
+unsafe fn fours_in_turn<const L: usize, const T: usize, const FULL: bool, V: Vector<L>, P: Copy>(
     token: V::Token,
     view: MatrixRef<'_>,
     row: usize,
+    vectors: Range<usize>,
     fours: Range<usize>,
     prepare: impl Fn(usize) -> P,
     mut f: impl FnMut(P, usize, [V; 4]),
@@ -624,29 +642,24 @@ unsafe fn fours_in_turn<
     let (stride, last) = (view.row_stride(), view.rows().saturating_sub(1));
     for first in fours.step_by(T) {
         let prepared: [P; T] = array!(|t| prepare(first + t));
-        // `black_box` as in `read_rows`.
-        let at = black_box(view.at(row, 4 * first));
-        each::<N>(
-            #[inline(always)]
-            |n| {
-                let at = at.wrapping_add(stride.wrapping_mul(n * L));
-                each::<T>(
-                    #[inline(always)]
-                    |t| {
-                        let columns = array!(|i| {
-                            let four = if FULL {
-                                at.wrapping_add(stride.wrapping_mul(i)).wrapping_add(4 * t)
-                            } else {
-                                view.at((row + n * L + i).min(last), 4 * (first + t))
-                            };
-                            // SAFETY: this row and its four contiguous columns exist: the caller's promise.
-                            unsafe { &*four.cast() }
-                        });
-                        f(prepared[t], n, V::load_columns(token, columns));
-                    },
-                );
-            },
-        );
+        for n in vectors.clone() {
+            let at = view.at(row + n * L, 4 * first);
+            each::<T>(
+                #[inline(always)]
+                |t| {
+                    let columns = array!(|i| {
+                        let four = if FULL {
+                            at.wrapping_add(stride.wrapping_mul(i)).wrapping_add(4 * t)
+                        } else {
+                            view.at((row + n * L + i).min(last), 4 * (first + t))
+                        };
+                        // SAFETY: this row and its four contiguous columns exist: the caller's promise.
+                        unsafe { &*four.cast() }
+                    });
+                    f(prepared[t], n, V::load_columns(token, columns));
+                },
+            );
+        }
     }
 }
 

@@ -164,13 +164,14 @@ run_standalone() {
 
 # Measures the stack of calls that an application compiles in its own crate.
 run_frames() {
-    local triple=thumbv7em-none-eabihf level levels=(0 1 2 3 s z)
+    local triple=thumbv7em-none-eabihf level profile levels=(0 1 2 3 s z)
     [ ${#features[@]} = 0 ] || levels=(0 3)
     for level in "${levels[@]}"; do
         echo "level $level" >>"$results/frames.txt"
+        case $level in 3) profile=release ;; s) profile=small ;; *) profile=app-$level ;; esac
         FIRMWARE_BOARD=mps2-large cargo build --quiet --locked --bin frames \
-            --target $triple --profile "app-$level" "${features[@]}"
-        emulate mps2-an386 "$target/$triple/app-$level/frames" >>"$results/frames.txt" ||
+            --target $triple --profile $profile "${features[@]}"
+        emulate mps2-an386 "$target/$triple/$profile/frames" >>"$results/frames.txt" ||
             echo "frames at $level: exit status $?" | tee -a "$results/frames.txt"
     done
 }

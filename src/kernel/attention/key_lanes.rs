@@ -21,14 +21,14 @@ use crate::{
     kernel::{
         blocks::{AnyRows, Block, Elements, Widened},
         softmax::share_at_infinity,
-        tile::{accumulate_rows, accumulate_with},
+        tile::{accumulate_with, multiply_rows},
     },
     matrix::{MatrixMut, MatrixRef},
     simd::{
         Load, Vector, array,
         broadcast::BroadcastRows,
         each,
-        prefetch::{Prefetcher, fit_in_l1},
+        prefetch::{Prefetcher, fit_in_l1, rows_ahead},
         strip::{self, Source},
     },
 };
@@ -83,10 +83,19 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         }
     }
 
+    /// Prefetches during a stage that reads `now`, before the one that reads `next`.
+    #[inline(always)]
+    fn prefetcher<'b, const L1: bool>(
+        now: MatrixRef<'b>,
+        next: MatrixRef<'b>,
+    ) -> Prefetcher<'b, L1> {
+        if const { L1 || R > 1 } { Prefetcher::new(next) } else { Prefetcher::ahead(now, next) }
+    }
+
     /// The stage of the scores.
     #[inline(always)]
     fn products<const L1: bool>((this, keys, next): (&mut Self, MatrixRef<'_>, MatrixRef<'_>)) {
-        let mut prefetcher = Prefetcher::<L1>::new(next);
+        let mut prefetcher = Self::prefetcher::<L1>(keys, next);
         this.keys = keys.rows();
         if keys.row_stride() != 1 {
             return if const { R == 1 } && keys.col_stride() == 1 {
@@ -153,41 +162,39 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         keys: MatrixRef<'_>,
         prefetcher: &mut Prefetcher<'_, L1>,
     ) {
-        let mut first = 0;
-        while first < self.keys {
-            // Each vector of keys is one chain of multiply-adds: four of them hide their latency.
-            let rest = self.keys - first;
-            first += if rest >= 4 * L {
-                self.score_row_vectors::<4, L1>(keys, first, prefetcher)
-            } else if rest >= 2 * L {
-                self.score_row_vectors::<2, L1>(keys, first, prefetcher)
-            } else {
-                self.score_row_vectors::<1, L1>(keys, first, prefetcher)
-            };
+        if const { L1 } {
+            return self.score_rows_of(keys, 0, self.keys, prefetcher);
+        }
+        let count = rows_ahead(keys).next_multiple_of(L).max(L);
+        for first in (0..self.keys).step_by(count) {
+            self.score_rows_of(keys, first, count.min(self.keys - first), prefetcher);
         }
     }
 
-    /// Computes the scores of `N` vectors of keys from `first` on. Returns the number of keys.
+    /// [`score_rows`](Self::score_rows) of `count` keys from `first` on, which is a multiple of `L`.
     #[cfg_attr(not(unoptimised), inline(always))]
-    fn score_row_vectors<const N: usize, const L1: bool>(
+    fn score_rows_of<const L1: bool>(
         &mut self,
         keys: MatrixRef<'_>,
         first: usize,
+        count: usize,
         prefetcher: &mut Prefetcher<'_, L1>,
-    ) -> usize {
+    ) {
         let token = self.token;
-        let sums = accumulate_rows::<L, N, V>(
+        let scores = self.scores.get_mut(first..).unwrap_or_default().as_chunks_mut::<L>().0;
+        let scores = scores.get_mut(..count.div_ceil(L)).unwrap_or_default();
+        scores.fill([0.0; L]);
+        multiply_rows(
             token,
             self.queries.row(0).unwrap_or_default(),
             #[inline(always)]
             |query| V::splat(token, query),
             keys,
             first,
+            scores,
             #[inline(always)]
             || prefetcher.fetch(4 * L),
         );
-        self.write_scores(first, [sums; R]);
-        N * L
     }
 
     /// Computes the scores of keys with contiguous rows: squares of `L` keys × `L` elements are transposed
@@ -243,13 +250,18 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
             for (i, x) in vectors.iter().enumerate() {
                 maxima[i % 2] = V::load(token, x).max(maxima[i % 2]);
             }
-            for x in maxima[0].max(maxima[1]).to_array() {
-                *largest = if x > *largest { x } else { *largest };
-            }
+            *largest = maxima[0].max(maxima[1]).largest(token);
         }
+        let is_raised = largest.map(f32::to_bits) != m.to_array().map(f32::to_bits);
         let m = [V::load(token, &largest)];
         let has_infinity = State::has_infinity(m);
-        let [factors] = this.states.span.raise_maximum(token, m);
+        let factors = if const { R == 1 } && !is_raised {
+            // What `raise_maximum` would return. Most blocks do not raise the maximum of one query.
+            V::splat(token, 1.0)
+        } else {
+            let [factors] = this.states.span.raise_maximum(token, m);
+            factors
+        };
         this.factors = factors.to_array();
         let [shift] = this.states.span.shift;
         let mut sums = [0.0; L];
@@ -293,7 +305,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
     /// The stage of the weighted values.
     #[inline(always)]
     fn values<const L1: bool>((this, values, next): (&mut Self, MatrixRef<'_>, MatrixRef<'_>)) {
-        let mut prefetcher = Prefetcher::<L1>::new(next);
+        let mut prefetcher = Self::prefetcher::<L1>(values, next);
         this.add_weighted(
             values,
             #[inline(always)]
