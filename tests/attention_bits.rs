@@ -138,8 +138,18 @@ fn rows(all: &(Grid, Vec<f32>), [from, to]: [usize; 2]) -> (Grid, Vec<f32>) {
 fn matches_the_reference(backend: Backend) {
     let reference = Reference::of(backend.family());
     let mut rng = Rng::new(21);
-    for _ in 0..3000 {
-        let case = Case::random(&mut rng);
+    // Heads, queries, keys, columns of keys and of values: blocks that do not fit in a first-level cache.
+    const LARGE: [[usize; 6]; 6] = [
+        [1, 1, 1, 5, 8192, 3],
+        [1, 1, 1, 70, 400, 96],
+        [1, 1, 1, 130, 96, 500],
+        [1, 1, 1, 201, 203, 128],
+        [1, 1, 3, 66, 300, 300],
+        [2, 2, 1, 90, 256, 128],
+    ];
+    for i in 0..3000 {
+        let large = LARGE.get(i).map(|&sizes| Case::of(&mut rng, sizes));
+        let case = large.unwrap_or_else(|| Case::random(&mut rng));
         let heads = case.run(backend, &mut rng);
         for (head, got) in heads.iter().enumerate() {
             let [keys, values] = [&case.keys, &case.values].map(|grids| &grids[head / case.group]);

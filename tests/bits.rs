@@ -24,6 +24,7 @@ suite! {
     softmax_columns_2_kib_apart,
     project,
     scores,
+    scores_of_wide_rows,
     weighted_sum,
     a_row_has_the_bits_of_a_slice,
     a_column_does_not_depend_on_others,
@@ -238,6 +239,23 @@ fn scores(backend: Backend) {
         backend.scores(k.view(), q.view(), scale, out.view_mut()).unwrap();
         let want = reference.scores(&k.grid(), &q.grid(), scale);
         assert_same_bits(&what, &out.checked(&what).data, &want.data);
+    }
+}
+
+/// Fewer than a block of keys are prefetched at a time, down to one.
+fn scores_of_wide_rows(backend: Backend) {
+    let reference = Reference::of(backend.family());
+    let mut rng = Rng::new(12);
+    for [keys, dim] in [[1, 8192], [5, 8192], [9, 4099], [70, 400], [150, 203], [64, 256]] {
+        for queries in [1, 1, 1, 1, 2] {
+            let k = GuardedMatrix::random(&mut rng, Kind::Ordinary, keys, dim);
+            let q = GuardedMatrix::random(&mut rng, Kind::Ordinary, queries, dim);
+            let mut out = GuardedMatrix::output(&mut rng, keys, queries);
+            let what = format!("{keys} keys, {queries} queries, {dim}");
+            backend.scores(k.view(), q.view(), None, out.view_mut()).unwrap();
+            let want = reference.scores(&k.grid(), &q.grid(), None);
+            assert_same_bits(&what, &out.checked(&what).data, &want.data);
+        }
     }
 }
 

@@ -78,9 +78,12 @@ impl Kernel for &mut Product<'_> {
 
     #[inline(always)]
     fn fits_8_lanes(&self) -> bool {
-        // A back end with more lanes than 8 asks.
+        // A back end with more lanes than 8 asks. One row of rows is bound by its shuffles: Intel cores have two ports for
+        // those of 256 bits, and one for those of 512.
         let (rows, cols) = (self.out.rows(), self.out.cols());
-        rows.min(cols) == 1 || (if self.is_transposed::<16>() { rows } else { cols }) <= 8
+        let are_of_rows = self.left.col_stride() == 1 && self.right.row_stride() == 1;
+        (rows.min(cols) == 1 && are_of_rows)
+            || (if self.is_transposed::<16>() { rows } else { cols }) <= 8
     }
 
     #[inline(always)]

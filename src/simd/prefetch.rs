@@ -76,7 +76,9 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
         let rows = by_rows(now);
         if rows.row_stride() == rows.cols() && prefetcher.gap == 0 {
             let ahead = rows_ahead(rows);
-            let rest = rows.rows_from(ahead, rows.rows() - ahead).unwrap_or(MatrixRef::EMPTY);
+            let rest = rows
+                .rows_from(ahead, rows.rows().saturating_sub(ahead))
+                .unwrap_or(MatrixRef::EMPTY);
             prefetcher.then = Some((prefetcher.at, bytes(rest)));
             prefetcher.at = rows.at(ahead, 0).cast();
         }
@@ -128,7 +130,7 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
 }
 
 /// How many rows before they are read the rows of a contiguous matrix are prefetched: as many as take half of the
-/// first-level cache, at least an eighth of them.
+/// first-level cache, at least an eighth of them and at least one.
 #[inline(always)]
 pub(crate) fn rows_ahead(rows: MatrixRef<'_>) -> usize {
     let mut ahead = rows.rows();
@@ -138,7 +140,7 @@ pub(crate) fn rows_ahead(rows: MatrixRef<'_>) -> usize {
             (ahead, bytes) = (ahead / 2, bytes / 2);
         }
     }
-    ahead
+    ahead.max(1)
 }
 
 impl<'a> Prefetcher<'a, false> {

@@ -555,9 +555,9 @@ pub(crate) fn read_rows<const L: usize, const N: usize, V: Vector<L>, E: Load>(
     array!(|i| V::load(token, &square[i]))
 }
 
-/// Calls `f` with every four columns of the vectors `vectors` of rows, where vector `n` has the rows `row + n L ..`: with
-/// what `prepare` returns for the index of the four, with `n`, and with the columns. Rows past the last repeat it. A tail
-/// of up to three columns is left out, and so are all columns if rows are not contiguous.
+/// Calls `f` with every four columns of each of `vectors` vectors of rows, of which vector `n` begins at row `row + n L`:
+/// with what `prepare` returns for the index of the four, with `n`, and with the columns. Rows past the last repeat it. A
+/// tail of up to three columns is left out, and so are all columns if rows are not contiguous.
 #[inline(always)]
 #[expect(
     clippy::redundant_closure,
@@ -575,8 +575,8 @@ pub(crate) fn for_each_four_columns<const L: usize, V: Vector<L>, P: Copy>(
     let full = vectors.min(view.rows().saturating_sub(row) / L);
     let mut in_turn = 0;
     // Rows a multiple of 1 KiB apart share a few sets of the first-level cache: those of several vectors evict each other
-    // before the next four columns are read. There, a vector of rows reads whole cache lines before the next one. So
-    // it does where it has the next turn too soon: its sums are in memory between turns.
+    // before the next four columns are read. There, a vector of rows reads whole cache lines before the next one. It does
+    // too where there are few vectors: between its turns `f` keeps sums in memory, which take some cycles to come back.
     if full < 4 || view.row_stride().is_multiple_of(256) {
         in_turn = fours - fours % 4;
         // SAFETY: the vectors have rows, and these columns of contiguous rows.
