@@ -42,7 +42,7 @@ pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
     });
     floors.push(Floor {
         what: "one query, 8192 keys of 128, arrays: share of the rate of loads".into(),
-        limit: Limit::AtLeast(0.70),
+        limit: Limit::AtLeast(0.80),
         ratio: Box::new(move || lone_of_loads(backend, false)),
     });
     for (name, one, many, ratio) in [

@@ -37,7 +37,7 @@ pub(crate) fn floors(backend: Backend) -> Vec<Floor<'static>> {
         },
         Floor {
             what: "scores of one query 1024 x 64: times a dot for each key".into(),
-            limit: Limit::AtMost(1.5),
+            limit: Limit::AtMost(1.25),
             ratio: Box::new(move || one_query_of_dots(backend)),
         },
         Floor {
