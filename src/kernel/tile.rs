@@ -162,8 +162,8 @@ impl Product<'_> {
         let block = rows.rows_from(col, KEY_BLOCK.min(rest)).unwrap_or(MatrixRef::EMPTY);
         let count = rows_ahead(block).next_multiple_of(L);
         let next = rows.rows_from(col + count, 1).unwrap_or(block);
+        let mut prefetcher = Prefetcher::<true>::new(next);
         let is_contiguous = rows.row_stride() == rows.cols();
-        let mut prefetcher = Prefetcher::<true>::new(if is_contiguous { next } else { block });
         let mut products = [0.0; KEY_BLOCK];
         let vectors = count.min(rest).div_ceil(L);
         let products = products.as_chunks_mut::<L>().0.get_mut(..vectors).unwrap_or_default();
@@ -176,7 +176,11 @@ impl Product<'_> {
             col,
             products,
             #[inline(always)]
-            || prefetcher.fetch(4 * L),
+            || {
+                if is_contiguous {
+                    prefetcher.fetch(4 * L);
+                }
+            },
         );
         for (col, product) in (col..).step_by(L).zip(products) {
             let mut product = V::load(token, product);
@@ -376,7 +380,7 @@ impl Product<'_> {
 /// `products` is `L` of them. `lanes` makes a vector of an element of `left`; `per_four` is called for every four columns of
 /// `L` rows, to interleave other work.
 ///
-/// The sums are in memory: in registers, LLVM loads the rows of several vectors first, and stores those.
+/// The sums are in memory: with those of several vectors in registers, LLVM loads all their rows first and spills them.
 #[cfg_attr(not(unoptimised), inline(always))]
 pub(super) fn multiply_rows<const L: usize, V: Vector<L>>(
     token: V::Token,

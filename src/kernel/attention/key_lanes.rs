@@ -165,6 +165,7 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         if const { L1 } {
             return self.score_rows_of(keys, 0, self.keys, prefetcher);
         }
+        // `max` changes nothing, and shows the compiler that the step is not 0, at which `step_by` panics.
         let count = rows_ahead(keys).next_multiple_of(L).max(L);
         for first in (0..self.keys).step_by(count) {
             self.score_rows_of(keys, first, count.min(self.keys - first), prefetcher);
