@@ -294,7 +294,8 @@ impl<'a> Attention<'a> {
     /// | `workspace` | [`workspace`](Self::workspace)`(dim, width)` floats of any content; with 15 more it can always be aligned to a cache line | the same |
     ///
     /// Pass a [`MatrixRef`] for one head, a [`HeadsRef`] for many. The number of query heads is a multiple of
-    /// the number of KV heads; consecutive query heads share a KV head (grouped-query attention).
+    /// the number of KV heads, of which there is at least one; consecutive query heads share a KV head
+    /// (grouped-query attention). Without query heads nothing is written.
     /// Each output is within [the error bound](crate::docs::numerics#how-exact), and its bits do not depend on the
     /// other queries and heads of the call.
     ///

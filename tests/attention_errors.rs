@@ -154,6 +154,8 @@ fn heads_that_do_not_divide(backend: Backend) {
         };
         refused(backend, Error::Shape, Attention::new(), call);
     }
+    let no_queries = Call { queries: [0, 5, 3], out: [0, 5, 2], logarithms: 0, ..call };
+    assert_eq!(result(backend, Attention::new(), no_queries), Ok(()));
     for (keys, values) in [(2, 1), (1, 2), (4, 2), (2, 4)] {
         let call = Call { keys: [keys, 7, 3], values: [values, 7, 2], ..call };
         refused(backend, Error::Shape, Attention::new(), call);

@@ -225,7 +225,7 @@ operation! {
 
 operation! {
     /// Computes multi-head attention: sdpa_attention for each query head. keys.heads and
-    /// values.heads are equal, and queries.heads is a multiple of them: each group of
+    /// values.heads are equal and at least 1, and queries.heads is a multiple of them: each group of
     /// queries.heads / keys.heads consecutive query heads shares one KV head (grouped-query
     /// attention; multi-query attention if keys.heads is 1).
     ///

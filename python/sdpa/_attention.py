@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from ctypes import c_size_t, c_void_p
 from typing import Any, Callable, Hashable, Literal, Optional, Sequence, Tuple, Union, overload
@@ -13,7 +14,7 @@ from numpy import empty, ndarray
 from . import _arrays as arrays
 from ._arrays import F32, Array, ArrayLike, Floats, address, array_of, target
 from ._calls import FREE, Call, fill, refuse, register, run, shape_of
-from ._library import CAUSAL, NO_LIMIT, SPAN, WINDOW, Options
+from ._library import CAUSAL, ERROR_OPTION, NO_LIMIT, SPAN, WINDOW, Error, Options
 from ._operations import number_of, scale_of
 
 Window = Tuple[Optional[int], Optional[int]]
@@ -324,6 +325,8 @@ def scalars_of(
     cap = 0.0 if softcap is None else number_of(softcap, "softcap")
     if cap == 0 and softcap:
         raise ValueError(f"softcap: {softcap!r} is 0 as a float32, which is none")
+    if not 0 <= cap < math.inf:
+        raise Error(ERROR_OPTION, f"softcap {softcap!r}")
     limits = None
     if window is not None:
         try:

@@ -10,7 +10,7 @@ from typing import Any, Callable, Hashable, Optional, Sequence, Tuple
 import numpy as np
 
 from ._arrays import F32, Array, Floats, address
-from ._library import Error, handle, library
+from ._library import ERROR_OPTION, Error, handle, library
 
 
 class Call:
@@ -82,8 +82,12 @@ def fill(call: Call, arrays: Sequence[Optional[Array]]) -> None:
 
 
 def refuse(status: int, names: Sequence[str], arrays: Sequence[Optional[Array]]) -> None:
-    shapes = [f"{name} {array.shape}" for name, array in zip(names, arrays) if array is not None]
-    raise Error(status, ", ".join(shapes))
+    given = [(name, array) for name, array in zip(names, arrays) if array is not None]
+    if status == ERROR_OPTION:
+        # What numbers of these are out of range; the other options are checked where they become the library's.
+        options = [f"{name} {array}" for name, array in given if name in ("sink", "slopes")]
+        raise Error(status, ", ".join(options))
+    raise Error(status, ", ".join(f"{name} {array.shape}" for name, array in given))
 
 
 def shape_of(array: Optional[Array]) -> Hashable:

@@ -14,6 +14,7 @@ library = ctypes.CDLL(str(Path(__file__).parent / FILE))
 SPAN = 1024
 KEY_BLOCK = 64
 CAUSAL, WINDOW = 1, 2
+ERROR_OPTION = 7
 NO_LIMIT = c_size_t(-1).value
 FORMATS = {"f32": 0, "f16": 1, "bf16": 2, "i8": 3}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Optional, Tuple, Union
 
 import numpy as np
@@ -11,6 +12,7 @@ from . import _arrays as arrays
 from ._arrays import Array, ArrayLike, Floats, array_of, target
 from ._calls import Call, run
 from ._elements import Elements, weights
+from ._library import ERROR_OPTION, Error
 
 
 def dot(a: ArrayLike, b: ArrayLike, *, backend: Optional[str] = None) -> np.float32:
@@ -203,4 +205,6 @@ def scale_of(scale: Optional[float]) -> float:
     number = 0.0 if scale is None else number_of(scale, "scale")
     if number == 0 and scale is not None:
         raise ValueError(f"scale: {scale!r} is 0 as a float32; without one it is 1/√dim")
+    if not math.isfinite(number):
+        raise Error(ERROR_OPTION, f"scale {scale!r}")
     return number

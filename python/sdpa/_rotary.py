@@ -56,7 +56,8 @@ class RotaryTable:
             self._factors.size,
         )
         if status:
-            raise Error(status, f"{positions} positions from {first} on, {pairs} pairs")
+            of = f"base {base!r}" if given is None else f"frequencies {given}"
+            raise Error(status, f"{positions} positions from {first} on, {pairs} pairs, {of}")
 
     @property
     def cosines(self) -> Floats:

@@ -42,7 +42,7 @@ def test_structures_and_numbers(tmp_path: Path) -> None:
             lines.append(f'printf("{name}.{field} %zu %zu\\n", offsetof({name}, {field}), sizeof((({name} *)0)->{field}));')
             place = getattr(structure, field)
             want.append(f"{name}.{field} {place.offset} {place.size}")
-    for constant in "SPAN", "KEY_BLOCK", "CAUSAL", "WINDOW":
+    for constant in "SPAN", "KEY_BLOCK", "CAUSAL", "WINDOW", "ERROR_OPTION":
         lines.append(f'printf("{constant} %d\\n", SDPA_{constant});')
         want.append(f"{constant} {getattr(_library, constant)}")
     for name, number in _library.FORMATS.items():
