@@ -84,7 +84,7 @@ def fill(call: Call, arrays: Sequence[Optional[Array]]) -> None:
 def refuse(status: int, names: Sequence[str], arrays: Sequence[Optional[Array]]) -> None:
     given = [(name, array) for name, array in zip(names, arrays) if array is not None]
     if status == ERROR_OPTION:
-        # What numbers of these are out of range; the other options are checked where they become the library's.
+        # Only the library checks the numbers of these two; the other options were checked before the call.
         options = [f"{name} {array}" for name, array in given if name in ("sink", "slopes")]
         raise Error(status, ", ".join(options))
     raise Error(status, ", ".join(f"{name} {array.shape}" for name, array in given))

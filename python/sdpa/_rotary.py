@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _arrays as arrays
 from ._arrays import ArrayLike, Floats, array_of, target
-from ._library import Error, Rotary, handle, library
+from ._library import ERROR_OPTION, Error, Rotary, handle, library
 
 PAIRS = {"halves": 0, "interleaved": 1}
 
@@ -56,8 +56,9 @@ class RotaryTable:
             self._factors.size,
         )
         if status:
-            of = f"base {base!r}" if given is None else f"frequencies {given}"
-            raise Error(status, f"{positions} positions from {first} on, {pairs} pairs, {of}")
+            if status == ERROR_OPTION:
+                raise Error(status, f"base {base!r}" if given is None else f"frequencies {given}")
+            raise Error(status, f"{positions} positions from {first} on, {pairs} pairs")
 
     @property
     def cosines(self) -> Floats:

@@ -124,8 +124,8 @@ def test_refused_inputs(floats: Any) -> None:
         (sdpa.Error, "an option is outside its range: softcap inf", lambda: sdpa.attention(q, k, v, softcap=float("inf"))),
         (sdpa.Error, r"an option is outside its range: sink \[nan\]", lambda: sdpa.attention(q, k, v, sink=float("nan"))),
         (sdpa.Error, r"an option is outside its range: slopes \[inf\]", lambda: sdpa.pattern(q, k, slopes=np.array([np.inf], np.float32))),
-        (sdpa.Error, "an option is outside its range: .*, base 0.5", lambda: sdpa.RotaryTable(4, 2, base=0.5)),
-        (sdpa.Error, r"an option is outside its range: .*, frequencies \[nan\]", lambda: sdpa.RotaryTable(4, frequencies=np.array([np.nan], np.float32))),
+        (sdpa.Error, "an option is outside its range: base 0.5", lambda: sdpa.RotaryTable(4, 2, base=0.5)),
+        (sdpa.Error, r"an option is outside its range: frequencies \[nan\]", lambda: sdpa.RotaryTable(4, frequencies=np.array([np.nan], np.float32))),
         (ValueError, "backend: 'neon2' is none", lambda: sdpa.attention(q, k, v, backend="neon2")),
         (ValueError, "backend", lambda: sdpa.softmax(q, backend="x")),
         (TypeError, "window: 3 for", lambda: sdpa.attention(q, k, v, window=3)),  # type: ignore[call-overload]
