@@ -119,6 +119,9 @@ pub(crate) trait Side {
     /// Whether no value of a block is NaN or infinite.
     fn are_finite(&self, ring: Option<&Ring>, block: Block) -> bool;
 
+    /// The scales of a block, in one column, if elements have some.
+    fn scales(&self, ring: Option<&Ring>, block: Block) -> Option<MatrixRef<'_>>;
+
     /// Multiplies `to` (keys × queries) by the scales of a block.
     fn scale(&self, on: (Backend, Option<&Ring>), block: Block, to: MatrixMut<'_>);
 
@@ -212,10 +215,13 @@ impl<E: Element> Side for ElementsRef<'_, E> {
             .all(|row| (0..of.cols()).all(|col| of.get(row, col).is_some_and(Element::is_finite)))
     }
 
+    #[inline(always)]
+    fn scales(&self, ring: Option<&Ring>, block: Block) -> Option<MatrixRef<'_>> {
+        of_rows(self.scales.rows_from(block.head, 1)?.t(), ring, block)
+    }
+
     fn scale(&self, (backend, ring): (Backend, Option<&Ring>), block: Block, to: MatrixMut<'_>) {
-        if let Some(of_head) = self.scales.rows_from(block.head, 1)
-            && let Some(scales) = of_rows(of_head.t(), ring, block)
-        {
+        if let Some(scales) = self.scales(ring, block) {
             E::scale_rows(backend, scales, to);
         }
     }
@@ -227,8 +233,7 @@ impl<E: Element> Side for ElementsRef<'_, E> {
         first: usize,
         to: MatrixMut<'_>,
     ) {
-        if let Some(of_head) = self.scales.rows_from(block.head, 1)
-            && let Some(scales) = of_rows(of_head.t(), ring, block)
+        if let Some(scales) = self.scales(ring, block)
             && let Some(scales) = scales.rows_from(first, to.rows())
         {
             E::scale_rows(backend, scales, to);
@@ -278,6 +283,14 @@ impl<K: Side, V: Side> Elements for KeysAndValues<'_, K, V> {
 
     fn values_are_finite(&self, block: Block) -> bool {
         self.values.are_finite(self.ring, block)
+    }
+
+    fn key_scales(&self, block: Block) -> Option<MatrixRef<'_>> {
+        self.keys.scales(self.ring, block)
+    }
+
+    fn value_scales(&self, block: Block) -> Option<MatrixRef<'_>> {
+        self.values.scales(self.ring, block)
     }
 
     fn scale_scores(&self, block: Block, scores: MatrixMut<'_>) {

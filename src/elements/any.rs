@@ -115,6 +115,10 @@ impl Side for AnyElementsRef<'_> {
         of_each!(self, side => side.are_finite(ring, block))
     }
 
+    fn scales(&self, ring: Option<&Ring>, block: Block) -> Option<MatrixRef<'_>> {
+        of_each!(self, side => side.scales(ring, block))
+    }
+
     fn scale(&self, on: (Backend, Option<&Ring>), block: Block, to: MatrixMut<'_>) {
         of_each!(self, side => side.scale(on, block, to));
     }

@@ -396,6 +396,22 @@ trait LaneLayout {
         }
     }
 
+    /// Multiplies the scores by the scales of the keys.
+    #[inline(always)]
+    fn scale_scores(&mut self, elements: &impl Elements, block: Block) {
+        if let Some(scores) = self.scores_mut() {
+            elements.scale_scores(block, scores);
+        }
+    }
+
+    /// Multiplies the weights by the scales of the values.
+    #[inline(always)]
+    fn scale_weights(&mut self, elements: &impl Elements, block: Block) {
+        if let Some(weights) = self.scores_mut() {
+            elements.scale_weights(block, weights);
+        }
+    }
+
     /// [`add_values`](Self::add_values), or [`add_visible_values`](Self::add_visible_values) unless `all`, for the
     /// values of a block that are not floats.
     #[inline(always)]
@@ -454,9 +470,7 @@ impl<E: Elements + Copy> Operands<'_, '_, E> {
             Self::Floats { keys, values, .. } => lanes.score(*keys, *values),
             Self::Elements { elements, block, rows, widened } => {
                 lanes.score_elements(elements, *block, *rows, widened);
-                if let Some(scores) = lanes.scores_mut() {
-                    elements.scale_scores(*block, scores);
-                }
+                lanes.scale_scores(elements, *block);
             }
         }
     }
@@ -471,10 +485,8 @@ impl<E: Elements + Copy> Operands<'_, '_, E> {
 
     #[inline(always)]
     fn scale_weights(&self, lanes: &mut impl LaneLayout) {
-        if let Self::Elements { elements, block, .. } = self
-            && let Some(weights) = lanes.scores_mut()
-        {
-            elements.scale_weights(*block, weights);
+        if let Self::Elements { elements, block, .. } = self {
+            lanes.scale_weights(elements, *block);
         }
     }
 

@@ -324,6 +324,12 @@ pub(crate) trait Elements {
     /// Whether no value of a block is NaN or infinite.
     fn values_are_finite(&self, block: Block) -> bool;
 
+    /// The scales of the keys of a block, in one column, if they have some.
+    fn key_scales(&self, block: Block) -> Option<MatrixRef<'_>>;
+
+    /// The scales of the values of a block, in one column, if they have some.
+    fn value_scales(&self, block: Block) -> Option<MatrixRef<'_>>;
+
     /// Multiplies the scores (keys × queries) of a block by the scales of its keys.
     fn scale_scores(&self, block: Block, scores: MatrixMut<'_>);
 
@@ -355,6 +361,16 @@ impl<E: Elements + ?Sized> Elements for &E {
     #[inline(always)]
     fn values_are_finite(&self, block: Block) -> bool {
         (**self).values_are_finite(block)
+    }
+
+    #[inline(always)]
+    fn key_scales(&self, block: Block) -> Option<MatrixRef<'_>> {
+        (**self).key_scales(block)
+    }
+
+    #[inline(always)]
+    fn value_scales(&self, block: Block) -> Option<MatrixRef<'_>> {
+        (**self).value_scales(block)
     }
 
     #[inline(always)]
@@ -392,6 +408,14 @@ impl Elements for Never {
     }
 
     fn values_are_finite(&self, _: Block) -> bool {
+        match *self {}
+    }
+
+    fn key_scales(&self, _: Block) -> Option<MatrixRef<'_>> {
+        match *self {}
+    }
+
+    fn value_scales(&self, _: Block) -> Option<MatrixRef<'_>> {
         match *self {}
     }
 

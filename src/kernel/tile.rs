@@ -163,7 +163,6 @@ impl Product<'_> {
         let count = rows_ahead(block).next_multiple_of(L);
         let next = rows.rows_from(col + count, 1).unwrap_or(block);
         let mut prefetcher = Prefetcher::<true>::new(next);
-        let is_contiguous = rows.row_stride() == rows.cols();
         let mut products = [0.0; KEY_BLOCK];
         let vectors = count.min(rest).div_ceil(L);
         let products = products.as_chunks_mut::<L>().0.get_mut(..vectors).unwrap_or_default();
@@ -176,11 +175,7 @@ impl Product<'_> {
             col,
             products,
             #[inline(always)]
-            || {
-                if is_contiguous {
-                    prefetcher.fetch(4 * L);
-                }
-            },
+            || prefetcher.fetch(4 * L),
         );
         for (col, product) in (col..).step_by(L).zip(products) {
             let mut product = V::load(token, product);
@@ -442,7 +437,7 @@ pub(super) fn accumulate<const L: usize, const R: usize, const C: usize, V: Vect
 }
 
 /// [`accumulate`] that calls `per_k` after each `k`, to interleave other work such as a prefetch. `WHOLE`: `right` has
-/// full, contiguous vectors; there is no code for others.
+/// full, contiguous vectors, and each of `sums` has equal lanes; there is no code for others.
 #[cfg_attr(not(unoptimised), inline(always))]
 pub(super) fn accumulate_with<
     const L: usize,
@@ -492,7 +487,7 @@ pub(super) fn accumulate_with<
             per_k();
         },
     );
-    sums
+    if const { WHOLE } { array!(|r| strip::in_order::<L, C, V, E>(sums[r])) } else { sums }
 }
 
 /// Adds the products of one `k` to a tile.

@@ -147,6 +147,30 @@ impl Vector<8> for F32x8 {
         })
     }
 
+    /// Even lanes, then odd ones. Widened in order, each vector takes a `vpmovzxwd`, for which Intel cores have one port.
+    #[inline(always)]
+    fn load_bf16_pair(_: Avx2, from: &[[Bf16; 8]; 2]) -> [Self; 2] {
+        // SAFETY: AVX2 is available: the token is the proof; `from` is 32 bytes.
+        unsafe {
+            let bits = _mm256_loadu_si256(from.as_ptr().cast());
+            let even = _mm256_slli_epi32::<16>(bits);
+            let odd = _mm256_and_si256(bits, _mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+            [Self(_mm256_castsi256_ps(even)), Self(_mm256_castsi256_ps(odd))]
+        }
+    }
+
+    #[inline(always)]
+    fn in_order([Self(even), Self(odd)]: [Self; 2]) -> [Self; 2] {
+        // SAFETY: AVX is available: the vectors are the proof.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
+            [
+                Self(_mm256_permute2f128_ps::<0x20>(low, high)),
+                Self(_mm256_permute2f128_ps::<0x31>(low, high)),
+            ]
+        }
+    }
+
     #[inline(always)]
     fn load_i8(_: Avx2, from: &[I8; 8]) -> Self {
         // SAFETY: AVX2 is available: the token is the proof; `from` is 8 bytes.

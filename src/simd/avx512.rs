@@ -94,8 +94,12 @@ impl Vector<16> for F32x16 {
 
     #[inline(always)]
     fn load_f16(_: Avx512, from: &[F16; 16]) -> Self {
+        // With the other intrinsic the instruction raises no flag, and then it cannot load.
         // SAFETY: AVX-512F is available: the token is the proof; `from` is 32 bytes.
-        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) })
+        Self(unsafe {
+            let bits = _mm256_loadu_si256(from.as_ptr().cast());
+            _mm512_cvt_roundph_ps::<_MM_FROUND_CUR_DIRECTION>(bits)
+        })
     }
 
     #[inline(always)]
@@ -105,6 +109,28 @@ impl Vector<16> for F32x16 {
             let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
         })
+    }
+
+    /// Even lanes, then odd ones, as on AVX2.
+    #[inline(always)]
+    fn load_bf16_pair(_: Avx512, from: &[[Bf16; 16]; 2]) -> [Self; 2] {
+        // SAFETY: AVX-512F is available: the token is the proof; `from` is 64 bytes.
+        unsafe {
+            let bits = _mm512_loadu_si512(from.as_ptr().cast());
+            let even = _mm512_slli_epi32::<16>(bits);
+            let odd = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+            [Self(_mm512_castsi512_ps(even)), Self(_mm512_castsi512_ps(odd))]
+        }
+    }
+
+    #[inline(always)]
+    fn in_order([Self(even), Self(odd)]: [Self; 2]) -> [Self; 2] {
+        // SAFETY: AVX-512F is available: the vectors are the proof.
+        unsafe {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+            array!(|i| Self(_mm512_permutex2var_ps(even, [low, high][i], odd)))
+        }
     }
 
     #[inline(always)]

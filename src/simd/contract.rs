@@ -8,6 +8,7 @@ use super::Vector;
 use crate::{
     dispatch::{Backend, Family},
     kernel::{Kernel, Name},
+    number::Bf16,
 };
 
 /// Values at which rounding, range or NaN handling goes wrong.
@@ -58,6 +59,7 @@ impl Kernel for Laws {
         lanes_are_folded_in_half::<L, V>(token);
         squares_are_transposed::<L, V>(token);
         columns_are_loaded::<L, V>(token);
+        pairs_are_put_in_order::<L, V>(token);
     }
 }
 
@@ -171,6 +173,22 @@ fn columns_are_loaded<const L: usize, V: Vector<L>>(token: V::Token) {
     let columns = V::load_columns(token, rows.each_ref());
     for (col, vector) in columns.into_iter().enumerate() {
         assert_eq!(vector.to_array(), rows.map(|row| row[col]));
+    }
+}
+
+/// Every number of 16 bits is in every lane of a pair.
+#[inline(always)]
+fn pairs_are_put_in_order<const L: usize, V: Vector<L>>(token: V::Token) {
+    for bits in 0..=u16::MAX {
+        let pair: [[Bf16; L]; 2] = core::array::from_fn(|i| {
+            core::array::from_fn(|lane| Bf16::from_bits(bits.wrapping_add((i * L + lane) as u16)))
+        });
+        let vectors = V::in_order(V::load_bf16_pair(token, &pair));
+        for (vector, elements) in vectors.into_iter().zip(pair) {
+            for (got, element) in vector.to_array().into_iter().zip(elements) {
+                assert!(same(got, element.to_f32()), "{:x}: {got}", element.to_bits());
+            }
+        }
     }
 }
 

@@ -125,6 +125,19 @@ pub(crate) trait Vector<const L: usize>:
         Self::load(token, &array!(|i| from[i].to_f32()))
     }
 
+    /// Loads and widens the lanes of two vectors, exactly, in the order that takes the fewest instructions:
+    /// [`in_order`](Self::in_order) restores theirs.
+    #[inline(always)]
+    fn load_bf16_pair(token: Self::Token, from: &[[Bf16; L]; 2]) -> [Self; 2] {
+        array!(|i| Self::load_bf16(token, &from[i]))
+    }
+
+    /// The lanes of [`load_bf16_pair`](Self::load_bf16_pair) in the order of memory.
+    #[inline(always)]
+    fn in_order(pair: [Self; 2]) -> [Self; 2] {
+        pair
+    }
+
     /// Loads and widens all lanes, exactly.
     #[inline(always)]
     fn load_i8(token: Self::Token, from: &[I8; L]) -> Self {
@@ -239,6 +252,18 @@ pub(crate) trait Load: Copy {
     /// Loads all lanes.
     fn load<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self; L]) -> V;
 
+    /// Loads the lanes of two vectors in any order: [`in_order`](Self::in_order) restores theirs.
+    #[inline(always)]
+    fn load_pair<const L: usize, V: Vector<L>>(token: V::Token, from: &[[Self; L]; 2]) -> [V; 2] {
+        array!(|i| Self::load(token, &from[i]))
+    }
+
+    /// The lanes of [`load_pair`](Self::load_pair) in the order of memory.
+    #[inline(always)]
+    fn in_order<const L: usize, V: Vector<L>>(pair: [V; 2]) -> [V; 2] {
+        pair
+    }
+
     /// Loads the lanes that `from` has, and `fill` into the others.
     #[inline(always)]
     fn load_partial<const L: usize, V: Vector<L>>(token: V::Token, from: &[Self], fill: f32) -> V {
@@ -264,7 +289,7 @@ impl Load for f32 {
 }
 
 macro_rules! load {
-    ($($element:ident $function:ident $words:ident)+) => {
+    ($($element:ident $function:ident $words:ident { $($pairs:item)* })+) => {
         $(impl Load for $element {
             #[inline(always)]
             fn widen(self) -> f32 {
@@ -282,10 +307,29 @@ macro_rules! load {
                 // SAFETY: these words are there, and aligned.
                 words::$words(unsafe { *at.cast() })
             }
+
+            $($pairs)*
         })+
     };
 }
-load! { F16 load_f16 f16 Bf16 load_bf16 bf16 I8 load_i8 i8 }
+load! {
+    F16 load_f16 f16 {}
+    Bf16 load_bf16 bf16 {
+        #[inline(always)]
+        fn load_pair<const L: usize, V: Vector<L>>(
+            token: V::Token,
+            from: &[[Self; L]; 2],
+        ) -> [V; 2] {
+            V::load_bf16_pair(token, from)
+        }
+
+        #[inline(always)]
+        fn in_order<const L: usize, V: Vector<L>>(pair: [V; 2]) -> [V; 2] {
+            V::in_order(pair)
+        }
+    }
+    I8 load_i8 i8 {}
+}
 
 /// Combines each lane with its partner in the other half, until all lanes are equal.
 #[inline(always)]

@@ -9,8 +9,9 @@ use crate::matrix::MatrixRef;
 /// The hardware prefetcher follows one stream; a second stream in software keeps more memory requests in
 /// flight. Prefetching lines that are never read costs as much as prefetching saves.
 ///
-/// `L1` prefetches into the first-level cache, for rows that are contiguous and [`fit_in_l1`]; otherwise into
-/// the second-level cache, unless it is [`ahead`](Self::ahead).
+/// `L1` prefetches into the first-level cache, for matrices that are contiguous and [`fit_in_l1`]; of others it prefetches
+/// the first line again and again, which costs next to nothing. Otherwise it prefetches into the second-level cache, unless
+/// it is [`ahead`](Self::ahead).
 pub(crate) struct Prefetcher<'a, const L1: bool> {
     at: *const u8,
     /// Cache lines per row.
@@ -19,6 +20,8 @@ pub(crate) struct Prefetcher<'a, const L1: bool> {
     lines_left: usize,
     /// The distance in bytes from the end of a row's lines to the next row.
     gap: usize,
+    /// All bits, or none where `L1` stays at the first line.
+    moves: usize,
     /// What [`ahead`](Self::ahead) goes on with, and the bytes before it.
     then: Option<(*const u8, usize)>,
     borrow: PhantomData<&'a [u8]>,
@@ -65,7 +68,8 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
         let lines = bytes(view.cols()).div_ceil(LINE);
         let gap = bytes(view.row_stride()).wrapping_sub(lines * LINE);
         let at = view.at(0, 0).cast();
-        Self { at, lines, lines_left: lines, gap, then: None, borrow: PhantomData }
+        let moves = if !L1 || view.row_stride() == view.cols() { usize::MAX } else { 0 };
+        Self { at, lines, lines_left: lines, gap, moves, then: None, borrow: PhantomData }
     }
 
     /// Prefetches into the first-level cache what is read [`rows_ahead`] rows later: the rest of `now`, then `next`. If they
@@ -94,7 +98,11 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
     /// Prefetches the next `bytes` bytes, which may be past the end of the matrix.
     #[inline(always)]
     pub(crate) fn fetch_bytes(&mut self, bytes: usize) {
-        if L1 || self.then.is_some() {
+        if L1 {
+            self.fetch_contiguous::<true>(bytes);
+            return;
+        }
+        if self.then.is_some() {
             self.fetch_contiguous::<true>(bytes);
             if let Some((next, left)) = &mut self.then {
                 if *left > bytes {
@@ -125,7 +133,7 @@ impl<'a, const L1: bool> Prefetcher<'a, L1> {
         for line in 0..bytes.div_ceil(LINE) {
             prefetch::<INTO_L1>(self.at.wrapping_add(line * LINE));
         }
-        self.at = self.at.wrapping_add(bytes);
+        self.at = self.at.wrapping_add(if L1 { bytes & self.moves } else { bytes });
     }
 }
 

@@ -104,6 +104,20 @@ impl<'a, E: Load> Source<'a, E> {
     pub(crate) fn for_each_full<const L: usize, const G: usize, V: Vector<L>>(
         &self,
         token: V::Token,
+        f: impl FnMut([V; G]),
+    ) -> usize {
+        self.for_each_full_as(
+            #[inline(always)]
+            |lanes: &[[E; L]; G]| array!(|g| E::load(token, &lanes[g])),
+            f,
+        )
+    }
+
+    /// [`for_each_full`](Self::for_each_full) with the vectors that `load` makes of the lanes of a position.
+    #[inline(always)]
+    fn for_each_full_as<const L: usize, const G: usize, V>(
+        &self,
+        load: impl Fn(&[[E; L]; G]) -> [V; G],
         mut f: impl FnMut([V; G]),
     ) -> usize {
         if self.stride != 1 {
@@ -113,7 +127,7 @@ impl<'a, E: Load> Source<'a, E> {
         let mut at = self.first;
         for _ in 0..full {
             // SAFETY: this position has `G * L` contiguous lanes inside the borrow.
-            f(unsafe { load::<L, G, V, E>(token, at) });
+            f(load(unsafe { &*at.cast() }));
             at = at.wrapping_add(self.step);
         }
         full
@@ -173,7 +187,8 @@ impl<E: Load> Source<'_, E> {
     }
 
     /// Calls `f` with the vectors of each position and the matching column of `left`, up to the shorter of
-    /// both; missing lanes are 0. If `WHOLE`, positions that are not full and contiguous are left out.
+    /// both; missing lanes are 0. If `WHOLE`, positions that are not full and contiguous are left out, and the lanes of
+    /// the vectors are in an order that [`in_order`] restores.
     #[inline(always)]
     pub(crate) fn for_each_with<
         const L: usize,
@@ -192,8 +207,9 @@ impl<E: Load> Source<'_, E> {
         // SAFETY: called once per position, of which there are at most `left.remaining()`.
         let mut next = || unsafe { left.next_column() };
         if WHOLE {
-            self.for_each_full(
-                token,
+            self.for_each_full_as(
+                #[inline(always)]
+                |lanes| load_pairs(token, lanes),
                 #[inline(always)]
                 |x| f(x, next()),
             );
@@ -706,6 +722,35 @@ pub(super) unsafe fn load<const L: usize, const G: usize, V: Vector<L>, E: Load>
     // SAFETY: the caller's promise, for `G * L` elements.
     let lanes: &[[E; L]; G] = unsafe { &*at.cast() };
     array!(|g| E::load(token, &lanes[g]))
+}
+
+/// Loads the vectors of a group by pairs. What is not in a pair is in order.
+#[inline(always)]
+fn load_pairs<const L: usize, const G: usize, V: Vector<L>, E: Load>(
+    token: V::Token,
+    lanes: &[[E; L]; G],
+) -> [V; G] {
+    array!(|g| {
+        if const { G.is_multiple_of(2) } {
+            E::load_pair(token, &lanes.as_chunks().0[g / 2])[g % 2]
+        } else {
+            E::load(token, &lanes[g])
+        }
+    })
+}
+
+/// The lanes of a group loaded by pairs, in the order of memory.
+#[inline(always)]
+pub(crate) fn in_order<const L: usize, const G: usize, V: Vector<L>, E: Load>(
+    group: [V; G],
+) -> [V; G] {
+    array!(|g| {
+        if const { G.is_multiple_of(2) } {
+            E::in_order([group[g & !1], group[g | 1]])[g % 2]
+        } else {
+            group[g]
+        }
+    })
 }
 
 /// Stores `G * L` contiguous lanes.

@@ -14,7 +14,7 @@ use core::ops::Range;
 use heapless::Vec;
 
 use super::{
-    FlashAttention, KEY_BLOCK, LaneLayout, PARTIAL_SUMS, State, States, Tile, are_finite, fold,
+    FlashAttention, KEY_BLOCK, LaneLayout, PARTIAL_SUMS, States, Tile, are_finite, fold,
     masked_fill, outputs::Outputs,
 };
 use crate::{
@@ -242,9 +242,16 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
         let (token, keys) = (this.token, this.keys);
         // Whole vectors: scores of −∞ fill up the last one. They change no maximum, and their weights no sum.
         let end = keys.next_multiple_of(L);
+        // One query has the same state in all lanes: as a vector from memory it would wait for the store of its lane.
+        let of_lanes = |lanes: [f32; L]| match R {
+            1 => V::splat(token, lanes[0]),
+            _ => V::load(token, &lanes),
+        };
         let [m] = this.states.span.m;
-        let mut largest = m.to_array();
-        for (scores, largest) in this.scores.chunks_mut(KEY_BLOCK).zip(&mut largest) {
+        let before = m.to_array();
+        let mut largest = before;
+        let rows = this.scores.as_chunks_mut::<KEY_BLOCK>().0;
+        for (scores, largest) in rows.iter_mut().zip(&mut largest).take(R) {
             scores.get_mut(keys..end).unwrap_or_default().fill(f32::NEG_INFINITY);
             let vectors = scores.get(..end).unwrap_or_default().as_chunks::<L>().0;
             let mut maxima = [V::splat(token, *largest); 2];
@@ -253,41 +260,41 @@ impl<'a, const L: usize, const R: usize, V: Vector<L>> KeyLanes<'a, L, R, V> {
             }
             *largest = maxima[0].max(maxima[1]).largest(token);
         }
-        let is_raised = largest.map(f32::to_bits) != m.to_array().map(f32::to_bits);
-        let m = [V::load(token, &largest)];
-        let has_infinity = State::has_infinity(m);
-        let factors = if const { R == 1 } && !is_raised {
+        let has_infinity = largest.iter().take(R).any(|m| *m == f32::INFINITY);
+        let factors = if const { R == 1 } && largest[0].to_bits() == before[0].to_bits() {
             // What `raise_maximum` would return. Most blocks do not raise the maximum of one query.
             V::splat(token, 1.0)
         } else {
-            let [factors] = this.states.span.raise_maximum(token, m);
+            let [factors] = this.states.span.raise_maximum(token, [of_lanes(largest)]);
             factors
         };
         this.factors = factors.to_array();
         let [shift] = this.states.span.shift;
         let mut sums = [0.0; L];
-        let queries = this.scores.chunks_mut(KEY_BLOCK).zip(largest).zip(&mut sums);
+        let queries = rows.iter_mut().zip(largest).zip(&mut sums).take(R);
         for (i, ((scores, m), sum)) in queries.enumerate() {
             let shift = shift.lane(token, i);
             let m = V::splat(token, m);
             let vectors = scores.get_mut(..end).unwrap_or_default().as_chunks_mut::<L>().0;
-            for x in &mut *vectors {
+            let mut partial_sums = [0.0; PARTIAL_SUMS];
+            for x in vectors {
                 let mut s = V::load(token, x);
                 if has_infinity {
                     s = share_at_infinity(token, m, s);
                 }
-                shift.weight(token, s).store(x);
-            }
-            let mut partial_sums = [0.0; PARTIAL_SUMS];
-            for row in vectors.as_flattened().as_chunks::<PARTIAL_SUMS>().0 {
-                for part in 0..PARTIAL_SUMS {
-                    partial_sums[part] += row[part];
+                let w = shift.weight(token, s);
+                w.store(x);
+                // Here, beside the exponentials of the next weights: one after another, these additions are a long chain.
+                for row in w.to_array().as_chunks::<PARTIAL_SUMS>().0 {
+                    for part in 0..PARTIAL_SUMS {
+                        partial_sums[part] += row[part];
+                    }
                 }
             }
             *sum = fold(partial_sums);
         }
         let [sum] = this.states.span.sum;
-        this.states.span.sum = [sum.mul_add(factors, V::load(token, &sums))];
+        this.states.span.sum = [sum.mul_add(factors, of_lanes(sums))];
     }
 
     /// The stage of the scores, for keys of a cache that are not floats.
@@ -367,6 +374,16 @@ impl<const L: usize, const R: usize, V: Vector<L>> KeyLanes<'_, L, R, V> {
                 #[inline(always)]
                 |operands| Self::element_products(operands),
             );
+        }
+    }
+
+    /// Multiplies the scores or weights of one query by the scales of their keys.
+    #[inline(always)]
+    fn scale(&mut self, scales: MatrixRef<'_>) {
+        let vectors = self.scores.as_chunks_mut::<L>().0.iter_mut().take(self.keys.div_ceil(L));
+        for (first, x) in (0..).step_by(L).zip(vectors) {
+            let [scales]: [V; 1] = strip::read(self.token, scales.t(), 0, first);
+            (V::load(self.token, x) * scales).store(x);
         }
     }
 
@@ -524,6 +541,28 @@ impl<const L: usize, const R: usize, V: Vector<L>> LaneLayout for KeyLanes<'_, L
                 self.score_any(keys, next);
             }
             _ => self.score_widened(elements, block, widened),
+        }
+    }
+
+    #[inline(always)]
+    fn scale_scores(&mut self, elements: &impl Elements, block: Block) {
+        if const { R > 1 } {
+            if let Some(scores) = self.scores_mut() {
+                elements.scale_scores(block, scores);
+            }
+        } else if let Some(scales) = elements.key_scales(block) {
+            self.scale(scales);
+        }
+    }
+
+    #[inline(always)]
+    fn scale_weights(&mut self, elements: &impl Elements, block: Block) {
+        if const { R > 1 } {
+            if let Some(weights) = self.scores_mut() {
+                elements.scale_weights(block, weights);
+            }
+        } else if let Some(scales) = elements.value_scales(block) {
+            self.scale(scales);
         }
     }
 
