@@ -17,7 +17,7 @@ suite! {
     a_cache_reads_what_a_window_shows,
 }
 
-/// A block is 8 MiB, so that even a huge page in its middle belongs to no other block.
+/// A block is 8 MiB, so that even a huge page in its third quarter has nothing of another block, nor of its rows before 15.
 const DIM: usize = 32_768;
 const BLOCKS: usize = 6;
 const KEYS: usize = BLOCKS * KEY_BLOCK;
@@ -34,12 +34,12 @@ impl Memory {
         Self { keys: vec![0.0; KEYS * DIM], values: vec![0.0; KEYS * DIM] }
     }
 
-    /// Returns the blocks of the keys and of the values with a mapped page in their middle half.
+    /// Returns the blocks of the keys and of the values with a mapped page in their third quarter: rows 32 to 47.
     fn read(&self) -> [Vec<usize>; 2] {
         [&self.keys, &self.values].map(|floats| {
             let quarter = KEY_BLOCK * DIM / 4;
-            let middle = |block: usize| &floats[(4 * block + 1) * quarter..][..2 * quarter];
-            (0..BLOCKS).filter(|&block| is_mapped(middle(block))).collect()
+            let third = |block: usize| &floats[(4 * block + 2) * quarter..][..quarter];
+            (0..BLOCKS).filter(|&block| is_mapped(third(block))).collect()
         })
     }
 
@@ -82,20 +82,34 @@ fn all_are_read_without_a_mask(backend: Backend) {
     memory.assert_read(&[0, 1, 2, 3, 4, 5]);
 }
 
+/// Nor rows after the last visible one.
 fn causal_reads_what_came_before(backend: Backend) {
-    for (offset, want) in [(0, &[0][..]), (2 * 64 - 1, &[0, 1]), (2 * 64, &[0, 1, 2]), (-1, &[])] {
+    for (offset, want) in [
+        (-1, &[][..]),
+        (14, &[]),
+        (32, &[0]),
+        (2 * 64 - 1, &[0, 1]),
+        (2 * 64 + 14, &[0, 1]),
+        (2 * 64 + 32, &[0, 1, 2]),
+    ] {
         let attention = Attention::new().causal().query_offset(offset);
         Memory::attend(backend, attention, 1).assert_read(want);
     }
-    let two = Attention::new().causal().query_offset(63);
-    Memory::attend(backend, two, 2).assert_read(&[0, 1]);
+    for (offset, want) in [(64 + 13, &[0][..]), (64 + 31, &[0, 1])] {
+        let attention = Attention::new().causal().query_offset(offset);
+        Memory::attend(backend, attention, 2).assert_read(want);
+    }
 }
 
 fn a_window_reads_its_width(backend: Backend) {
-    for (left, right, want) in
-        [(0, 0, &[3][..]), (9, 0, &[2, 3]), (8, 0, &[3]), (0, 55, &[3]), (0, 56, &[3, 4])]
-    {
-        let attention = Attention::new().window(left, right).query_offset(3 * 64 + 8);
+    for (left, right, want) in [
+        (0, 0, &[3][..]),
+        (41, 0, &[2, 3]),
+        (40, 0, &[3]),
+        (0, 23 + 15, &[3]),
+        (0, 23 + 33, &[3, 4]),
+    ] {
+        let attention = Attention::new().window(left, right).query_offset(3 * 64 + 40);
         Memory::attend(backend, attention, 1).assert_read(want);
     }
     let far = Attention::new().window(9, 9).query_offset(100_000);

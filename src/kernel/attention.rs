@@ -640,8 +640,16 @@ impl FlashAttention<'_, '_> {
     ) {
         for number in numbers {
             let first = blocks.first_key(number);
-            // Does not wrap: `first` is less than the end of the visible keys, which is at most `keys[1]`.
-            let count = self.visible.keys[1].wrapping_sub(first).min(KEY_BLOCK - first % KEY_BLOCK);
+            // Keys after the last visible one would change no bit. A microcontroller has no stack to spare for leaving them out.
+            let mut end = if IS_MICROCONTROLLER { self.visible.keys[1] } else { 0 };
+            if !IS_MICROCONTROLLER {
+                tiles.for_each(
+                    #[inline(always)]
+                    |tile, _, _| end = end.max(tile.any_visible.end),
+                );
+            }
+            // Where it wraps, no key is visible.
+            let count = end.wrapping_sub(first).min(KEY_BLOCK - first % KEY_BLOCK);
             let keys = first..first + count;
             let [_, end_of_kept] = self.visible.kept();
             let mut is_visible = false;
